@@ -1,0 +1,71 @@
+"""The business date: a location's local date, shifted by the hour at which its trading day ends.
+
+A bar that closes at 4 a.m. has `cutoff_hour=4`: a sale at 01:30 on Saturday belongs to Friday. A business day is a
+half-open interval of UTC instants, so days of 23 and 25 hours (daylight-saving changes) need no special case.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from functools import lru_cache
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from flux_pipelines.domain.errors import ConfigurationError, UnknownZoneError
+
+
+@lru_cache(maxsize=1024)
+def zone(name: str) -> ZoneInfo:
+    """Return the IANA zone of that name.
+
+    Raises:
+        UnknownZoneError: the IANA database has no such zone.
+
+    """
+    try:
+        return ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+        raise UnknownZoneError(
+            f"the time zone {name!r} is not in the IANA database",
+            next_step="Correct the location's time zone at the provider (for example America/New_York).",
+        ) from error
+
+
+@lru_cache(maxsize=65536)
+def _start(day: date, zone_name: str, cutoff_hour: int) -> datetime:
+    # A cut-off inside a spring-forward gap does not exist on the wall clock; zoneinfo maps it to the instant
+    # that the gap skipped to (fold=0 uses the offset before the change), which keeps days contiguous.
+    local = datetime(day.year, day.month, day.day, cutoff_hour, tzinfo=zone(zone_name))
+    return local.astimezone(UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class BusinessCalendar:
+    """The rule that gives a location's business dates: its IANA zone and its cut-off hour (0-23, local)."""
+
+    zone_name: str
+    cutoff_hour: int = 0
+
+    def __post_init__(self) -> None:
+        zone(self.zone_name)
+        if not 0 <= self.cutoff_hour <= 23:
+            raise ConfigurationError(f"cutoff_hour must be 0 to 23, not {self.cutoff_hour}")
+
+    def start(self, day: date) -> datetime:
+        """Return the UTC instant at which business date `day` begins."""
+        return _start(day, self.zone_name, self.cutoff_hour)
+
+    def window(self, day: date) -> tuple[datetime, datetime]:
+        """Return business date `day` as a half-open interval of UTC instants."""
+        return self.start(day), self.start(day + timedelta(days=1))
+
+    def date_of(self, instant: datetime) -> date:
+        """Return the business date of an aware instant."""
+        local = instant.astimezone(zone(self.zone_name))
+        guess = (local.replace(tzinfo=None) - timedelta(hours=self.cutoff_hour)).date()
+        moment = instant.astimezone(UTC)
+        if moment < self.start(guess):
+            return guess - timedelta(days=1)
+        if moment >= self.start(guess + timedelta(days=1)):
+            return guess + timedelta(days=1)
+        return guess

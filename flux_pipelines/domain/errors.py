@@ -1,0 +1,152 @@
+"""Every error a user can meet: what happened, to which connection, whether a rerun helps, what to do next.
+
+A permanent error (`rerun_helps=False`) stops Dagster's retries; a transient one lets them happen.
+Messages never contain secrets: they are built from names and identifiers only.
+"""
+
+from __future__ import annotations
+
+
+class FluxError(Exception):
+    """Base of all errors raised on purpose.
+
+    Args:
+        what: what happened, in one plain sentence.
+        connection: the connection it happened to (`square:acme`), when there is one.
+        next_step: what the reader should do now; each class has a default.
+
+    """
+
+    rerun_helps: bool = False
+    default_next_step: str = ""
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        connection: str | None = None,
+        next_step: str | None = None,
+        rerun_helps: bool | None = None,
+    ) -> None:
+        self.what = what
+        self.connection = connection
+        self.next_step = self.default_next_step if next_step is None else next_step
+        if rerun_helps is not None:
+            self.rerun_helps = rerun_helps
+        super().__init__(what)
+
+    def __str__(self) -> str:
+        subject = f"{self.connection}: " if self.connection else ""
+        rerun = "Running it again can help." if self.rerun_helps else "Running it again will not help by itself."
+        return " ".join(part for part in (f"{subject}{self.what}", rerun, self.next_step) if part)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # Exceptions cross process borders (multiprocess executors, pools); keyword-only arguments need this.
+        return (_rebuild, (type(self), self.what, self.connection, self.next_step, self.rerun_helps))
+
+
+def _rebuild(kind: type[FluxError], what: str, connection: str | None, next_step: str, rerun_helps: bool) -> FluxError:
+    return kind(what, connection=connection, next_step=next_step, rerun_helps=rerun_helps)
+
+
+class ConfigurationError(FluxError):
+    """A setting, argument or file the user gave is wrong or missing."""
+
+
+class UnknownConnectionError(ConfigurationError):
+    """No such connection."""
+
+    default_next_step = "See `flux connections list`."
+
+
+class UnknownCurrencyError(FluxError):
+    """A currency code that ISO 4217 does not know, or that has no minor unit."""
+
+
+class UnknownZoneError(FluxError):
+    """A time zone name that the IANA database does not know."""
+
+
+class DayNotReadyError(FluxError):
+    """A business date that has not begun anywhere yet, or lies before the first partition."""
+
+
+class ReauthorizationNeededError(FluxError):
+    """The provider no longer accepts this connection's credentials."""
+
+    default_next_step = "Reconnect the account, then run the failed partitions again."
+
+
+class PermissionLostError(FluxError):
+    """The credentials are valid but may no longer read what is asked for (403). Never the same as `no data`."""
+
+    default_next_step = "Grant the missing permission at the provider, then run the failed partitions again."
+
+
+class ProviderUnavailableError(FluxError):
+    """The provider failed after all retries (5xx, timeouts, damaged bodies)."""
+
+    rerun_helps = True
+    default_next_step = "Run the failed partitions again later."
+
+
+class RateLimitedError(ProviderUnavailableError):
+    """The provider kept answering 429 after all retries."""
+
+    default_next_step = "Lower the connection's `requests_per_minute`, or run the failed partitions again later."
+
+
+class CircuitOpenError(ProviderUnavailableError):
+    """The provider has failed repeatedly; calls are refused locally until the time named in the message."""
+
+
+class AmbiguousSendError(FluxError):
+    """A request that is not safe to repeat was sent, and no answer says whether it took effect."""
+
+    default_next_step = "Look at the provider whether it took effect before sending it again."
+
+
+class BadRequestError(FluxError):
+    """The provider refused the request as wrong (4xx other than 401, 403, 408, 409, 429)."""
+
+    default_next_step = "This is a defect in Flux or in the connection's settings: report it with the message."
+
+
+class BadResponseError(ProviderUnavailableError):
+    """An answer that is not what the provider documents (HTML, cut-off JSON, an empty body)."""
+
+
+class InvalidRecordError(FluxError):
+    """One record cannot be read; it goes to quarantine with this reason."""
+
+
+class IncompleteError(FluxError):
+    """A partition was fetched, but a second, independent query shows that something is missing."""
+
+    rerun_helps = True
+    default_next_step = "Run the partition again; if it stays short, compare with the provider's own report."
+
+
+class TableDamagedError(FluxError):
+    """A table or raw file in the lake cannot be read, or does not match its manifest."""
+
+    default_next_step = "Run the partition's raw asset again to fetch it anew, or restore the table from a backup."
+
+
+class StorageFullError(FluxError):
+    """No space left where the lake or the state lives; nothing was half-committed."""
+
+    rerun_helps = True
+    default_next_step = "Free some space, then run the failed partitions again."
+
+
+class DecryptionError(ConfigurationError):
+    """A stored credential cannot be decrypted with any of the configured keys."""
+
+    default_next_step = "Set FLUX_ENCRYPTION_KEYS to include the key it was encrypted with."
+
+
+class ForecastError(FluxError):
+    """The forecast endpoint could not be used at all (single items that fail are recorded, not raised)."""
+
+    rerun_helps = True

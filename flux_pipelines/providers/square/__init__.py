@@ -1,0 +1,28 @@
+"""Square: orders and locations. Endpoints, limits and quirks with their sources are in README.md beside this file."""
+
+from pathlib import Path
+
+from flux_pipelines.providers.base import Provider, RateLimit, Setting
+
+PROVIDER = Provider(
+    name="square",
+    title="Square",
+    owner="team:integrations",
+    docs_url="https://developer.squareup.com/reference/square",
+    base_url="https://connect.squareup.com",
+    api_version="2026-09-16",
+    # Square does not document its limits; 500 a minute and location is a rate it is known to bear.
+    rate_limits=(RateLimit(requests=500, seconds=60.0),),
+    settings=(
+        Setting("base_url", "https://connect.squareup.com", "Where the API answers."),
+        Setting("cutoff_hour", 0, "Local hour at which the trading day ends, 0 to 23."),
+        Setting("requests_per_minute", 500, "Most requests a minute and location."),
+    ),
+    secrets=(("access_token",), ("client_id", "client_secret", "refresh_token")),
+    scopes=("MERCHANT_PROFILE_READ", "ORDERS_READ"),
+    pos_source="flux_pipelines.providers.square.client:SquareClient",
+    oauth="flux_pipelines.providers.square.oauth:SquareOAuth",
+    sandbox="flux_pipelines.providers.square.sandbox:build",
+    transactions_sql=Path(__file__).with_name("transactions.sql"),
+    capabilities=frozenset({"PosSource", "OAuthProvider"}),
+)

@@ -1,0 +1,65 @@
+"""The only reader of environment variables. Every setting is `FLUX_<NAME>`; docs/operations.md lists them."""
+
+from __future__ import annotations
+
+from datetime import date
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+PROJECT_ROOT = Path(__file__).resolve().parent.parent
+
+
+class Settings(BaseSettings):
+    """Where Flux keeps things and how it behaves. Defaults need no server and no account."""
+
+    model_config = SettingsConfigDict(env_prefix="FLUX_", env_file=None, extra="ignore")
+
+    home: Path = Field(default=PROJECT_ROOT / ".flux", description="Everything Flux writes lives under this folder.")
+    environment: Literal["development", "production"] = Field(
+        default="development", description="In production a missing encryption key is an error, never a fresh key."
+    )
+    start_date: date = Field(default=date(2025, 1, 1), description="First business date of every daily partition.")
+    database_url: SecretStr | None = Field(
+        default=None, description="State database (SQLAlchemy URL); default: SQLite `state.db` in the home."
+    )
+    lake_url: str | None = Field(
+        default=None, description="Lake root: a folder or `s3://bucket/prefix`; default: `lake/` in the home."
+    )
+    encryption_keys: SecretStr | None = Field(
+        default=None, description="Fernet keys, comma-separated, newest first; default: a key file in the home."
+    )
+    forecast_endpoint: str = Field(default="flux-demand", description="Name of the SageMaker endpoint to ask.")
+    forecast_url: str = Field(
+        default="embedded",
+        description="`embedded` (our own forecaster, started when needed), `aws` (boto3's own configuration, "
+        "AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME included), or the URL of a server that speaks the SageMaker Runtime protocol.",
+    )
+    log_level: str = Field(default="INFO", description="Lowest level that is logged.")
+
+    @property
+    def lake_root(self) -> str:
+        """The lake's root: a local path or an s3:// URL."""
+        return self.lake_url or str(self.home / "lake")
+
+    @property
+    def state_url(self) -> str:
+        """The SQLAlchemy URL of the state database."""
+        if self.database_url is not None:
+            return self.database_url.get_secret_value()
+        return f"sqlite:///{self.home / 'state.db'}"
+
+    @property
+    def dagster_home(self) -> Path:
+        """Where the Dagster instance of this home lives."""
+        return self.home / "dagster"
+
+
+@lru_cache(maxsize=1)
+def settings() -> Settings:
+    """Return the process's settings, read once. Tests that change the environment call `settings.cache_clear()`."""
+    loaded = Settings()
+    return loaded.model_copy(update={"home": loaded.home.expanduser().absolute()})
