@@ -36,7 +36,8 @@ class Settings(BaseSettings):
     forecast_url: str = Field(
         default="embedded",
         description="`embedded` (our own forecaster, started when needed), `aws` (boto3's own configuration, "
-        "AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME included), or the URL of a server that speaks the SageMaker Runtime protocol.",
+        "AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME included), or the URL of a server that speaks the SageMaker Runtime "
+        "protocol.",
     )
     log_level: str = Field(default="INFO", description="Lowest level that is logged.")
 

@@ -1,7 +1,7 @@
 """The contract of every table, once: names, types, meanings, grain.
 
-DDL, Arrow schemas, blocking checks, the column descriptions in the Dagster UI and docs/data-dictionary.md all derive from
-these declarations. Money is `decimal(18,4)` beside a `currency`; instants are UTC microseconds.
+DDL, Arrow schemas, blocking checks, the column descriptions in the Dagster UI and docs/data-dictionary.md all derive
+from these declarations. Money is `decimal(18,4)` beside a `currency`; instants are UTC microseconds.
 """
 
 from __future__ import annotations
@@ -201,8 +201,8 @@ DEMAND_FORECASTS = Table(
     name="demand_forecasts",
     grain="as-of date x location x product x day ahead",
     description=(
-        "Units each store is expected to sell of each product, as of the close of a business date. A product that could "
-        "not be forecast has one row with `horizon` 0 that says why."
+        "Units each store is expected to sell of each product, as of the close of a business date. A product that "
+        "could not be forecast has one row with `horizon` 0 that says why."
     ),
     columns=(
         *_WHERE,
