@@ -1,0 +1,177 @@
+"""Composition root: builds the rooms from the settings, once a process. No Dagster.
+
+The command line, the Dagster resource and the tests all go through `Runtime`, so that there is one way to open the state
+database, the vault, the lake and a provider's client.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from functools import cached_property
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from flux_pipelines import __version__
+from flux_pipelines.domain.connection import Connection
+from flux_pipelines.domain.errors import ConfigurationError, ReauthorizationNeededError
+from flux_pipelines.providers.base import OAuthContext, OAuthProvider, PosSource, Provider, SourceContext, TokenSet
+from flux_pipelines.providers.registry import provider as provider_named
+from flux_pipelines.settings import Settings
+from flux_pipelines.settings import settings as process_settings
+
+if TYPE_CHECKING:
+    from flux_pipelines.forecaster.client import DemandEndpoint
+    from flux_pipelines.forecaster.embedded import EmbeddedForecaster
+    from flux_pipelines.lake import DeltaLake, Quarantine, RawStore
+    from flux_pipelines.state import State
+    from flux_pipelines.transport import Transport
+
+
+class Runtime:
+    """The opened rooms. Each is opened when first used; `close()` releases what was opened."""
+
+    def __init__(self, settings: Settings | None = None) -> None:
+        self.settings = settings or process_settings()
+        self._lock = threading.RLock()
+
+    def __enter__(self) -> Runtime:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Flush the audit and release connections, files and the embedded forecaster."""
+        opened = self.__dict__
+        for name in ("demand_endpoint", "_embedded_forecaster", "transport", "state"):
+            room = opened.pop(name, None)
+            if room is not None:
+                room.close()
+
+    @cached_property
+    def state(self) -> State:
+        """The operational database with its vault."""
+        from flux_pipelines.state import State, Vault, load_keys
+
+        home = self.settings.home
+        home.mkdir(parents=True, exist_ok=True, mode=0o700)
+        keys = self.settings.encryption_keys
+        vault = Vault(
+            load_keys(
+                keys.get_secret_value() if keys is not None else None,
+                home / "keys",
+                production=self.settings.environment == "production",
+            )
+        )
+        return State.open(self.settings.state_url, vault)
+
+    @cached_property
+    def transport(self) -> Transport:
+        """The way out: limiter and breakers shared by every process of this home (or of this database)."""
+        from flux_pipelines.transport import PostgresLimitStore, SqliteLimitStore, Transport
+
+        url = self.settings.state_url
+        store = (
+            PostgresLimitStore(url)
+            if url.startswith("postgres")
+            else SqliteLimitStore(self.settings.home / "limits.db")
+        )
+        return Transport(store, self.state.audit, user_agent=f"flux-pipelines/{__version__}")
+
+    @cached_property
+    def lake(self) -> DeltaLake:
+        """The Delta tables."""
+        from flux_pipelines.lake import DeltaLake
+
+        return DeltaLake(self.settings.lake_root)
+
+    @cached_property
+    def raw(self) -> RawStore:
+        """The raw orders, exactly as received."""
+        from flux_pipelines.lake import ObjectStore, RawStore
+
+        return RawStore(ObjectStore(self.settings.lake_root))
+
+    @cached_property
+    def quarantine(self) -> Quarantine:
+        """The records that could not be used."""
+        from flux_pipelines.lake import Quarantine
+
+        return Quarantine(self.lake)
+
+    def source(self, connection: Connection) -> PosSource:
+        """Open the provider's client for a connection.
+
+        Raises:
+            ReauthorizationNeededError: the connection is waiting to be reconnected.
+            ConfigurationError: the connection is paused, or its provider has no orders to read.
+
+        """
+        spec = provider_named(connection.provider)
+        if connection.status == "needs_reauth":
+            raise ReauthorizationNeededError(
+                f"the connection needs to be authorised again ({connection.status_reason})", connection=connection.key
+            )
+        if connection.status == "paused":
+            raise ConfigurationError(
+                "the connection is paused",
+                connection=connection.key,
+                next_step=f"Run `flux connections resume {connection.key}` first.",
+            )
+        if spec.pos_source is None:
+            raise ConfigurationError(f"{spec.title} is not a source of orders", connection=connection.key)
+        from flux_pipelines.state import TokenKeeper
+
+        keeper = TokenKeeper(self.state, connection.key, lambda token: self._refresh(spec, connection, token))
+        source: PosSource = spec.load(spec.pos_source)(SourceContext(spec, connection, keeper, self.transport))
+        return source
+
+    def oauth(
+        self, spec: Provider, *, base_url: str, client_id: str, client_secret: str, connection: str
+    ) -> OAuthProvider:
+        """Open the provider's OAuth client for one app."""
+        if spec.oauth is None:
+            raise ConfigurationError(f"{spec.title} does not connect through OAuth")
+        client: OAuthProvider = spec.load(spec.oauth)(
+            OAuthContext(spec, base_url, client_id, client_secret, self.transport, connection)
+        )
+        return client
+
+    def _refresh(self, spec: Provider, connection: Connection, refresh_token: str) -> TokenSet:
+        secrets = self.state.secrets.get(connection.key, purpose="refresh the access token")
+        app = self.oauth(
+            spec,
+            base_url=str(spec.settings_of(connection)["base_url"]),
+            client_id=secrets["client_id"],
+            client_secret=secrets["client_secret"],
+            connection=connection.key,
+        )
+        return app.refresh(refresh_token)
+
+    @cached_property
+    def _embedded_forecaster(self) -> EmbeddedForecaster:
+        from flux_pipelines.forecaster.embedded import EmbeddedForecaster
+
+        return EmbeddedForecaster(self.settings.forecast_endpoint)
+
+    @cached_property
+    def demand_endpoint(self) -> DemandEndpoint:
+        """The forecast endpoint: our own forecaster unless the settings name another."""
+        from flux_pipelines.forecaster.client import DemandEndpoint
+
+        where = self.settings.forecast_url
+        url = None if where == "aws" else self._embedded_forecaster.url if where == "embedded" else where
+        return DemandEndpoint(self.settings.forecast_endpoint, url=url)
+
+    def warm_forecaster(self) -> None:
+        """Start the embedded forecaster now, without waiting: its libraries take seconds to load."""
+        if self.settings.forecast_url == "embedded":
+            with self._lock:
+                self._embedded_forecaster.start()
+
+    def connections(self, provider: str | None = None, keys: Sequence[str] = ()) -> list[Connection]:
+        """Return the named connections, or all of a provider."""
+        if keys:
+            return [self.state.connections.get(key) for key in keys]
+        return self.state.connections.list(provider=provider)
