@@ -140,6 +140,13 @@ class StorageFullError(FluxError):
     default_next_step = "Free some space, then run the failed partitions again."
 
 
+class StorageUnavailableError(FluxError):
+    """The lake's storage (S3) could not be reached or failed after all retries; nothing was half-committed."""
+
+    rerun_helps = True
+    default_next_step = "Run the failed partitions again when the storage answers."
+
+
 class DecryptionError(ConfigurationError):
     """A stored credential cannot be decrypted with any of the configured keys."""
 

@@ -1,0 +1,434 @@
+"""Objects by key, in a local folder or under `s3://bucket/prefix`: what raw files and manifests are kept in.
+
+A key is a relative path with `/`. Writes are all-or-nothing: a reader sees the old object or the new one, even after
+`kill -9` or a power cut. S3 is reached with boto3's own configuration (`AWS_ENDPOINT_URL_S3` included).
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import shutil
+import threading
+import uuid
+import weakref
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from tempfile import gettempdir
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from flux_pipelines.domain.errors import ConfigurationError, StorageFullError, StorageUnavailableError
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+
+
+class StoredObject(NamedTuple):
+    """One object of a listing."""
+
+    key: str
+    size: int
+    modified: datetime
+
+
+@contextmanager
+def full_disk_is_an_error_of_ours(where: str) -> Iterator[None]:
+    """Turn `no space left`, wherever it comes from (write, fsync, rename), into StorageFullError."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _FULL:
+            raise StorageFullError(f"no space left while writing {where}") from error
+        raise
+
+
+class Staging:
+    """A local folder for files that are being written. It lives as long as its process, and never longer.
+
+    A lock file beside each folder is held (`flock`) by the process that owns it. The kernel lets go of it however the
+    process ends, so whoever comes next can tell what was abandoned by `kill -9` from what is being written right now.
+    """
+
+    def __init__(self, parent: Path) -> None:
+        self._parent = parent
+        self._mutex = threading.Lock()
+        self._owner = 0
+        self._folder = parent
+
+    @property
+    def folder(self) -> Path:
+        """This process's own folder, made when first asked for (and again after a fork)."""
+        with self._mutex:
+            if self._owner != os.getpid():
+                self._folder = self._claim()
+                self._owner = os.getpid()
+            return self._folder
+
+    def new_file(self) -> Path:
+        """Return a path that nobody else uses."""
+        return self.folder / uuid.uuid4().hex
+
+    def sweep(self) -> None:
+        """Delete what processes that are gone have left behind."""
+        if not self._parent.is_dir():
+            return
+        for lock in self._parent.glob("*.lock"):
+            try:
+                handle = os.open(lock, os.O_RDWR | os.O_CLOEXEC)
+            except FileNotFoundError:
+                continue
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                continue
+            else:
+                shutil.rmtree(lock.with_suffix(""), ignore_errors=True)
+                lock.unlink(missing_ok=True)
+            finally:
+                os.close(handle)
+
+    def _claim(self) -> Path:
+        with full_disk_is_an_error_of_ours(str(self._parent)):
+            self._parent.mkdir(parents=True, exist_ok=True)
+            while True:
+                folder = self._parent / uuid.uuid4().hex
+                lock = folder.with_suffix(".lock")
+                handle = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+                fcntl.flock(handle, fcntl.LOCK_EX)
+                # A sweeper may have taken the file for abandoned before it was locked: then it has no name any more.
+                if lock.exists():
+                    folder.mkdir(mode=0o700)
+                    weakref.finalize(self, _release, handle, folder, lock, os.getpid())
+                    return folder
+                os.close(handle)
+
+
+def _release(handle: int, folder: Path, lock: Path, owner: int) -> None:
+    if os.getpid() == owner:  # a forked child runs its parent's finalizers too
+        shutil.rmtree(folder, ignore_errors=True)
+        lock.unlink(missing_ok=True)
+        os.close(handle)
+
+
+class ObjectStore(ABC):
+    """Objects by key. Safe to use from threads; see `object_store` for how to get one."""
+
+    #: How long an object that nothing refers to is left alone, because another process may be about to refer to it.
+    grace_seconds: float = 0.0
+
+    def __init__(self, root: str, staging: Path) -> None:
+        self.root = root
+        self.staging = Staging(staging)
+
+    @abstractmethod
+    def put_atomic(self, key: str, source: Path | bytes) -> None:
+        """Store an object, whole or not at all. A path must be of `staging` and is consumed.
+
+        Raises:
+            StorageFullError: no space left; the previous object, if any, is untouched.
+
+        """
+
+    @abstractmethod
+    def get(self, key: str) -> bytes | None:
+        """Return an object's bytes, or None when there is no such object (never for any other reason)."""
+
+    @abstractmethod
+    @contextmanager
+    def open_local(self, key: str) -> Iterator[Path | None]:
+        """Give the object as a local file for the length of a `with` block; None when there is no such object."""
+
+    @abstractmethod
+    def objects(self, prefix: str = "") -> Iterator[StoredObject]:
+        """Yield every object whose key begins with the prefix (a whole folder: `raw/square/`), in order of key."""
+
+    @abstractmethod
+    def folders(self, prefix: str) -> list[str]:
+        """Return the names directly below a folder that have something below themselves, in order."""
+
+    @abstractmethod
+    def delete(self, key: str) -> None:
+        """Delete an object; deleting what is not there is no error."""
+
+    @abstractmethod
+    def exists(self, key: str) -> bool:
+        """Tell whether there is such an object."""
+
+    @abstractmethod
+    @contextmanager
+    def lock(self, prefix: str) -> Iterator[None]:
+        """Keep other writers out of a folder: those of this machine (local), or of this process (S3)."""
+
+
+def object_store(root: str | Path) -> ObjectStore:
+    """Return the store at a root: a folder's path, or `s3://bucket/prefix`.
+
+    Raises:
+        ConfigurationError: the root is a URL of another kind, or names no bucket.
+
+    """
+    text = str(root)
+    if text.startswith("s3://"):
+        return S3Store(text)
+    if "://" in text:
+        raise ConfigurationError(
+            f"the lake cannot be kept at {text!r}", next_step="Set FLUX_LAKE_URL to a folder or to s3://bucket/prefix."
+        )
+    return LocalStore(Path(text))
+
+
+class LocalStore(ObjectStore):
+    """A folder. Every write goes to a temporary file, is flushed to disk, and is renamed into place."""
+
+    def __init__(self, root: Path) -> None:
+        self._path = root.expanduser().absolute()
+        super().__init__(str(self._path), self._path / ".staging")
+
+    def put_atomic(self, key: str, source: Path | bytes) -> None:
+        """Store an object: temporary file, fsync, rename, fsync of the folder."""
+        with full_disk_is_an_error_of_ours(key):
+            temporary = self.staging.new_file() if isinstance(source, bytes) else source
+            try:
+                with temporary.open("wb" if isinstance(source, bytes) else "rb+") as file:
+                    if isinstance(source, bytes):
+                        file.write(source)
+                        file.flush()
+                    os.fsync(file.fileno())
+                target = self._at(key)
+                _make_folder(target.parent)
+                os.replace(temporary, target)
+                _flush_folder(target.parent)
+            except BaseException:
+                temporary.unlink(missing_ok=True)
+                raise
+
+    def get(self, key: str) -> bytes | None:
+        """Return an object's bytes, or None."""
+        try:
+            return self._at(key).read_bytes()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+    @contextmanager
+    def open_local(self, key: str) -> Iterator[Path | None]:
+        """Give the file itself."""
+        path = self._at(key)
+        yield path if path.is_file() else None
+
+    def objects(self, prefix: str = "") -> Iterator[StoredObject]:
+        """Walk the folder; what is being staged is not part of the listing."""
+        folder, _, start = prefix.rpartition("/")
+        yield from self._walk(self._at(folder) if folder else self._path, folder, start)
+
+    def _walk(self, path: Path, key: str, start: str) -> Iterator[StoredObject]:
+        try:
+            entries = sorted(os.scandir(path), key=lambda entry: entry.name)
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        for entry in entries:
+            if not entry.name.startswith(start) or entry.name == ".staging":
+                continue
+            child = f"{key}/{entry.name}" if key else entry.name
+            if entry.is_dir():
+                yield from self._walk(Path(entry.path), child, "")
+                continue
+            with suppress(FileNotFoundError):
+                status = entry.stat()
+                yield StoredObject(child, status.st_size, datetime.fromtimestamp(status.st_mtime, UTC))
+
+    def folders(self, prefix: str) -> list[str]:
+        """Return the names of the sub-folders."""
+        try:
+            return sorted(entry.name for entry in os.scandir(self._at(prefix.rstrip("/"))) if entry.is_dir())
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+
+    def delete(self, key: str) -> None:
+        """Delete a file."""
+        self._at(key).unlink(missing_ok=True)
+
+    def exists(self, key: str) -> bool:
+        """Tell whether there is such a file."""
+        return self._at(key).is_file()
+
+    @contextmanager
+    def lock(self, prefix: str) -> Iterator[None]:
+        """Hold the folder's own `flock`: no lock files to clean up, and the kernel lets go when a process dies."""
+        folder = self._at(prefix.rstrip("/"))
+        with full_disk_is_an_error_of_ours(prefix):
+            _make_folder(folder)
+        handle = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(handle)
+
+    def _at(self, key: str) -> Path:
+        return self._path / _checked(key)
+
+
+class S3Store(ObjectStore):
+    """A prefix in an S3 bucket. Single uploads are atomic there; no other process is locked out."""
+
+    grace_seconds = 3600.0
+
+    def __init__(self, root: str) -> None:
+        bucket, _, prefix = root.removeprefix("s3://").strip("/").partition("/")
+        if not bucket:
+            raise ConfigurationError(f"{root!r} names no bucket", next_step="Write it as s3://bucket/prefix.")
+        self._bucket = bucket
+        self._prefix = f"{prefix}/" if prefix else ""
+        self._locks: dict[str, threading.Lock] = {}
+        self._mutex = threading.Lock()
+        super().__init__(f"s3://{bucket}/{prefix}".rstrip("/"), Path(gettempdir()) / f"flux-staging-{os.getuid()}")
+
+    @cached_property
+    def _client(self) -> S3Client:
+        return s3_client()
+
+    def put_atomic(self, key: str, source: Path | bytes) -> None:
+        """Upload an object; S3 shows it when the upload is complete."""
+        with self._errors(key):
+            if isinstance(source, bytes):
+                self._client.put_object(Bucket=self._bucket, Key=self._at(key), Body=source)
+                return
+            self._client.upload_file(str(source), self._bucket, self._at(key))
+            source.unlink()
+
+    def get(self, key: str) -> bytes | None:
+        """Return an object's bytes, or None."""
+        with self._errors(key):
+            try:
+                return self._client.get_object(Bucket=self._bucket, Key=self._at(key))["Body"].read()
+            except self._client.exceptions.NoSuchKey:
+                return None
+
+    @contextmanager
+    def open_local(self, key: str) -> Iterator[Path | None]:
+        """Download to a temporary file, deleted at the end of the block."""
+        if not self.exists(key):
+            yield None
+            return
+        path = self.staging.new_file()
+        try:
+            with self._errors(key), full_disk_is_an_error_of_ours(str(path)):
+                self._client.download_file(self._bucket, self._at(key), str(path))
+            yield path
+        finally:
+            path.unlink(missing_ok=True)
+
+    def objects(self, prefix: str = "") -> Iterator[StoredObject]:
+        """List the prefix, page by page."""
+        with self._errors(prefix):
+            pages = self._client.get_paginator("list_objects_v2").paginate(
+                Bucket=self._bucket, Prefix=self._prefix + prefix
+            )
+            for page in pages:
+                for item in page.get("Contents", ()):
+                    key = item["Key"].removeprefix(self._prefix)
+                    yield StoredObject(key, item["Size"], item["LastModified"])
+
+    def folders(self, prefix: str) -> list[str]:
+        """Return the common prefixes below a prefix."""
+        below = f"{self._prefix}{prefix.rstrip('/')}/"
+        with self._errors(prefix):
+            pages = self._client.get_paginator("list_objects_v2").paginate(
+                Bucket=self._bucket, Prefix=below, Delimiter="/"
+            )
+            found = [item["Prefix"] for page in pages for item in page.get("CommonPrefixes", ())]
+        return sorted(name.removeprefix(below).rstrip("/") for name in found)
+
+    def delete(self, key: str) -> None:
+        """Delete an object."""
+        with self._errors(key):
+            self._client.delete_object(Bucket=self._bucket, Key=self._at(key))
+
+    def exists(self, key: str) -> bool:
+        """Ask for the object's head."""
+        with self._errors(key):
+            try:
+                self._client.head_object(Bucket=self._bucket, Key=self._at(key))
+            except self._client.exceptions.ClientError as error:
+                if error.response["ResponseMetadata"]["HTTPStatusCode"] == 404:
+                    return False
+                raise
+        return True
+
+    @contextmanager
+    def lock(self, prefix: str) -> Iterator[None]:
+        """Hold a lock among this process's threads."""
+        with self._mutex:
+            lock = self._locks.setdefault(prefix, threading.Lock())
+        with lock:
+            yield
+
+    def _at(self, key: str) -> str:
+        return self._prefix + _checked(key)
+
+    @contextmanager
+    def _errors(self, key: str) -> Iterator[None]:
+        from boto3.exceptions import Boto3Error
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        where = f"{self.root}/{key}"
+        try:
+            yield
+        except ClientError as error:
+            status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+            code = error.response.get("Error", {}).get("Code", "")
+            if status in (401, 403) or code == "NoSuchBucket":
+                raise ConfigurationError(
+                    f"S3 refuses {where}: {code}", next_step="Correct the bucket, its policy or the AWS credentials."
+                ) from error
+            raise StorageUnavailableError(f"S3 answered {status} {code} for {where}") from error
+        except (BotoCoreError, Boto3Error) as error:
+            raise StorageUnavailableError(f"S3 could not be used for {where}: {type(error).__name__}") from error
+
+
+def s3_client() -> S3Client:
+    """Return a boto3 S3 client from boto3's own configuration (environment, profile, role)."""
+    import boto3
+    from botocore.config import Config
+
+    config: Any = Config(
+        signature_version="s3v4",
+        retries={"mode": "standard", "total_max_attempts": 6},
+        max_pool_connections=32,
+        connect_timeout=10,
+        read_timeout=60,
+        # S3-compatible servers refuse the CRC trailers that boto3 sends by default; our manifests carry a SHA-256.
+        request_checksum_calculation="when_required",
+        response_checksum_validation="when_required",
+    )
+    return boto3.client("s3", config=config)
+
+
+def _checked(key: str) -> str:
+    if key.startswith("/") or any(part in ("", ".", "..") for part in key.split("/")):
+        raise ValueError(f"{key!r} is not a key: write it as folder/name")
+    return key
+
+
+def _make_folder(folder: Path) -> None:
+    if folder.is_dir():
+        return
+    _make_folder(folder.parent)
+    with suppress(FileExistsError):
+        folder.mkdir()
+    _flush_folder(folder.parent)
+
+
+def _flush_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
