@@ -32,7 +32,7 @@ lock:  ## resolve requirements.lock anew from pyproject.toml
 	  --no-emit-index-url --no-annotate --no-header --quiet -o requirements.lock
 
 docs: install  ## write docs/data-dictionary.md from the table contracts
-	$(BIN)/python -m flux_pipelines.domain.dictionary
+	$(BIN)/python -m flux_pipelines.domain.dictionary > docs/data-dictionary.md
 
 bench: install  ## benchmarks beside peers; prints ratios (see benchmarks/README.md)
 	$(BIN)/python -m benchmarks $(ARGS)

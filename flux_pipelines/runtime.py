@@ -15,7 +15,15 @@ from typing import TYPE_CHECKING
 from flux_pipelines import __version__
 from flux_pipelines.domain.connection import Connection
 from flux_pipelines.domain.errors import ConfigurationError, ReauthorizationNeededError
-from flux_pipelines.providers.base import OAuthContext, OAuthProvider, PosSource, Provider, SourceContext, TokenSet
+from flux_pipelines.providers.base import (
+    Location,
+    OAuthContext,
+    OAuthProvider,
+    PosSource,
+    Provider,
+    SourceContext,
+    TokenSet,
+)
 from flux_pipelines.providers.registry import provider as provider_named
 from flux_pipelines.settings import Settings
 from flux_pipelines.settings import settings as process_settings
@@ -175,3 +183,13 @@ class Runtime:
         if keys:
             return [self.state.connections.get(key) for key in keys]
         return self.state.connections.list(provider=provider)
+
+    def refresh_locations(self, connection: Connection, source: PosSource) -> list[Location]:
+        """Ask the provider for the connection's locations, remember them, and return them."""
+        found = source.locations()
+        self.state.locations.replace(connection.key, found)
+        return found
+
+    def rotate_keys(self, *, drop_old: bool = False) -> int:
+        """Encrypt every stored credential with the newest key; return how many."""
+        return self.state.rotate_keys(drop_old=drop_old)

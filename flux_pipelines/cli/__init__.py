@@ -1,0 +1,38 @@
+"""The `flux` command: a thin face over the rooms below. Every command exits non-zero when anything asked is not done."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from flux_pipelines.cli import connections, demo, lake, operations, serve, sync
+from flux_pipelines.cli.output import error
+from flux_pipelines.domain.errors import FluxError
+
+app = typer.Typer(
+    name="flux",
+    help="Orders, payments and demand from restaurant and retail systems, kept in step by Dagster.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command()(demo.demo)
+app.command()(serve.up)
+app.command()(serve.sandbox)
+app.add_typer(connections.app, name="connections")
+app.command()(sync.sync)
+app.command()(sync.plan)
+app.command()(lake.sql)
+app.add_typer(lake.quarantine, name="quarantine")
+app.command()(operations.doctor)
+app.add_typer(operations.keys, name="keys")
+
+
+def main() -> None:
+    """Run the command line; a known error becomes one clear line and exit code 1."""
+    try:
+        app()
+    except FluxError as problem:
+        error(str(problem))
+        sys.exit(1)

@@ -1,0 +1,166 @@
+"""`flux connections`: connect accounts, look at them, pause and remove them."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from flux_pipelines.cli.output import error, say, table
+from flux_pipelines.connect import add_with_secrets, connect_to_sandbox, parse_settings
+from flux_pipelines.domain.errors import ConfigurationError, FluxError
+from flux_pipelines.runtime import Runtime
+
+app = typer.Typer(help="Connect accounts, look at them, pause and remove them.", no_args_is_help=True)
+
+Key = Annotated[str, typer.Argument(metavar="PROVIDER:NAME", help="The connection, for example square:acme.")]
+
+
+def _json(text: str, what: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except ValueError:
+        # The text may hold secrets: neither it nor the parser's excerpt may be shown.
+        raise ConfigurationError(f"{what} are not valid JSON", next_step='Write them as {"name": "value"}.') from None
+    if not isinstance(value, dict):
+        raise ConfigurationError(f"{what} must be a JSON object", next_step='Write them as {"name": "value"}.')
+    return value
+
+
+@app.command()
+def add(
+    key: Key,
+    tenant: Annotated[str, typer.Option(help="The customer whose account this is.")],
+    settings: Annotated[str, typer.Option(metavar="JSON", help="Settings, as a JSON object.")] = "{}",
+    secrets: Annotated[
+        str | None, typer.Option(metavar="-", help="`-` reads the secrets as a JSON object from standard input.")
+    ] = None,
+    sandbox: Annotated[
+        str | None, typer.Option(metavar="URL", help="Connect to a sandbox's merchant through its own OAuth.")
+    ] = None,
+    merchant: Annotated[
+        str | None, typer.Option(help="With --sandbox: which merchant; default: the one of that name, else a free one.")
+    ] = None,
+) -> None:
+    """Connect an account: store its secrets encrypted, prove that they work, and list its locations."""
+    chosen = parse_settings(key, _json(settings, "the settings"))
+    if (secrets is None) == (sandbox is None):
+        raise ConfigurationError("give either --secrets - or --sandbox URL")
+    with Runtime() as runtime:
+        if sandbox is not None:
+            connection, locations = connect_to_sandbox(
+                runtime, key, tenant=tenant, url=sandbox, merchant=merchant, settings=chosen
+            )
+        else:
+            if secrets != "-":
+                raise ConfigurationError(
+                    "secrets are read from standard input only, never from the command line",
+                    next_step="Use `--secrets -` and pipe the JSON in.",
+                )
+            given = _json(sys.stdin.read(), "the secrets")
+            connection, locations = add_with_secrets(runtime, key, tenant=tenant, settings=chosen, secrets=given)
+        say(
+            f"Connected {connection.key} (account {connection.account_id or 'unknown'}) for tenant {connection.tenant}."
+        )
+        _print_locations(locations)
+
+
+def _print_locations(locations: Any) -> None:
+    table(
+        "",
+        ("location", "name", "time zone", "currency", "active"),
+        [(x.location_id, x.name, x.timezone, x.currency, "yes" if x.active else "no") for x in locations],
+    )
+
+
+@app.command("list")
+def list_(
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+) -> None:
+    """List every connection with its status."""
+    with Runtime() as runtime:
+        found = runtime.state.connections.list()
+        rows = [
+            (
+                c.key,
+                c.tenant,
+                c.status,
+                c.status_reason,
+                c.account_id,
+                len(runtime.state.locations.list(c.key)),
+                c.settings.get("base_url", ""),
+            )
+            for c in found
+        ]
+    columns = ("connection", "tenant", "status", "reason", "account", "locations", "base_url")
+    if as_json:
+        typer.echo(json.dumps([dict(zip(columns, row, strict=True)) for row in rows], indent=2))
+    elif not rows:
+        say("No connections yet. Add one with `flux connections add`, or see it all at work with `flux demo`.")
+    else:
+        table("", columns, rows, right=("locations",))
+
+
+@app.command()
+def test(keys: Annotated[list[str] | None, typer.Argument(metavar="[PROVIDER:NAME]...")] = None) -> None:
+    """Call the provider with each connection's credentials (default: all that are not paused)."""
+    failed = 0
+    with Runtime() as runtime:
+        chosen = [c for c in runtime.connections(keys=keys or ()) if keys or c.status != "paused"]
+        for connection in chosen:
+            try:
+                source = runtime.source(connection)
+                try:
+                    source.confirm_access()
+                    locations = runtime.refresh_locations(connection, source)
+                finally:
+                    source.close()
+            except FluxError as problem:
+                failed += 1
+                error(str(problem))
+            else:
+                say(f"{connection.key}: works, {len(locations)} locations")
+    if failed:
+        raise typer.Exit(1)
+
+
+@app.command()
+def pause(key: Key) -> None:
+    """Stop syncing a connection; its credentials and history stay."""
+    with Runtime() as runtime:
+        connection = runtime.state.connections.get(key)
+        if connection.status == "needs_reauth":
+            raise ConfigurationError("it is not active: it waits to be reconnected", connection=key)
+        runtime.state.connections.set_status(key, "paused", "paused by a person")
+    say(f"Paused {key}. `flux connections resume {key}` starts it again.")
+
+
+@app.command()
+def resume(key: Key) -> None:
+    """Start syncing a paused connection again."""
+    with Runtime() as runtime:
+        connection = runtime.state.connections.get(key)
+        if connection.status == "needs_reauth":
+            raise ConfigurationError(
+                "its credentials are no longer accepted: resuming would not help",
+                connection=key,
+                next_step="Reconnect it with `flux connections add`.",
+            )
+        runtime.state.connections.set_status(key, "active", "")
+    say(f"Resumed {key}.")
+
+
+@app.command()
+def remove(
+    key: Key,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Forget a connection and its credentials; its history in the lake stays."""
+    with Runtime() as runtime:
+        runtime.state.connections.get(key)
+        if not yes and not typer.confirm(f"Remove {key} and its credentials? Its history in the lake stays."):
+            raise typer.Exit(1)
+        runtime.state.connections.remove(key)
+    say(f"Removed {key}.")

@@ -1,0 +1,68 @@
+"""`flux demo`: the whole chain over the sandbox, from nothing."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime, timedelta
+from typing import Annotated
+
+import typer
+
+from flux_pipelines.cli.output import console, error, say, table
+from flux_pipelines.cli.processes import Processes, choose_port
+from flux_pipelines.cli.serve import SANDBOX_PORT, UI_PORT, start_dagster, start_sandbox
+from flux_pipelines.cli.sync import print_report
+from flux_pipelines.connect import connect_to_sandbox
+from flux_pipelines.runtime import Runtime
+
+#: The sandbox's merchants that the demo connects, each with its tenant.
+MERCHANTS = (("harbor", "Harbor Coffee"), ("sakura", "Sakura Kissa"))
+
+
+def demo(
+    no_ui: Annotated[bool, typer.Option("--no-ui", help="End instead of leaving the Dagster UI running.")] = False,
+    days: Annotated[int, typer.Option(min=30, max=70, help="Business days to backfill.")] = 60,
+    port: Annotated[int, typer.Option(help="Port of the Dagster UI.")] = UI_PORT,
+) -> None:
+    """Connect two sandbox merchants, backfill 60 business days, forecast 14 ahead, and open the Dagster UI."""
+    from flux_pipelines.pipelines.drive import sync
+
+    began = time.monotonic()
+    with Runtime() as runtime, Processes(runtime.settings.home) as processes:
+        runtime.warm_forecaster()
+        say(f"Everything this demo writes lives under {runtime.settings.home}.")
+        url = start_sandbox(processes, choose_port(SANDBOX_PORT))
+        keys = []
+        for merchant, tenant in MERCHANTS:
+            key = f"square:{merchant}"
+            if any(c.key == key for c in runtime.state.connections.list()):
+                runtime.state.connections.set_status(key, "needs_reauth", "the sandbox was started anew")
+            connection, locations = connect_to_sandbox(runtime, key, tenant=tenant, url=url, merchant=merchant)
+            zones = sorted({x.timezone for x in locations})
+            currencies = ", ".join(sorted({x.currency for x in locations}))
+            say(f"Connected {key}: {len(locations)} locations in {', '.join(zones)}; {currencies}.")
+            keys.append(connection.key)
+        last = datetime.now(UTC).date() - timedelta(days=1)
+        report = sync(
+            runtime, "square", keys, [last - timedelta(days=n) for n in reversed(range(days))], console=console
+        )
+        print_report(report)
+        for failure in report.failures:
+            error(failure)
+        table("Where to look", ("", ""), _places(port, no_ui=no_ui))
+        say(f"Done in {time.monotonic() - began:.0f} s.")
+        if report.failures:
+            raise typer.Exit(1)
+        if not no_ui:
+            start_dagster(processes, runtime, choose_port(port))
+            processes.wait()
+
+
+def _places(port: int, *, no_ui: bool) -> list[tuple[str, str]]:
+    places = [
+        ("sales a day", 'flux sql "select business_date, currency, sum(net) from daily_sales group by all order by 1"'),
+        ("forecasts", "flux sql \"select * from demand_forecasts where status = 'forecast' limit 20\""),
+    ]
+    if not no_ui:
+        places.insert(0, ("lineage", f"http://127.0.0.1:{port}/asset-groups"))
+    return places

@@ -1,0 +1,106 @@
+"""`flux doctor` and `flux keys`: is everything in order, and the encryption keys."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from typing import Annotated
+
+import typer
+
+from flux_pipelines.cli.output import say, table
+from flux_pipelines.domain.errors import ConfigurationError, FluxError
+from flux_pipelines.runtime import Runtime
+
+keys = typer.Typer(help="Encryption keys of the stored credentials.", no_args_is_help=True)
+
+
+def doctor() -> None:
+    """Check this installation: keys, state database, lake, connections, forecaster, disk. Exits non-zero on a problem."""
+    findings: list[tuple[str, str, str]] = []
+
+    def check(name: str, probe: Callable[[], str]) -> None:
+        try:
+            findings.append(("ok", name, probe()))
+        except FluxError as problem:
+            findings.append(("problem", name, str(problem)))
+
+    with Runtime() as runtime:
+        check("home", lambda: f"{runtime.settings.home}, {_free(runtime)} free")
+        check("encryption keys and state database", lambda: f"{len(runtime.state.connections.list())} connections")
+        if findings[-1][0] == "ok":
+            check("stored credentials", lambda: _credentials(runtime))
+            check("lake", lambda: _lake(runtime))
+            for connection in runtime.state.connections.list():
+                if connection.status == "paused":
+                    findings.append(("ok", connection.key, "paused"))
+                else:
+                    check(connection.key, lambda c=connection: _connection(runtime, c.key))  # type: ignore[misc]
+        check("forecaster", lambda: _forecaster(runtime))
+    table("", ("", "what", "finding"), [(("✔" if s == "ok" else "✘"), name, text) for s, name, text in findings])
+    if any(status != "ok" for status, _, _ in findings):
+        raise typer.Exit(1)
+
+
+def _free(runtime: Runtime) -> str:
+    runtime.settings.home.mkdir(parents=True, exist_ok=True, mode=0o700)
+    free = shutil.disk_usage(runtime.settings.home).free
+    if free < 500_000_000:
+        raise ConfigurationError(
+            f"only {free / 1e6:.0f} MB are free where {runtime.settings.home} lies", next_step="Free some space."
+        )
+    return f"{free / 1e9:.0f} GB"
+
+
+def _credentials(runtime: Runtime) -> str:
+    connections = runtime.state.connections.list()
+    for connection in connections:
+        runtime.state.secrets.get(connection.key, purpose="doctor")
+    return f"of {len(connections)} connections can be decrypted"
+
+
+def _lake(runtime: Runtime) -> str:
+    from flux_pipelines.lake import session
+
+    names = runtime.lake.tables()
+    with session(runtime.lake) as sql:
+        for name in names:
+            schema, _, table_name = name.rpartition("/")
+            sql.execute(f'select count(*) from "{schema or "main"}"."{table_name}"').fetchall()
+    return f"{runtime.settings.lake_root}: {len(names)} tables can be read"
+
+
+def _connection(runtime: Runtime, key: str) -> str:
+    connection = runtime.state.connections.get(key)
+    source = runtime.source(connection)
+    try:
+        source.confirm_access()
+        return f"works, {len(runtime.refresh_locations(connection, source))} locations"
+    finally:
+        source.close()
+
+
+def _forecaster(runtime: Runtime) -> str:
+    where = runtime.settings.forecast_url
+    if where == "aws":
+        return f"SageMaker endpoint {runtime.settings.forecast_endpoint}"
+    runtime.demand_endpoint.ping()
+    return f"{where}: answers"
+
+
+@keys.command()
+def generate() -> None:
+    """Print a new key for FLUX_ENCRYPTION_KEYS. Nothing is stored or changed."""
+    from cryptography.fernet import Fernet
+
+    typer.echo(Fernet.generate_key().decode())
+
+
+@keys.command()
+def rotate(
+    drop_old: Annotated[bool, typer.Option(help="Afterwards forget the old keys of the key file.")] = False,
+) -> None:
+    """Encrypt every stored credential with a new key, online. With FLUX_ENCRYPTION_KEYS set: with its first key."""
+    with Runtime() as runtime:
+        count = runtime.rotate_keys(drop_old=drop_old)
+    say(f"Encrypted {count} credentials with the newest key.")

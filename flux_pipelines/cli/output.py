@@ -1,0 +1,41 @@
+"""How the command line speaks: tables and errors, on a terminal and in a pipe."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from rich.console import Console
+from rich.table import Table
+
+console = Console(highlight=False)
+stderr = Console(stderr=True, highlight=False)
+
+
+def error(message: str) -> None:
+    """Print an error to standard error, unwrapped so that it can be searched for."""
+    stderr.print(f"[bold red]Error:[/] {_plain(message)}", soft_wrap=True)
+
+
+def warn(message: str) -> None:
+    """Print a warning to standard error."""
+    stderr.print(f"[bold yellow]Warning:[/] {_plain(message)}", soft_wrap=True)
+
+
+def say(message: str) -> None:
+    """Print a line of progress or result."""
+    console.print(message, soft_wrap=True)
+
+
+def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], *, right: Iterable[str] = ()) -> None:
+    """Print a table; columns named in `right` are aligned to the right."""
+    grid = Table(title=title or None, title_justify="left", title_style="bold", header_style="bold")
+    right = set(right)
+    for column in columns:
+        grid.add_column(column, justify="right" if column in right else "left", overflow="fold")
+    for row in rows:
+        grid.add_row(*("" if value is None else _plain(str(value)) for value in row))
+    console.print(grid)
+
+
+def _plain(text: str) -> str:
+    return text.replace("[", "\\[")

@@ -1,0 +1,138 @@
+"""Child processes of `flux up` and `flux demo`: started, waited for, watched, and ended together."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType, TracebackType
+
+from flux_pipelines.domain.errors import ConfigurationError
+
+STOP_GRACE_SECONDS = 15.0
+
+
+def port_is_free(port: int) -> bool:
+    """Tell whether a server can be started on this port of the loopback address."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        return True
+
+
+def choose_port(preferred: int) -> int:
+    """Return the preferred port if it is free, else any that is."""
+    if port_is_free(preferred):
+        return preferred
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def answers(port: int) -> bool:
+    """Tell whether something accepts connections on this port of the loopback address."""
+    with socket.socket() as probe:
+        probe.settimeout(0.5)
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+@dataclass
+class _Child:
+    name: str
+    process: subprocess.Popen[bytes]
+    log: Path
+
+
+class Processes:
+    """A group of child processes that lives as long as the `with` block; logs go to `<home>/logs/`."""
+
+    def __init__(self, home: Path) -> None:
+        self._logs = home / "logs"
+        self._children: list[_Child] = []
+
+    def __enter__(self) -> Processes:
+        self._logs.mkdir(parents=True, exist_ok=True, mode=0o700)
+        # A terminated parent must take its children along; SIGTERM alone would skip the `with` block's end.
+        self._previous = signal.signal(signal.SIGTERM, _exit_on_signal)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        for child in reversed(self._children):
+            if child.process.poll() is None:
+                os.killpg(child.process.pid, signal.SIGTERM)
+        deadline = time.monotonic() + STOP_GRACE_SECONDS
+        for child in self._children:
+            try:
+                child.process.wait(max(0.1, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                os.killpg(child.process.pid, signal.SIGKILL)
+                child.process.wait()
+        signal.signal(signal.SIGTERM, self._previous)
+
+    def start(
+        self,
+        name: str,
+        command: Sequence[str],
+        *,
+        ready: Callable[[], bool],
+        seconds: float = 120.0,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        """Start a child and return when it is ready.
+
+        Raises:
+            ConfigurationError: it ended or was not ready in time; the message ends with its last lines.
+
+        """
+        log = self._logs / f"{name}.log"
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                [sys.executable, "-m", *command],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                env={**os.environ, **(environment or {})},
+            )
+        self._children.append(_Child(name, process, log))
+        deadline = time.monotonic() + seconds
+        while not ready():
+            if process.poll() is not None:
+                raise ConfigurationError(f"{name} did not start: {_tail(log)}", next_step=f"Its log is {log}.")
+            if time.monotonic() > deadline:
+                raise ConfigurationError(f"{name} was not ready within {seconds:.0f} s", next_step=f"Its log is {log}.")
+            time.sleep(0.2)
+
+    def wait(self) -> None:
+        """Wait until a child ends by itself.
+
+        Raises:
+            ConfigurationError: always, naming the child that ended.
+
+        """
+        while True:
+            for child in self._children:
+                code = child.process.poll()
+                if code is not None:
+                    raise ConfigurationError(
+                        f"{child.name} ended with code {code}: {_tail(child.log)}", next_step=f"Its log is {child.log}."
+                    )
+            time.sleep(1.0)
+
+
+def _tail(log: Path) -> str:
+    lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    return " / ".join(lines[-3:])
+
+
+def _exit_on_signal(number: int, _frame: FrameType | None) -> None:
+    raise SystemExit(128 + number)

@@ -1,0 +1,149 @@
+"""`flux sync` and `flux plan`: a backfill in this process, and what it will cost."""
+
+from __future__ import annotations
+
+from datetime import date, timedelta
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from flux_pipelines.cli.output import console, error, say, table, warn
+from flux_pipelines.domain.connection import Connection
+from flux_pipelines.domain.errors import ConfigurationError
+from flux_pipelines.providers.registry import provider as provider_named
+from flux_pipelines.runtime import Runtime
+
+if TYPE_CHECKING:
+    from flux_pipelines.pipelines.drive import SyncReport
+
+Provider = Annotated[str, typer.Argument(metavar="PROVIDER", help="The provider, for example square.")]
+Connections = Annotated[
+    list[str] | None,
+    typer.Option("--connection", metavar="PROVIDER:NAME", help="Only this connection; may be given again."),
+]
+From = Annotated[str, typer.Option("--from", metavar="DATE", help="First business date, YYYY-MM-DD.")]
+To = Annotated[str, typer.Option("--to", metavar="DATE", help="Last business date, YYYY-MM-DD.")]
+
+
+def days_between(first: str, last: str, earliest: date) -> list[date]:
+    """Return the business dates from `first` to `last`, both included.
+
+    Raises:
+        ConfigurationError: not dates, out of order, or before the first partition.
+
+    """
+    parsed = []
+    for name, text in (("--from", first), ("--to", last)):
+        try:
+            parsed.append(date.fromisoformat(text))
+        except ValueError as problem:
+            raise ConfigurationError(f"{name} {text!r} is not a date", next_step="Write it as YYYY-MM-DD.") from problem
+    start, end = parsed
+    if start > end:
+        raise ConfigurationError(f"--from {start} is after --to {end}")
+    if start < earliest:
+        raise ConfigurationError(
+            f"{start} is before the first business date, {earliest}",
+            next_step=f"Set FLUX_START_DATE={start} (for every Flux process) to keep older days.",
+        )
+    return [start + timedelta(days=n) for n in range((end - start).days + 1)]
+
+
+def chosen_connections(runtime: Runtime, provider: str, keys: list[str] | None) -> list[Connection]:
+    """Return the connections to work on: the named ones, or every one of the provider that is not paused.
+
+    Raises:
+        ConfigurationError: a named one is of another provider, or there is none.
+
+    """
+    spec = provider_named(provider)
+    for key in keys or ():
+        if runtime.state.connections.get(key).provider != spec.name:
+            raise ConfigurationError(f"it is not a {spec.title} connection", connection=key)
+    found = runtime.connections(spec.name, keys or ())
+    if not keys:
+        for paused in (c for c in found if c.status == "paused"):
+            warn(f"{paused.key} is paused and left out.")
+        found = [c for c in found if c.status != "paused"]
+    if not found:
+        raise ConfigurationError(
+            f"there is no {spec.title} connection to work on",
+            next_step=f"Add one: `flux connections add {spec.name}:NAME --tenant T --secrets -`.",
+        )
+    return found
+
+
+def sync(provider: Provider, first: From, last: To, connection: Connections = None) -> None:
+    """Fetch orders of a range of business dates and bring every table up to date, raw to marts, in this process.
+
+    A sync that was interrupted goes on where it stopped when the same command is run again; one that finished fetches
+    everything anew. Each connection is synced by itself: one that fails does not hold back the others.
+    """
+    from flux_pipelines.pipelines.drive import sync as run_sync
+
+    with Runtime() as runtime:
+        days = days_between(first, last, runtime.settings.start_date)
+        chosen = chosen_connections(runtime, provider, connection)
+        report = run_sync(runtime, provider, [c.key for c in chosen], days, console=console)
+    print_report(report)
+    if report.failures:
+        for failure in report.failures:
+            error(failure)
+        raise typer.Exit(1)
+
+
+def print_report(report: SyncReport) -> None:
+    """Print what a sync did."""
+    if report.resumed_days:
+        say(f"Resumed: {report.resumed_days} days were complete already and were not fetched again.")
+    rows: list[tuple[str, str]] = [
+        ("orders", f"{report.orders:,}"),
+        ("lines", f"{report.lines:,}"),
+        *((f"net sales {currency}", f"{net:,}") for currency, net in sorted(report.net.items())),
+        ("requests", f"{report.requests:,}"),
+        ("retries", f"{report.retries:,}"),
+        ("waited for limits", f"{report.waited_seconds:.1f} s"),
+        ("quarantined", f"{report.quarantined:,}"),
+        ("products forecast", f"{report.forecast_items:,}"),
+        ("products not forecast", f"{report.unforecast_items:,}"),
+        *(
+            (f"forecast error {key}", f"{wape:.1%} (seasonal naive {naive:.1%})")
+            for key, wape, naive in report.accuracy
+        ),
+        ("took", f"{report.seconds:.1f} s"),
+    ]
+    table("What this sync did", ("", ""), rows)
+
+
+def plan(provider: Provider, first: From, last: To, connection: Connections = None) -> None:
+    """Tell what a backfill will cost before it runs: calls, minutes at the rate limit, share of the quota."""
+    from flux_pipelines.sync.plan import estimate
+
+    with Runtime() as runtime:
+        days = days_between(first, last, runtime.settings.start_date)
+        estimates = []
+        for chosen in chosen_connections(runtime, provider, connection):
+            source = runtime.source(chosen)
+            try:
+                locations = runtime.refresh_locations(chosen, source)
+                estimates.append(estimate(source, provider_named(provider), chosen, locations, days))
+            finally:
+                source.close()
+    table(
+        f"What fetching {days[0]} to {days[-1]} ({len(days)} business dates) will cost",
+        ("connection", "locations", "orders (estimated)", "calls", "minutes at the limit", "share of the quota"),
+        [
+            (
+                e.connection,
+                e.locations,
+                f"{e.orders:,}",
+                f"{e.calls:,}",
+                f"{e.minutes_at_limit:.1f}",
+                f"{e.quota_share:.1%}",
+            )
+            for e in estimates
+        ],
+        right=("locations", "orders (estimated)", "calls", "minutes at the limit", "share of the quota"),
+    )
+    bookkeeping = sum(e.bookkeeping_seconds for e in estimates)
+    say(f"Dagster's own bookkeeping of these partitions adds about {bookkeeping / 60:.1f} minutes.")
