@@ -1,0 +1,265 @@
+"""The record of every call to a provider: method, URL without secrets, outcome, cost. Written in batches."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Protocol
+
+from sqlalchemy import delete, func, insert, select
+
+from flux_pipelines.domain.errors import FluxError, StateUnavailableError, StorageFullError
+from flux_pipelines.state.database import Database
+from flux_pipelines.state.models import AuditRow
+
+_log = logging.getLogger(__name__)
+
+#: Calls held in memory at most while the database cannot take them; then recording fails.
+_MOST_HELD = 10_000
+_PRUNE_EVERY = 3600.0
+_PRUNE_BATCH = 5_000
+
+
+class Call(Protocol):
+    """One attempt of a request, as the transport tells it. The URL carries no secrets; `seconds` includes no waiting."""
+
+    @property
+    def provider(self) -> str:
+        """The provider's name."""
+
+    @property
+    def connection(self) -> str:
+        """The connection's key."""
+
+    @property
+    def method(self) -> str:
+        """The HTTP method."""
+
+    @property
+    def url(self) -> str:
+        """The URL, redacted."""
+
+    @property
+    def status(self) -> int | None:
+        """The HTTP status; None when no answer came."""
+
+    @property
+    def seconds(self) -> float:
+        """How long the attempt took."""
+
+    @property
+    def attempt(self) -> int:
+        """1 for the first."""
+
+    @property
+    def bytes(self) -> int:
+        """Size of the answer's body."""
+
+    @property
+    def waited(self) -> float:
+        """Seconds waited for the rate limit before it."""
+
+    @property
+    def error(self) -> str | None:
+        """The class of the error; None when it went well."""
+
+    @property
+    def at(self) -> datetime:
+        """When it was sent."""
+
+
+@dataclass(frozen=True, slots=True)
+class CallEntry:
+    """One recorded call; the fields are those of `Call`."""
+
+    provider: str
+    connection: str
+    method: str
+    url: str
+    status: int | None
+    seconds: float
+    attempt: int
+    bytes: int
+    waited: float
+    error: str | None
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class CallTotals:
+    """Sums over recorded calls: attempts sent, those that were retries, those that failed, seconds, bytes."""
+
+    requests: int
+    retries: int
+    failures: int
+    seconds: float
+    waited: float
+    bytes: int
+
+
+class AuditLog:
+    """Takes calls from any thread and writes them to the database together.
+
+    Calls are written when `batch` of them are held or the oldest is `every` seconds old (looked at when the next one
+    comes), and on `flush` and `close`. A process that is killed loses at most those.
+
+    Args:
+        database: where.
+        batch: most calls in one write.
+        every: seconds.
+        keep: calls older than this are deleted, a portion an hour.
+
+    """
+
+    def __init__(
+        self, database: Database, *, batch: int = 200, every: float = 1.0, keep: timedelta = timedelta(days=30)
+    ) -> None:
+        self._database = database
+        self._batch = batch
+        self._every = every
+        self._keep = keep
+        self._held: list[dict[str, Any]] = []
+        self._mutex = threading.Lock()
+        self._writing = threading.Lock()
+        self._due = 0.0
+        self._prune_at = 0.0
+        self._pid = os.getpid()
+
+    def record(self, call: Call) -> None:
+        """Take one call. A database that is busy or full does not fail it: the calls are held for later.
+
+        Raises:
+            StateUnavailableError, StorageFullError: the database has taken nothing for 10,000 calls.
+
+        """
+        row = {
+            "at": call.at,
+            "provider": call.provider,
+            "connection": call.connection,
+            "method": call.method,
+            "url": call.url,
+            "status": call.status,
+            "seconds": call.seconds,
+            "attempt": call.attempt,
+            "bytes": call.bytes,
+            "waited": call.waited,
+            "error": call.error,
+        }
+        now = time.monotonic()
+        with self._mutex:
+            self._forget_parents()
+            if not self._held:
+                self._due = now + self._every
+            self._held.append(row)
+            ready = now >= self._due or (len(self._held) >= self._batch and len(self._held) % self._batch == 0)
+        # Whoever finds another thread writing goes on with its own work: that thread's next round takes this call.
+        if ready and self._writing.acquire(blocking=False):
+            try:
+                self._write()
+            except (StateUnavailableError, StorageFullError) as error:
+                if len(self._held) >= _MOST_HELD:
+                    raise
+                self._due = time.monotonic() + self._every
+                _log.warning("The audit of %d calls is held in memory for now: %s", len(self._held), error.what)
+            finally:
+                self._writing.release()
+
+    def flush(self) -> None:
+        """Write what is held.
+
+        Raises:
+            FluxError: the database cannot take it; it is still held.
+
+        """
+        with self._writing:
+            self._write()
+
+    def close(self) -> None:
+        """Write what is held; see `flush`."""
+        self.flush()
+
+    def recent(self, connection: str | None = None, limit: int = 100) -> list[CallEntry]:
+        """Return the latest calls, newest first, those still held by this process included."""
+        self.flush()
+        query = select(AuditRow).order_by(AuditRow.id.desc()).limit(limit)
+        if connection is not None:
+            query = query.where(AuditRow.connection == connection)
+        with self._database.reading() as session:
+            return [
+                CallEntry(
+                    provider=row.provider,
+                    connection=row.connection,
+                    method=row.method,
+                    url=row.url,
+                    status=row.status,
+                    seconds=row.seconds,
+                    attempt=row.attempt,
+                    bytes=row.bytes,
+                    waited=row.waited,
+                    error=row.error,
+                    at=row.at,
+                )
+                for row in session.scalars(query)
+            ]
+
+    def totals(self, connection: str | None = None, since: datetime | None = None) -> CallTotals:
+        """Return sums over the recorded calls, of one connection and since an instant when given."""
+        self.flush()
+        query = select(
+            func.count(),
+            func.count().filter(AuditRow.attempt > 1),
+            func.count().filter(AuditRow.error.is_not(None)),
+            func.coalesce(func.sum(AuditRow.seconds), 0.0),
+            func.coalesce(func.sum(AuditRow.waited), 0.0),
+            func.coalesce(func.sum(AuditRow.bytes), 0),
+        )
+        if connection is not None:
+            query = query.where(AuditRow.connection == connection)
+        if since is not None:
+            query = query.where(AuditRow.at >= since)
+        with self._database.reading() as session:
+            requests, retries, failures, seconds, waited, size = session.execute(query).one()
+        return CallTotals(requests, retries, failures, float(seconds), float(waited), int(size))
+
+    def prune(self, keep: timedelta | None = None) -> int:
+        """Delete calls older than `keep`, in portions that do not hold others up; return how many."""
+        cutoff = datetime.now(UTC) - (self._keep if keep is None else keep)
+        total = 0
+        while True:
+            gone = self._prune_portion(cutoff)
+            total += gone
+            if gone < _PRUNE_BATCH:
+                return total
+
+    def _prune_portion(self, cutoff: datetime) -> int:
+        oldest = select(AuditRow.id).where(AuditRow.at < cutoff).order_by(AuditRow.at).limit(_PRUNE_BATCH)
+        with self._database.session() as session:
+            return len(session.execute(delete(AuditRow).where(AuditRow.id.in_(oldest)).returning(AuditRow.id)).all())
+
+    def _write(self) -> None:
+        # The caller holds `_writing`, so nobody else removes from the front of the list.
+        with self._mutex:
+            self._forget_parents()
+            rows = list(self._held)
+        if rows:
+            with self._database.session() as session:
+                session.connection().execute(insert(AuditRow.__table__), rows)  # type: ignore[arg-type]
+            with self._mutex:
+                del self._held[: len(rows)]
+                self._due = time.monotonic() + self._every
+        if time.monotonic() >= self._prune_at:
+            self._prune_at = time.monotonic() + _PRUNE_EVERY
+            try:
+                self._prune_portion(datetime.now(UTC) - self._keep)
+            except FluxError as error:
+                _log.warning("Old audit entries could not be deleted now: %s", error.what)
+
+    def _forget_parents(self) -> None:
+        # A forked child holds a copy of what its parent will write.
+        if self._pid != os.getpid():
+            self._held.clear()
+            self._pid = os.getpid()

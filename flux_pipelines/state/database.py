@@ -1,0 +1,349 @@
+"""The state database itself: SQLite in one file by default, PostgreSQL by URL. Its own errors become ours here."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Engine, create_engine, event, func, inspect, select, text
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.orm import Session
+
+from flux_pipelines.domain.errors import (
+    ConfigurationError,
+    FluxError,
+    StateUnavailableError,
+    StorageFullError,
+    TableDamagedError,
+)
+from flux_pipelines.state.migrations import HEAD, VERSION_TABLE
+from flux_pipelines.state.models import Base
+
+_WRITES = "flux_writes"
+_URL_STEP = "Write FLUX_DATABASE_URL as sqlite:////path/state.db or postgresql://user:password@host/database."
+_BACKUP_STEP = "Restore it from a backup, or move it away and connect the accounts again."
+
+
+def parse_url(url: str) -> URL:
+    """Return the SQLAlchemy URL with the driver Flux is tested with.
+
+    The driver is always written out: a bare `postgresql://` means psycopg 3 since SQLAlchemy 2.1.
+
+    Raises:
+        ConfigurationError: not a URL, not SQLite or PostgreSQL, or an in-memory SQLite database.
+
+    """
+    try:
+        parsed = make_url(url)
+    except (ArgumentError, ValueError):
+        # Without `from`: the cause would repeat the URL, password and all.
+        raise ConfigurationError("the database URL cannot be read", next_step=_URL_STEP) from None
+    backend = parsed.get_backend_name()
+    if backend in ("postgresql", "postgres"):
+        return parsed.set(drivername="postgresql+psycopg2")
+    if backend == "sqlite":
+        if parsed.database in (None, "", ":memory:") or "mode=memory" in str(parsed.query):
+            raise ConfigurationError("the state database must be a file: processes share it", next_step=_URL_STEP)
+        return parsed.set(drivername="sqlite+pysqlite")
+    raise ConfigurationError(f"the state database cannot be {backend!r}", next_step=_URL_STEP)
+
+
+class Database:
+    """A database and its schema.
+
+    Args:
+        url: `sqlite:///path` or `postgresql://...`.
+        busy_timeout: seconds to wait for SQLite's write lock before giving up.
+
+    Raises:
+        ConfigurationError: see `parse_url`.
+
+    """
+
+    def __init__(self, url: str, *, busy_timeout: float = 30.0) -> None:
+        self._url = parse_url(url)
+        self._busy_timeout = busy_timeout
+        self._pid = os.getpid()
+        self._fork_guard = threading.Lock()
+        self._reader = self._make_engine()
+        self._writer = self._reader.execution_options(**{_WRITES: True})
+
+    def __repr__(self) -> str:
+        return f"Database({self.place!r})"
+
+    @property
+    def is_sqlite(self) -> bool:
+        """Whether this is a SQLite file (one machine, one writer at a time)."""
+        return self._url.get_backend_name() == "sqlite"
+
+    @property
+    def place(self) -> str:
+        """Where the database is, fit for a message: never user, password or query."""
+        if self.is_sqlite:
+            return str(self._url.database)
+        port = f":{self._url.port}" if self._url.port else ""
+        return f"postgresql://{self._url.host or ''}{port}/{self._url.database or ''}"
+
+    @contextmanager
+    def session(self) -> Iterator[Session]:
+        """Open a transaction that may write; it commits at the end of the block and rolls back on any exception.
+
+        On SQLite it holds the one write lock from the start, so whatever it reads stays true until it commits.
+
+        Raises:
+            StateUnavailableError, StorageFullError, TableDamagedError, ConfigurationError: see `FluxError`.
+
+        """
+        self._after_fork()
+        with self._explained(), Session(self._writer, expire_on_commit=False) as session, session.begin():
+            session.connection()
+            yield session
+
+    @contextmanager
+    def reading(self) -> Iterator[Session]:
+        """Open a transaction that only reads; on SQLite it never waits for writers. Raises what `session` does."""
+        self._after_fork()
+        with self._explained(), Session(self._reader, expire_on_commit=False) as session, session.begin():
+            yield session
+
+    def now(self, session: Session) -> datetime:
+        """Return the time by the clock that everybody who shares this database shares."""
+        if self.is_sqlite:
+            return datetime.now(UTC)
+        moment: datetime = session.execute(select(func.clock_timestamp())).scalar_one()
+        return moment.astimezone(UTC)
+
+    def lock(self, session: Session, name: str, *, shared: bool = False) -> None:
+        """Hold a named lock until the transaction ends. On SQLite the transaction's write lock is that lock."""
+        if not self.is_sqlite:
+            _advisory_lock(session.connection(), name, shared=shared)
+
+    def upsert(self, session: Session, model: type[Base], rows: Sequence[Mapping[str, Any]]) -> None:
+        """Insert rows, or overwrite the non-key columns of those that exist already."""
+        if not rows:
+            return
+        table = model.__table__
+        key = [column.name for column in table.primary_key]
+        names = [name for name in rows[0] if name not in key]
+        if self.is_sqlite:
+            from sqlalchemy.dialects.sqlite import insert as sqlite_insert
+
+            lite = sqlite_insert(model)
+            session.execute(
+                lite.on_conflict_do_update(index_elements=key, set_={n: lite.excluded[n] for n in names}), list(rows)
+            )
+        else:
+            from sqlalchemy.dialects.postgresql import insert as postgres_insert
+
+            pg = postgres_insert(model)
+            session.execute(
+                pg.on_conflict_do_update(index_elements=key, set_={n: pg.excluded[n] for n in names}), list(rows)
+            )
+
+    def migrate(self) -> None:
+        """Bring the schema up to date; cheap when it is. Safe when several processes do it at once.
+
+        Raises:
+            ConfigurationError: the database was written by a newer Flux, cannot be opened, or is not ours.
+            StateUnavailableError, StorageFullError, TableDamagedError: as their names say.
+
+        """
+        self._after_fork()
+        with self._explained():
+            if self.is_sqlite:
+                self._prepare_file()
+            with self._reader.begin() as connection:
+                if self._revision(connection) == HEAD:
+                    return
+            with self._writer.begin() as connection:
+                if not self.is_sqlite:
+                    _advisory_lock(connection, "migrations")
+                self._upgrade(connection)
+
+    def close(self) -> None:
+        """Close every pooled connection. The database may be used again afterwards."""
+        self._reader.dispose()
+
+    # --- schema ---
+
+    def _revision(self, connection: Connection) -> str | None:
+        if not inspect(connection).has_table(VERSION_TABLE):
+            return None
+        return connection.execute(text(f"SELECT version_num FROM {VERSION_TABLE}")).scalar_one_or_none()
+
+    def _upgrade(self, connection: Connection) -> None:
+        from alembic import command
+        from alembic.config import Config
+        from alembic.script import ScriptDirectory
+
+        config = Config()
+        config.set_main_option("script_location", "flux_pipelines.state:migrations")
+        config.attributes["connection"] = connection
+        current = self._revision(connection)
+        known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
+        if current is not None and current not in known:
+            raise ConfigurationError(
+                f"the state database at {self.place} was written by a newer version of Flux (schema {current})",
+                next_step="Use that version, or point FLUX_DATABASE_URL (or FLUX_HOME) elsewhere.",
+            )
+        if current is None:
+            strangers = set(inspect(connection).get_table_names()) & set(Base.metadata.tables)
+            if strangers:
+                raise ConfigurationError(
+                    f"the database at {self.place} holds tables that Flux did not make: {', '.join(sorted(strangers))}",
+                    next_step="Give Flux a database or a schema of its own in FLUX_DATABASE_URL.",
+                )
+        command.upgrade(config, "head")
+
+    # --- SQLite's file ---
+
+    def _prepare_file(self) -> None:
+        path = Path(str(self._url.database))
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # Made here and not by SQLite, so that it is never readable by others, not even for a moment. The
+            # write-ahead log takes over the mode of the file.
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+        except FileExistsError:
+            pass
+        except OSError as error:
+            raise explain_os_error(error, f"the state database {path}") from error
+
+    # --- engine ---
+
+    def _make_engine(self) -> Engine:
+        if self.is_sqlite:
+            engine = create_engine(
+                self._url,
+                connect_args={"timeout": self._busy_timeout},
+                hide_parameters=True,
+                pool_size=5,
+                max_overflow=45,
+            )
+            event.listen(engine, "connect", self._configure_sqlite)
+            event.listen(engine, "begin", _begin_sqlite)
+            return engine
+        defaults = {"connect_timeout": 10, "application_name": "flux"}
+        return create_engine(
+            self._url,
+            connect_args={name: value for name, value in defaults.items() if name not in self._url.query},
+            hide_parameters=True,
+            pool_pre_ping=True,
+            pool_size=5,
+            max_overflow=45,
+        )
+
+    def _configure_sqlite(self, connection: sqlite3.Connection, _record: object) -> None:
+        # The driver must not open transactions by itself: `_begin_sqlite` says which kind.
+        connection.isolation_level = None
+        connection.execute("PRAGMA foreign_keys=ON")
+        # A rotated refresh token must survive a power cut from the moment it is committed.
+        connection.execute("PRAGMA synchronous=FULL")
+        deadline = time.monotonic() + self._busy_timeout
+        while connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
+            try:
+                connection.execute("PRAGMA journal_mode=WAL")
+            except sqlite3.OperationalError as error:
+                # Two processes that switch a new file at once: SQLite answers `locked` without waiting.
+                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.02)
+
+    def _after_fork(self) -> None:
+        # A forked child must not talk over its parent's sockets and file locks; it lets go of them without closing.
+        if self._pid != os.getpid():
+            with self._fork_guard:
+                if self._pid != os.getpid():
+                    self._reader.dispose(close=False)
+                    self._pid = os.getpid()
+
+    # --- errors ---
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except IntegrityError:
+            raise
+        except DBAPIError as error:
+            # An error of connecting has no statement; its cause may repeat what the URL held.
+            raise self._explain(error) from (error if error.statement else None)
+        except PoolTimeoutError as error:
+            raise StateUnavailableError(f"too many threads use the state database {self.place} at once") from error
+
+    def _explain(self, error: DBAPIError) -> FluxError:
+        reason = self._reason(error)
+        if self.is_sqlite:
+            match _sqlite_code(error):
+                case sqlite3.SQLITE_FULL:
+                    return StorageFullError(f"no space left for the state database {self.place}")
+                case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
+                    return TableDamagedError(
+                        f"the state database {self.place} is damaged ({reason})", next_step=_BACKUP_STEP
+                    )
+                case sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_READONLY | sqlite3.SQLITE_PERM | sqlite3.SQLITE_AUTH:
+                    return ConfigurationError(
+                        f"the state database {self.place} cannot be opened for writing ({reason})",
+                        next_step="Give this user the right to write the file and its folder.",
+                    )
+            return StateUnavailableError(f"the state database {self.place} cannot be used now ({reason})")
+        code = str(getattr(error.orig, "pgcode", None) or "")
+        if code == "53100":  # disk_full
+            return StorageFullError(f"no space left for the state database {self.place}")
+        if code in ("XX001", "XX002"):  # data_corrupted, index_corrupted
+            return TableDamagedError(f"the state database {self.place} is damaged ({reason})", next_step=_BACKUP_STEP)
+        refused = ("password authentication failed", "no password supplied", "does not exist", "no pg_hba.conf entry")
+        if code.startswith(("28", "3D", "42501")) or (not error.statement and any(r in reason for r in refused)):
+            return ConfigurationError(
+                f"the state database {self.place} refuses this user ({reason})",
+                next_step="Correct user, password and database in FLUX_DATABASE_URL.",
+            )
+        return StateUnavailableError(f"the state database {self.place} cannot be used now ({reason})")
+
+    def _reason(self, error: DBAPIError) -> str:
+        lines = str(error.orig).strip().splitlines() or [type(error.orig).__name__]
+        secrets = [self._url.password, *(v for k, v in self._url.query.items() if "pass" in k)]
+        reason = lines[0]
+        for secret in secrets:
+            if isinstance(secret, str) and secret:
+                reason = reason.replace(secret, "***")
+        return reason
+
+
+def explain_os_error(error: OSError, what: str) -> FluxError:
+    """Return our error for a file that cannot be read or written; `what` names it (`the key file ...`)."""
+    import errno
+
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return StorageFullError(f"no space left for {what}")
+    return ConfigurationError(
+        f"{what} cannot be used ({error.strerror or error})",
+        next_step="Give this user the right to read and write it, or set FLUX_HOME elsewhere.",
+    )
+
+
+def _sqlite_code(error: DBAPIError) -> int | None:
+    # The low byte is the primary code; the rest refines it.
+    code = getattr(error.orig, "sqlite_errorcode", None)
+    return None if code is None else int(code) & 0xFF
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    writes = connection.get_execution_options().get(_WRITES)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def _advisory_lock(connection: Connection, name: str, *, shared: bool = False) -> None:
+    number = int.from_bytes(hashlib.sha256(f"flux/{name}".encode()).digest()[:8], "big", signed=True)
+    function = "pg_advisory_xact_lock_shared" if shared else "pg_advisory_xact_lock"
+    connection.execute(text(f"SELECT {function}(:number)"), {"number": number})

@@ -1,0 +1,99 @@
+"""The stores of each connection, as the provider last described them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Protocol
+
+from sqlalchemy import select, update
+
+from flux_pipelines.domain.errors import UnknownConnectionError
+from flux_pipelines.state.database import Database
+from flux_pipelines.state.models import ConnectionRow, LocationRow
+
+
+class LocationLike(Protocol):
+    """What a provider says of a store."""
+
+    @property
+    def location_id(self) -> str:
+        """The provider's id."""
+
+    @property
+    def name(self) -> str:
+        """The store's name."""
+
+    @property
+    def timezone(self) -> str:
+        """The IANA zone."""
+
+    @property
+    def currency(self) -> str:
+        """The ISO 4217 code."""
+
+    @property
+    def active(self) -> bool:
+        """Whether the store trades."""
+
+
+@dataclass(frozen=True, slots=True)
+class CachedLocation:
+    """A store and when the provider last named it (UTC)."""
+
+    location_id: str
+    name: str
+    timezone: str
+    currency: str
+    active: bool
+    seen_at: datetime
+
+
+class Locations:
+    """Remembers the stores of connections."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def replace(self, connection_key: str, locations: Iterable[LocationLike]) -> None:
+        """Store what the provider answered. A store it no longer names is kept as inactive: its past remains.
+
+        Raises:
+            UnknownConnectionError: there is no such connection.
+
+        """
+        now = datetime.now(UTC)
+        rows = [
+            {
+                "connection_key": connection_key,
+                "location_id": location.location_id,
+                "name": location.name,
+                "timezone": location.timezone,
+                "currency": location.currency,
+                "active": location.active,
+                "seen_at": now,
+            }
+            for location in locations
+        ]
+        with self._database.session() as session:
+            # Locked whole: two processes that store the same stores would else lock them in different orders.
+            if session.get(ConnectionRow, connection_key, with_for_update=True) is None:
+                raise UnknownConnectionError(f"there is no connection called {connection_key!r}")
+            gone = update(LocationRow).where(LocationRow.connection_key == connection_key).values(active=False)
+            session.execute(gone)
+            self._database.upsert(session, LocationRow, rows)
+
+    def list(self, connection_key: str, *, max_age: timedelta | None = None) -> list[CachedLocation]:
+        """Return the stores by id; none when they were never asked for, or last longer ago than `max_age`."""
+        query = (
+            select(LocationRow).where(LocationRow.connection_key == connection_key).order_by(LocationRow.location_id)
+        )
+        with self._database.reading() as session:
+            rows = session.scalars(query).all()
+        if max_age is not None and rows and max(row.seen_at for row in rows) < datetime.now(UTC) - max_age:
+            return []
+        return [
+            CachedLocation(row.location_id, row.name, row.timezone, row.currency, row.active, row.seen_at)
+            for row in rows
+        ]

@@ -1,0 +1,162 @@
+"""The tables of the state database. `migrations/` makes them; a test holds the two equal."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime
+from typing import Any
+
+from sqlalchemy import JSON, BigInteger, Boolean, Date, DateTime, Float, ForeignKey, Index, Integer, String, Text
+from sqlalchemy.engine import Dialect
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.types import TypeDecorator
+
+
+class Instant(TypeDecorator[datetime]):
+    """An aware UTC instant. SQLite has no zones: it holds the UTC wall clock, which also sorts as text."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Convert to UTC on the way in; a naive datetime is a defect of the caller."""
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError("an instant must carry its time zone")
+        moment = value.astimezone(UTC)
+        return moment.replace(tzinfo=None) if dialect.name == "sqlite" else moment
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002
+        """Give an aware UTC datetime on the way out."""
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+#: SQLite fills only an INTEGER primary key by itself.
+_Id = BigInteger().with_variant(Integer, "sqlite")
+
+
+class Base(DeclarativeBase):
+    """Common base of every table."""
+
+
+def _owner() -> Mapped[str]:
+    return mapped_column(String(96), ForeignKey("connections.key", ondelete="CASCADE"), primary_key=True)
+
+
+class ConnectionRow(Base):
+    """One authorised account at one provider."""
+
+    __tablename__ = "connections"
+
+    key: Mapped[str] = mapped_column(String(96), primary_key=True)
+    tenant: Mapped[str] = mapped_column(Text)
+    account_id: Mapped[str] = mapped_column(Text)
+    status: Mapped[str] = mapped_column(String(16))
+    status_reason: Mapped[str] = mapped_column(Text)
+    settings: Mapped[dict[str, Any]] = mapped_column(JSON)
+    created_at: Mapped[datetime] = mapped_column(Instant)
+    updated_at: Mapped[datetime] = mapped_column(Instant)
+
+
+class CredentialRow(Base):
+    """One secret of a connection, encrypted. `key_id` names the key that encrypted it."""
+
+    __tablename__ = "credentials"
+
+    connection_key: Mapped[str] = _owner()
+    name: Mapped[str] = mapped_column(String(64), primary_key=True)
+    ciphertext: Mapped[str] = mapped_column(Text)
+    key_id: Mapped[str] = mapped_column(String(16))
+    updated_at: Mapped[datetime] = mapped_column(Instant)
+
+
+class TokenLeaseRow(Base):
+    """Who is refreshing a connection's token now, until when, and how the last attempt failed."""
+
+    __tablename__ = "token_leases"
+
+    connection_key: Mapped[str] = _owner()
+    holder: Mapped[str] = mapped_column(String(64))
+    expires_at: Mapped[datetime] = mapped_column(Instant)
+    failed_at: Mapped[datetime | None] = mapped_column(Instant)
+    failure_kind: Mapped[str] = mapped_column(String(64))
+    failure: Mapped[str] = mapped_column(Text)
+
+
+class LocationRow(Base):
+    """A store of a connection, as the provider last described it."""
+
+    __tablename__ = "locations"
+
+    connection_key: Mapped[str] = _owner()
+    location_id: Mapped[str] = mapped_column(String(128), primary_key=True)
+    name: Mapped[str] = mapped_column(Text)
+    timezone: Mapped[str] = mapped_column(String(64))
+    currency: Mapped[str] = mapped_column(String(8))
+    active: Mapped[bool] = mapped_column(Boolean)
+    seen_at: Mapped[datetime] = mapped_column(Instant)
+
+
+class AuditRow(Base):
+    """One call to a provider."""
+
+    __tablename__ = "audit"
+    __table_args__ = (Index("ix_audit_at", "at"), Index("ix_audit_connection_at", "connection", "at"))
+
+    id: Mapped[int] = mapped_column(_Id, primary_key=True, autoincrement=True)
+    at: Mapped[datetime] = mapped_column(Instant)
+    provider: Mapped[str] = mapped_column(String(32))
+    connection: Mapped[str] = mapped_column(String(96))
+    method: Mapped[str] = mapped_column(String(8))
+    url: Mapped[str] = mapped_column(Text)
+    status: Mapped[int | None] = mapped_column(Integer)
+    seconds: Mapped[float] = mapped_column(Float)
+    attempt: Mapped[int] = mapped_column(Integer)
+    bytes: Mapped[int] = mapped_column(BigInteger)
+    waited: Mapped[float] = mapped_column(Float)
+    error: Mapped[str | None] = mapped_column(Text)
+
+
+class SecretUseRow(Base):
+    """One reading of a connection's secrets: which, for what, by whom."""
+
+    __tablename__ = "secret_uses"
+    __table_args__ = (Index("ix_secret_uses_at", "at"),)
+
+    id: Mapped[int] = mapped_column(_Id, primary_key=True, autoincrement=True)
+    at: Mapped[datetime] = mapped_column(Instant)
+    connection_key: Mapped[str] = mapped_column(String(96))
+    names: Mapped[str] = mapped_column(Text)
+    purpose: Mapped[str] = mapped_column(Text)
+    process: Mapped[str] = mapped_column(Text)
+
+
+class SyncRow(Base):
+    """One asked-for sync, so that the same command given again after a crash goes on where it stopped."""
+
+    __tablename__ = "syncs"
+    __table_args__ = (Index("ix_syncs_arguments", "arguments", "started_at"),)
+
+    token: Mapped[str] = mapped_column(String(32), primary_key=True)
+    arguments: Mapped[str] = mapped_column(String(64))
+    provider: Mapped[str] = mapped_column(String(32))
+    connections: Mapped[list[str]] = mapped_column(JSON)
+    first_day: Mapped[date] = mapped_column(Date)
+    last_day: Mapped[date] = mapped_column(Date)
+    state: Mapped[str] = mapped_column(String(16))
+    attempts: Mapped[int] = mapped_column(Integer)
+    started_at: Mapped[datetime] = mapped_column(Instant)
+    finished_at: Mapped[datetime | None] = mapped_column(Instant)
+
+
+class CursorRow(Base):
+    """How far a sensor has read. One that belongs to a connection goes with it."""
+
+    __tablename__ = "cursors"
+
+    name: Mapped[str] = mapped_column(String(255), primary_key=True)
+    connection_key: Mapped[str | None] = mapped_column(String(96), ForeignKey("connections.key", ondelete="CASCADE"))
+    value: Mapped[Any] = mapped_column(JSON)
+    updated_at: Mapped[datetime] = mapped_column(Instant)

@@ -1,0 +1,196 @@
+"""The secrets of connections: encrypted at rest, and every reading leaves a trace."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from sqlalchemy import delete, select
+from sqlalchemy.orm import Session
+
+from flux_pipelines.domain.errors import UnknownConnectionError
+from flux_pipelines.state.database import Database
+from flux_pipelines.state.models import ConnectionRow, CredentialRow, SecretUseRow
+from flux_pipelines.state.vault import Vault
+
+#: The named lock between writing credentials (shared) and rotating keys (exclusive).
+_KEYS_LOCK = "keys"
+#: How long the trace of a reading is kept.
+KEEP_USES = timedelta(days=366)
+
+
+@dataclass(frozen=True, slots=True)
+class SecretUse:
+    """One reading of secrets: whose, which (names only), for what, by which process (`host:pid`), when (UTC)."""
+
+    at: datetime
+    connection: str
+    names: tuple[str, ...]
+    purpose: str
+    process: str
+
+
+class Secrets:
+    """Stores and reads the secrets of connections."""
+
+    def __init__(self, database: Database, vault: Vault) -> None:
+        self._database = database
+        self._vault = vault
+
+    def put(self, connection_key: str, secrets: Mapping[str, str]) -> None:
+        """Replace all secrets of a connection. One that needed to be reconnected is active again.
+
+        Raises:
+            UnknownConnectionError: there is no such connection.
+
+        """
+        with self._database.session() as session:
+            # Before any row is touched: a rotation that holds this lock may be waiting for those rows.
+            self._database.lock(session, _KEYS_LOCK, shared=True)
+            row = session.get(ConnectionRow, connection_key, with_for_update=True)
+            if row is None:
+                raise UnknownConnectionError(f"there is no connection called {connection_key!r}")
+            session.execute(delete(CredentialRow).where(CredentialRow.connection_key == connection_key))
+            self.write(session, connection_key, secrets)
+            if row.status == "needs_reauth":
+                row.status, row.status_reason, row.updated_at = "active", "", datetime.now(UTC)
+
+    def get(self, connection_key: str, *, purpose: str) -> dict[str, str]:
+        """Return the secrets of a connection (empty when it has none) and record the reading.
+
+        Args:
+            connection_key: whose.
+            purpose: what they are read for, for the record (`refresh the token`).
+
+        Raises:
+            UnknownConnectionError: there is no such connection.
+            DecryptionError: they were encrypted with a key that is not configured.
+
+        """
+        with self._database.session() as session:
+            return self.read(session, connection_key, purpose)
+
+    def delete(self, connection_key: str) -> None:
+        """Delete all secrets of a connection; nothing happens when it has none."""
+        with self._database.session() as session:
+            session.execute(delete(CredentialRow).where(CredentialRow.connection_key == connection_key))
+
+    def uses(self, connection_key: str | None = None, limit: int = 100) -> list[SecretUse]:
+        """Return the latest readings, newest first."""
+        query = select(SecretUseRow).order_by(SecretUseRow.id.desc()).limit(limit)
+        if connection_key is not None:
+            query = query.where(SecretUseRow.connection_key == connection_key)
+        with self._database.reading() as session:
+            return [
+                SecretUse(row.at, row.connection_key, tuple(row.names.split(",")), row.purpose, row.process)
+                for row in session.scalars(query)
+            ]
+
+    def read(self, session: Session, connection_key: str, purpose: str) -> dict[str, str]:
+        """Do what `get` does, inside the caller's transaction."""
+        if session.get(ConnectionRow, connection_key) is None:
+            raise UnknownConnectionError(f"there is no connection called {connection_key!r}")
+        rows = session.execute(
+            select(CredentialRow.name, CredentialRow.ciphertext)
+            .where(CredentialRow.connection_key == connection_key)
+            .order_by(CredentialRow.name)
+        ).all()
+        if rows:
+            session.add(
+                SecretUseRow(
+                    at=datetime.now(UTC),
+                    connection_key=connection_key,
+                    names=",".join(name for name, _ in rows),
+                    purpose=purpose,
+                    process=f"{socket.gethostname()}:{os.getpid()}",
+                )
+            )
+        return {name: self._vault.decrypt(ciphertext, connection=connection_key) for name, ciphertext in rows}
+
+    def write(self, session: Session, connection_key: str, changes: Mapping[str, str | None]) -> datetime:
+        """Store some secrets beside the others, inside the caller's transaction; None deletes one.
+
+        Returns:
+            The instant recorded as their `updated_at`.
+
+        """
+        # Encrypted inside the transaction and under the lock: a key cannot be dropped between the two.
+        self._database.lock(session, _KEYS_LOCK, shared=True)
+        now = datetime.now(UTC)
+        gone = [name for name, value in changes.items() if value is None]
+        if gone:
+            session.execute(
+                delete(CredentialRow).where(
+                    CredentialRow.connection_key == connection_key, CredentialRow.name.in_(gone)
+                )
+            )
+        rows = []
+        for name, value in changes.items():
+            if value is not None:
+                ciphertext, key_id = self._vault.encrypt(value)
+                rows.append(
+                    {
+                        "connection_key": connection_key,
+                        "name": name,
+                        "ciphertext": ciphertext,
+                        "key_id": key_id,
+                        "updated_at": now,
+                    }
+                )
+        self._database.upsert(session, CredentialRow, rows)
+        return now
+
+    def prune(self, keep: timedelta = KEEP_USES) -> int:
+        """Delete the traces of readings older than `keep`; return how many."""
+        with self._database.session() as session:
+            gone = session.execute(
+                delete(SecretUseRow).where(SecretUseRow.at < datetime.now(UTC) - keep).returning(SecretUseRow.id)
+            )
+            return len(gone.all())
+
+    # --- key rotation ---
+
+    def add_key(self) -> None:
+        """Put a new key in front of the key file, if the keys come from one."""
+        if self._vault.key_file is not None:
+            with self._database.session() as session:
+                self._database.lock(session, _KEYS_LOCK)
+                self._vault.add_key()
+
+    def reencrypt(self) -> int:
+        """Encrypt with the newest key every secret that is not yet; return how many. All or none.
+
+        Raises:
+            DecryptionError: one cannot be decrypted; it names the connection, and nothing is changed.
+
+        """
+        with self._database.session() as session:
+            self._database.lock(session, _KEYS_LOCK)
+            newest = self._vault.key_ids[0]
+            rows = session.scalars(select(CredentialRow).where(CredentialRow.key_id != newest).with_for_update()).all()
+            for row in rows:
+                plain = self._vault.decrypt(row.ciphertext, connection=row.connection_key)
+                row.ciphertext, row.key_id = self._vault.encrypt(plain)
+            return len(rows)
+
+    def drop_old_keys(self) -> int:
+        """Leave only the newest key in the key file, once nothing needs the others; return how many were dropped.
+
+        Raises:
+            ConfigurationError: the keys come from the environment.
+            DecryptionError: a secret cannot be decrypted with any key; nothing is dropped.
+
+        """
+        # Two transactions: what was encrypted anew must be committed before the old key is gone.
+        self.reencrypt()
+        with self._database.session() as session:
+            self._database.lock(session, _KEYS_LOCK)
+            newest = self._vault.key_ids[0]
+            left = session.scalars(select(CredentialRow.key_id).where(CredentialRow.key_id != newest)).first()
+            if left is None:
+                return self._vault.keep_only_newest()
+        # A writer slipped in between with an older key: once more.
+        return self.drop_old_keys()
