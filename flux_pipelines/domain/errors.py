@@ -147,6 +147,13 @@ class StorageUnavailableError(FluxError):
     default_next_step = "Run the failed partitions again when the storage answers."
 
 
+class StateUnavailableError(FluxError):
+    """The state database does not answer, or stayed locked for longer than Flux waits."""
+
+    rerun_helps = True
+    default_next_step = "See that the database is up and reachable, then run it again."
+
+
 class DecryptionError(ConfigurationError):
     """A stored credential cannot be decrypted with any of the configured keys."""
 
