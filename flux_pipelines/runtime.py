@@ -60,17 +60,15 @@ class Runtime:
     @cached_property
     def state(self) -> State:
         """The operational database with its vault."""
-        from flux_pipelines.state import State, Vault, load_keys
+        from flux_pipelines.state import State, Vault
 
         home = self.settings.home
         home.mkdir(parents=True, exist_ok=True, mode=0o700)
         keys = self.settings.encryption_keys
-        vault = Vault(
-            load_keys(
-                keys.get_secret_value() if keys is not None else None,
-                home / "keys",
-                production=self.settings.environment == "production",
-            )
+        vault = Vault.load(
+            keys.get_secret_value() if keys is not None else None,
+            home / "keys",
+            production=self.settings.environment == "production",
         )
         return State.open(self.settings.state_url, vault)
 
