@@ -6,6 +6,7 @@ import argparse
 import os
 import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Sequence
@@ -30,6 +31,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def serve(options: argparse.Namespace) -> None:
     """Serve until SIGTERM or SIGINT; requests under way are answered first."""
+    # Ends the process with status 0 on SIGTERM: while it still loads, and after uvicorn has shut down and raised the
+    # signal again. As process 1 of a container there is no default handler at all.
+    signal.signal(signal.SIGTERM, _end)
+
     import uvicorn
 
     from flux_pipelines.forecaster.app import create_app
@@ -48,6 +53,10 @@ def serve(options: argparse.Namespace) -> None:
     )
     sockets = [socket.socket(fileno=options.fd)] if options.fd is not None else None
     uvicorn.Server(config).run(sockets=sockets)
+
+
+def _end(_signal: int, _frame: object) -> None:
+    sys.exit(0)
 
 
 def _stop_without(parent: int) -> None:

@@ -31,11 +31,13 @@ class EmbeddedForecaster:
     Args:
         endpoint_names: the endpoints the server answers to.
         workers: model processes.
+        queue: requests that may wait or run at once before callers are throttled.
 
     """
 
-    def __init__(self, endpoint_names: Sequence[str], *, workers: int = 2) -> None:
+    def __init__(self, endpoint_names: Sequence[str], *, workers: int = 2, queue: int = 256) -> None:
         self._endpoint_names = tuple(endpoint_names)
+        self._queue = queue
         self._workers = workers
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
@@ -93,13 +95,14 @@ class EmbeddedForecaster:
         self._ready = False
         if self._log is not None:
             self._log.close()
-        self._log = tempfile.TemporaryFile()
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the server
         # The port is bound here and handed over: nobody can take it before the child listens.
         with socket.socket() as listener:
             listener.bind(("127.0.0.1", 0))
             self._port = int(listener.getsockname()[1])
             command = [sys.executable, "-m", "flux_pipelines.forecaster", "serve", "--host", "127.0.0.1"]
             command += ["--fd", str(listener.fileno()), "--parent", str(os.getpid()), "--workers", str(self._workers)]
+            command += ["--queue", str(self._queue)]
             for name in self._endpoint_names:
                 command += ["--endpoint", name]
             self._process = subprocess.Popen(

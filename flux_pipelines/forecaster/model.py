@@ -114,7 +114,8 @@ def _ensemble(series: Floats, first_weekday: int, horizon: int) -> Floats:
             part = _fit(model, series, horizon)
             if part is not None:
                 parts.append(part)
-    return np.clip(np.mean(parts, axis=0), 0.0, None)
+    mean: Floats = np.mean(parts, axis=0)
+    return np.maximum(mean, 0.0)
 
 
 def _fit(model: AutoETS | DynamicOptimizedTheta, series: Floats, horizon: int) -> Floats | None:
@@ -146,7 +147,7 @@ def _level_times_weekday(series: Floats, first_weekday: int, horizon: int) -> Fl
     ages = np.arange(len(deseasonalised) - 1, -1, -1)
     weights = (1.0 - LEVEL_ALPHA) ** ages
     level = float(np.dot(weights, deseasonalised) / weights.sum())
-    return level * index[future]
+    return np.asarray(level * index[future], dtype=np.float64)
 
 
 def _quantity(value: float) -> Decimal:

@@ -59,8 +59,8 @@ class Workers:
 
     async def start(self) -> None:
         """Load the model and warm it up; takes seconds, without holding up the event loop."""
-        self._pool = self._new_pool()
-        await asyncio.gather(*(asyncio.wrap_future(self._pool.submit(_warm_up)) for _ in range(self._processes)))
+        # Submitting blocks as well: the first worker is forked only when the fork server has imported the model.
+        await asyncio.to_thread(self._load)
         self._ready = True
 
     def stop(self) -> None:
@@ -95,6 +95,11 @@ class Workers:
         if refusal is not None:
             raise ModelFailedError(refusal, refused=True)
         return predictions
+
+    def _load(self) -> None:
+        self._pool = pool = self._new_pool()
+        for warm in [pool.submit(_warm_up) for _ in range(self._processes)]:
+            warm.result()
 
     def _submit(
         self, pool: ProcessPoolExecutor, history: History, horizon: int
