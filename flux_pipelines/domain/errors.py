@@ -127,6 +127,12 @@ class IncompleteError(FluxError):
     default_next_step = "Run the partition again; if it stays short, compare with the provider's own report."
 
 
+class ContractBrokenError(FluxError):
+    """Rows that do not fit the contract of the table they were made for; the table is left as it was."""
+
+    default_next_step = "This is a defect in the asset that makes these rows: report it with the message."
+
+
 class TableDamagedError(FluxError):
     """A table or raw file in the lake cannot be read, or does not match its manifest."""
 

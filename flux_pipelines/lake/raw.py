@@ -22,7 +22,7 @@ import msgspec
 
 from flux_pipelines.domain.connection import split_key
 from flux_pipelines.domain.errors import TableDamagedError
-from flux_pipelines.lake.store import full_disk_is_an_error_of_ours
+from flux_pipelines.lake.store import file_sha256, full_disk_is_an_error_of_ours
 
 if TYPE_CHECKING:
     from flux_pipelines.lake.store import ObjectStore
@@ -241,7 +241,8 @@ class RawWriter:
             )
             with self._store.lock(self._folder):
                 previous = self._store.get(f"{self._folder}/manifest.json")
-                if path is not None and not self._is_stored(file, digest):
+                # Looked at, not believed from the manifest: a rerun must be able to repair a damaged file.
+                if path is not None and not self._store.holds(f"{self._folder}/{file}", compressed, digest):
                     self._store.put_atomic(f"{self._folder}/{file}", path)
                 self._store.put_atomic(f"{self._folder}/manifest.json", _encode(manifest))
                 self._delete_superseded(previous, file)
@@ -273,11 +274,6 @@ class RawWriter:
                         whole.write(chunk)
                 segment._path.unlink()
         return first._path, digest.hexdigest(), sum(segment.compressed_bytes for segment in filled)
-
-    def _is_stored(self, file: str, digest: str) -> bool:
-        """Tell whether this very content is there already, undamaged: a rerun must be able to repair a file."""
-        with self._store.open_local(f"{self._folder}/{file}") as path:
-            return path is not None and _sha256(path) == digest
 
     def _delete_superseded(self, previous: bytes | None, file: str) -> None:
         """Delete the file that the previous manifest named, and what killed writers have left beside it."""
@@ -370,7 +366,7 @@ class RawStore:
                     connection=connection,
                     next_step=_REFETCH,
                 )
-            if path.stat().st_size != manifest.compressed_bytes or _sha256(path) != manifest.sha256:
+            if path.stat().st_size != manifest.compressed_bytes or file_sha256(path) != manifest.sha256:
                 raise TableDamagedError(
                     f"the raw orders of {day} are damaged: {manifest.file} does not match its checksum",
                     connection=connection,
@@ -414,8 +410,3 @@ def _decode(data: bytes, connection: str, day: date) -> RawManifest:
             next_step=_REFETCH,
         )
     return manifest
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import hashlib
 import os
 import shutil
 import threading
@@ -21,6 +22,7 @@ from functools import cached_property
 from pathlib import Path
 from tempfile import gettempdir
 from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import urlsplit
 
 from flux_pipelines.domain.errors import ConfigurationError, StorageFullError, StorageUnavailableError
 
@@ -162,6 +164,18 @@ class ObjectStore(ABC):
         """Tell whether there is such an object."""
 
     @abstractmethod
+    def holds(self, key: str, size: int, sha256: str) -> bool:
+        """Tell whether an object is there, undamaged: of this checksum (local), or of this size (S3 sees to the rest)."""
+
+    @abstractmethod
+    def flush(self, key: str) -> None:
+        """See that an object which another library wrote is on the disk; S3 needs no help."""
+
+    @abstractmethod
+    def delta_options(self) -> dict[str, str]:
+        """Return the storage options that make `deltalake` reach the same place in the same way."""
+
+    @abstractmethod
     @contextmanager
     def lock(self, prefix: str) -> Iterator[None]:
         """Keep other writers out of a folder: those of this machine (local), or of this process (S3)."""
@@ -201,7 +215,7 @@ class LocalStore(ObjectStore):
                         file.write(source)
                         file.flush()
                     os.fsync(file.fileno())
-                target = self._at(key)
+                target = self.path(key)
                 _make_folder(target.parent)
                 os.replace(temporary, target)
                 _flush_folder(target.parent)
@@ -212,20 +226,20 @@ class LocalStore(ObjectStore):
     def get(self, key: str) -> bytes | None:
         """Return an object's bytes, or None."""
         try:
-            return self._at(key).read_bytes()
+            return self.path(key).read_bytes()
         except (FileNotFoundError, NotADirectoryError):
             return None
 
     @contextmanager
     def open_local(self, key: str) -> Iterator[Path | None]:
         """Give the file itself."""
-        path = self._at(key)
+        path = self.path(key)
         yield path if path.is_file() else None
 
     def objects(self, prefix: str = "") -> Iterator[StoredObject]:
         """Walk the folder; what is being staged is not part of the listing."""
         folder, _, start = prefix.rpartition("/")
-        yield from self._walk(self._at(folder) if folder else self._path, folder, start)
+        yield from self._walk(self.path(folder) if folder else self._path, folder, start)
 
     def _walk(self, path: Path, key: str, start: str) -> Iterator[StoredObject]:
         try:
@@ -246,22 +260,45 @@ class LocalStore(ObjectStore):
     def folders(self, prefix: str) -> list[str]:
         """Return the names of the sub-folders."""
         try:
-            return sorted(entry.name for entry in os.scandir(self._at(prefix.rstrip("/"))) if entry.is_dir())
+            return sorted(entry.name for entry in os.scandir(self.path(prefix.rstrip("/"))) if entry.is_dir())
         except (FileNotFoundError, NotADirectoryError):
             return []
 
     def delete(self, key: str) -> None:
         """Delete a file."""
-        self._at(key).unlink(missing_ok=True)
+        self.path(key).unlink(missing_ok=True)
 
     def exists(self, key: str) -> bool:
         """Tell whether there is such a file."""
-        return self._at(key).is_file()
+        return self.path(key).is_file()
+
+    def holds(self, key: str, size: int, sha256: str) -> bool:
+        """Compare the file's size, then its checksum."""
+        path = self.path(key)
+        try:
+            return path.stat().st_size == size and file_sha256(path) == sha256
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+
+    def flush(self, key: str) -> None:
+        """Flush the file and its folder."""
+        path = self.path(key)
+        with full_disk_is_an_error_of_ours(key):
+            handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                os.fsync(handle)
+            finally:
+                os.close(handle)
+            _flush_folder(path.parent)
+
+    def delta_options(self) -> dict[str, str]:
+        """A local folder needs none."""
+        return {}
 
     @contextmanager
     def lock(self, prefix: str) -> Iterator[None]:
         """Hold the folder's own `flock`: no lock files to clean up, and the kernel lets go when a process dies."""
-        folder = self._at(prefix.rstrip("/"))
+        folder = self.path(prefix.rstrip("/"))
         with full_disk_is_an_error_of_ours(prefix):
             _make_folder(folder)
         handle = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
@@ -271,7 +308,8 @@ class LocalStore(ObjectStore):
         finally:
             os.close(handle)
 
-    def _at(self, key: str) -> Path:
+    def path(self, key: str) -> Path:
+        """Return where an object is (or would be) on the disk."""
         return self._path / _checked(key)
 
 
@@ -353,14 +391,18 @@ class S3Store(ObjectStore):
 
     def exists(self, key: str) -> bool:
         """Ask for the object's head."""
-        with self._errors(key):
-            try:
-                self._client.head_object(Bucket=self._bucket, Key=self._at(key))
-            except self._client.exceptions.ClientError as error:
-                if error.response["ResponseMetadata"]["HTTPStatusCode"] == 404:
-                    return False
-                raise
-        return True
+        return self._size(key) is not None
+
+    def holds(self, key: str, size: int, sha256: str) -> bool:  # noqa: ARG002 - the size is enough on S3
+        """Compare the object's size; S3 checks its own content."""
+        return self._size(key) == size
+
+    def flush(self, key: str) -> None:
+        """Do nothing: what S3 has acknowledged is durable."""
+
+    def delta_options(self) -> dict[str, str]:
+        """Translate boto3's present credentials, region and endpoint. Asked for at each use: credentials of a role expire."""
+        return delta_options_of(self._client)
 
     @contextmanager
     def lock(self, prefix: str) -> Iterator[None]:
@@ -369,6 +411,15 @@ class S3Store(ObjectStore):
             lock = self._locks.setdefault(prefix, threading.Lock())
         with lock:
             yield
+
+    def _size(self, key: str) -> int | None:
+        with self._errors(key):
+            try:
+                return self._client.head_object(Bucket=self._bucket, Key=self._at(key))["ContentLength"]
+            except self._client.exceptions.ClientError as error:
+                if error.response["ResponseMetadata"]["HTTPStatusCode"] == 404:
+                    return None
+                raise
 
     def _at(self, key: str) -> str:
         return self._prefix + _checked(key)
@@ -409,6 +460,44 @@ def s3_client() -> S3Client:
         response_checksum_validation="when_required",
     )
     return boto3.client("s3", config=config)
+
+
+def delta_options_of(client: S3Client) -> dict[str, str]:
+    """Return `deltalake` storage options with which it reaches S3 exactly as this boto3 client does.
+
+    Commits rely on conditional writes (`If-None-Match`), which S3 and the usual compatible servers have.
+
+    Raises:
+        ConfigurationError: boto3 finds no credentials.
+
+    """
+    credentials = client._request_signer._credentials  # type: ignore[attr-defined]
+    if credentials is None:
+        raise ConfigurationError(
+            "boto3 finds no AWS credentials for the lake", next_step="Set AWS_PROFILE, AWS_ACCESS_KEY_ID or a role."
+        )
+    frozen = credentials.get_frozen_credentials()
+    options = {
+        "AWS_ACCESS_KEY_ID": frozen.access_key,
+        "AWS_SECRET_ACCESS_KEY": frozen.secret_key,
+        "AWS_REGION": client.meta.region_name or "us-east-1",
+        "aws_conditional_put": "etag",
+    }
+    if frozen.token:
+        options["AWS_SESSION_TOKEN"] = frozen.token
+    endpoint = client.meta.endpoint_url
+    if not urlsplit(endpoint).netloc.endswith((".amazonaws.com", ".amazonaws.com.cn")):
+        options["AWS_ENDPOINT_URL"] = endpoint
+        options["AWS_VIRTUAL_HOSTED_STYLE_REQUEST"] = "false"
+        if endpoint.startswith("http://"):
+            options["AWS_ALLOW_HTTP"] = "true"
+    return options
+
+
+def file_sha256(path: Path) -> str:
+    """Return a file's SHA-256, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _checked(key: str) -> str:

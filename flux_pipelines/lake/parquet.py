@@ -1,0 +1,234 @@
+"""Writes rows into one Parquet file a partition: streamed, in the order given, checked against the contract.
+
+The bytes of a file depend on its rows alone, not on how they were cut into batches: so a rerun can tell, by checksum,
+that nothing has changed.
+"""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from flux_pipelines.domain.errors import ContractBrokenError
+from flux_pipelines.domain.tables import Table
+from flux_pipelines.lake.store import Staging, file_sha256, full_disk_is_an_error_of_ours
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_GROUP_ROWS = 1 << 16
+_MOST_PENDING = 64 << 20  # bytes held back over all partitions before the largest one is written out
+
+_UNSAFE = re.compile(r"[^A-Za-z0-9_.-]+")
+
+
+@dataclass(frozen=True, slots=True)
+class StagedFile:
+    """A finished file in the staging folder. `digest` is the beginning of its SHA-256, which its name will carry."""
+
+    path: Path
+    partition: tuple[str, ...]
+    rows: int
+    size: int
+    sha256: str
+
+    @property
+    def digest(self) -> str:
+        """The first 16 hexadecimal digits of the checksum."""
+        return self.sha256[:16]
+
+    def unique_name(self) -> str:
+        """Return a path within the table that was never used before.
+
+        Readable, but only a name: what partition a file belongs to is in the table's log. Never reused, because a
+        vacuum that runs at the same time may be deleting the file that had the same content a week ago.
+        """
+        folders = "/".join(_UNSAFE.sub("-", value) for value in self.partition)
+        return f"{folders}/{self.digest}-{uuid.uuid4().hex[:12]}.zstd.parquet"
+
+
+@dataclass(slots=True)
+class _Part:
+    partition: tuple[str, ...]
+    path: Path
+    pending: list[pa.RecordBatch] = field(default_factory=list)
+    pending_rows: int = 0
+    pending_bytes: int = 0
+    rows: int = 0
+    writer: Any = None
+
+
+class PartitionFiles:
+    """Spreads rows over the files of the wanted partitions. A context manager: on leaving, what is staged is deleted.
+
+    Raises:
+        ContractBrokenError: rows that do not fit the contract or belong to no wanted partition.
+        StorageFullError: no space left for the files.
+
+    """
+
+    def __init__(self, table: Table, wanted: set[tuple[str, ...]], staging: Staging) -> None:
+        self._table = table
+        self._wanted = wanted
+        self._staging = staging
+        self._schema = table.arrow_schema()
+        self._parts: dict[tuple[str, ...], _Part] = {}
+        self._pending_bytes = 0
+
+    def __enter__(self) -> PartitionFiles:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        for part in self._parts.values():
+            if part.writer is not None:
+                part.writer.close()
+            part.path.unlink(missing_ok=True)
+
+    def write(self, rows: pa.Table | pa.RecordBatchReader) -> None:
+        """Take all rows."""
+        import pyarrow as pa
+
+        reader = rows.to_reader() if isinstance(rows, pa.Table) else rows
+        with full_disk_is_an_error_of_ours(f"the table {self._table.name!r}"):
+            for batch in reader:
+                if batch.num_rows:
+                    self._take(conform(batch, self._table, self._schema))
+
+    def files(self) -> list[StagedFile]:
+        """Close and return the files, in order of partition."""
+        with full_disk_is_an_error_of_ours(f"the table {self._table.name!r}"):
+            return [self._finish(part) for _, part in sorted(self._parts.items())]
+
+    def _take(self, batch: pa.RecordBatch) -> None:
+        for partition, rows in _split(batch, self._table.partition_by):
+            part = self._parts.get(partition)
+            if part is None:
+                if partition not in self._wanted:
+                    raise ContractBrokenError(
+                        f"rows for {self._table.name!r} belong to the partition {'/'.join(partition)}, which is not "
+                        "among those being replaced"
+                    )
+                part = self._parts[partition] = _Part(partition, self._staging.new_file())
+            part.pending.append(rows)
+            part.pending_rows += rows.num_rows
+            part.pending_bytes += rows.nbytes
+            part.rows += rows.num_rows
+            self._pending_bytes += rows.nbytes
+            if part.pending_rows >= _GROUP_ROWS:
+                self._write_out(part, part.pending_rows - part.pending_rows % _GROUP_ROWS)
+        while self._pending_bytes > _MOST_PENDING:
+            largest = max(self._parts.values(), key=lambda part: part.pending_bytes)
+            self._write_out(largest, largest.pending_rows)
+
+    def _write_out(self, part: _Part, rows: int) -> None:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        table = pa.Table.from_batches(part.pending)
+        if part.writer is None:
+            part.writer = pq.ParquetWriter(
+                part.path,
+                table.schema,
+                compression="zstd",
+                compression_level=1,
+                store_schema=False,
+                store_decimal_as_integer=True,
+                write_page_index=False,
+            )
+        # In one chunk: pages are cut at chunk borders, and these depend on how the rows arrived.
+        part.writer.write_table(table.slice(0, rows).combine_chunks(), row_group_size=_GROUP_ROWS)
+        self._pending_bytes -= part.pending_bytes
+        part.pending = table.slice(rows).to_batches() if rows < table.num_rows else []
+        part.pending_rows = table.num_rows - rows
+        part.pending_bytes = sum(batch.nbytes for batch in part.pending)
+        self._pending_bytes += part.pending_bytes
+
+    def _finish(self, part: _Part) -> StagedFile:
+        if part.pending:
+            self._write_out(part, part.pending_rows)
+        part.writer.close()
+        return StagedFile(part.path, part.partition, part.rows, part.path.stat().st_size, file_sha256(part.path))
+
+
+def conform(batch: pa.RecordBatch, table: Table, schema: pa.Schema) -> pa.RecordBatch:
+    """Return the batch with the contract's columns, in its order and of its exact types.
+
+    Raises:
+        ContractBrokenError: a column is missing, unknown, of a type that does not fit without loss, or empty in a row
+            although it is required.
+
+    """
+    import pyarrow as pa
+
+    names = batch.schema.names
+    if set(names) != set(schema.names) or len(names) != len(schema.names):
+        raise ContractBrokenError(
+            f"rows for {table.name!r} do not have its columns: missing {sorted(set(schema.names) - set(names))}, "
+            f"unknown {sorted(set(names) - set(schema.names))}"
+        )
+    columns = []
+    for wanted in schema:
+        column = batch.column(wanted.name)
+        if column.type != wanted.type:
+            try:
+                if not _is_kin(column.type, wanted.type):
+                    raise pa.ArrowInvalid("another kind of value")
+                column = column.cast(wanted.type)
+            except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+                raise ContractBrokenError(
+                    f"column {wanted.name!r} of {table.name!r} is {column.type} and does not fit {wanted.type} "
+                    f"without loss: {str(error).splitlines()[0]}"
+                ) from error
+        if not wanted.nullable and column.null_count:
+            raise ContractBrokenError(
+                f"column {wanted.name!r} of {table.name!r} is required but empty in {column.null_count} rows"
+            )
+        columns.append(column)
+    return pa.RecordBatch.from_arrays(columns, schema=schema)
+
+
+def _is_kin(given: pa.DataType, wanted: pa.DataType) -> bool:
+    """Tell whether values may be converted: never from a float, nor from a time without a zone, nor into text."""
+    import pyarrow.types as t
+
+    if t.is_dictionary(given):
+        return _is_kin(given.value_type, wanted)
+    if t.is_null(given):
+        return True
+    if t.is_timestamp(wanted):
+        return bool(t.is_timestamp(given) and given.tz is not None)
+    if t.is_decimal(wanted):
+        return bool(t.is_decimal(given) or t.is_integer(given))
+    for same_kind in (t.is_integer, t.is_date, t.is_boolean):
+        if same_kind(wanted):
+            return bool(same_kind(given))
+    return bool(t.is_string(given) or t.is_large_string(given) or t.is_string_view(given))
+
+
+def _split(batch: pa.RecordBatch, by: Sequence[str]) -> Iterator[tuple[tuple[str, ...], pa.RecordBatch]]:
+    """Yield each partition's rows, in their order, without the partition columns (they are in the table's log)."""
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    keys = [batch.column(name).cast(pa.string()) for name in by]
+    joined = pc.binary_join_element_wise(*keys, "\x1f").dictionary_encode()
+    body = batch.drop_columns(list(by))
+    values = joined.dictionary.to_pylist()
+    if len(values) == 1:
+        yield tuple(values[0].split("\x1f")), body
+        return
+    codes = joined.indices.to_numpy(zero_copy_only=False)
+    order = np.argsort(codes, kind="stable")
+    sizes = np.bincount(codes, minlength=len(values))
+    if not bool((codes[:-1] <= codes[1:]).all()):
+        body = body.take(pa.array(order))
+    start = 0
+    for value, size in zip(values, sizes.tolist(), strict=True):
+        yield tuple(value.split("\x1f")), body.slice(start, size)
+        start += size
