@@ -85,7 +85,7 @@ class Ring:
     def earliest(self, instant: float, rules: Sequence[Rule]) -> float:
         """Return the first instant from `instant` on at which no window would hold more than it may.
 
-        Any `requests` consecutive grants forbid a further one from just before their last, less a window, to their first
+        Any `requests` consecutive grants within one window forbid a further one from their last less a window to their first
         plus a window. Those intervals are ordered, so one pass over them is enough for a rule.
         """
         if self.left <= 0:
@@ -94,9 +94,11 @@ class Ring:
         for rule in rules:
             first = bisect_right(times, instant - rule.span)
             for start in range(first, len(times) - rule.requests + 1):
-                if times[start + rule.requests - 1] - rule.span >= instant:
+                opens, closes = times[start + rule.requests - 1] - rule.span, times[start] + rule.span
+                if opens >= instant:
                     break
-                instant = max(instant, times[start] + rule.span)
+                if opens < times[start]:
+                    instant = max(instant, closes)
         return instant
 
     def add(self, instant: float) -> None:
