@@ -1,0 +1,299 @@
+"""Raw partitions -> rows of the `transactions` contract, through the provider's own SQL. Streams: memory stays flat.
+
+The provider's SQL file says which columns of an order it reads (the table `orders_as_received`) and turns the view
+`orders` into rows with a `problem` column. This module gives it the orders of the days asked for, takes bad orders out
+and counts. An order that DuckDB cannot even read is found by bisection and taken out the same way: it goes to
+quarantine, and the others are not lost with it.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from datetime import date
+from decimal import Decimal
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import duckdb
+import msgspec
+import pyarrow as pa
+import pyarrow.compute as pc
+import zstandard
+
+from flux_pipelines.domain.errors import FluxError, TableDamagedError
+from flux_pipelines.domain.money import known_currencies
+from flux_pipelines.domain.tables import TRANSACTIONS
+from flux_pipelines.sync.records import BadRecord, DayFigures
+
+if TYPE_CHECKING:
+    from flux_pipelines.domain.connection import Connection
+    from flux_pipelines.lake.raw import RawManifest, RawStore
+    from flux_pipelines.providers.base import Provider
+
+_ROWS_A_BATCH = 16_384
+_FILES_A_CHUNK = 31
+_LINES_A_BLOCK = 1024
+#: The largest order that is read, in bytes. Square's largest (500 lines with modifiers) are about 1.5 MB.
+_LARGEST_ORDER = 4 * 1024 * 1024
+_SUFFIX = ".ndjson.zst"
+
+
+class _Identity(msgspec.Struct):
+    id: str = ""
+
+
+@dataclass
+class Normalisation:
+    """One pass over the raw orders of some days. Read `batches()` to the end; the rest is complete then.
+
+    Args:
+        provider: its SQL file is used.
+        raw: where the partitions are.
+        connection: whose orders.
+        manifests: the partitions to read, one a business date.
+        memory_limit: DuckDB's own limit.
+        threads: DuckDB's threads; two keep up with one reading thread.
+
+    """
+
+    provider: Provider
+    raw: RawStore
+    connection: Connection
+    manifests: Sequence[RawManifest]
+    memory_limit: str = "512MB"
+    threads: int = 2
+    bad: list[BadRecord] = field(default_factory=list, init=False)
+    days: dict[date, DayFigures] = field(default_factory=dict, init=False)
+
+    def reader(self) -> pa.RecordBatchReader:
+        """Return the rows as an Arrow reader, for a writer that takes one."""
+        return pa.RecordBatchReader.from_batches(TRANSACTIONS.arrow_schema(), self.batches())
+
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        """Yield the rows of the good orders, in the order of the days and of the orders within them.
+
+        Raises:
+            TableDamagedError: a raw file is missing, damaged, or not in the form that the provider's SQL reads.
+
+        """
+        self.bad.clear()
+        self.days = {manifest.business_date: DayFigures() for manifest in self.manifests}
+        filled = sorted((m for m in self.manifests if m.file), key=lambda m: m.business_date)
+        if not filled:
+            return
+        with tempfile.TemporaryDirectory(prefix="flux-normalise-") as folder:
+            session = _Session(self.provider, self.connection, filled[0].api_version, self.memory_limit, self.threads)
+            try:
+                for start in range(0, len(filled), _FILES_A_CHUNK):
+                    yield from self._chunk(session, filled[start : start + _FILES_A_CHUNK], Path(folder))
+            finally:
+                session.close()
+
+    def _chunk(self, session: _Session, manifests: Sequence[RawManifest], folder: Path) -> Iterator[pa.RecordBatch]:
+        with ExitStack() as opened:
+            files: dict[date, Path] = {}
+            for manifest in manifests:
+                path = opened.enter_context(self.raw.local_file(manifest))
+                if path is None:
+                    continue
+                link = folder / f"{manifest.business_date}{_SUFFIX}"
+                link.symlink_to(path)
+                opened.callback(link.unlink)
+                files[manifest.business_date] = link
+            yield from self._rows(session, files, folder)
+
+    def _rows(self, session: _Session, files: dict[date, Path], folder: Path) -> Iterator[pa.RecordBatch]:
+        """Read the files; when one holds a record that cannot be read, go on without it where the reading stopped."""
+        problems: dict[tuple[date, str], str] = {}
+        given = 0
+        try:
+            for batch in session.read(list(files.values())):
+                given += batch.num_rows
+                yield from self._good(batch, problems)
+        except duckdb.InvalidInputException:
+            # Rows come in the order of the files, so what was given already is what the same files begin with once
+            # the unreadable records are taken out.
+            cleaned = self._without_unreadable(session, files, folder)
+            for batch in session.read(cleaned):
+                skip = min(given, batch.num_rows)
+                given -= skip
+                if skip < batch.num_rows:
+                    yield from self._good(batch.slice(skip), problems)
+        if problems:
+            self._quarantine(problems, files)
+
+    def _good(self, batch: pa.RecordBatch, problems: dict[tuple[date, str], str]) -> Iterator[pa.RecordBatch]:
+        """Take the rows of bad orders out, remember those, and count the rest."""
+        reasons = batch.column("problem")
+        if reasons.null_count < batch.num_rows:
+            for row in batch.filter(pc.is_valid(reasons)).select(["business_date", "order_id", "problem"]).to_pylist():
+                problems[row["business_date"], row["order_id"]] = row["problem"]
+            batch = batch.filter(pc.is_null(reasons))
+        if batch.num_rows:
+            schema = TRANSACTIONS.arrow_schema()
+            rows = pa.RecordBatch.from_arrays([batch.column(name) for name in schema.names], schema=schema)
+            self._count(rows, batch.column("first_row"))
+            yield rows
+
+    def _count(self, rows: pa.RecordBatch, first_row: pa.Array) -> None:
+        goods = pc.is_in(rows.column("line_type"), value_set=pa.array(["item", "custom_amount"]))
+        lines = pc.and_(
+            pc.or_(goods, pc.equal(rows.column("line_type"), "gift_card")), pc.not_equal(rows.column("kind"), "void")
+        )
+        table = pa.table(
+            {
+                "day": rows.column("business_date"),
+                "currency": rows.column("currency"),
+                "net": rows.column("net"),
+                "total": rows.column("total"),
+                "units": pc.if_else(goods, rows.column("quantity"), pa.scalar(None, rows.column("quantity").type)),
+                "orders": first_row.cast(pa.int64()),
+                "lines": lines.cast(pa.int64()),
+            }
+        )
+        sums = table.group_by(["day", "currency"]).aggregate(
+            [(name, "sum") for name in ("net", "total", "units", "orders", "lines")] + [([], "count_all")]
+        )
+        for row in sums.to_pylist():
+            figures = self.days[row["day"]]
+            currency = row["currency"]
+            figures.orders += row["orders_sum"]
+            figures.lines += row["lines_sum"]
+            figures.rows += row["count_all"]
+            figures.units += row["units_sum"] or Decimal(0)
+            figures.net[currency] = figures.net.get(currency, Decimal(0)) + row["net_sum"]
+            figures.total[currency] = figures.total.get(currency, Decimal(0)) + row["total_sum"]
+
+    def _quarantine(self, problems: dict[tuple[date, str], str], files: dict[date, Path]) -> None:
+        """Fetch the bad orders, whole, out of the raw files. Rare, so it may take its time."""
+        for day in sorted({day for day, _ in problems}):
+            for block in _blocks(files[day]):
+                for line in block:
+                    order_id = _identity(line)
+                    reason = problems.get((day, order_id))
+                    if reason is not None:
+                        self.bad.append(
+                            BadRecord(self.connection.key, day, f"order {order_id}: {reason}", line, order_id)
+                        )
+
+    def _without_unreadable(self, session: _Session, files: dict[date, Path], folder: Path) -> list[Path]:
+        """Write copies of the files without the records that DuckDB cannot read; put those in quarantine."""
+        scratch = folder / "scratch.ndjson"
+        cleaned: list[Path] = []
+        for day, path in files.items():
+            if session.refuses(path) is None:
+                cleaned.append(path)
+                continue
+            copy = folder / f"cleaned-{path.name}"
+            with copy.open("wb") as file, zstandard.ZstdCompressor(level=1).stream_writer(file) as stream:
+                for block in _blocks(path):
+                    bad = dict(_unreadable(session, block, scratch))
+                    for number, line in enumerate(block):
+                        if number in bad:
+                            order_id = _identity(line)
+                            self.bad.append(BadRecord(self.connection.key, day, bad[number], line, order_id or None))
+                        else:
+                            stream.write(line + b"\n")
+            if session.refuses(copy) is not None:
+                raise TableDamagedError(
+                    f"the raw orders of {day} cannot be read ({session.refuses(copy)})", connection=self.connection.key
+                )
+            cleaned.append(copy)
+        return cleaned
+
+
+def _unreadable(session: _Session, lines: list[bytes], scratch: Path, first: int = 0) -> Iterator[tuple[int, str]]:
+    """Yield the positions of records that DuckDB cannot read, with its reason, by halving."""
+    scratch.write_bytes(b"\n".join(lines) + b"\n")
+    reason = session.refuses(scratch)
+    if reason is None:
+        return
+    if len(lines) == 1:
+        yield first, f"the record does not have the documented form: {reason}"
+        return
+    middle = len(lines) // 2
+    yield from _unreadable(session, lines[:middle], scratch, first)
+    yield from _unreadable(session, lines[middle:], scratch, first + middle)
+
+
+def _identity(line: bytes) -> str:
+    try:
+        return msgspec.json.decode(line, type=_Identity).id
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return ""
+
+
+def _blocks(path: Path) -> Iterator[list[bytes]]:
+    """Yield a raw file's records in blocks."""
+    with path.open("rb") as file:
+        stream = zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True)
+        block: list[bytes] = []
+        for line in io.BufferedReader(stream, 1 << 20):  # type: ignore[type-var]
+            block.append(line.rstrip(b"\n"))
+            if len(block) == _LINES_A_BLOCK:
+                yield block
+                block = []
+        if block:
+            yield block
+
+
+class _Session:
+    """DuckDB with the provider's SQL loaded."""
+
+    def __init__(
+        self, provider: Provider, connection: Connection, api_version: str, memory_limit: str, threads: int
+    ) -> None:
+        if provider.transactions_sql is None:
+            raise FluxError(f"{provider.title} has no transactions.sql", connection=connection.key)
+        self._constants = (connection.key, connection.tenant, provider.name, api_version or provider.api_version)
+        self._duckdb = duckdb.connect(
+            config={"memory_limit": memory_limit, "threads": str(threads), "temp_directory": ""}
+        )
+        self._duckdb.execute("SET TimeZone = 'UTC'")
+        # A MAP, not a join and not IN (...), which DuckDB turns into one: joins do not keep the order of rows.
+        units = ", ".join(f"'{code}': {Decimal(1).scaleb(-places):.4f}" for code, places in known_currencies().items())
+        self._duckdb.execute(f"CREATE MACRO minor_unit(code) AS (MAP {{{units}}})[code]::DECIMAL(5,4)")
+        *definitions, query = self._duckdb.extract_statements(provider.transactions_sql.read_text("utf-8"))
+        for definition in definitions:
+            self._duckdb.execute(definition)
+        self._query = query.query
+        described = self._duckdb.execute("DESCRIBE orders_as_received").fetchall()
+        self._columns = ", ".join(f"{_quoted(name)}: {_quoted(kind)}" for name, kind, *_ in described)
+
+    def close(self) -> None:
+        self._duckdb.close()
+
+    def read(self, files: Sequence[Path]) -> Iterator[pa.RecordBatch]:
+        """Yield what the provider's SQL makes of the files, whose names begin with their business date."""
+        connection, tenant, system, version = (_quoted(value) for value in self._constants)
+        self._duckdb.execute(
+            f"CREATE OR REPLACE TEMP VIEW orders AS SELECT *, {connection} AS connection, {tenant} AS tenant, "
+            f"{system} AS source_system, {version} AS source_version, "
+            f"right(filename, {10 + len(_SUFFIX)})[1:10]::DATE AS business_date "
+            f"FROM {self._source(files)}"
+        )
+        yield from self._duckdb.sql(self._query).to_arrow_reader(_ROWS_A_BATCH)
+
+    def refuses(self, file: Path) -> str | None:
+        """Say why DuckDB cannot read a file; None when it can."""
+        try:
+            self._duckdb.execute(f"SELECT count(columns(*)) FROM {self._source([file])}").fetchall()
+        except duckdb.InvalidInputException as error:
+            return re.sub(r'in file ".*?", in record/value \d+: ?', "", str(error).splitlines()[0])
+        return None
+
+    def _source(self, files: Sequence[Path]) -> str:
+        names = ", ".join(_quoted(str(file)) for file in files)
+        return (
+            f"read_json([{names}], format = 'newline_delimited', columns = {{{self._columns}}}, filename = true, "
+            f"maximum_object_size = {_LARGEST_ORDER})"
+        )
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
