@@ -88,16 +88,16 @@ class Runtime:
     @cached_property
     def lake(self) -> DeltaLake:
         """The Delta tables."""
-        from flux_pipelines.lake import DeltaLake
+        from flux_pipelines.lake import DeltaLake, object_store
 
-        return DeltaLake(self.settings.lake_root)
+        return DeltaLake(object_store(self.settings.lake_root))
 
     @cached_property
     def raw(self) -> RawStore:
         """The raw orders, exactly as received."""
-        from flux_pipelines.lake import ObjectStore, RawStore
+        from flux_pipelines.lake import RawStore, object_store
 
-        return RawStore(ObjectStore(self.settings.lake_root))
+        return RawStore(object_store(self.settings.lake_root))
 
     @cached_property
     def quarantine(self) -> Quarantine:

@@ -1,10 +1,12 @@
 """The lake: raw orders as received, Delta tables, SQL over both. Local folder or S3; knows no Dagster.
 
-Importing this is cheap: pyarrow, deltalake, duckdb and boto3 are loaded when something is first done.
+Everything other rooms need is here. Importing it is cheap: pyarrow, deltalake, duckdb and boto3 are loaded when something is first done.
 """
 
 from flux_pipelines.lake.delta import Commit, DeltaLake, Maintenance
+from flux_pipelines.lake.quarantine import Quarantine, payload_bytes
 from flux_pipelines.lake.raw import RawManifest, RawStore, RawWriter, Segment, Verification, Window
+from flux_pipelines.lake.sql import Session, session
 from flux_pipelines.lake.store import ObjectStore, object_store
 
 __all__ = [
@@ -12,11 +14,15 @@ __all__ = [
     "DeltaLake",
     "Maintenance",
     "ObjectStore",
+    "Quarantine",
     "RawManifest",
     "RawStore",
     "RawWriter",
     "Segment",
+    "Session",
     "Verification",
     "Window",
     "object_store",
+    "payload_bytes",
+    "session",
 ]

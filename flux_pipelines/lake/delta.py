@@ -20,6 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flux_pipelines.domain.errors import (
@@ -29,7 +30,7 @@ from flux_pipelines.domain.errors import (
     StorageUnavailableError,
     TableDamagedError,
 )
-from flux_pipelines.domain.tables import TABLES, Table
+from flux_pipelines.domain.tables import Table
 from flux_pipelines.lake.parquet import PartitionFiles, StagedFile
 from flux_pipelines.lake.store import LocalStore, ObjectStore
 
@@ -104,6 +105,10 @@ class DeltaLake:
     def root(self) -> str:
         """The lake's root: a folder or an s3:// URL."""
         return self._store.root
+
+    def scratch(self) -> Path:
+        """Return a new path for temporary files of this process; they are deleted when it ends, however it ends."""
+        return self._store.staging.new_file()
 
     def uri(self, table: str) -> str:
         """Return where a table lives."""
@@ -529,9 +534,3 @@ def _dataset(opened: DeltaTable, filesystem: Any, files: list[_File]) -> ds.File
         for file in sorted(files, key=lambda file: (file.partition, file.path))
     ]
     return ds.FileSystemDataset(fragments, schema, kind, filesystem)
-
-
-def contract(name: str) -> Table | None:
-    """Return the contract of a table by its name in the lake: `square/transactions` has that of `transactions`."""
-    base = name.rpartition("/")[2]
-    return next((table.named(name) for table in TABLES if table.name == base), None)

@@ -1,0 +1,149 @@
+"""SQL over the lake: every table is a view, and nothing but the lake can be reached.
+
+Core tables have their own name; a provider's are `square.transactions`, or `square_transactions`. The views are over
+Arrow datasets: DuckDB hands conditions down to them, so that a condition on a partition column opens only the files of
+those partitions. A session sees the tables as they were when it was opened.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from flux_pipelines.domain.errors import ConfigurationError
+from flux_pipelines.domain.tables import TABLES, Table
+from flux_pipelines.lake.delta import DeltaLake, explain
+
+if TYPE_CHECKING:
+    import duckdb
+
+_NEXT_STEP = "`flux sql 'show all tables'` lists the tables, `flux sql 'describe TABLE'` the columns of one."
+
+
+def session(
+    lake: DeltaLake, tables: Iterable[str] | None = None, *, memory_limit: str = "1GB", threads: int = 2
+) -> Session:
+    """Open SQL over the lake.
+
+    Args:
+        lake: where the tables are.
+        tables: which ones, by either of their names; default: every table there is, and the core tables that have not
+            been made yet, as views without rows.
+        memory_limit: most memory DuckDB may use, as it writes it; beyond that it uses temporary files.
+        threads: most threads it may use.
+
+    Raises:
+        TableDamagedError: one of the tables cannot be opened.
+        ConfigurationError: a table that no contract describes and that does not exist.
+
+    """
+    return Session(lake, tables, memory_limit, threads)
+
+
+class Session:
+    """An open session. In a `with` block it is the DuckDB connection; `execute` is the door for people's own SQL."""
+
+    def __init__(self, lake: DeltaLake, tables: Iterable[str] | None, memory_limit: str, threads: int) -> None:
+        import duckdb
+
+        self._tables: list[str] = []
+        self._connection = duckdb.connect(
+            config={
+                "memory_limit": memory_limit,
+                "threads": str(threads),
+                "temp_directory": str(lake.scratch()),
+                "TimeZone": "UTC",
+                "python_enable_replacements": "false",
+            }
+        )
+        try:
+            for name in _all(lake) if tables is None else dict.fromkeys(map(_lake_name, tables)):
+                self._add(lake, name)
+            # From here on no file, network address or extension can be reached, and this cannot be taken back.
+            self._connection.execute("SET enable_external_access = false")
+            self._connection.execute("SET lock_configuration = true")
+        except BaseException:
+            self._connection.close()
+            raise
+
+    def __enter__(self) -> duckdb.DuckDBPyConnection:
+        return self._connection
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
+        self._explain(error)
+
+    def execute(self, query: str, parameters: Sequence[Any] = ()) -> duckdb.DuckDBPyConnection:
+        """Run one statement that only reads.
+
+        Raises:
+            ConfigurationError: the SQL is wrong, or would do something other than read.
+            TableDamagedError: a data file of a table is missing or damaged.
+
+        """
+        import duckdb
+
+        try:
+            statements = self._connection.extract_statements(query)
+            reading = (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN)
+            if len(statements) != 1 or statements[0].type not in reading:
+                raise ConfigurationError(
+                    "only one statement that reads can be run on the lake (SELECT, DESCRIBE, SHOW, SUMMARIZE, EXPLAIN)",
+                    next_step=_NEXT_STEP,
+                )
+            return self._connection.execute(statements[0], list(parameters))
+        except duckdb.Error as error:
+            self._explain(error)
+            raise ConfigurationError(f"the lake could not answer: {error}", next_step=_NEXT_STEP) from error
+
+    def close(self) -> None:
+        """Release the tables."""
+        self._connection.close()
+
+    def _explain(self, error: BaseException | None) -> None:
+        """Raise an error of ours if DuckDB's is about a data file of a table."""
+        import duckdb
+
+        if isinstance(error, duckdb.Error):
+            for name in self._tables:
+                if f"tables/{name}/" in str(error):
+                    raise explain(name, error) from error
+
+    def _add(self, lake: DeltaLake, name: str) -> None:
+        dataset = lake.dataset(name)
+        schema, _, table = name.rpartition("/")
+        view = f"{schema}_{table}" if schema else table
+        if dataset is not None:
+            self._tables.append(name)
+            self._connection.register(view, dataset)
+        else:
+            self._connection.register(view, _contract(name).arrow_schema().empty_table())
+        if schema:
+            self._connection.execute(f'CREATE SCHEMA IF NOT EXISTS "{schema}"')
+            self._connection.execute(f'CREATE VIEW "{schema}"."{table}" AS SELECT * FROM "{view}"')
+
+
+def _all(lake: DeltaLake) -> list[str]:
+    return sorted({*lake.tables(), *(table.name for table in TABLES)})
+
+
+def _contract(name: str) -> Table:
+    base = name.rpartition("/")[2]
+    for table in TABLES:
+        if table.name == base:
+            return table
+    raise ConfigurationError(f"there is no table {name!r} in the lake", next_step=_NEXT_STEP)
+
+
+def _lake_name(name: str) -> str:
+    """Return a table's name in the lake: `square/transactions` of `square.transactions` or `square_transactions`."""
+    if "." in name:
+        return name.replace(".", "/")
+    if "/" in name or any(table.name == name for table in TABLES):
+        return name
+    for table in TABLES:
+        provider = name.removesuffix(f"_{table.name}")
+        if provider != name:
+            return f"{provider}/{table.name}"
+    return name
