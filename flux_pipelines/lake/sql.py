@@ -53,11 +53,11 @@ class Session:
                 "memory_limit": memory_limit,
                 "threads": str(threads),
                 "temp_directory": str(lake.scratch()),
-                "TimeZone": "UTC",
                 "python_enable_replacements": "false",
             }
         )
         try:
+            self._connection.execute("SET TimeZone = 'UTC'")
             for name in _all(lake) if tables is None else dict.fromkeys(map(_lake_name, tables)):
                 self._add(lake, name)
             # From here on no file, network address or extension can be reached, and this cannot be taken back.
