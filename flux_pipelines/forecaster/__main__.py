@@ -41,7 +41,14 @@ def serve(options: argparse.Namespace) -> None:
 
     if options.parent is not None:
         threading.Thread(target=_stop_without, args=(options.parent,), daemon=True, name="parent-watch").start()
-    app = create_app(endpoints=options.endpoint, processes=options.workers, queue=options.queue)
+    broken = threading.Event()
+
+    def give_up() -> None:
+        # A container that ends says at once what one that never becomes ready says after minutes.
+        broken.set()
+        server.should_exit = True
+
+    app = create_app(endpoints=options.endpoint, processes=options.workers, queue=options.queue, when_broken=give_up)
     config = uvicorn.Config(
         app,
         host=options.host,
@@ -52,7 +59,10 @@ def serve(options: argparse.Namespace) -> None:
         timeout_graceful_shutdown=20,
     )
     sockets = [socket.socket(fileno=options.fd)] if options.fd is not None else None
-    uvicorn.Server(config).run(sockets=sockets)
+    server = uvicorn.Server(config)
+    server.run(sockets=sockets)
+    if broken.is_set():
+        sys.exit(1)
 
 
 def _end(_signal: int, _frame: object) -> None:

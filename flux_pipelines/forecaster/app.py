@@ -16,7 +16,7 @@ import contextlib
 import json
 import logging
 import uuid
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Callable, Collection
 from datetime import date, timedelta
 from typing import Annotated
 
@@ -70,22 +70,34 @@ class _RefusedError(Exception):
 _decoder = msgspec.json.Decoder(ForecastRequest)
 
 
-def create_app(*, endpoints: Collection[str] = (), processes: int = 2, queue: int = 256) -> Starlette:
+def create_app(
+    *,
+    endpoints: Collection[str] = (),
+    processes: int = 2,
+    queue: int = 256,
+    when_broken: Callable[[], None] = lambda: None,
+) -> Starlette:
     """Build the application.
 
     Args:
         endpoints: the endpoint names that `/endpoints/{name}/invocations` answers to; others do not exist.
         processes: model processes.
         queue: requests that may wait or run at once before callers are throttled.
+        when_broken: called when the model cannot be loaded; the reason is logged, and `/ping` never becomes 200.
 
     """
     workers = Workers(processes, queue)
     known = frozenset(endpoints)
 
+    def loaded(loading: asyncio.Task[None]) -> None:
+        if not loading.cancelled() and (error := loading.exception()) is not None:
+            _log.error("the model cannot be loaded", exc_info=error)
+            when_broken()
+
     @contextlib.asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         loading = asyncio.create_task(workers.start())
-        loading.add_done_callback(_report_failure)
+        loading.add_done_callback(loaded)
         try:
             yield
         finally:
@@ -203,9 +215,3 @@ def _model_error(refused: _RefusedError) -> Response:
         OriginalMessage=original,
         LogStreamArn="",
     )
-
-
-def _report_failure(loading: asyncio.Task[None]) -> None:
-    if not loading.cancelled() and (error := loading.exception()) is not None:
-        # /ping keeps answering 503, which is how a container says that it cannot serve.
-        _log.error("the model could not be loaded", exc_info=error)
