@@ -68,10 +68,16 @@ class Aws:
         return self.behave(product, attempt, asked) or answer(asked)
 
 
-@pytest.fixture
-def aws() -> Iterator[Aws]:
+@pytest.fixture(scope="module")
+def threaded_server() -> Iterator[HTTPServer]:
     with HTTPServer(threaded=True) as server:
-        yield Aws(server)
+        yield server
+
+
+@pytest.fixture
+def aws(threaded_server: HTTPServer) -> Aws:
+    threaded_server.clear()
+    return Aws(threaded_server)
 
 
 def test_many_items_through_our_own_server(forecaster: EmbeddedForecaster) -> None:

@@ -59,6 +59,6 @@ def test_secrets_are_not_handed_to_the_server(monkeypatch: pytest.MonkeyPatch, f
 
 def test_a_server_that_cannot_start_says_why() -> None:
     broken = EmbeddedForecaster(["flux-demand"], workers=0)
-    with pytest.raises(ForecastError, match="(?s)ended with status 1: .*max_workers must be greater than 0"):
+    with pytest.raises(ForecastError, match=r"(?s)ended with status 1: .*max_workers must be greater than 0"):
         _ = broken.url
     broken.stop()
