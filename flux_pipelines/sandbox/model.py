@@ -1,0 +1,229 @@
+"""What the world is made of: stores, goods, and what was really sold. Providers' JSON is made from this, never read back.
+
+Amounts are integer minor units. Rates are millionths (7.25 % is 72,500), beside the text that a receipt shows.
+Quantities are integers scaled by `10 ** precision`, so that weighed goods stay exact. Instants are UTC milliseconds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+if TYPE_CHECKING:
+    from flux_pipelines.sandbox.pricing import Priced
+
+LineKind = Literal["ITEM", "CUSTOM_AMOUNT", "GIFT_CARD"]
+State = Literal["OPEN", "COMPLETED", "CANCELED"]
+
+
+@dataclass(frozen=True, slots=True)
+class Modifier:
+    """Something added to an item: oat milk, an extra shot."""
+
+    id: str
+    name: str
+    price: int
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One sellable variation of a product."""
+
+    id: str
+    name: str
+    variation: str
+    category: str
+    price: int
+    tax_class: str = "food"
+    unit: str = ""  # weighed goods: the unit's name
+    modifiers: tuple[Modifier, ...] = ()
+
+
+class Chosen(NamedTuple):
+    """A modifier on a line, `quantity` times per unit of the line."""
+
+    modifier: Modifier
+    quantity: int
+
+
+class Line(NamedTuple):
+    """One line of a sale, before any arithmetic."""
+
+    kind: LineKind
+    item: Item | None
+    name: str
+    quantity: int
+    unit_price: int
+    precision: int = 0
+    modifiers: tuple[Chosen, ...] = ()
+    tax_class: str = "food"
+    note: str = ""
+
+
+class Discount(NamedTuple):
+    """A discount: a rate or an amount, on the whole order or on one line (its index)."""
+
+    name: str
+    percent: str = ""
+    rate: int = 0
+    amount: int = 0
+    line: int | None = None
+
+
+class Tax(NamedTuple):
+    """A tax of a location, on the lines whose tax class it covers."""
+
+    name: str
+    percent: str
+    rate: int
+    covers: frozenset[str]
+    inclusive: bool = False
+
+
+class Charge(NamedTuple):
+    """A service charge on the order: a rate of the discounted goods, or an amount."""
+
+    name: str
+    percent: str = ""
+    rate: int = 0
+    amount: int = 0
+    auto_gratuity: bool = False
+    taxable: bool = False
+    after_tax: bool = False
+
+
+class Payment(NamedTuple):
+    """A tender: pays up to `limit`, or whatever is left."""
+
+    type: str
+    limit: int | None = None
+
+
+class Returned(NamedTuple):
+    """What came back: `parts` of a source order as (index of its line, quantity), or `lines` with prices of their own.
+
+    `links` are the source's lines that `lines` belong to, by index; -1 for none.
+    """
+
+    source: Sale | None
+    parts: tuple[tuple[int, int], ...] = ()
+    lines: tuple[Line, ...] = ()
+    links: tuple[int, ...] = ()
+    tip_back: bool = False
+    charges_back: bool = False
+    reason: str = "Returned goods"
+    itemised: bool = True
+
+
+@dataclass(slots=True)
+class Location:
+    """A store. `reported_timezone` is what the provider's API says, which a test may make wrong."""
+
+    id: str
+    merchant_id: str
+    name: str
+    timezone: str
+    currency: str
+    country: str
+    city: str
+    region: str
+    postal_code: str
+    taxes: tuple[Tax, ...] = ()
+    cash_step: int = 1
+    active: bool = True
+    opens: int = 7
+    hours: float = 12.0
+    busy: float = 40.0
+    created: str = "2021-03-01T09:00:00Z"
+    reported_timezone: str = ""
+
+    def __post_init__(self) -> None:
+        self.reported_timezone = self.reported_timezone or self.timezone
+
+
+@dataclass(slots=True)
+class Merchant:
+    """A business with an account at the providers."""
+
+    id: str
+    handle: str
+    name: str
+    currency: str
+    country: str
+    language: str
+    cutoff_hour: int = 0
+    locations: list[Location] = field(default_factory=list)
+    items: list[Item] = field(default_factory=list)
+
+
+class Sale:
+    """One order as it really happened: a sale, a return, an exchange, or a ticket that was opened or cancelled.
+
+    `revision` counts changes; whatever is derived from a sale is kept only for the revision it was derived from.
+    """
+
+    __slots__ = (
+        "charges",
+        "closed",
+        "corrupt",
+        "created",
+        "discounts",
+        "id",
+        "lines",
+        "location",
+        "payments",
+        "priced",
+        "reference",
+        "returns",
+        "revision",
+        "source",
+        "state",
+        "ticket",
+        "tip",
+        "tip_rate",
+        "updated",
+        "version",
+    )
+
+    def __init__(
+        self,
+        id: str,
+        location: Location,
+        created: int,
+        updated: int,
+        closed: int | None,
+        state: State = "COMPLETED",
+        *,
+        lines: tuple[Line, ...] = (),
+        discounts: tuple[Discount, ...] = (),
+        charges: tuple[Charge, ...] = (),
+        payments: tuple[Payment, ...] = (),
+        returns: tuple[Returned, ...] = (),
+        tip_rate: int = 0,
+        tip: int = 0,
+        source: str = "",
+        ticket: str = "",
+        reference: str = "",
+        version: int = 0,
+        corrupt: str = "",
+    ) -> None:
+        self.id = id
+        self.location = location
+        self.created = created
+        self.updated = updated
+        self.closed = closed
+        self.state: State = state
+        self.lines = lines
+        self.discounts = discounts
+        self.charges = charges
+        self.payments = payments
+        self.returns = returns
+        self.tip_rate = tip_rate
+        self.tip = tip
+        self.source = source
+        self.ticket = ticket
+        self.reference = reference
+        self.version = version
+        self.corrupt = corrupt
+        self.revision = 0
+        self.priced: Priced | None = None
