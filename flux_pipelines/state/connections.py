@@ -151,6 +151,7 @@ class Connections:
 
         """
         with self._database.session() as session:
+            self._secrets.hold_keys(session)
             found = session.execute(delete(ConnectionRow).where(ConnectionRow.key == key).returning(ConnectionRow.key))
             if found.first() is None:
                 raise UnknownConnectionError(f"there is no connection called {key!r}")

@@ -48,8 +48,7 @@ class Secrets:
 
         """
         with self._database.session() as session:
-            # Before any row is touched: a rotation that holds this lock may be waiting for those rows.
-            self._database.lock(session, _KEYS_LOCK, shared=True)
+            self.hold_keys(session)
             row = session.get(ConnectionRow, connection_key, with_for_update=True)
             if row is None:
                 raise UnknownConnectionError(f"there is no connection called {connection_key!r}")
@@ -76,6 +75,7 @@ class Secrets:
     def delete(self, connection_key: str) -> None:
         """Delete all secrets of a connection; nothing happens when it has none."""
         with self._database.session() as session:
+            self.hold_keys(session)
             session.execute(delete(CredentialRow).where(CredentialRow.connection_key == connection_key))
 
     def uses(self, connection_key: str | None = None, limit: int = 100) -> list[SecretUse]:
@@ -118,7 +118,7 @@ class Secrets:
 
         """
         # Encrypted inside the transaction and under the lock: a key cannot be dropped between the two.
-        self._database.lock(session, _KEYS_LOCK, shared=True)
+        self.hold_keys(session)
         now = datetime.now(UTC)
         gone = [name for name, value in changes.items() if value is None]
         if gone:
@@ -142,6 +142,13 @@ class Secrets:
                 )
         self._database.upsert(session, CredentialRow, rows)
         return now
+
+    def hold_keys(self, session: Session) -> None:
+        """Keep keys from being rotated until the transaction ends.
+
+        A transaction that locks other rows too does this first: a rotation may be waiting for those rows.
+        """
+        self._database.lock(session, _KEYS_LOCK, shared=True)
 
     def prune(self, keep: timedelta = KEEP_USES) -> int:
         """Delete the traces of readings older than `keep`; return how many."""

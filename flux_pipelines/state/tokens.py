@@ -285,6 +285,7 @@ class TokenKeeper:
         try:
             with self._heartbeat(holder):
                 fresh = self._refresh(stored.refresh_token)
+                return self._store_patiently(holder, stored.refresh_token, fresh)
         except ReauthorizationNeededError as error:
             if self._give_up(holder, stored.refresh_token, error):
                 raise
@@ -297,10 +298,22 @@ class TokenKeeper:
                 _log.warning("%s: refreshing early failed, the present token still holds: %s", self._key, error.what)
                 return self._use(stored)
             raise
-        return self._store(holder, stored.refresh_token, fresh)
+
+    def _store_patiently(self, holder: str, used: str, fresh: Tokens) -> str | None:
+        """Store the new tokens, however long the database is busy or full: nobody else has them."""
+        deadline = time.monotonic() + self._patience
+        while True:
+            try:
+                return self._store(holder, used, fresh)
+            except (StateUnavailableError, StorageFullError) as error:
+                if time.monotonic() > deadline:
+                    raise
+                _log.warning("%s: a new token could not be stored yet: %s", self._key, error.what)
+                time.sleep(0.5)
 
     def _store(self, holder: str, used: str, fresh: Tokens) -> str | None:
         with self._database.session() as session:
+            self._state.secrets.hold_keys(session)
             row = session.get(ConnectionRow, self._key, with_for_update=True)
             self._free(session, holder)
             if self._read(session, "store a new token").refresh_token != used:
