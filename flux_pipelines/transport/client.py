@@ -436,6 +436,8 @@ class ApiClient:
         problem = read_problem(outcome.content)
         said = f"was answered {status}" + (f" ({problem})" if str(problem) else "")
         outcome.retry_after = retry_after(outcome.headers, now)
+        if outcome.retry_after:
+            said += f" and asks to wait {outcome.retry_after:.0f} s"
         if status == 401 and call.auth:
             outcome.unauthorized = True
             outcome.error = self._error(ReauthorizationNeededError, call, said)

@@ -138,7 +138,7 @@ def _redact_any(value: Any) -> Any:
 
 def _mask_pair(match: re.Match[str]) -> str:
     value = match["value"]
-    if value.startswith((MASK, f'"{MASK}', f"'{MASK}")):
+    if value.lstrip("b\"'").startswith(MASK[:-1]):  # an unquoted value is matched without the closing bracket
         return match[0]
     # `Authorization: Bearer [redacted]` is masked already; the scheme is worth keeping.
     if value.lower() in {"bearer", "basic", "client"}:
