@@ -37,8 +37,9 @@ class FluxError(Exception):
 
     def __str__(self) -> str:
         subject = f"{self.connection}: " if self.connection else ""
+        stop = "" if self.what.endswith((".", "!", "?")) else "."
         rerun = "Running it again can help." if self.rerun_helps else "Running it again will not help by itself."
-        return " ".join(part for part in (f"{subject}{self.what}", rerun, self.next_step) if part)
+        return " ".join(part for part in (f"{subject}{self.what}{stop}", rerun, self.next_step) if part)
 
     def __reduce__(self) -> tuple[object, ...]:
         # Exceptions cross process borders (multiprocess executors, pools); keyword-only arguments need this.

@@ -512,7 +512,7 @@ class ApiClient:
     def _error(self, kind: type[E], call: _Call, what: str, *, rerun_helps: bool | None = None) -> E:
         tries = f", attempt {call.attempts}" if call.attempts > 1 else ""
         return kind(
-            f"{call.method} {call.shown} {what}{tries}.", connection=self._connection or None, rerun_helps=rerun_helps
+            f"{call.method} {call.shown} {what}{tries}", connection=self._connection or None, rerun_helps=rerun_helps
         )
 
 
