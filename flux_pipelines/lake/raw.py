@@ -157,8 +157,13 @@ class Segment:
         self._digest.update(data)
         self.compressed_bytes += len(data)
 
-    def _finish(self) -> None:
-        """Close the frame and the file."""
+    def finish(self) -> None:
+        """Write out what is held in memory; nothing can be added afterwards. Committing does it too.
+
+        Raises:
+            StorageFullError: no space left for temporary files.
+
+        """
         if self._frame is None:
             return
         if self.orders:
@@ -260,7 +265,7 @@ class RawWriter:
     def _assemble(self, segments: Sequence[Segment]) -> tuple[Path | None, str, int]:
         """Append the later segments to the file of the first one: zstd frames may follow one another."""
         for segment in segments:
-            segment._finish()
+            segment.finish()
         filled = [segment for segment in segments if segment.compressed_bytes]
         if not filled:
             return None, hashlib.sha256().hexdigest(), 0
