@@ -37,9 +37,9 @@ def parse_settings(key: str, given: Mapping[str, Any]) -> dict[str, Any]:
             raise ConfigurationError(
                 f"the setting {name} must be {'a whole number' if wanted is int else 'a text'}", connection=key
             )
-        if name == "cutoff_hour" and not 0 <= value <= 23:
+        if name == "cutoff_hour" and value not in range(24):
             raise ConfigurationError("cutoff_hour must be 0 to 23", connection=key)
-        if name == "requests_per_minute" and value < 1:
+        if name == "requests_per_minute" and int(value) < 1:
             raise ConfigurationError("requests_per_minute must be at least 1", connection=key)
         if name == "base_url" and urlsplit(str(value)).scheme not in ("http", "https"):
             raise ConfigurationError("base_url must start with https:// or http://", connection=key)

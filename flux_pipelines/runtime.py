@@ -31,7 +31,7 @@ from flux_pipelines.settings import settings as process_settings
 if TYPE_CHECKING:
     from flux_pipelines.forecaster.client import DemandEndpoint
     from flux_pipelines.forecaster.embedded import EmbeddedForecaster
-    from flux_pipelines.lake import DeltaLake, Quarantine, RawStore
+    from flux_pipelines.lake import DeltaLake, ObjectStore, Quarantine, RawStore
     from flux_pipelines.state import State
     from flux_pipelines.transport import Transport
 
@@ -84,6 +84,12 @@ class Runtime:
             else SqliteLimitStore(self.settings.home / "limits.db")
         )
         return Transport(store, self.state.audit, user_agent=f"flux-pipelines/{__version__}")
+
+    @cached_property
+    def _objects(self) -> ObjectStore:
+        from flux_pipelines.lake import object_store
+
+        return object_store(self.settings.lake_root)
 
     @cached_property
     def lake(self) -> DeltaLake:

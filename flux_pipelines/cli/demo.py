@@ -42,7 +42,8 @@ def demo(
             currencies = ", ".join(sorted({x.currency for x in locations}))
             say(f"Connected {key}: {len(locations)} locations in {', '.join(zones)}; {currencies}.")
             keys.append(connection.key)
-        last = datetime.now(UTC).date() - timedelta(days=1)
+        # Yesterday where on Earth it is earliest: closed for every location, and the last day of the sandbox's world.
+        last = (datetime.now(UTC) - timedelta(hours=12)).date() - timedelta(days=1)
         report = sync(
             runtime, "square", keys, [last - timedelta(days=n) for n in reversed(range(days))], console=console
         )

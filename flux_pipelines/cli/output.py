@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Sequence
 
 from rich.console import Console
 from rich.table import Table
 
-console = Console(highlight=False)
+# In a pipe there is no width to respect, and folding would break what reads it.
+_PIPE_WIDTH = 400
+
+console = Console(highlight=False, width=None if sys.stdout.isatty() else _PIPE_WIDTH)
 stderr = Console(stderr=True, highlight=False)
 
 

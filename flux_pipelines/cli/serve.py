@@ -25,29 +25,28 @@ def sandbox(
     host: Annotated[
         str, typer.Option(help="Address to answer on; only this machine unless told otherwise.")
     ] = "127.0.0.1",
-    seed: Annotated[int, typer.Option(help="Another seed makes another world.")] = 7,
+    seed: Annotated[int, typer.Option(help="Another seed makes another world.")] = 1,
     orders: Annotated[Path | None, typer.Option(metavar="DIR", help="Replay the real orders in this folder.")] = None,
     faults: Annotated[
         str, typer.Option(metavar="NAME=SHARE,...", help="Faults to inject, for example error500=0.05.")
     ] = "",
-    token_lifetime: Annotated[int, typer.Option(metavar="SECONDS", help="Life of access tokens.")] = 30 * 86400,
-    cursor_lifetime: Annotated[int, typer.Option(metavar="SECONDS", help="Life of paging cursors.")] = 300,
-    requests_per_minute: Annotated[
-        int, typer.Option(help="Requests a minute and location before it answers 429.")
-    ] = 500,
+    token_lifetime: Annotated[float, typer.Option(metavar="SECONDS", help="Life of access tokens.")] = 30 * 86_400.0,
+    cursor_lifetime: Annotated[float, typer.Option(metavar="SECONDS", help="Life of paging cursors.")] = 300.0,
+    rate_limit: Annotated[int, typer.Option(help="Requests a minute and location before it answers 429.")] = 500,
 ) -> None:
     """Serve every provider's wire protocol over one seeded world, or over real order data."""
-    from flux_pipelines.sandbox import SandboxOptions, parse_faults, serve
+    from flux_pipelines.sandbox.options import SandboxOptions
+    from flux_pipelines.sandbox.server import serve
 
     options = SandboxOptions(
         seed=seed,
         orders=orders,
-        faults=parse_faults(faults),
+        faults=faults,
         token_lifetime=token_lifetime,
         cursor_lifetime=cursor_lifetime,
-        requests_per_minute=requests_per_minute,
+        rate_limit=rate_limit,
     )
-    serve(options, host=host, port=port)
+    serve(options, host=host, port=port, ready=lambda url, _: say(f"The sandbox answers at {url} (Ctrl+C to stop)."))
 
 
 def up(

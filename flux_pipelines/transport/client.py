@@ -71,7 +71,7 @@ class Response(Generic[T]):
     """An answer that was accepted.
 
     Args:
-        status: the HTTP status, 200 to 299.
+        status: the HTTP status, 200 to 299 (300 to 399 where a redirect was expected).
         headers: the answer's headers; names in any case.
         content: the body as received, decompressed.
         attempts: how many requests it took.
@@ -117,6 +117,7 @@ class _Call:
     keys: list[str]
     auth: bool
     decode: Callable[[bytes], Any] | None
+    redirect: bool = False
     attempts: int = 0
     waited: float = 0.0
     renewed: bool = False
@@ -197,7 +198,7 @@ class ApiClient:
         headers: Mapping[str, str] | None = ...,
         budget: Sequence[str] = ...,
         auth: bool = ...,
-        expect: Literal["json", "bytes"] = ...,
+        expect: Literal["json", "bytes", "redirect"] = ...,
     ) -> Response[None]: ...
 
     @overload
@@ -213,7 +214,7 @@ class ApiClient:
         headers: Mapping[str, str] | None = ...,
         budget: Sequence[str] = ...,
         auth: bool = ...,
-        expect: Literal["json", "bytes"] = ...,
+        expect: Literal["json", "bytes", "redirect"] = ...,
         decode: Callable[[bytes], T],
     ) -> Response[T]: ...
 
@@ -229,7 +230,7 @@ class ApiClient:
         headers: Mapping[str, str] | None = None,
         budget: Sequence[str] = (),
         auth: bool = True,
-        expect: Literal["json", "bytes"] = "json",
+        expect: Literal["json", "bytes", "redirect"] = "json",
         decode: Callable[[bytes], Any] | None = None,
     ) -> Response[Any]:
         """Send a request until it is answered well, within the policy, and return the answer.
@@ -245,7 +246,8 @@ class ApiClient:
             headers: further headers of this request.
             budget: what it counts against (location ids); nothing means the connection as a whole.
             auth: whether to send the connection's token.
-            expect: `json`: the body must be a whole JSON document; `bytes`: any body, an empty one too.
+            expect: `json`: the body must be a whole JSON document; `bytes`: any body, an empty one too; `redirect`: a
+                3xx with a Location, which is not followed (consent pages).
             decode: makes the caller's value of the body; raising `msgspec.DecodeError` or `ValueError` says that the body is
                 damaged, and it is then the only check of the body.
 
@@ -267,6 +269,7 @@ class ApiClient:
         call = self._prepare(method, path, json, content, params, headers, budget, auth)
         call.idempotent = idempotent
         call.decode = decode or (_whole_json if expect == "json" else None)
+        call.redirect = expect == "redirect"
         self._breaker.check()
         outcome = self._retry_policy.run(lambda: self._attempt(call), sleep=self._sleep)
         if outcome.error is not None:
@@ -393,13 +396,14 @@ class ApiClient:
         except _NEVER_SENT as error:
             return self._lost(call, error, sent=False)
         except httpx.RequestError as error:
+            if response is not None and not response.is_success:
+                # The status alone says what a refusal means; only its explanation is lost.
+                return _Outcome(0.0, status=response.status_code, headers=response.headers)
             return self._lost(call, error, sent=True, status=response.status_code if response is not None else None)
         except _BodyTooLargeError:
             assert response is not None  # noqa: S101 - raised while reading it
             what = f"was answered with more than {self._max_body_bytes:,} bytes"
-            return _Outcome(
-                0.0, self._error(BadResponseError, call, what, rerun_helps=False), status=response.status_code
-            )
+            return _Outcome(0.0, self._unusable(call, what, rerun_helps=False), status=response.status_code)
         finally:
             if response is not None:
                 response.close()
@@ -430,7 +434,9 @@ class ApiClient:
         status = outcome.status
         if outcome.error is not None or status is None:
             return
-        if 200 <= status < 300:
+        if call.redirect and 300 <= status < 400 and "location" in outcome.headers:
+            return
+        if 200 <= status < 300 and not call.redirect:
             self._accept(call, outcome)
             return
         problem = read_problem(outcome.content)
@@ -474,16 +480,13 @@ class ApiClient:
             except msgspec.ValidationError as error:
                 # Whole, but not what the provider documents: the next answer would be the same.
                 what = f"was answered with a body of another form ({redact(str(error))[:300]})"
-                outcome.error = self._error(BadResponseError, call, what, rerun_helps=False)
+                outcome.error = self._unusable(call, what, rerun_helps=False)
             except (msgspec.DecodeError, ValueError) as error:
                 damage = f"a damaged body of {len(outcome.content)} bytes ({redact(str(error))[:300]})"
         if damage:
             outcome.failure = True
             outcome.again = call.idempotent
-            what = f"was answered {outcome.status} with {damage}"
-            outcome.error = (
-                self._error(BadResponseError, call, what) if call.idempotent else self._ambiguous(call, what)
-            )
+            outcome.error = self._unusable(call, f"was answered {outcome.status} with {damage}")
 
     def _settle(self, call: _Call, outcome: _Outcome) -> None:
         """Tell the breaker and the budget what the attempt showed."""
@@ -505,6 +508,12 @@ class ApiClient:
             connection=self._connection or None,
             next_step="Check the connection's `base_url`: the address answers with a redirect." if redirect else None,
         )
+
+    def _unusable(self, call: _Call, what: str, *, rerun_helps: bool | None = None) -> FluxError:
+        """A good status over a body that tells nothing: what a write did is then unknown."""
+        if call.idempotent:
+            return self._error(BadResponseError, call, what, rerun_helps=rerun_helps)
+        return self._ambiguous(call, what)
 
     def _ambiguous(self, call: _Call, reason: str) -> AmbiguousSendError:
         return self._error(AmbiguousSendError, call, f"was sent, and whether it took effect is unknown: {reason}")
