@@ -1,0 +1,348 @@
+"""What runs by itself: partitions that follow connections, the daily sync, changes after the fact, and the watch over both.
+
+Every provider with orders gets the same four. They are running as soon as the daemon is: nobody has to switch them on.
+"""
+
+# No `from __future__ import annotations` here: Dagster reads the annotations of asset functions as objects.
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+from dagster._core.storage.dagster_run import FINISHED_STATUSES
+
+from flux_pipelines.domain.errors import FluxError
+from flux_pipelines.pipelines import names
+from flux_pipelines.pipelines.closing import calendars, is_complete, last_closed, missing_days, stores
+from flux_pipelines.pipelines.metadata import preview
+from flux_pipelines.pipelines.partitions import connections_of, partition_key, ranges
+from flux_pipelines.pipelines.resources import FluxResource
+from flux_pipelines.providers.base import OrderWindow, Provider
+
+if TYPE_CHECKING:
+    from flux_pipelines.domain.connection import Connection
+    from flux_pipelines.runtime import Runtime
+
+DAILY_TAG = "flux/daily"
+YESTERDAY_COMPLETE = "yesterday_complete"
+#: A daily sync that failed is asked for again each hour, this many times in all; then the watch says what to do.
+DAILY_ATTEMPTS = 3
+
+#: Offline sales arrive up to 72 hours late; a connection that is watched for the first time looks back that far.
+LOOK_BACK = timedelta(hours=72)
+#: Each look begins this long before the last one ended: the provider's index by update time is not instant.
+OVERLAP = timedelta(minutes=10)
+#: The newest moments are left to the next look for the same reason.
+LAG = timedelta(minutes=1)
+#: A look covers at most this much at once, and a tick takes no new look after this long (Dagster stops it at 60 s).
+SLICE = timedelta(hours=6)
+TICK_SECONDS = 35.0
+
+
+def automation_sensor() -> dg.AutomationConditionSensorDefinition:
+    """Return the sensor that brings the core tables up to date. Dagster's own default one starts stopped."""
+    return dg.AutomationConditionSensorDefinition(
+        "keep_core_tables_up_to_date",
+        target=dg.AssetSelection.all(),
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        minimum_interval_seconds=30,
+    )
+
+
+def connection_partitions_sensor(provider: Provider) -> dg.SensorDefinition:
+    """Return the sensor that keeps the dynamic partitions in step with the connections."""
+    partitions = connections_of(provider.name)
+
+    @dg.sensor(
+        name=f"{provider.name}_connections",
+        description=(
+            f"Adds a partition for each new {provider.title} connection and takes those of removed ones away. A paused "
+            "connection keeps its partitions."
+        ),
+        minimum_interval_seconds=30,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+    )
+    def follow_connections(context: dg.SensorEvaluationContext, flux: FluxResource) -> dg.SensorResult | dg.SkipReason:
+        known = set(context.instance.get_dynamic_partitions(str(partitions.name)))
+        wanted = {connection.key for connection in flux.runtime.connections(provider.name)}
+        # A run that is under way needs its partition to the end; the next look takes it away.
+        gone = {key for key in known - wanted if not _is_in_use(context.instance, key)}
+        requests: list[Any] = []
+        if wanted - known:
+            requests.append(partitions.build_add_request(sorted(wanted - known)))
+        if gone:
+            requests.append(partitions.build_delete_request(sorted(gone)))
+        if not requests:
+            return dg.SkipReason(f"{len(wanted)} connections, all in step.")
+        return dg.SensorResult(dynamic_partitions_requests=requests)
+
+    return follow_connections
+
+
+def _is_in_use(instance: dg.DagsterInstance, connection: str) -> bool:
+    under_way = [status for status in dg.DagsterRunStatus if status not in FINISHED_STATUSES]
+    filters = dg.RunsFilter(statuses=under_way, tags={names.CONNECTION_TAG: connection})
+    return bool(instance.get_run_records(filters, limit=1))
+
+
+def sync_request(
+    provider: str,
+    connection: str,
+    first: date,
+    last: date,
+    *,
+    run_key: str | None = None,
+    tags: dict[str, str] | None = None,
+) -> dg.RunRequest:
+    """Return the request to sync a connection's business dates, both included, in one run."""
+    start, end = partition_key(connection, first), partition_key(connection, last)
+    return dg.RunRequest(
+        run_key=run_key,
+        job_name=names.sync_job(provider),
+        tags={
+            names.CONNECTION_TAG: connection,
+            "dagster/asset_partition_range_start": start,
+            "dagster/asset_partition_range_end": end,
+            **(tags or {}),
+        },
+    )
+
+
+def daily_schedule(provider: Provider) -> dg.ScheduleDefinition:
+    """Return the schedule that syncs each connection's yesterday once it has ended at every location.
+
+    It looks every hour because connections close at different hours; each day is asked for once, and again if its run
+    failed. One run a connection, so that one whose access was revoked does not hold back the others.
+    """
+
+    @dg.schedule(
+        name=f"{provider.name}_daily",
+        job_name=names.sync_job(provider.name),
+        cron_schedule="10 * * * *",
+        execution_timezone="UTC",
+        description=f"Syncs yesterday's {provider.title} orders of each connection after its day has ended everywhere.",
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+    )
+    def daily(context: dg.ScheduleEvaluationContext, flux: FluxResource) -> list[dg.RunRequest] | dg.SkipReason:
+        now = context.scheduled_execution_time.astimezone(UTC)
+        requests: list[dg.RunRequest] = []
+        for connection in flux.runtime.connections(provider.name):
+            if connection.status != "active":
+                context.log.info(f"{connection.key} is {connection.status}: left out")
+                continue
+            try:
+                due = missing_days(flux.runtime, connection, now)
+            except FluxError as error:
+                context.log.error(str(error))
+                continue
+            for first, last in ranges(day for day in due if _may_be_asked(context.instance, connection.key, day)):
+                requests.append(
+                    sync_request(
+                        provider.name,
+                        connection.key,
+                        first,
+                        last,
+                        run_key=f"{connection.key}|{first}|{last}",
+                        tags={DAILY_TAG: _daily_name(connection.key, last)},
+                    )
+                )
+        return requests or dg.SkipReason("Every connection's closed days have been asked for.")
+
+    return daily
+
+
+def _daily_name(connection: str, day: date) -> str:
+    return f"{connection}|{day}"
+
+
+def _may_be_asked(instance: dg.DagsterInstance, connection: str, day: date) -> bool:
+    """Tell whether a day may be asked for: never asked yet, or its last runs failed and there are attempts left."""
+    filters = dg.RunsFilter(tags={DAILY_TAG: _daily_name(connection, day)})
+    runs = instance.get_runs(filters, limit=DAILY_ATTEMPTS)
+    return len(runs) < DAILY_ATTEMPTS and all(run.is_failure_or_canceled for run in runs)
+
+
+@dataclass(slots=True)
+class Look:
+    """What a connection's change feed showed: the business dates to sync again, and how far it was read."""
+
+    until: datetime
+    days: set[date] = field(default_factory=set)
+    changes: int = 0
+
+
+def change_sensor(provider: Provider) -> dg.SensorDefinition:
+    """Return the sensor that syncs closed business dates again when their orders change afterwards."""
+
+    @dg.sensor(
+        name=f"{provider.name}_changes",
+        job_name=names.sync_job(provider.name),
+        description=(
+            f"Asks {provider.title} which orders changed since the last look (refunds, edits, offline sales that arrive "
+            "up to 72 hours late) and syncs their business dates again."
+        ),
+        minimum_interval_seconds=900,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+    )
+    def changes(context: dg.SensorEvaluationContext, flux: FluxResource) -> dg.SensorResult:
+        now = datetime.now(UTC)
+        stop_at = now + timedelta(seconds=TICK_SECONDS)
+        cursors: dict[str, str] = json.loads(context.cursor or "{}")
+        requests: list[dg.RunRequest] = []
+        connections = [c for c in flux.runtime.connections(provider.name) if c.status == "active"]
+        # Who was read least far comes first, so that a tick that runs out of time starves nobody.
+        for connection in sorted(connections, key=lambda c: cursors.get(c.key, "")):
+            if datetime.now(UTC) >= stop_at:
+                break
+            since = cursors.get(connection.key)
+            begin = datetime.fromisoformat(since) if since else now - LOOK_BACK
+            try:
+                look = _look(flux.runtime, connection, begin, now - LAG, stop_at)
+            except FluxError as error:
+                # The cursor stays: the next tick asks for the same again.
+                context.log.error(str(error))
+                continue
+            cursors[connection.key] = look.until.isoformat()
+            if look.days:
+                context.log.info(f"{connection.key}: {look.changes} orders changed on {len(look.days)} closed days")
+            requests += [
+                sync_request(
+                    provider.name,
+                    connection.key,
+                    first,
+                    last,
+                    run_key=f"{connection.key}|{first}|{last}|{look.until.isoformat()}",
+                )
+                for first, last in ranges(look.days)
+            ]
+        known = {connection.key for connection in flux.runtime.connections(provider.name)}
+        kept = {key: value for key, value in cursors.items() if key in known}
+        # Dagster stores the cursor after it has launched the runs: a crash in between asks again, and loses nothing.
+        return dg.SensorResult(
+            run_requests=requests,
+            cursor=json.dumps(kept, sort_keys=True),
+            skip_reason=None if requests else "No closed day has changed.",
+        )
+
+    return changes
+
+
+def _look(runtime: "Runtime", connection: "Connection", begin: datetime, end: datetime, stop_at: datetime) -> Look:
+    """Read the change feed from `begin` (with overlap) to `end`, or as far as there is time."""
+    look = Look(until=begin)
+    zones = calendars(connection, stores(runtime, connection))
+    if not zones:
+        return look
+    first, last = runtime.settings.start_date, last_closed(zones.values(), datetime.now(UTC))
+    source = runtime.source(connection)
+    fetched: dict[date, datetime | None] = {}
+    try:
+        while look.until < end and datetime.now(UTC) < stop_at:
+            upto = min(look.until + SLICE, end)
+            for ids in _chunks(sorted(zones), source.max_locations_per_window):
+                for page in source.pages(OrderWindow(ids, look.until - OVERLAP, upto), "updated"):
+                    for order in page.orders:
+                        header = order.header
+                        if header is None or header.location_id not in zones:
+                            continue  # landing its day has put it in quarantine, or will
+                        day = zones[header.location_id].date_of(header.created_at)
+                        if not first <= day <= last:
+                            continue  # an open day is for the daily schedule
+                        if day not in fetched:
+                            manifest = runtime.raw.read_manifest(connection.key, day)
+                            fetched[day] = None if manifest is None else manifest.fetched_at
+                        landed = fetched[day]
+                        # A day that was never landed is for the schedule, or for whoever backfills it.
+                        if landed is not None and header.updated_at >= landed - OVERLAP:
+                            look.changes += 1
+                            look.days.add(day)
+            look.until = upto
+    finally:
+        source.close()
+    return look
+
+
+def _chunks(ids: Sequence[str], size: int) -> list[tuple[str, ...]]:
+    return [tuple(ids[start : start + size]) for start in range(0, len(ids), size)]
+
+
+def watch(provider: Provider) -> tuple[dg.AssetChecksDefinition, dg.SensorDefinition]:
+    """Return the check that yesterday is complete for every active connection, and the sensor that evaluates it.
+
+    Dagster's freshness policies look only at an asset's last materialisation, so backfilling an old day would turn them
+    green. The sensor records the check's result without a run; a person can run the check as well.
+    """
+    asset = names.raw_orders(provider.name)
+
+    @dg.asset_check(
+        asset=asset,
+        name=YESTERDAY_COMPLETE,
+        description=(
+            "The latest business date that has ended at every location is landed and complete, for every active "
+            "connection. If it fails: the table says what is missing and why; authorise the connection again if it says "
+            "so, then materialise the missing partitions. Paused connections do not count."
+        ),
+        blocking=False,
+    )
+    def yesterday_complete(context: dg.AssetCheckExecutionContext, flux: FluxResource) -> dg.AssetCheckResult:  # noqa: ARG001
+        passed, metadata = _yesterday(flux.runtime, provider, datetime.now(UTC))
+        return dg.AssetCheckResult(passed=passed, metadata=metadata, severity=dg.AssetCheckSeverity.WARN)
+
+    @dg.sensor(
+        name=f"{provider.name}_watch",
+        description=f"Looks every half hour whether yesterday's {provider.title} orders are complete.",
+        minimum_interval_seconds=1800,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+    )
+    def look_after(context: dg.SensorEvaluationContext, flux: FluxResource) -> dg.SensorResult | dg.SkipReason:  # noqa: ARG001
+        if not flux.runtime.connections(provider.name):
+            return dg.SkipReason(f"There is no {provider.title} connection yet.")
+        passed, metadata = _yesterday(flux.runtime, provider, datetime.now(UTC))
+        evaluation = dg.AssetCheckEvaluation(
+            asset_key=asset,
+            check_name=YESTERDAY_COMPLETE,
+            passed=passed,
+            metadata=metadata,
+            severity=dg.AssetCheckSeverity.WARN,
+        )
+        return dg.SensorResult(asset_events=[evaluation])
+
+    return yesterday_complete, look_after
+
+
+def _yesterday(runtime: "Runtime", provider: Provider, now: datetime) -> tuple[bool, dict[str, Any]]:
+    late: list[tuple[str, str, str]] = []
+    looked_at = 0
+    for connection in runtime.connections(provider.name):
+        if connection.status == "paused":
+            continue
+        looked_at += 1
+        if connection.status == "needs_reauth":
+            late.append((connection.key, "", f"needs to be authorised again: {connection.status_reason}"))
+            continue
+        try:
+            zones = list(calendars(connection, stores(runtime, connection)).values())
+            if not zones:
+                continue
+            day = last_closed(zones, now)
+            # It is asked for at ten past each hour; until it has had its time, the day before is yesterday.
+            if day >= runtime.settings.start_date and not is_complete(
+                manifest := runtime.raw.read_manifest(connection.key, day), day, zones
+            ):
+                why = "not landed" if manifest is None else "landed before it had ended"
+                if manifest is not None and manifest.verification.status == "short":
+                    why = f"orders are missing: {manifest.verification.detail}"
+                late.append((connection.key, str(day), why))
+        except FluxError as error:
+            late.append((connection.key, "", str(error)))
+    metadata: dict[str, Any] = {"connections looked at": looked_at, "connections late": len(late)}
+    if late:
+        metadata["late"] = preview(("connection", "business date", "why"), late[:20])
+        metadata["what to do"] = (
+            "Authorise the connections that say so again, then materialise the missing partitions of "
+            f"{names.raw_orders(provider.name).to_user_string()} (or run `flux sync {provider.name}` over them)."
+        )
+    return not late, metadata

@@ -1,0 +1,235 @@
+"""Blocking checks as SQL over what was just written. Each finds offenders; none found means passed.
+
+A check's query selects `partition`, `subject` and `problem` of every offender from the table's view. Checks belong to
+the asset that writes the table and are evaluated by its step, so that nothing downstream reads what has not passed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+
+from flux_pipelines.domain.tables import Table
+from flux_pipelines.pipelines.metadata import preview
+
+if TYPE_CHECKING:
+    import duckdb
+
+#: Offenders shown in the UI; their number is always told in full.
+SAMPLE = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """A rule about a table.
+
+    Args:
+        name: as shown in the UI.
+        description: what holds when it passes, and what to do when it does not.
+        sql: selects the offenders; `{view}` is the table, `$first` and `$last` the step's business dates.
+        views: the tables it reads besides its own.
+        blocking: whether what comes after must wait for it.
+
+    """
+
+    name: str
+    description: str
+    sql: str
+    views: tuple[str, ...] = ()
+    blocking: bool = True
+
+    def spec(self, asset: dg.AssetKey) -> dg.AssetCheckSpec:
+        """Return the declaration for Dagster."""
+        return dg.AssetCheckSpec(self.name, asset=asset, description=self.description, blocking=self.blocking)
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """The rows that a step has written: business dates, and connections unless it is all of them."""
+
+    first: date
+    last: date
+    connections: tuple[str, ...] | None = None
+
+    def where(self, day: str) -> str:
+        """Return the SQL condition that selects the scope. Literals, so that DuckDB prunes partitions by it."""
+        condition = f"{day} between date '{self.first}' and date '{self.last}'"
+        if self.connections is not None:
+            condition += f" and connection in ({', '.join(map(quoted, self.connections))})"
+        return condition
+
+
+def quoted(text: str) -> str:
+    """Write a text as an SQL literal."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def evaluate(
+    database: duckdb.DuckDBPyConnection, checks: Sequence[Check], asset: dg.AssetKey, view: str, day: str, scope: Scope
+) -> Iterator[dg.AssetCheckResult]:
+    """Evaluate the checks of an asset over what its step has written.
+
+    Args:
+        database: a session over the lake.
+        checks: the rules.
+        asset: the asset that wrote.
+        view: its table's name in SQL.
+        day: the column of the business date.
+        scope: which rows.
+
+    """
+    source = f"(select * from {view} where {scope.where(day)})"
+    for check in checks:
+        offenders = check.sql.replace("{view}", source).replace("{scope}", scope.where(day))
+        found = database.execute(
+            f"select count(*) over () as n, partition, subject, problem from ({offenders}) limit {SAMPLE}"
+        ).fetchall()
+        yield result(check, asset, found[0][0] if found else 0, [row[1:] for row in found])
+
+
+def result(
+    check: Check,
+    asset: dg.AssetKey,
+    count: int,
+    sample: Sequence[Sequence[object]],
+    more: Mapping[str, Any] | None = None,
+) -> dg.AssetCheckResult:
+    """Return a check's result: passed when nothing offends it; else how much does, and a sample."""
+    metadata: dict[str, Any] = {"offenders": count, **(more or {})}
+    if sample:
+        metadata["sample"] = preview(("partition", "what", "problem"), sample)
+    return dg.AssetCheckResult(
+        passed=count == 0,
+        check_name=check.name,
+        asset_key=asset,
+        severity=dg.AssetCheckSeverity.ERROR if check.blocking else dg.AssetCheckSeverity.WARN,
+        metadata=metadata,
+    )
+
+
+def no_duplicate_lines(table: Table) -> Check:
+    """Return the rule that the table's key is unique."""
+    key = ", ".join(table.key)
+    where = _partition(table)
+    return Check(
+        "no_duplicate_lines",
+        f"No two rows have the same {key}. If it fails: run the partition again; if it stays, report it.",
+        f"""
+        select any_value({where}) as partition, concat_ws(' / ', {key}) as subject, count(*) || ' rows' as problem
+        from {{view}} group by {key} having count(*) > 1
+        """,
+    )
+
+
+def contract(table: Table, rules: Mapping[str, str]) -> Check:
+    """Return the rule that values are there, allowed, and agree with each other.
+
+    Args:
+        table: the contract.
+        rules: what else must hold: a sentence, and the SQL condition.
+
+    """
+    conditions = {f"{c.name} is missing": f"{c.name} is null" for c in table if c.required}
+    for column in table:
+        if column.allowed:
+            values = ", ".join(map(quoted, column.allowed))
+            conditions[f"{column.name} is none of {', '.join(column.allowed)}"] = f"{column.name} not in ({values})"
+    conditions |= {f"not so: {sentence}": f"not coalesce({condition}, true)" for sentence, condition in rules.items()}
+    cases = "\n".join(f"when {condition} then {quoted(problem)}" for problem, condition in conditions.items())
+    key = ", ".join(table.key)
+    return Check(
+        "contract",
+        "Every required value is there, every value is one of those allowed, and amounts agree with each other.",
+        f"""
+        select {_partition(table)} as partition, concat_ws(' / ', {key}) as subject, case {cases} end as problem
+        from {{view}} where {" or ".join(conditions.values())}
+        """,
+    )
+
+
+def _partition(table: Table) -> str:
+    return f"concat_ws('|', {', '.join(table.partition_by)})"
+
+
+TRANSACTION_RULES = {
+    "net = gross - discount": "net = gross - discount",
+    "total = net + tax for revenue": "line_type in ('gift_card', 'tip', 'rounding') or total = net + tax",
+    "tips, gift cards and rounding are in total alone": (
+        "line_type not in ('gift_card', 'tip', 'rounding') or (gross = 0 and discount = 0 and net = 0 and tax = 0)"
+    ),
+    "a void has zero amounts": "kind <> 'void' or (gross = 0 and discount = 0 and tax = 0 and total = 0)",
+    "a return has no positive amounts": "kind <> 'return' or line_type = 'rounding' or (quantity <= 0 and gross <= 0)",
+}
+
+
+#: The core table must hold what the providers' tables hold, for the same days: nothing lost, nothing twice.
+def equals_its_sources(views: Sequence[str]) -> Check:
+    """Return the rule that core transactions are the union of the providers' tables."""
+    union = " union all ".join(
+        f"select connection, business_date, currency, total, net from {view} where {{scope}}" for view in views
+    )
+    sums = "connection, business_date, currency, count(*) as n, sum(total) as total, sum(net) as net"
+    return Check(
+        "equals_its_sources",
+        "Rows and sums per connection, business date and currency equal those of the providers' tables.",
+        f"""
+        select coalesce(a.connection, b.connection) || '|' || coalesce(a.business_date, b.business_date) as partition,
+            coalesce(a.currency, b.currency) as subject,
+            format('{{}} rows and {{}} in all here, {{}} rows and {{}} there',
+                coalesce(a.n, 0), coalesce(a.total, 0)::varchar,
+                coalesce(b.n, 0), coalesce(b.total, 0)::varchar) as problem
+        from (select {sums} from {{view}} group by all) a
+        full join (select {sums} from ({union}) group by all) b
+            on a.connection = b.connection and a.business_date = b.business_date and a.currency = b.currency
+        where a.n is distinct from b.n or a.total is distinct from b.total or a.net is distinct from b.net
+        """,
+        views=tuple(views),
+    )
+
+
+TIES_TO_TRANSACTIONS = Check(
+    "ties_to_transactions",
+    "Net sales, tax and totals per connection, business date and currency equal those of `transactions` to the cent.",
+    """
+    select coalesce(a.connection, b.connection) || '|' || coalesce(a.business_date, b.business_date) as partition,
+        coalesce(a.currency, b.currency) as subject,
+        'net ' || coalesce(a.net, 0) || ' here, ' || coalesce(b.net, 0) || ' in transactions; total '
+            || coalesce(a.total, 0) || ' here, ' || coalesce(b.total, 0) || ' there' as problem
+    from (
+        select connection, business_date, currency, sum(net) as net, sum(tax) as tax, sum(total) as total
+        from {view} group by all
+    ) a
+    full join (
+        select connection, business_date, currency, sum(net) as net, sum(tax) as tax, sum(total) as total
+        from transactions where {scope} group by all
+    ) b on a.connection = b.connection and a.business_date = b.business_date and a.currency = b.currency
+    where a.net is distinct from b.net or a.tax is distinct from b.tax or a.total is distinct from b.total
+    """,
+    views=("transactions",),
+)
+
+DEMAND_TIES_TO_TRANSACTIONS = Check(
+    "ties_to_transactions",
+    "Units and net per connection, business date and currency equal those of the goods in `transactions`.",
+    """
+    select coalesce(a.connection, b.connection) || '|' || coalesce(a.business_date, b.business_date) as partition,
+        coalesce(a.currency, b.currency) as subject,
+        coalesce(a.quantity, 0) || ' units here, ' || coalesce(b.quantity, 0) || ' in transactions' as problem
+    from (
+        select connection, business_date, currency, sum(quantity) as quantity, sum(net) as net
+        from {view} group by all
+    ) a
+    full join (
+        select connection, business_date, currency, sum(quantity) as quantity, sum(net) as net
+        from transactions
+        where {scope} and line_type in ('item', 'custom_amount') and kind in ('sale', 'return')
+        group by all
+    ) b on a.connection = b.connection and a.business_date = b.business_date and a.currency = b.currency
+    where a.quantity is distinct from b.quantity or a.net is distinct from b.net
+    """,
+    views=("transactions",),
+)

@@ -1,0 +1,78 @@
+"""Which business dates of a connection are over, and which of those are missing. No Dagster."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import date, datetime, timedelta
+from typing import TYPE_CHECKING, Protocol
+
+from flux_pipelines.domain.business_day import BusinessCalendar
+
+if TYPE_CHECKING:
+    from flux_pipelines.domain.connection import Connection
+    from flux_pipelines.lake.raw import RawManifest
+    from flux_pipelines.runtime import Runtime
+
+#: A day is asked for this long after it has ended at the last of the connection's locations.
+GRACE = timedelta(minutes=30)
+#: Days that were missed (the machine was off, the connection had to be authorised again) are made up for, this far.
+CATCH_UP_DAYS = 7
+#: Locations change seldom: they are asked for again when they were last heard of this long ago.
+LOCATIONS_AGE = timedelta(days=1)
+
+
+class Store(Protocol):
+    """A location, as far as its days go."""
+
+    @property
+    def timezone(self) -> str:
+        """The IANA zone."""
+
+    @property
+    def location_id(self) -> str:
+        """The provider's id."""
+
+
+def stores(runtime: Runtime, connection: Connection) -> list[Store]:
+    """Return the connection's locations, closed ones too, asking the provider when they are not known of late."""
+    known = runtime.state.locations.list(connection.key, max_age=LOCATIONS_AGE)
+    if known:
+        return list(known)
+    source = runtime.source(connection)
+    try:
+        return list(runtime.refresh_locations(connection, source))
+    finally:
+        source.close()
+
+
+def calendars(connection: Connection, locations: Iterable[Store]) -> dict[str, BusinessCalendar]:
+    """Return each location's business calendar."""
+    return {store.location_id: BusinessCalendar(store.timezone, connection.cutoff_hour) for store in locations}
+
+
+def last_closed(calendars: Iterable[BusinessCalendar], now: datetime) -> date:
+    """Return the latest business date that has ended at every location, with the grace period."""
+    return min(calendar.date_of(now - GRACE) for calendar in calendars) - timedelta(days=1)
+
+
+def is_complete(manifest: RawManifest | None, day: date, calendars: Iterable[BusinessCalendar]) -> bool:
+    """Tell whether a landed partition was fetched after its day had ended everywhere, and nothing was found missing."""
+    if manifest is None or manifest.verification.status == "short":
+        return False
+    return manifest.fetched_at >= max(calendar.window(day)[1] for calendar in calendars)
+
+
+def missing_days(runtime: Runtime, connection: Connection, now: datetime) -> list[date]:
+    """Return the closed business dates that are due: yesterday, and those missed since the last complete one.
+
+    A connection that has not landed anything lately begins with yesterday: its history is for a person to backfill.
+    """
+    zones = list(calendars(connection, stores(runtime, connection)).values())
+    if not zones:
+        return []
+    newest = last_closed(zones, now)
+    first = max(newest - timedelta(days=CATCH_UP_DAYS - 1), runtime.settings.start_date)
+    landed = runtime.raw.manifests(connection.key, first, newest)
+    complete = [day for day, manifest in landed.items() if is_complete(manifest, day, zones)]
+    since = max(complete) + timedelta(days=1) if complete else max(newest, first)
+    return [since + timedelta(days=n) for n in range((newest - since).days + 1)]

@@ -1,0 +1,418 @@
+"""A provider's own assets, the same for every provider: `<provider>/raw_orders`, then `<provider>/transactions`.
+
+The work is done by `flux_pipelines.sync`; here its outcomes become materialisations, metadata, checks and failures.
+"""
+
+# No `from __future__ import annotations` here: Dagster reads the annotations of asset functions as objects.
+
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import date
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+from pydantic import Field
+
+from flux_pipelines.domain.errors import FluxError, TableDamagedError
+from flux_pipelines.domain.money import from_minor
+from flux_pipelines.domain.tables import TRANSACTIONS
+from flux_pipelines.pipelines import names
+from flux_pipelines.pipelines.bookkeeping import attach
+from flux_pipelines.pipelines.checks import (
+    SAMPLE,
+    TRANSACTION_RULES,
+    Check,
+    Scope,
+    contract,
+    evaluate,
+    no_duplicate_lines,
+    result,
+)
+from flux_pipelines.pipelines.conditions import when_upstream_changes
+from flux_pipelines.pipelines.failures import PartitionsFailed, fail_in_part
+from flux_pipelines.pipelines.metadata import PREVIEW_ROWS, amounts, preview, rows, table_metadata
+from flux_pipelines.pipelines.partitions import BACKFILL, by_connection, connection_days, partition_key
+from flux_pipelines.pipelines.resources import FluxResource
+from flux_pipelines.providers.base import Provider
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from flux_pipelines.domain.connection import Connection
+    from flux_pipelines.lake import RawManifest
+    from flux_pipelines.runtime import Runtime
+    from flux_pipelines.sync.normalise import Normalisation
+    from flux_pipelines.sync.records import BadRecord
+
+Metadata = dict[str, Any]
+
+#: What HTTP retries could not overcome may be over in minutes. Permanent errors say so and stop these.
+RETRIES = dg.RetryPolicy(max_retries=2, delay=60, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS)
+
+COMPLETENESS = Check(
+    "completeness",
+    "A second, independent query of the provider finds the same orders and totals. `verified`: it does. `unverifiable`: "
+    "it could not be asked. `short`: it finds more; run those partitions again, and if they stay short compare them "
+    "with the provider's own report.",
+    "",
+)
+ORDER_TOTALS = Check(
+    "order_totals",
+    "Lines plus order-level charges of every order add up to the provider's own total, to the cent; orders that do not "
+    "are in quarantine and counted there.",
+    "",
+)
+NOTHING_QUARANTINED = Check(
+    "nothing_quarantined",
+    "Every order could be used. If it fails: `flux quarantine list` shows the records with the reason; after a fix, "
+    "`flux quarantine replay` takes them in.",
+    "",
+    blocking=False,
+)
+
+
+class RawOrdersConfig(dg.Config):
+    """How orders are fetched."""
+
+    verify: bool = Field(
+        default=True,
+        description="Prove each partition complete by a second query. Without it half the requests are saved and "
+        "partitions are `unverifiable`.",
+    )
+
+
+def provider_assets(provider: Provider) -> list[dg.AssetsDefinition]:
+    """Return the assets of one provider."""
+    return [raw_orders(provider), transactions(provider)]
+
+
+def raw_orders(provider: Provider) -> dg.AssetsDefinition:
+    """Return the asset that lands a provider's orders exactly as received."""
+    key = names.raw_orders(provider.name)
+
+    @dg.asset(
+        key=key,
+        partitions_def=connection_days(provider.name),
+        backfill_policy=BACKFILL,
+        retry_policy=RETRIES,
+        pool=names.pool(provider.name),
+        check_specs=[COMPLETENESS.spec(key)],
+        group_name=provider.name,
+        description=(
+            f"{provider.title} orders exactly as received, one file a connection and business date.\n\n"
+            f"A partition is replaced whole; a day that is complete is not fetched again by the same sync. API: "
+            f"[{provider.title}]({provider.docs_url}), version {provider.api_version}."
+        ),
+        owners=[provider.owner],
+        kinds={provider.name, "json"},
+        tags={"stage": "raw", "provider": provider.name},
+        metadata={"api version": provider.api_version, "documentation": dg.MetadataValue.url(provider.docs_url)},
+        code_version="1",
+    )
+    def orders(
+        context: dg.AssetExecutionContext, config: RawOrdersConfig, flux: FluxResource
+    ) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:  # type: ignore[type-arg]
+        landing = _Landing(context, flux.runtime, provider, verify=config.verify)
+        for connection, days in by_connection(context.partition_keys).items():
+            landing.land(connection, days)
+        check = landing.completeness(key)
+        if landing.failed:
+            yield check
+            raise fail_in_part(context, landing.done, landing.failed)
+        attach(context, landing.done)
+        yield dg.MaterializeResult(asset_key=key, check_results=[check])
+
+    return orders
+
+
+class _Landing:
+    """One step of `raw_orders`: what was landed, what failed."""
+
+    def __init__(
+        self, context: dg.AssetExecutionContext, runtime: "Runtime", provider: Provider, *, verify: bool
+    ) -> None:
+        self._context = context
+        self._runtime = runtime
+        self._provider = provider
+        self._verify = verify
+        self.done: dict[str, Metadata] = {}
+        self.failed: list[PartitionsFailed] = []
+        self._manifests: list[RawManifest] = []
+
+    def land(self, key: str, days: Sequence[date]) -> None:
+        """Land a connection's business dates; a failure of one connection does not touch the others."""
+        from flux_pipelines.sync.orders import sync_orders
+
+        left = dict.fromkeys(days)
+        failures: dict[FluxError, list[date]] = {}
+        try:
+            connection = self._runtime.state.connections.get(key)
+            source = self._runtime.source(connection)
+            try:
+                for outcome in sync_orders(
+                    source,
+                    connection,
+                    self._runtime.refresh_locations(connection, source),
+                    days,
+                    self._runtime.raw,
+                    provider=self._provider,
+                    token=sync_token(self._context.run),
+                    verify=self._verify,
+                ):
+                    left.pop(outcome.day, None)
+                    if outcome.error is not None or outcome.manifest is None:
+                        failures.setdefault(outcome.error or _unexplained(key, outcome.day), []).append(outcome.day)
+                        continue
+                    self._land_day(key, outcome.manifest, outcome.bad)
+            finally:
+                source.close()
+        except FluxError as error:
+            failures.setdefault(error, []).extend(left)
+        else:
+            if left:
+                failures.setdefault(_unexplained(key, *left), []).extend(left)
+        self.failed += [PartitionsFailed(key, tuple(days), error) for error, days in failures.items() if days]
+
+    def _land_day(self, connection: str, manifest: "RawManifest", bad: Sequence["BadRecord"]) -> None:
+        day = manifest.business_date
+        asset = names.raw_orders(self._provider.name).to_user_string()
+        self._runtime.quarantine.replace(asset, connection, day, bad)
+        self._manifests.append(manifest)
+        self.done[partition_key(connection, day)] = raw_metadata(manifest)
+        self._context.log.info(f"{connection} {day}: {manifest.orders} orders")
+
+    def completeness(self, asset: dg.AssetKey) -> dg.AssetCheckResult:
+        """Return what the second queries said."""
+        counts = {"verified": 0, "unverifiable": 0, "short": 0}
+        short = []
+        for manifest in self._manifests:
+            proof = manifest.verification
+            counts[proof.status] += 1
+            if proof.status == "short":
+                what = f"{proof.expected} orders landed, {proof.confirmed} confirmed by {proof.method}: {proof.detail}"
+                where = f"{manifest.connection}|{manifest.business_date}"
+                short.append((where, f"short by {proof.confirmed - proof.expected}", what))
+        more = {f"partitions {status}": count for status, count in counts.items()}
+        return result(COMPLETENESS, asset, len(short), short[:SAMPLE], more)
+
+
+def sync_token(run: dg.DagsterRun) -> str:
+    """Return the name of the sync that a run belongs to: the command line's, or the first run of its retries."""
+    return str(run.tags.get(names.SYNC_TAG) or run.root_run_id or run.run_id)
+
+
+def _unexplained(connection: str, *days: date) -> FluxError:
+    return FluxError(
+        f"{len(days)} business dates have no outcome", connection=connection, next_step="Report this as a defect."
+    )
+
+
+def raw_metadata(manifest: "RawManifest") -> Metadata:
+    """Return the metadata of a partition of raw orders."""
+    proof = manifest.verification
+    verified = proof.status if proof.status != "short" else f"short by {proof.confirmed - proof.expected}"
+    return {
+        **rows(manifest.orders),
+        "orders": manifest.orders,
+        **amounts("total", {code: from_minor(total, code) for code, total in manifest.totals.items()}),
+        "requests": manifest.requests,
+        "retries": manifest.retries,
+        # Floats: seconds to plot.
+        "seconds waited for the limit": round(manifest.waited_seconds, 3),
+        "API version": manifest.api_version,
+        "verification": verified,
+        "verified by": proof.method or "nothing",
+        "verification detail": proof.detail,
+        "quarantined": manifest.quarantined,
+        "bytes": manifest.bytes,
+        "bytes stored": manifest.compressed_bytes,
+        "locations": len(manifest.locations),
+        "fetched at": dg.MetadataValue.timestamp(manifest.fetched_at),
+        "file": manifest.file or "none (no orders)",
+        "preview": preview(("state", "orders"), sorted(manifest.states.items())),
+    }
+
+
+def transactions(provider: Provider) -> dg.AssetsDefinition:
+    """Return the asset that normalises a provider's raw orders through its SQL."""
+    key = names.provider_transactions(provider.name)
+    table = TRANSACTIONS.named(f"{provider.name}/{TRANSACTIONS.name}")
+    checks = (no_duplicate_lines(table), contract(table, TRANSACTION_RULES))
+
+    @dg.asset(
+        key=key,
+        deps=[names.raw_orders(provider.name)],
+        partitions_def=connection_days(provider.name),
+        backfill_policy=BACKFILL,
+        automation_condition=when_upstream_changes(),
+        check_specs=[check.spec(key) for check in (*checks, ORDER_TOTALS, NOTHING_QUARANTINED)],
+        group_name=provider.name,
+        description=f"{table.description}\n\nMade from `{provider.name}/raw_orders` by `transactions.sql` in its folder.",
+        owners=[provider.owner],
+        kinds={"deltalake", "duckdb"},
+        tags={"stage": "normalised", "provider": provider.name},
+        metadata=table_metadata(table),
+        code_version="1",
+    )
+    def lines(
+        context: dg.AssetExecutionContext, flux: FluxResource
+    ) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:  # type: ignore[type-arg]
+        from flux_pipelines.lake import session
+
+        runtime = flux.runtime
+        step = _Normalising(runtime, provider)
+        partitions = by_connection(context.partition_keys)
+        step.run(partitions)
+        days = [day for of_one in partitions.values() for day in of_one]
+        scope = Scope(min(days), max(days), tuple(partitions))
+        with session(runtime.lake, [table.name]) as database:
+            results = list(evaluate(database, checks, key, f"{provider.name}_transactions", "business_date", scope))
+        results += [step.order_totals(key), step.nothing_quarantined(key)]
+        if step.failed:
+            yield from results
+            raise fail_in_part(context, step.done, step.failed)
+        attach(context, step.done)
+        yield dg.MaterializeResult(asset_key=key, check_results=results)
+
+    return lines
+
+
+class _Normalising:
+    """One step of a provider's `transactions`."""
+
+    def __init__(self, runtime: "Runtime", provider: Provider) -> None:
+        self._runtime = runtime
+        self._provider = provider
+        self._table = TRANSACTIONS.named(f"{provider.name}/{TRANSACTIONS.name}")
+        self._asset = names.provider_transactions(provider.name).to_user_string()
+        self.done: dict[str, Metadata] = {}
+        self.failed: list[PartitionsFailed] = []
+        self._bad: list[BadRecord] = []
+        self._unequal: list[tuple[str, str, str]] = []
+
+    def run(self, partitions: Mapping[str, Sequence[date]]) -> None:
+        """Normalise everything in one commit; if that cannot be, each partition by itself."""
+        found = [self._manifests(connection, days) for connection, days in partitions.items()]
+        todo = [(connection, manifests) for connection, manifests in found if manifests]
+        if not todo:
+            return
+        try:
+            self._replace(todo)
+        except TableDamagedError:
+            if sum(len(manifests) for _, manifests in todo) == 1:
+                raise
+            for connection, manifests in todo:
+                for manifest in manifests:
+                    try:
+                        self._replace([(connection, [manifest])])
+                    except TableDamagedError as error:
+                        self.failed.append(PartitionsFailed(connection.key, (manifest.business_date,), error))
+
+    def _manifests(self, key: str, days: Sequence[date]) -> tuple["Connection", list["RawManifest"]]:
+        connection = self._runtime.state.connections.get(key)
+        present: list[RawManifest] = []
+        never: list[date] = []
+        for day in days:
+            try:
+                manifest = self._runtime.raw.read_manifest(key, day)
+            except TableDamagedError as error:
+                self.failed.append(PartitionsFailed(key, (day,), error))
+                continue
+            if manifest is None:
+                never.append(day)
+            else:
+                present.append(manifest)
+        if never:
+            missing = TableDamagedError(
+                "raw orders of these business dates have never been landed",
+                connection=key,
+                next_step=f"Materialise `{self._provider.name}/raw_orders` for them first.",
+            )
+            self.failed.append(PartitionsFailed(key, tuple(never), missing))
+        return connection, present
+
+    def _replace(self, todo: Sequence[tuple["Connection", Sequence["RawManifest"]]]) -> None:
+        import pyarrow as pa
+
+        from flux_pipelines.sync.normalise import Normalisation
+
+        passes = [
+            (Normalisation(self._provider, self._runtime.raw, connection, manifests), manifests)
+            for connection, manifests in todo
+        ]
+        heads: dict[str, pa.Table] = {}
+
+        def batches() -> Iterator[pa.RecordBatch]:
+            for normalisation, _ in passes:
+                for batch in normalisation.batches():
+                    _keep_heads(heads, batch)
+                    yield batch
+
+        commit = self._runtime.lake.replace(
+            self._table,
+            pa.RecordBatchReader.from_batches(self._table.arrow_schema(), batches()),
+            [{"connection": c.key, "business_date": m.business_date} for c, manifests in todo for m in manifests],
+        )
+        for normalisation, manifests in passes:
+            self._record(normalisation, manifests, commit.version, heads)
+
+    def _record(
+        self,
+        normalisation: "Normalisation",
+        manifests: Sequence["RawManifest"],
+        version: int,
+        heads: Mapping[str, "pa.Table"],
+    ) -> None:
+        key = normalisation.connection.key
+        bad: dict[date, list[BadRecord]] = {}
+        for record in normalisation.bad:
+            bad.setdefault(record.business_date, []).append(record)
+        self._bad += normalisation.bad
+        for manifest in manifests:
+            day = manifest.business_date
+            kept = self._runtime.quarantine.replace(self._asset, key, day, bad.get(day, []))
+            figures = normalisation.days[day]
+            partition = partition_key(key, day)
+            head = heads.get(partition)
+            self.done[partition] = {
+                **rows(figures.rows),
+                "orders": figures.orders,
+                "lines": figures.lines,
+                "units": f"{figures.units.normalize():f}",
+                **amounts("net", figures.net),
+                **amounts("total", figures.total),
+                "quarantined": kept,
+                "API version": manifest.api_version,
+                "Delta table version": version,
+                "preview": preview(_SHOWN, [] if head is None else [list(row.values()) for row in head.to_pylist()]),
+            }
+
+    def order_totals(self, asset: dg.AssetKey) -> dg.AssetCheckResult:
+        """Return whether what was written adds up to what the provider says of its orders."""
+        return result(ORDER_TOTALS, asset, len(self._unequal), self._unequal[:SAMPLE])
+
+    def nothing_quarantined(self, asset: dg.AssetKey) -> dg.AssetCheckResult:
+        """Return which orders could not be used."""
+        sample = [
+            (f"{bad.connection}|{bad.business_date}", bad.order_id or "unreadable", bad.reason)
+            for bad in self._bad[:SAMPLE]
+        ]
+        return result(NOTHING_QUARANTINED, asset, len(self._bad), sample)
+
+
+_SHOWN = ("location_id", "order_id", "kind", "line_type", "product_name", "quantity", "net", "tax", "total", "currency")
+
+
+def _keep_heads(heads: dict[str, "pa.Table"], batch: "pa.RecordBatch") -> None:
+    """Keep the first rows of each partition as they stream by, for the preview."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    connection = batch.column("connection")[0].as_py()
+    days = batch.column("business_date")
+    for day in pc.unique(days).to_pylist():
+        key = partition_key(connection, day)
+        head = heads.get(key)
+        room = PREVIEW_ROWS - (0 if head is None else head.num_rows)
+        if room > 0:
+            more = pa.table(batch.filter(pc.equal(days, day)).slice(0, room).select(_SHOWN))
+            heads[key] = more if head is None else pa.concat_tables([head, more])

@@ -1,0 +1,71 @@
+"""What the Dagster UI shows of a table (columns with their meanings) and of one partition (figures, preview, plot)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from decimal import Decimal
+from typing import Any
+
+import dagster as dg
+
+from flux_pipelines.domain.tables import SQL_TYPES, Column, Table
+
+PREVIEW_ROWS = 5
+
+
+def table_metadata(table: Table) -> dict[str, Any]:
+    """Return the definition metadata of a table: its column schema with meanings, its name in SQL, its grain."""
+    return {
+        "dagster/column_schema": dg.TableSchema([_column(column, table) for column in table]),
+        "dagster/table_name": table.name.replace("/", "."),
+        "dagster/storage_kind": "deltalake",
+        "grain": table.grain,
+        "key": ", ".join(table.key),
+    }
+
+
+def _column(column: Column, table: Table) -> dg.TableColumn:
+    other = [f"one of {', '.join(column.allowed)}"] if column.allowed else []
+    if column.name in table.key:
+        other.append("part of the key")
+    return dg.TableColumn(
+        column.name,
+        type=SQL_TYPES[column.type],
+        description=column.meaning,
+        constraints=dg.TableColumnConstraints(nullable=not column.required, other=other),
+    )
+
+
+def rows(count: int) -> dict[str, Any]:
+    """Return a partition's row count, under the name that Dagster plots and under a plain one."""
+    return {"rows": count, "dagster/partition_row_count": count}
+
+
+def amounts(name: str, totals: Mapping[str, Decimal]) -> dict[str, str]:
+    """Return one entry a currency, exact: `{"net USD": "1,234.50"}`. Text, because a float would not be exact."""
+    return {f"{name} {currency}": money(total) for currency, total in sorted(totals.items())}
+
+
+def money(amount: Decimal) -> str:
+    """Write an amount in full, with thousands separated and no zeros beyond the second decimal place."""
+    text = f"{amount:,.4f}"
+    whole, _, places = text.partition(".")
+    places = places.rstrip("0")
+    if not places:
+        return whole if amount == amount.to_integral_value() and amount.as_tuple().exponent == 0 else f"{whole}.00"
+    return f"{whole}.{places.ljust(2, '0')}"
+
+
+def preview(columns: Sequence[str], records: Iterable[Sequence[object]]) -> dg.MarkdownMetadataValue:
+    """Return the records as a Markdown table."""
+    lines = [f"| {' | '.join(columns)} |", f"|{' --- |' * len(columns)}"]
+    lines += [f"| {' | '.join(_cell(value) for value in record)} |" for record in records]
+    return dg.MetadataValue.md("\n".join(lines))
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, Decimal):
+        return f"{value.normalize():f}"
+    return str(value).replace("|", "\\|").replace("\n", " ")

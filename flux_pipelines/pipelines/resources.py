@@ -1,0 +1,56 @@
+"""The one resource of the assets: the opened rooms. It has no fields, so there is no secret to show in the UI."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import dagster as dg
+from pydantic import PrivateAttr
+
+if TYPE_CHECKING:
+    from flux_pipelines.runtime import Runtime
+
+
+class FluxResource(dg.ConfigurableResource):  # type: ignore[type-arg]
+    """Flux's rooms: lake, state, transport and providers' clients, as the `FLUX_` settings say.
+
+    Opened when first used and closed with the run, so that loading the code location touches nothing.
+    """
+
+    _runtime: Runtime | None = PrivateAttr(default=None)
+    _lock: threading.Lock = PrivateAttr(default_factory=threading.Lock)
+
+    @property
+    def runtime(self) -> Runtime:
+        """The rooms of this process, opened now if they were not."""
+        from flux_pipelines.runtime import Runtime
+
+        with self._lock:
+            if self._runtime is None:
+                self._runtime = Runtime()
+            return self._runtime
+
+    @contextmanager
+    def yield_for_execution(self, context: dg.InitResourceContext) -> Generator[FluxResource]:  # noqa: ARG002
+        """Lend the resource to a run and close what the run opened."""
+        try:
+            yield self
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Release what was opened."""
+        with self._lock:
+            opened, self._runtime = self._runtime, None
+        if opened is not None:
+            opened.close()
+
+
+def lend(runtime: Runtime) -> dg.ResourceDefinition:
+    """Return the resource around rooms that somebody else opened and will close: the command line's, a test's."""
+    resource = FluxResource()
+    resource._runtime = runtime
+    return dg.ResourceDefinition.hardcoded_resource(resource)

@@ -1,0 +1,266 @@
+"""The core tables of sales: `transactions` over every provider, then `daily_sales` and `daily_item_demand`."""
+
+# No `from __future__ import annotations` here: Dagster reads the annotations of asset functions as objects.
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+
+from flux_pipelines.domain import tables
+from flux_pipelines.domain.tables import SQL_TYPES, Table
+from flux_pipelines.pipelines import names, plots
+from flux_pipelines.pipelines.bookkeeping import attach
+from flux_pipelines.pipelines.checks import (
+    DEMAND_TIES_TO_TRANSACTIONS,
+    TIES_TO_TRANSACTIONS,
+    TRANSACTION_RULES,
+    Check,
+    Scope,
+    contract,
+    equals_its_sources,
+    evaluate,
+    no_duplicate_lines,
+)
+from flux_pipelines.pipelines.conditions import when_upstream_changes
+from flux_pipelines.pipelines.figures import Figures
+from flux_pipelines.pipelines.metadata import table_metadata
+from flux_pipelines.pipelines.partitions import BACKFILL, DAY, business_days, each_day
+from flux_pipelines.pipelines.resources import FluxResource
+
+if TYPE_CHECKING:
+    import duckdb
+
+    from flux_pipelines.lake import Commit, DeltaLake
+
+SQL = Path(__file__).with_name("sql")
+PLOT_DAYS = 30
+_ROWS_A_BATCH = 65_536
+
+Extra = Callable[["duckdb.DuckDBPyConnection", Scope], Mapping[str, Mapping[str, Any]]]
+Writer = Callable[["DeltaLake", Sequence[date]], "Commit"]
+
+
+@dataclass(frozen=True, slots=True)
+class Mart:
+    """A core table that is written a business date at a time.
+
+    Args:
+        table: its contract.
+        write: replaces the business dates, in one commit.
+        deps: what it is made of.
+        group: where it stands in the UI.
+        checks: what must hold of what was written.
+        figures: what is told of each partition.
+        more: further metadata by partition, such as plots.
+        code_version: to be raised when what `write` makes of the same input changes.
+
+    """
+
+    table: Table
+    write: Writer
+    deps: tuple[dg.AssetDep, ...]
+    group: str
+    checks: tuple[Check, ...]
+    figures: Figures
+    more: Extra | None = None
+    code_version: str = "1"
+
+    def asset(self) -> dg.AssetsDefinition:
+        """Return the Dagster asset."""
+        key = dg.AssetKey(self.table.name)
+
+        @dg.asset(
+            key=key,
+            deps=self.deps,
+            partitions_def=business_days(),
+            backfill_policy=BACKFILL,
+            automation_condition=when_upstream_changes(),
+            check_specs=[check.spec(key) for check in self.checks],
+            group_name=self.group,
+            description=self.table.description,
+            owners=[names.CORE_OWNER],
+            kinds={"deltalake", "duckdb"},
+            tags={"stage": "core"},
+            metadata=table_metadata(self.table),
+            code_version=self.code_version,
+        )
+        def mart(context: dg.AssetExecutionContext, flux: FluxResource) -> dg.MaterializeResult:  # type: ignore[type-arg]
+            return self.replace(context, flux)
+
+        return mart
+
+    def replace(self, context: dg.AssetExecutionContext, flux: FluxResource) -> dg.MaterializeResult:  # type: ignore[type-arg]
+        """Write the step's business dates, then describe and check what was written."""
+        from flux_pipelines.lake import session
+
+        days = sorted(date.fromisoformat(key) for key in context.partition_keys)
+        scope = Scope(days[0], days[-1])
+        lake = flux.runtime.lake
+        commit = self.write(lake, days)
+        views = {self.table.name}.union(*(check.views for check in self.checks))
+        with session(lake, views) as database:
+            figures = self.figures.of(database, scope, [day.isoformat() for day in days])
+            more = self.more(database, scope) if self.more else {}
+            attach(
+                context,
+                {
+                    key: {**entries, "Delta table version": commit.version, **more.get(key, {})}
+                    for key, entries in figures.items()
+                },
+            )
+            results = list(evaluate(database, self.checks, context.asset_key, self.table.name, self.figures.day, scope))
+        return dg.MaterializeResult(check_results=results)
+
+
+def by_query(table: Table, query: str) -> Writer:
+    """Return the writer that replaces business dates with what a query over `transactions` says."""
+
+    def write(lake: "DeltaLake", days: Sequence[date]) -> "Commit":
+        from flux_pipelines.lake import session
+
+        with session(lake, [tables.TRANSACTIONS.name]) as database:
+            scoped = query.replace("{scope}", Scope(days[0], days[-1]).where("business_date"))
+            rows = database.sql(conform(table, scoped)).to_arrow_reader(_ROWS_A_BATCH)
+            return lake.replace(table, rows, [{"business_date": day} for day in days])
+
+    return write
+
+
+def union_of_providers(lake: "DeltaLake", days: Sequence[date]) -> "Commit":
+    """Replace business dates of `transactions` with the providers' rows, streamed: they have one contract already."""
+    import pyarrow as pa
+
+    where = {"business_date": days}
+    sources = [tables.TRANSACTIONS.named(f"{provider.name}/transactions") for provider in names.sources()]
+    # Also what is there now: a connection that has no rows left must lose its old ones.
+    present = {key for table in (*sources, tables.TRANSACTIONS) for key in lake.rows_by_partition(table.name, where)}
+    rows = (batch for table in sources for batch in lake.read(table, where=where))
+    return lake.replace(
+        tables.TRANSACTIONS,
+        pa.RecordBatchReader.from_batches(tables.TRANSACTIONS.arrow_schema(), rows),
+        [dict(zip(tables.TRANSACTIONS.partition_by, key, strict=True)) for key in sorted(present)],
+    )
+
+
+def conform(table: Table, query: str) -> str:
+    """Wrap a query so that its columns have the contract's order and types."""
+    columns = ", ".join(f"{column.name}::{SQL_TYPES[column.type]} as {column.name}" for column in table)
+    return f"select {columns} from ({query})"
+
+
+def marts() -> list[dg.AssetsDefinition]:
+    """Return the core assets of sales."""
+    return [mart.asset() for mart in (transactions(), daily_sales(), daily_item_demand())]
+
+
+def transactions() -> Mart:
+    """Return the union of every provider's transactions."""
+    views = [f"{provider.name}_transactions" for provider in names.sources()]
+    by_day = dg.MultiToSingleDimensionPartitionMapping(DAY)
+    return Mart(
+        tables.TRANSACTIONS,
+        union_of_providers,
+        tuple(dg.AssetDep(names.provider_transactions(p.name), partition_mapping=by_day) for p in names.sources()),
+        names.SALES_GROUP,
+        (
+            no_duplicate_lines(tables.TRANSACTIONS),
+            contract(tables.TRANSACTIONS, TRANSACTION_RULES),
+            equals_its_sources(views),
+        ),
+        transaction_figures("transactions", by=("business_date",)),
+    )
+
+
+def transaction_figures(view: str, by: tuple[str, ...]) -> Figures:
+    """Return what is told of a partition of transactions, a provider's or the core's."""
+    return Figures(
+        view,
+        day="business_date",
+        by=by,
+        counts=(
+            ("orders", "count(distinct (connection, order_id)) filter (kind <> 'void')"),
+            ("returns", "count(*) filter (kind = 'return')"),
+            ("voids", "count(distinct (connection, order_id)) filter (kind = 'void')"),
+        ),
+        money=(("net", "net"), ("total", "total")),
+        shown=("location_id", "order_id", "kind", "line_type", "product_name", "quantity", "net", "tax", "total"),
+        order=("connection", "order_id", "line_id"),
+    )
+
+
+def daily_sales() -> Mart:
+    """Return what each store took on each business date."""
+    return Mart(
+        tables.DAILY_SALES,
+        by_query(tables.DAILY_SALES, (SQL / "daily_sales.sql").read_text()),
+        (dg.AssetDep(names.TRANSACTIONS),),
+        names.SALES_GROUP,
+        (no_duplicate_lines(tables.DAILY_SALES), contract(tables.DAILY_SALES, {}), TIES_TO_TRANSACTIONS),
+        Figures(
+            "daily_sales",
+            day="business_date",
+            by=("business_date",),
+            counts=(("orders", "sum(orders)"), ("returns", "sum(returns)"), ("voids", "sum(voids)")),
+            money=(("net", "net"), ("tax", "tax"), ("tips", "tips"), ("total", "total")),
+            shown=("connection", "location_id", "orders", "units", "net", "tax", "tips", "total", "currency"),
+            order=("connection", "location_id", "currency"),
+        ),
+        more=_sales_plots,
+    )
+
+
+def daily_item_demand() -> Mart:
+    """Return how many of each product each store sold on each business date."""
+    return Mart(
+        tables.DAILY_ITEM_DEMAND,
+        by_query(tables.DAILY_ITEM_DEMAND, (SQL / "daily_item_demand.sql").read_text()),
+        (dg.AssetDep(names.TRANSACTIONS),),
+        names.DEMAND_GROUP,
+        (
+            no_duplicate_lines(tables.DAILY_ITEM_DEMAND),
+            contract(tables.DAILY_ITEM_DEMAND, {}),
+            DEMAND_TIES_TO_TRANSACTIONS,
+        ),
+        Figures(
+            "daily_item_demand",
+            day="business_date",
+            by=("business_date",),
+            counts=(("products", "count(distinct (connection, product_id))"),),
+            money=(("net", "net"),),
+            shown=("connection", "location_id", "product_name", "variation", "quantity", "net", "currency"),
+            order=("-quantity", "connection", "location_id", "product_id", "currency"),
+        ),
+    )
+
+
+def _sales_plots(database: "duckdb.DuckDBPyConnection", scope: Scope) -> dict[str, dict[str, Any]]:
+    """Return a plot of the 30 days up to each business date, one picture a currency."""
+    since = scope.first - timedelta(days=PLOT_DAYS - 1)
+    found: dict[str, dict[date, Decimal]] = {}
+    for currency, day, net in database.execute(
+        f"select currency, business_date, sum(net) from daily_sales where {Scope(since, scope.last).where('business_date')} "
+        "group by 1, 2 order by 1, 2"
+    ).fetchall():
+        found.setdefault(currency, {})[day] = net
+    drawn: dict[str, dict[str, Any]] = {}
+    for day in each_day(scope.first, scope.last):
+        window = each_day(day - timedelta(days=PLOT_DAYS - 1), day)
+        pictures = {
+            f"plot {currency}": plots.markdown(
+                plots.bars(
+                    f"Net sales {currency}, {PLOT_DAYS} days to {day}",
+                    [(d, by_day.get(d, Decimal(0))) for d in window],
+                    highlight=day,
+                ),
+                f"Net sales in {currency}",
+            )
+            for currency, by_day in found.items()
+            if day in by_day
+        }
+        drawn[day.isoformat()] = pictures
+    return drawn
