@@ -31,9 +31,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def serve(options: argparse.Namespace) -> None:
     """Serve until SIGTERM or SIGINT; requests under way are answered first."""
-    # Ends the process with status 0 on SIGTERM: while it still loads, and after uvicorn has shut down and raised the
-    # signal again. As process 1 of a container there is no default handler at all.
-    signal.signal(signal.SIGTERM, _end)
+    # Ends the process with status 0: while it still loads, and after uvicorn has shut down and raised the signal again.
+    # As process 1 of a container there is no default handler at all.
+    for asked_to_end in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(asked_to_end, _end)
 
     import uvicorn
 

@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 READ_TIMEOUT = 75
 CONNECT_TIMEOUT = 10
 MOST_PARALLEL = 64
-_LONGEST_ANSWER = 6 * 1024 * 1024
+#: This many items given up with no answer to anybody in between are an outage: the rest would only wait as long.
+OUTAGE_AFTER = 3
 #: The widest value of a `quantity` column, decimal(18,5).
 _QUANTITY_LIMIT = Decimal(10) ** 13
 #: Codes that mean `later`, whatever the HTTP status (ThrottlingException comes with 400).
@@ -101,7 +102,8 @@ class DemandEndpoint:
         self._lock = threading.Lock()
         self._stats = EndpointStats()
         self._began: float | None = None
-        self._answers = 0
+        self._ever_answered = False
+        self._given_up_in_a_row = 0
 
     @property
     def url(self) -> str:
@@ -169,7 +171,6 @@ class DemandEndpoint:
     def _invoke(self, body: bytes, stopped: threading.Event) -> bytes:
         import tenacity
 
-        answers_before = self._answers
         attempts = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(_LaterError),
             wait=tenacity.wait_random_exponential(multiplier=self._retry.first, max=self._retry.longest),
@@ -183,9 +184,7 @@ class DemandEndpoint:
         try:
             return attempts(self._invoke_once, body)
         except _LaterError as error:
-            with self._lock:
-                nobody_answered = self._answers == answers_before
-            if nobody_answered and not stopped.is_set():
+            if self._nobody_is_answered() and not stopped.is_set():
                 raise ForecastError(
                     f"the forecast endpoint {self.endpoint_name} at {self.url} answered nothing "
                     f"in {self._retry.attempts} attempts; the last answer was: {error}",
@@ -251,7 +250,14 @@ class DemandEndpoint:
 
     def _answered(self) -> None:
         with self._lock:
-            self._answers += 1
+            self._ever_answered = True
+            self._given_up_in_a_row = 0
+
+    def _nobody_is_answered(self) -> bool:
+        """Count an item given up, and tell whether that is the endpoint's trouble rather than the item's."""
+        with self._lock:
+            self._given_up_in_a_row += 1
+            return not self._ever_answered or self._given_up_in_a_row >= OUTAGE_AFTER
 
     def _count(self, **more: int) -> None:
         now = time.monotonic()
