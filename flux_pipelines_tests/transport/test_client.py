@@ -315,11 +315,20 @@ def test_an_answer_larger_than_allowed_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "fault",
-    [Reply(hang_up=True), Reply(500), Reply(504), Reply(408), HTML, Reply(200, b""), Reply(201, b'{"a":1}', cut=2)],
-    ids=repr,
+    [
+        Reply(hang_up=True),
+        Reply(500),
+        Reply(504),
+        Reply(408),
+        HTML,
+        Reply(200, b""),
+        Reply(201, b'{"a":1}', cut=2),
+        Reply(200, b'"' + b"x" * 3000 + b'"'),
+    ],
+    ids=lambda reply: f"{reply.status}-{reply.body[:12]!r}-{reply.cut}-{reply.hang_up}",
 )
 def test_an_ambiguous_send_is_not_repeated(fault: Reply, tmp_path: Path) -> None:
-    error, seen = post(lambda _: fault, tmp_path)
+    error, seen = post(lambda _: fault, tmp_path, max_body_bytes=2000)
     assert isinstance(error, AmbiguousSendError)
     assert "whether it took effect is unknown" in str(error)
     assert not error.rerun_helps
@@ -388,6 +397,13 @@ def test_a_redirect_is_not_followed(tmp_path: Path) -> None:
     error, seen = get(lambda _: Reply(302, b"", {"Location": "http://127.0.0.1:1/"}), tmp_path)
     assert isinstance(error, RefusedError)
     assert "base_url" in str(error)
+    assert len(seen) == 1
+
+
+def test_a_refusal_whose_body_is_cut_off_is_known_by_its_status(tmp_path: Path) -> None:
+    error, seen = post(lambda _: Reply(422, b'{"errors":[{"code":"X"}]}', cut=5), tmp_path)
+    assert isinstance(error, RefusedError)
+    assert (error.status, error.codes) == (422, ())
     assert len(seen) == 1
 
 

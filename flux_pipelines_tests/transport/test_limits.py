@@ -239,7 +239,7 @@ def test_two_processes_together_never_pass_the_limit_and_use_it_fairly(
     requests, seconds, rounds = 60, 4.0, 2
     store = str(tmp_path / "limits.db") if kind == "sqlite" else request.getfixturevalue("postgres_url")
     with serve(lambda _: Reply()) as server:
-        arguments = [store, server.url, "NAME", str(requests), str(seconds), str(seconds * rounds + 1.5), "4"]
+        arguments = [store, server.url, "NAME", str(requests), str(seconds), str(seconds * rounds + 2.5), "4"]
         workers = [
             subprocess.Popen(
                 [

@@ -8,14 +8,14 @@ import time
 from pathlib import Path
 
 from flux_pipelines.providers.base import RateLimit
-from flux_pipelines.transport import PostgresLimitStore, SqliteLimitStore, Transport
+from flux_pipelines.transport import PostgresLimitStore, SqliteLimitStore, StateStore, Transport
 from flux_pipelines_tests.transport.server import Audit, StaticToken
 
 
 def main(store: str, url: str, name: str, requests: str, seconds: str, run_for: str, threads: str) -> None:
-    transport = Transport(
-        PostgresLimitStore(store) if "://" in store else SqliteLimitStore(Path(store)), Audit(), user_agent=name
-    )
+    shared: StateStore = PostgresLimitStore(store) if "://" in store else SqliteLimitStore(Path(store))
+    shared.update(["warm"], lambda _, __: (None, None))  # connected before the clock starts
+    transport = Transport(shared, Audit(), user_agent=name)
     client = transport.client(
         provider="square",
         connection="square:acme",
