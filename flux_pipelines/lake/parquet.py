@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import uuid
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _GROUP_ROWS = 1 << 16
+_SMALL_ROWS = 1 << 12
 _MOST_PENDING = 64 << 20  # bytes held back over all partitions before the largest one is written out
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9_.-]+")
@@ -102,7 +104,11 @@ class PartitionFiles:
     def files(self) -> list[StagedFile]:
         """Close and return the files, in order of partition."""
         with full_disk_is_an_error_of_ours(f"the table {self._table.name!r}"):
-            return [self._finish(part) for _, part in sorted(self._parts.items())]
+            parts = [part for _, part in sorted(self._parts.items())]
+            if len(parts) < 2:
+                return [self._finish(part) for part in parts]
+            with ThreadPoolExecutor(4, thread_name_prefix="parquet") as pool:
+                return list(pool.map(self._finish, parts))
 
     def _take(self, batch: pa.RecordBatch) -> None:
         for partition, rows in _split(batch, self._table.partition_by):
@@ -120,10 +126,15 @@ class PartitionFiles:
             part.rows += rows.num_rows
             self._pending_bytes += rows.nbytes
             if part.pending_rows >= _GROUP_ROWS:
-                self._write_out(part, part.pending_rows - part.pending_rows % _GROUP_ROWS)
+                self._relieve(part, part.pending_rows - part.pending_rows % _GROUP_ROWS)
         while self._pending_bytes > _MOST_PENDING:
             largest = max(self._parts.values(), key=lambda part: part.pending_bytes)
-            self._write_out(largest, largest.pending_rows)
+            self._relieve(largest, largest.pending_rows)
+
+    def _relieve(self, part: _Part, rows: int) -> None:
+        self._pending_bytes -= part.pending_bytes
+        self._write_out(part, rows)
+        self._pending_bytes += part.pending_bytes
 
     def _write_out(self, part: _Part, rows: int) -> None:
         import pyarrow as pa
@@ -136,17 +147,17 @@ class PartitionFiles:
                 table.schema,
                 compression="zstd",
                 compression_level=1,
+                # A small file is faster to write, and smaller, without dictionaries (forty columns: 2.0 ms, not 3.6).
+                use_dictionary=rows >= _SMALL_ROWS,
                 store_schema=False,
                 store_decimal_as_integer=True,
                 write_page_index=False,
             )
         # In one chunk: pages are cut at chunk borders, and these depend on how the rows arrived.
         part.writer.write_table(table.slice(0, rows).combine_chunks(), row_group_size=_GROUP_ROWS)
-        self._pending_bytes -= part.pending_bytes
         part.pending = table.slice(rows).to_batches() if rows < table.num_rows else []
         part.pending_rows = table.num_rows - rows
         part.pending_bytes = sum(batch.nbytes for batch in part.pending)
-        self._pending_bytes += part.pending_bytes
 
     def _finish(self, part: _Part) -> StagedFile:
         if part.pending:

@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
+from types import TracebackType
 from typing import TYPE_CHECKING, BinaryIO, Literal, Protocol
 
 import msgspec
@@ -179,7 +180,10 @@ class Segment:
 
 
 class RawWriter:
-    """Replaces one partition: write segments (from several threads if need be), then commit or abort."""
+    """Replaces one partition: write segments (from several threads if need be), then commit or abort.
+
+    A context manager: leaving the block without a commit aborts.
+    """
 
     def __init__(self, store: ObjectStore, connection: str, day: date) -> None:
         self._store = store
@@ -187,6 +191,12 @@ class RawWriter:
         self._day = day
         self._folder = _folder(connection, day)
         self._segments: list[Segment] = []
+
+    def __enter__(self) -> RawWriter:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.abort()
 
     def segment(self) -> Segment:
         """Return a new segment. Threads may hold one each and write at the same time."""

@@ -73,9 +73,9 @@ class Staging:
                 self._owner = os.getpid()
             return self._folder
 
-    def new_file(self) -> Path:
-        """Return a path that nobody else uses."""
-        return self.folder / uuid.uuid4().hex
+    def new_file(self, name: str = "") -> Path:
+        """Return a path that nobody else uses, which ends with the name: readers go by its extension."""
+        return self.folder / f"{uuid.uuid4().hex}{name and '-'}{name}"
 
     def sweep(self) -> None:
         """Delete what processes that are gone have left behind."""
@@ -355,7 +355,7 @@ class S3Store(ObjectStore):
         if not self.exists(key):
             yield None
             return
-        path = self.staging.new_file()
+        path = self.staging.new_file(key.rpartition("/")[2])
         try:
             with self._errors(key), full_disk_is_an_error_of_ours(str(path)):
                 self._client.download_file(self._bucket, self._at(key), str(path))

@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from flux_pipelines.lake import DeltaLake, ObjectStore, RawStore, object_store
+
+
+@pytest.fixture(scope="session")
+def s3_endpoint() -> Iterator[str]:
+    """An S3 server on loopback, with one bucket, that boto3 and deltalake find through boto3's own settings."""
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in {
+            "AWS_ENDPOINT_URL_S3": f"http://{host}:{port}",
+            "AWS_ACCESS_KEY_ID": "testing",
+            "AWS_SECRET_ACCESS_KEY": "testing-secret",
+            "AWS_DEFAULT_REGION": "eu-west-1",
+        }.items():
+            patch.setenv(name, value)
+        import boto3
+
+        boto3.client("s3").create_bucket(
+            Bucket="flux-lake", CreateBucketConfiguration={"LocationConstraint": "eu-west-1"}
+        )
+        yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture(params=["local", "s3"])
+def root(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A fresh root on each kind of storage."""
+    if request.param == "local":
+        return str(tmp_path / "lake")
+    request.getfixturevalue("s3_endpoint")
+    return f"s3://flux-lake/{uuid.uuid4().hex}"
+
+
+@pytest.fixture
+def store(root: str) -> ObjectStore:
+    return object_store(root)
+
+
+@pytest.fixture
+def raw(store: ObjectStore) -> RawStore:
+    return RawStore(store)
+
+
+@pytest.fixture
+def lake(store: ObjectStore) -> DeltaLake:
+    return DeltaLake(store)
+
+
+@pytest.fixture
+def local(tmp_path: Path) -> DeltaLake:
+    return DeltaLake(object_store(tmp_path / "lake"))
