@@ -8,20 +8,18 @@ internal dependency) and two layers would multiply.
 from __future__ import annotations
 
 import ipaddress
-import json
 import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from datetime import date, timedelta
-from decimal import ROUND_HALF_EVEN, Decimal
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from flux_pipelines.domain.errors import ConfigurationError, ForecastError
-from flux_pipelines.forecaster.items import QUANTITY_STEP, ItemForecast, ItemHistory
+from flux_pipelines.forecaster.contract import ItemFailedError, model_error_message, read_answer, write_request
+from flux_pipelines.forecaster.items import ItemForecast, ItemHistory
 
 if TYPE_CHECKING:
     from botocore.exceptions import BotoCoreError, ClientError
@@ -33,8 +31,6 @@ CONNECT_TIMEOUT = 10
 MOST_PARALLEL = 64
 #: This many items given up with no answer to anybody in between are an outage: the rest would only wait as long.
 OUTAGE_AFTER = 3
-#: The widest value of a `quantity` column, decimal(18,5).
-_QUANTITY_LIMIT = Decimal(10) ** 13
 #: Codes that mean `later`, whatever the HTTP status (ThrottlingException comes with 400).
 _LATER_CODES = frozenset(
     {"ThrottlingException", "ModelNotReadyException", "ServiceUnavailable", "InternalDependencyException"}
@@ -160,9 +156,9 @@ class DemandEndpoint:
             last = history.points[-1][0] if history.points else history.as_of
             # The endpoint forecasts from the last known date on; the days until `as_of` (store closed) are left out here.
             known_late = (history.as_of - last).days
-            body = self._invoke(_request(history, horizon + known_late), stopped)
-            model_type, predictions = _read(body, last, horizon + known_late)
-        except _ItemFailedError as failed:
+            body = self._invoke(write_request(history, horizon + known_late), stopped)
+            model_type, predictions = read_answer(body, last, horizon + known_late)
+        except ItemFailedError as failed:
             self._count(failed=1)
             return ItemForecast(history.item, history.as_of, failure=str(failed))
         self._count(forecast=1)
@@ -190,7 +186,7 @@ class DemandEndpoint:
                     f"in {self._retry.attempts} attempts; the last answer was: {error}",
                     next_step="See that the endpoint is in service, then run it again.",
                 ) from error
-            raise _ItemFailedError(f"no answer after {self._retry.attempts} attempts: {error}") from error
+            raise ItemFailedError(f"no answer after {self._retry.attempts} attempts: {error}") from error
 
     def _invoke_once(self, body: bytes) -> bytes:
         from botocore.exceptions import BotoCoreError, ClientError
@@ -216,7 +212,7 @@ class DemandEndpoint:
         told = f"HTTP {status} {code}: {message}" if message else f"HTTP {status} {code}"
         if code == "ModelError" or status == 424:
             self._answered()
-            return _ItemFailedError(_model_error(error.response))
+            return ItemFailedError(model_error_message(error.response))
         if code in _LATER_CODES or status in _LATER_STATUSES:
             if status == 429 or code == "ThrottlingException":
                 self._count(throttled=1)
@@ -233,7 +229,7 @@ class DemandEndpoint:
                 next_step="Set FLUX_FORECAST_ENDPOINT (and the AWS region) to an endpoint that is in service.",
                 rerun_helps=False,
             )
-        return _ItemFailedError(told)
+        return ItemFailedError(told)
 
     def _of_sdk_error(self, error: BotoCoreError) -> Exception:
         """Return what an error of the SDK means; a network failure may be repeated, as inference changes nothing."""
@@ -270,10 +266,6 @@ class DemandEndpoint:
 
 class _LaterError(Exception):
     """The same request can succeed later."""
-
-
-class _ItemFailedError(Exception):
-    """This item gets no forecast; the message says why."""
 
 
 def _client(url: str | None, region: str | None) -> SageMakerRuntimeClient:
@@ -320,70 +312,3 @@ def _is_loopback(url: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
-
-
-def _request(history: ItemHistory, horizon: int) -> bytes:
-    import msgspec
-
-    return msgspec.json.Encoder(decimal_format="number").encode(
-        {
-            "menu_item_id": history.item.menu_item_id,
-            "historical_data": [{"date": day, "quantity": quantity} for day, quantity in history.points],
-            "forecast_horizon": horizon,
-        }
-    )
-
-
-def _model_error(response: Any) -> str:
-    """Return what the model said, out of the error answer that SageMaker wraps it in."""
-    original = str(response.get("OriginalMessage") or response.get("Error", {}).get("Message") or "no message")
-    try:
-        unwrapped = json.loads(original)
-    except ValueError:
-        unwrapped = None
-    if isinstance(unwrapped, dict) and isinstance(unwrapped.get("error"), str):
-        original = unwrapped["error"]
-    return f"the model answered {response.get('OriginalStatusCode', 'an error')}: {original}"
-
-
-def _read(body: bytes, last: date, days: int) -> tuple[str, list[tuple[date, Decimal]]]:
-    """Read an answer of exactly the contract's form: `days` consecutive dates after `last`, finite quantities."""
-    answer = _decode(body)
-    if not isinstance(answer, dict):
-        raise _ItemFailedError("the endpoint's answer is not a JSON object")
-    model_type, given = answer.get("model_type"), answer.get("predictions")
-    if not isinstance(model_type, str) or not model_type:
-        raise _ItemFailedError("the endpoint's answer has no model_type")
-    if not isinstance(given, list):
-        raise _ItemFailedError("the endpoint's answer has no list of predictions")
-    if len(given) != days:
-        raise _ItemFailedError(f"the endpoint gave {len(given)} predictions; {days} were asked for")
-    predictions = []
-    for ahead, entry in enumerate(given, start=1):
-        expected = last + timedelta(days=ahead)
-        if not isinstance(entry, dict) or entry.get("date") != expected.isoformat():
-            found = entry.get("date") if isinstance(entry, dict) else entry
-            raise _ItemFailedError(f"prediction {ahead} is for {str(found)[:40]!r}; expected {expected.isoformat()}")
-        predictions.append((expected, _quantity(entry.get("predicted_quantity"), expected)))
-    return model_type, predictions
-
-
-def _decode(body: bytes) -> object:
-    def refuse(constant: str) -> object:
-        raise ValueError(f"{constant} is not a number")
-
-    try:
-        return json.loads(body, parse_float=Decimal, parse_int=Decimal, parse_constant=refuse)
-    except (ValueError, RecursionError) as error:
-        start = body[:60].decode("utf-8", "replace")
-        raise _ItemFailedError(f"the endpoint's answer is not valid JSON ({error}); it begins {start!r}") from error
-
-
-def _quantity(value: object, day: date) -> Decimal:
-    if not isinstance(value, Decimal):
-        raise _ItemFailedError(f"the quantity predicted for {day.isoformat()} is not a number")
-    if value < 0:
-        raise _ItemFailedError(f"the quantity predicted for {day.isoformat()} is negative ({value})")
-    if not value.is_finite() or value >= _QUANTITY_LIMIT:
-        raise _ItemFailedError(f"the quantity predicted for {day.isoformat()} is out of range ({value})")
-    return value.quantize(QUANTITY_STEP, rounding=ROUND_HALF_EVEN)
