@@ -1,0 +1,127 @@
+"""The least that a load of this shape can be: an httpx loop with no limiter, retries, audit, proof or Dagster around it.
+
+A thread follows the cursor, `msgspec.Raw` splits the pages without decoding them, a zstd level 1 stream lands them as
+NDJSON, the provider's own SQL (the same file that Flux runs) makes typed rows in DuckDB, and deltalake writes them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import queue
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import date
+from decimal import Decimal
+from pathlib import Path
+
+import deltalake
+import duckdb
+import httpx
+import msgspec
+import pyarrow as pa
+import zstandard
+
+from benchmarks.measure import load
+from flux_pipelines.domain.money import known_currencies
+from flux_pipelines.domain.tables import TRANSACTIONS
+from flux_pipelines.providers.square import PROVIDER
+
+_SQL = PROVIDER.transactions_sql
+
+
+class _Page(msgspec.Struct):
+    orders: list[msgspec.Raw] = []
+    cursor: str | None = None
+
+
+def read(url: str, locations: list[str], pages: queue.Queue[list[msgspec.Raw] | None]) -> None:
+    """Follow the cursor; put each page, then None."""
+    headers = {"Authorization": "Bearer bench", "Square-Version": PROVIDER.api_version}
+    span = {"start_at": "2020-01-01T00:00:00Z", "end_at": "2030-01-01T00:00:00Z"}
+    query = {
+        "filter": {"date_time_filter": {"created_at": span}},
+        "sort": {"sort_field": "CREATED_AT", "sort_order": "ASC"},
+    }
+    asked = {"location_ids": locations, "limit": 500, "query": query}
+    decoder = msgspec.json.Decoder(_Page)
+    try:
+        with httpx.Client(base_url=url, headers=headers, timeout=60) as client:
+            while True:
+                page = decoder.decode(client.post("/v2/orders/search", json=asked).raise_for_status().content)
+                pages.put(page.orders)
+                if page.cursor is None:
+                    return
+                asked["cursor"] = page.cursor
+    finally:
+        pages.put(None)
+
+
+def land(url: str, locations: list[str], path: Path) -> int:
+    """Fetch every order into a compressed NDJSON file; return how many."""
+    pages: queue.Queue[list[msgspec.Raw] | None] = queue.Queue(4)
+    orders = 0
+    with ThreadPoolExecutor(1) as pool:
+        reading = pool.submit(read, url, locations, pages)
+        with path.open("wb") as file, zstandard.ZstdCompressor(level=1).stream_writer(file) as out:
+            while (page := pages.get()) is not None:
+                out.write(b"\n".join(page) + b"\n")
+                orders += len(page)
+        reading.result()
+    return orders
+
+
+def rows(path: Path, day: date) -> Iterator[pa.RecordBatch]:
+    """Yield the rows of the `transactions` contract, by the provider's SQL."""
+    *setup, query = _statements(_SQL.read_text())
+    with duckdb.connect() as connection:
+        connection.execute("SET TimeZone = 'UTC'")
+        factors = " ".join(f"WHEN '{code}' THEN {Decimal(1).scaleb(-n):f}" for code, n in known_currencies().items())
+        connection.execute(f"CREATE TEMP MACRO minor_unit(code) AS (CASE code {factors} END)::DECIMAL(18,4)")
+        for statement in setup:
+            connection.execute(statement)
+        columns = connection.execute(
+            "SELECT column_name, data_type FROM duckdb_columns() WHERE table_name = 'orders_as_received'"
+        ).fetchall()
+        typed = ", ".join(f"'{name}': '{kind}'" for name, kind in columns)
+        connection.execute(
+            f"""CREATE TEMP VIEW orders AS SELECT *, 'square:bench' AS connection, 'bench' AS tenant,
+            DATE '{day}' AS business_date, 'square' AS source_system, '{PROVIDER.api_version}' AS source_version
+            FROM read_json('{path}', format = 'newline_delimited', compression = 'zstd', columns = {{{typed}}})"""
+        )
+        names = ", ".join(TRANSACTIONS.column_names)
+        yield from connection.sql(f"SELECT {names} FROM ({query})").to_arrow_reader(100_000)
+
+
+def _statements(text: str) -> list[str]:
+    return [statement.query.strip().rstrip(";") for statement in duckdb.extract_statements(text)]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--url", required=True)
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--first-day", type=date.fromisoformat, required=True)
+    parser.add_argument("--locations", type=int, default=1)
+    chosen = parser.parse_args()
+    landed = chosen.work / "orders.ndjson.zst"
+    schema = TRANSACTIONS.arrow_schema()
+    with load() as facts:
+        places = [f"LBENCH{n:07d}" for n in range(chosen.locations)]
+        facts["orders"] = land(chosen.url, places, landed)
+        lines = 0
+
+        def counted() -> Iterator[pa.RecordBatch]:
+            nonlocal lines
+            for batch in rows(landed, chosen.first_day):
+                lines += batch.num_rows
+                yield batch.cast(schema)
+
+        reader = pa.RecordBatchReader.from_batches(schema, counted())
+        deltalake.write_deltalake(
+            str(chosen.work / "transactions"), reader, partition_by=["connection", "business_date"]
+        )
+        facts["lines"] = lines
+
+
+if __name__ == "__main__":
+    main()
