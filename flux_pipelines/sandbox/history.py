@@ -205,6 +205,8 @@ class StoreHistory:
             )
         if online:
             charges.append(Charge("Delivery fee", amount=399, taxable=self.location.region == "WA"))
+        if self.location.region == "MA" and rng.random() < 0.25:
+            charges.append(Charge("Kitchen fee", percent="3", rate=30_000, apportioned=True))
         if self.location.region == "MD":
             charges.append(Charge("Processing surcharge", percent="1.5", rate=15_000, after_tax=True))
         return tuple(charges)

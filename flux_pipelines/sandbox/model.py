@@ -81,7 +81,10 @@ class Tax(NamedTuple):
 
 
 class Charge(NamedTuple):
-    """A service charge on the order: a rate of the discounted goods, or an amount."""
+    """A service charge on the order: a rate of the discounted goods, or an amount.
+
+    An apportioned one (a rate) is spread over the goods, before tax: it is part of the lines' totals.
+    """
 
     name: str
     percent: str = ""
@@ -90,6 +93,7 @@ class Charge(NamedTuple):
     auto_gratuity: bool = False
     taxable: bool = False
     after_tax: bool = False
+    apportioned: bool = False
 
 
 class Payment(NamedTuple):

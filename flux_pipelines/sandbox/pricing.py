@@ -28,11 +28,17 @@ class PricedLine(NamedTuple):
     discount: int
     tax: int
     included: int  # the part of `tax` that `value` already holds
+    spread: tuple[tuple[int, int], ...] = ()  # (index of an apportioned charge, the line's part of it)
+
+    @property
+    def charged(self) -> int:
+        """The line's part of apportioned charges."""
+        return sum(amount for _, amount in self.spread)
 
     @property
     def total(self) -> int:
-        """What the customer owes for the line."""
-        return self.value - self.discount + self.tax - self.included
+        """What the customer owes for the line, apportioned charges included."""
+        return self.value - self.discount + self.tax - self.included + self.charged
 
     @property
     def gross(self) -> int:
@@ -54,6 +60,11 @@ class PricedCharge(NamedTuple):
         """What the customer owes for the charge."""
         return self.applied + self.tax - self.included
 
+    @property
+    def beside(self) -> int:
+        """What the charge adds to the order's total: nothing, when the lines already carry it."""
+        return 0 if self.charge.apportioned else self.total
+
 
 class PricedTender(NamedTuple):
     """What was paid, tip included."""
@@ -68,7 +79,7 @@ class PricedReturn(NamedTuple):
 
     returned: Returned
     lines: tuple[tuple[int, PricedLine], ...]  # (index of the source's line or -1, figures)
-    charges: tuple[PricedCharge, ...]
+    charges: tuple[tuple[int, PricedCharge], ...]  # (index of the source's charge, figures)
     tip: int
     rounding: int
 
@@ -77,7 +88,7 @@ class PricedReturn(NamedTuple):
         """What the customer gets back."""
         return (
             sum(line.total for _, line in self.lines)
-            + sum(charge.total for charge in self.charges)
+            + sum(charge.beside for _, charge in self.charges)
             + self.tip
             + self.rounding
         )
@@ -203,11 +214,22 @@ def _price(sale: Sale) -> Priced:
         taken, left = _discounts(sale, values)
     else:
         taken, left = [[] for _ in values], values
-    goods = sum(left[i] for i, line in enumerate(sale.lines) if line.kind != "GIFT_CARD")
-    charged = [half_even(goods * c.rate, MILLION) if c.rate else c.amount for c in sale.charges if not c.after_tax]
-    early = [c for c in sale.charges if not c.after_tax]
-    classes = [line.tax_class for line in sale.lines] + ["food" if c.taxable else "none" for c in early]
-    applied = _taxes(taxes, left + charged, classes)
+    sold = [i for i, line in enumerate(sale.lines) if line.kind != "GIFT_CARD"]
+    goods = sum(left[i] for i in sold)
+    spread: list[list[tuple[int, int]]] = [[] for _ in values]
+    beside: list[tuple[int, Charge, int]] = []  # charges before tax: index, charge, amount
+    priced: dict[int, PricedCharge] = {}
+    for index, charge in enumerate(sale.charges):
+        if charge.apportioned:
+            parts = _at_rate([left[i] for i in sold], charge.rate)
+            for i, part in zip(sold, parts, strict=True):
+                spread[i].append((index, part))
+            priced[index] = PricedCharge(charge, sum(parts), (), 0, 0)
+        elif not charge.after_tax:
+            beside.append((index, charge, half_even(goods * charge.rate, MILLION) if charge.rate else charge.amount))
+    classes = [line.tax_class for line in sale.lines] + ["food" if c.taxable else "none" for _, c, _ in beside]
+    bases = [base + sum(part for _, part in spread[i]) for i, base in enumerate(left)]
+    applied = _taxes(taxes, bases + [amount for _, _, amount in beside], classes)
     lines = tuple(
         PricedLine(
             line,
@@ -219,19 +241,19 @@ def _price(sale: Sale) -> Priced:
             tuple(applied[i]),
             values[i] - left[i],
             *_tax_sums(taxes, applied[i]),
+            tuple(spread[i]),
         )
         for i, line in enumerate(sale.lines)
     )
-    charges = [
-        PricedCharge(charge, amount, tuple(applied[n]), *_tax_sums(taxes, applied[n]))
-        for n, (charge, amount) in enumerate(zip(early, charged, strict=True), start=len(lines))
-    ]
-    due = sum(line.total for line in lines) + sum(charge.total for charge in charges)
-    for late in sale.charges:
-        if late.after_tax:
-            amount = half_even(due * late.rate, MILLION) if late.rate else late.amount
-            charges.append(PricedCharge(late, amount, (), 0, 0))
-    due = sum(line.total for line in lines) + sum(charge.total for charge in charges)
+    for n, (index, charge, amount) in enumerate(beside, start=len(lines)):
+        priced[index] = PricedCharge(charge, amount, tuple(applied[n]), *_tax_sums(taxes, applied[n]))
+    due = sum(line.total for line in lines) + sum(charge.beside for charge in priced.values())
+    for index, charge in enumerate(sale.charges):
+        if charge.after_tax:
+            amount = half_even(due * charge.rate, MILLION) if charge.rate else charge.amount
+            priced[index] = PricedCharge(charge, amount, (), 0, 0)
+    charges = tuple(priced[index] for index in range(len(sale.charges)))
+    due = sum(line.total for line in lines) + sum(charge.beside for charge in charges)
     returns = tuple(_price_return(sale, returned) for returned in sale.returns)
     back = sum(one.total for one in returns)
     tip = sale.tip or half_even(goods * sale.tip_rate, MILLION)
@@ -240,7 +262,7 @@ def _price(sale: Sale) -> Priced:
     total = due + rounding + tip
     to_pay = max(0, due + rounding - back) if returns else due + rounding
     tenders = _tenders(sale.payments, to_pay, tip) if sale.state == "COMPLETED" else ()
-    return Priced(lines, tuple(charges), returns, tenders, tip, rounding, total, max(0, back - total))
+    return Priced(lines, charges, returns, tenders, tip, rounding, total, max(0, back - total))
 
 
 def _price_return(sale: Sale, returned: Returned) -> PricedReturn:
@@ -251,10 +273,16 @@ def _price_return(sale: Sale, returned: Returned) -> PricedReturn:
         return PricedReturn(returned, tuple(zip(links, _price(alone).lines, strict=True)), (), 0, 0)
     source = price(returned.source)
     lines = tuple((index, _part(source.lines[index], quantity)) for index, quantity in returned.parts)
-    charges = source.charges if returned.charges_back else ()
+    charges = []
+    for index, charge in enumerate(source.charges):
+        if charge.charge.apportioned:
+            part = sum(amount for _, line in lines for i, amount in line.spread if i == index)
+            charges.append((index, charge._replace(applied=part)))
+        elif returned.charges_back:
+            charges.append((index, charge))
     tip = source.tip if returned.tip_back else 0
     everything = returned.charges_back and sum(line.total for _, line in lines) == sum(x.total for x in source.lines)
-    return PricedReturn(returned, lines, charges, tip, source.rounding if everything else 0)
+    return PricedReturn(returned, lines, tuple(charges), tip, source.rounding if everything else 0)
 
 
 def _part(line: PricedLine, quantity: int) -> PricedLine:
@@ -284,4 +312,5 @@ def _part(line: PricedLine, quantity: int) -> PricedLine:
         sum(amount for _, amount in discounts),
         tax,
         tax if line.included else 0,
+        tuple((index, cut(amount)) for index, amount in line.spread),
     )

@@ -103,8 +103,8 @@ def _add(day: DayTruth, sale: Sale) -> None:
     for back in figures.returns:
         for _, line in back.lines:
             _add_goods(day, line.line, line.quantity, line.gross, line.discount, line.tax, -1)
-        signed += [(charge, -1) for charge in back.charges]
-        day.returns -= sum(charge.total - charge.tax for charge in back.charges)
+        signed += [(charge, -1) for _, charge in back.charges]
+        day.returns -= sum(charge.total - charge.tax for _, charge in back.charges)
         day.tips -= back.tip
         day.rounding -= back.rounding
         day.total -= back.total

@@ -136,7 +136,16 @@ class _Writer:
         )
         result["total_tax_money"] = self.money(figures.tax)
         result["total_discount_money"] = self.money(figures.discount)
-        result["total_service_charge_money"] = self.money(0)
+        if figures.spread:
+            result["applied_service_charges"] = [
+                {
+                    "uid": self.uid(kind + "c", index, i),
+                    "service_charge_uid": self.uid(prefix + "c", i),
+                    "applied_money": self.money(amount),
+                }
+                for i, amount in figures.spread
+            ]
+        result["total_service_charge_money"] = self.money(figures.charged)
         result["total_money"] = self.money(figures.total)
         return result
 
@@ -215,11 +224,12 @@ class _Writer:
         result["applied_money"] = self.money(figures.applied)
         result["total_money"] = self.money(figures.total)
         result["total_tax_money"] = self.money(figures.tax)
-        result["calculation_phase"] = "TOTAL_PHASE" if charge.after_tax else "SUBTOTAL_PHASE"
+        late = "TOTAL_PHASE" if charge.after_tax else "SUBTOTAL_PHASE"
+        result["calculation_phase"] = "APPORTIONED_PERCENTAGE_PHASE" if charge.apportioned else late
         result["taxable"] = charge.taxable
         if figures.taxes:
             result["applied_taxes"] = self._applied_taxes(kind, index, figures.taxes, "r" if source else "")
-        result["treatment_type"] = "LINE_ITEM_TREATMENT"
+        result["treatment_type"] = "APPORTIONED_TREATMENT" if charge.apportioned else "LINE_ITEM_TREATMENT"
         result["scope"] = "ORDER"
         if not source:
             result["type"] = "AUTO_GRATUITY" if charge.auto_gratuity else "CUSTOM"
@@ -273,8 +283,8 @@ class _Writer:
             for i, (link, line) in enumerate(figures.lines)
         ]
         if figures.charges and source:
-            result["return_service_charges"] = [self.charge(i, c, source) for i, c in enumerate(figures.charges)]
-        if taxes := self.taxes((*lines, *figures.charges), source or self):
+            result["return_service_charges"] = [self.charge(i, c, source) for i, c in figures.charges]
+        if taxes := self.taxes((*lines, *(charge for _, charge in figures.charges)), source or self):
             result["return_taxes"] = taxes
         if source and not returned.lines and (found := self.discounts(source.sale.discounts, lines, source)):
             result["return_discounts"] = found
@@ -300,10 +310,10 @@ def _return_sums(figures: PricedReturn) -> tuple[int, int, int, int, int]:
     lines = [line for _, line in figures.lines]
     return (
         figures.total,
-        sum(x.tax for x in lines) + sum(x.tax for x in figures.charges),
+        sum(x.tax for x in lines) + sum(x.tax for _, x in figures.charges),
         sum(x.discount for x in lines),
         figures.tip,
-        sum(x.applied for x in figures.charges),
+        sum(x.applied for _, x in figures.charges),
     )
 
 
