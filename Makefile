@@ -30,6 +30,8 @@ lock:  ## resolve requirements.lock anew from pyproject.toml
 	$(BIN)/python -m pip install --quiet uv
 	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes \
 	  --no-emit-index-url --no-annotate --no-header --quiet -o requirements.lock
+	$(BIN)/uv pip compile deploy/forecaster/requirements.in --constraint requirements.lock --universal --python-version 3.11 \
+	  --generate-hashes --no-emit-index-url --no-annotate --no-header --quiet -o deploy/forecaster/requirements.lock
 
 docs: install  ## write docs/data-dictionary.md from the table contracts
 	$(BIN)/python -m flux_pipelines.domain.dictionary > docs/data-dictionary.md

@@ -6,7 +6,6 @@ database, the vault, the lake and a provider's client.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
 from functools import cached_property
 from types import TracebackType
@@ -41,7 +40,6 @@ class Runtime:
 
     def __init__(self, settings: Settings | None = None) -> None:
         self.settings = settings or process_settings()
-        self._lock = threading.RLock()
 
     def __enter__(self) -> Runtime:
         return self
@@ -50,9 +48,9 @@ class Runtime:
         self.close()
 
     def close(self) -> None:
-        """Flush the audit and release connections, files and the embedded forecaster."""
+        """Flush the audit and release connections and files. The embedded forecaster lives as long as the process."""
         opened = self.__dict__
-        for name in ("demand_endpoint", "_embedded_forecaster", "transport", "state"):
+        for name in ("demand_endpoint", "transport", "state"):
             room = opened.pop(name, None)
             if room is not None:
                 room.close()
@@ -162,25 +160,23 @@ class Runtime:
         return app.refresh(refresh_token)
 
     @cached_property
-    def _embedded_forecaster(self) -> EmbeddedForecaster:
-        from flux_pipelines.forecaster.embedded import EmbeddedForecaster
-
-        return EmbeddedForecaster(self.settings.forecast_endpoint)
-
-    @cached_property
     def demand_endpoint(self) -> DemandEndpoint:
         """The forecast endpoint: our own forecaster unless the settings name another."""
         from flux_pipelines.forecaster.client import DemandEndpoint
 
         where = self.settings.forecast_url
-        url = None if where == "aws" else self._embedded_forecaster.url if where == "embedded" else where
+        url = None if where == "aws" else self._forecaster().url if where == "embedded" else where
         return DemandEndpoint(self.settings.forecast_endpoint, url=url)
+
+    def _forecaster(self) -> EmbeddedForecaster:
+        from flux_pipelines.forecaster.embedded import shared
+
+        return shared(self.settings.forecast_endpoint)
 
     def warm_forecaster(self) -> None:
         """Start the embedded forecaster now, without waiting: its libraries take seconds to load."""
         if self.settings.forecast_url == "embedded":
-            with self._lock:
-                self._embedded_forecaster.start()
+            self._forecaster()
 
     def connections(self, provider: str | None = None, keys: Sequence[str] = ()) -> list[Connection]:
         """Return the named connections, or all of a provider."""

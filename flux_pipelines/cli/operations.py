@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Annotated
 
 import typer
@@ -81,11 +83,15 @@ def _connection(runtime: Runtime, key: str) -> str:
 
 
 def _forecaster(runtime: Runtime) -> str:
-    where = runtime.settings.forecast_url
-    if where == "aws":
-        return f"SageMaker endpoint {runtime.settings.forecast_endpoint}"
-    runtime.demand_endpoint.ping()
-    return f"{where}: answers"
+    from flux_pipelines.forecaster.items import Item, ItemHistory
+
+    today = datetime.now(UTC).date()
+    points = tuple((today - timedelta(days=n), Decimal(10 + n % 7)) for n in reversed(range(56)))
+    item = Item("doctor:probe", "doctor", "probe", "probe", "Probe", None)
+    (answer,) = runtime.demand_endpoint.forecast_many([ItemHistory(item, today, points)], 14)
+    if answer.failure:
+        raise ConfigurationError(f"the endpoint {runtime.settings.forecast_endpoint} failed: {answer.failure}")
+    return f"{runtime.settings.forecast_url}: endpoint {runtime.settings.forecast_endpoint} forecasts ({answer.model_type})"
 
 
 @keys.command()

@@ -99,7 +99,10 @@ def start_dagster(processes: Processes, runtime: Runtime, port: int) -> None:
         environment["FLUX_FORECAST_URL"] = f"http://127.0.0.1:{forecaster_port}"
         processes.start(
             "forecaster",
-            ["flux_pipelines.forecaster", "serve", "--port", str(forecaster_port)],
+            [
+                "flux_pipelines.forecaster",
+                *("serve", "--port", str(forecaster_port), "--endpoint", runtime.settings.forecast_endpoint),
+            ],
             ready=lambda: True,
         )
     processes.start(
