@@ -7,6 +7,7 @@ The work is done by `flux_pipelines.sync`; here its outcomes become materialisat
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -57,8 +58,9 @@ COMPLETENESS = Check(
 )
 ORDER_TOTALS = Check(
     "order_totals",
-    "Lines plus order-level charges of every order add up to the provider's own total, to the cent; orders that do not "
-    "are in quarantine and counted there.",
+    "Lines plus order-level charges add up to the provider's own order totals, to the cent. Each order is judged when it "
+    "is normalised, and goes to quarantine if it does not; here the sums of each partition are compared with those "
+    "counted when it was landed. Partitions with quarantined orders differ by those and are left out.",
     "",
 )
 NOTHING_QUARANTINED = Check(
@@ -111,7 +113,7 @@ def raw_orders(provider: Provider) -> dg.AssetsDefinition:
     def orders(
         context: dg.AssetExecutionContext, config: RawOrdersConfig, flux: FluxResource
     ) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:  # type: ignore[type-arg]
-        landing = _Landing(context, flux.runtime, provider, verify=config.verify)
+        landing = _Landing(context, flux, provider, verify=config.verify)
         for connection, days in by_connection(context.partition_keys).items():
             landing.land(connection, days)
         check = landing.completeness(key)
@@ -128,10 +130,11 @@ class _Landing:
     """One step of `raw_orders`: what was landed, what failed."""
 
     def __init__(
-        self, context: dg.AssetExecutionContext, runtime: "Runtime", provider: Provider, *, verify: bool
+        self, context: dg.AssetExecutionContext, flux: FluxResource, provider: Provider, *, verify: bool
     ) -> None:
         self._context = context
-        self._runtime = runtime
+        self._flux = flux
+        self._runtime = flux.runtime
         self._provider = provider
         self._verify = verify
         self.done: dict[str, Metadata] = {}
@@ -159,6 +162,8 @@ class _Landing:
                     verify=self._verify,
                 ):
                     left.pop(outcome.day, None)
+                    if outcome.manifest is not None:
+                        self._manifests.append(outcome.manifest)
                     if outcome.error is not None or outcome.manifest is None:
                         failures.setdefault(outcome.error or _unexplained(key, outcome.day), []).append(outcome.day)
                         continue
@@ -176,9 +181,8 @@ class _Landing:
         day = manifest.business_date
         asset = names.raw_orders(self._provider.name).to_user_string()
         self._runtime.quarantine.replace(asset, connection, day, bad)
-        self._manifests.append(manifest)
         self.done[partition_key(connection, day)] = raw_metadata(manifest)
-        self._context.log.info(f"{connection} {day}: {manifest.orders} orders")
+        self._flux.landed(connection, day)
 
     def completeness(self, asset: dg.AssetKey) -> dg.AssetCheckResult:
         """Return what the second queries said."""
@@ -372,6 +376,8 @@ class _Normalising:
             kept = self._runtime.quarantine.replace(self._asset, key, day, bad.get(day, []))
             figures = normalisation.days[day]
             partition = partition_key(key, day)
+            if not kept:
+                self._compare(partition, figures.total, manifest)
             head = heads.get(partition)
             self.done[partition] = {
                 **rows(figures.rows),
@@ -385,6 +391,12 @@ class _Normalising:
                 "Delta table version": version,
                 "preview": preview(_SHOWN, [] if head is None else [list(row.values()) for row in head.to_pylist()]),
             }
+
+    def _compare(self, partition: str, written: Mapping[str, Decimal], manifest: "RawManifest") -> None:
+        for currency in sorted({*written, *manifest.totals}):
+            here, there = written.get(currency, Decimal(0)), from_minor(manifest.totals.get(currency, 0), currency)
+            if here != there:
+                self._unequal.append((partition, currency, f"{here} here, {there} in the raw orders"))
 
     def order_totals(self, asset: dg.AssetKey) -> dg.AssetCheckResult:
         """Return whether what was written adds up to what the provider says of its orders."""

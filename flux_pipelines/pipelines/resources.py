@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from datetime import date
 from typing import TYPE_CHECKING
 
 import dagster as dg
@@ -14,6 +15,10 @@ if TYPE_CHECKING:
     from flux_pipelines.runtime import Runtime
 
 
+#: Told of each partition that has landed: connection and business date.
+Progress = Callable[[str, date], None]
+
+
 class FluxResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     """Flux's rooms: lake, state, transport and providers' clients, as the `FLUX_` settings say.
 
@@ -21,6 +26,7 @@ class FluxResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     """
 
     _runtime: Runtime | None = PrivateAttr(default=None)
+    _progress: Progress | None = PrivateAttr(default=None)
     _lock: threading.Lock = PrivateAttr(default_factory=threading.Lock)
 
     @property
@@ -32,6 +38,11 @@ class FluxResource(dg.ConfigurableResource):  # type: ignore[type-arg]
             if self._runtime is None:
                 self._runtime = Runtime()
             return self._runtime
+
+    def landed(self, connection: str, day: date) -> None:
+        """Tell whoever waits for this run that a partition has landed."""
+        if self._progress is not None:
+            self._progress(connection, day)
 
     @contextmanager
     def yield_for_execution(self, context: dg.InitResourceContext) -> Generator[FluxResource]:  # noqa: ARG002
@@ -49,8 +60,8 @@ class FluxResource(dg.ConfigurableResource):  # type: ignore[type-arg]
             opened.close()
 
 
-def lend(runtime: Runtime) -> dg.ResourceDefinition:
+def lend(runtime: Runtime, progress: Progress | None = None) -> dg.ResourceDefinition:
     """Return the resource around rooms that somebody else opened and will close: the command line's, a test's."""
     resource = FluxResource()
-    resource._runtime = runtime
+    resource._runtime, resource._progress = runtime, progress
     return dg.ResourceDefinition.hardcoded_resource(resource)

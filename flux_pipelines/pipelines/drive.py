@@ -1,0 +1,404 @@
+"""Runs the assets in this process, for the command line: the same jobs on the same instance, so that the UI shows them.
+
+A connection's business dates go in one run (a run costs 3 CPU seconds before it does anything), each connection in a
+run of its own, so that one that fails does not hold back the others. Then the core tables, then forecasts.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import socket
+import time
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import date, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+
+from flux_pipelines.definitions import build_definitions
+from flux_pipelines.domain.tables import DAILY_SALES, DEMAND_FORECASTS, FORECAST_ACCURACY, TRANSACTIONS
+from flux_pipelines.pipelines import names
+from flux_pipelines.pipelines.checks import Scope
+from flux_pipelines.pipelines.demand import HORIZON
+from flux_pipelines.pipelines.partitions import connections_of, partition_key, ranges
+from flux_pipelines.pipelines.resources import Progress, lend
+from flux_pipelines.settings import PROJECT_ROOT, Settings
+
+if TYPE_CHECKING:
+    from dagster._core.execution.execute_in_process_result import ExecuteInProcessResult
+    from rich.console import Console
+
+    from flux_pipelines.runtime import Runtime
+
+RANGE_START, RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
+#: More days than this are cut into several runs, to keep what one run holds in memory bounded.
+DAYS_A_RUN = 400
+
+#: What the run says is in the event log; the terminal has the progress bar. Retries are for the person at it.
+_QUIETLY: Mapping[str, Any] = {
+    "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},
+    "execution": {"config": {"retries": {"disabled": {}}}},
+}
+
+
+@dataclass(slots=True)
+class SyncReport:
+    """What a sync did. Amounts by currency, in the currency's unit; figures are of the business dates synced.
+
+    Args:
+        resumed_days: partitions that an interrupted run of the same sync had completed already.
+        orders: orders in the tables.
+        lines: lines of goods and gift cards in the tables, order-level charges and voids left out.
+        net: revenue before tax and tip.
+        requests: calls made to land these partitions.
+        retries: how many of them were repetitions.
+        waited_seconds: time spent waiting for rate limits.
+        quarantined: records that could not be used.
+        forecast_items: products forecast as of the last business date.
+        unforecast_items: products that were not, each with its reason in `demand_forecasts`.
+        accuracy: connection, error of the forecasts and error of seasonal naive, as parts of what was sold.
+        seconds: how long it took.
+        failures: what failed, each with what to do.
+
+    """
+
+    resumed_days: int = 0
+    orders: int = 0
+    lines: int = 0
+    net: dict[str, Decimal] = field(default_factory=dict)
+    requests: int = 0
+    retries: int = 0
+    waited_seconds: float = 0.0
+    quarantined: int = 0
+    forecast_items: int = 0
+    unforecast_items: int = 0
+    accuracy: list[tuple[str, Decimal, Decimal]] = field(default_factory=list)
+    seconds: float = 0.0
+    failures: list[str] = field(default_factory=list)
+
+
+def dagster_home(settings: Settings) -> Path:
+    """Return the folder of the Dagster instance, made with our `dagster.yaml` if it is not there yet.
+
+    Whoever wants PostgreSQL puts `deploy/dagster.postgres.yaml` there under that name.
+    """
+    home = settings.dagster_home
+    home.mkdir(parents=True, exist_ok=True)
+    if not (home / "dagster.yaml").exists():
+        shutil.copyfile(PROJECT_ROOT / "dagster.yaml", home / "dagster.yaml")
+    return home
+
+
+def sync(
+    runtime: Runtime, provider: str, connections: Sequence[str], days: Sequence[date], *, console: Console | None = None
+) -> SyncReport:
+    """Bring every table up to date for some connections and business dates, raw orders to forecasts.
+
+    Args:
+        runtime: the rooms.
+        provider: whose connections they are.
+        connections: their keys (`square:acme`).
+        days: the business dates, in order.
+        console: where a progress bar is drawn; none without it.
+
+    """
+    began = time.monotonic()
+    report = SyncReport()
+    ticket = runtime.state.syncs.begin(provider, connections, days[0], days[-1])
+    report.resumed_days = sum(
+        manifest.sync_token == ticket.token
+        for key in connections
+        for manifest in runtime.raw.manifests(key, days[0], days[-1]).values()
+    )
+    finished = False
+    try:
+        with driving(runtime, _bar(console, len(connections) * len(days))) as driver:
+            landed: set[date] = set()
+            for key in connections:
+                landed.update(driver.materialise_connection(provider, key, days, sync_token=ticket.token))
+            if driver.materialise_core(sorted(landed)):
+                driver.forecast(days[-1])
+            report.failures = driver.failures
+        finished = not report.failures
+    finally:
+        runtime.state.syncs.finish(ticket.token, ok=finished)
+    _describe(runtime, report, connections, days)
+    report.seconds = time.monotonic() - began
+    return report
+
+
+def replay_quarantined(runtime: Runtime, partitions: Sequence[tuple[str, date]]) -> SyncReport:
+    """Normalise partitions again and bring the core tables up to date: what was quarantined may be usable by now.
+
+    Records that could not even be landed (`raw_orders`) are fetched again.
+    """
+    report = SyncReport()
+    days: dict[str, set[date]] = {}
+    for key, day in partitions:
+        days.setdefault(key, set()).add(day)
+    with driving(runtime, None) as driver:
+        landed: set[date] = set()
+        for key, wanted in days.items():
+            provider = key.partition(":")[0]
+            unread = names.raw_orders(provider).to_user_string()
+            again = {row["business_date"] for row in runtime.quarantine.list(asset=unread, connection=key)} & wanted
+            landed.update(driver.materialise_connection(provider, key, sorted(again), sync_token=uuid.uuid4().hex))
+            landed.update(driver.normalise(provider, key, sorted(wanted - again)))
+        driver.materialise_core(sorted(landed))
+        report.failures = driver.failures
+    return report
+
+
+@contextmanager
+def driving(runtime: Runtime, progress: Progress | None = None) -> Iterator[Driver]:
+    """Open the Dagster instance of the home for a `with` block that runs assets in this process."""
+    home = dagster_home(runtime.settings)
+    locks = home / "drivers"
+    locks.mkdir(exist_ok=True)
+    name = uuid.uuid4().hex
+    with dg.DagsterInstance.from_config(str(home)) as instance, (locks / name).open("w") as lock:
+        # Held as long as this process lives, whatever ends it: so another one can tell whose runs are dead.
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            _close_dead_runs(instance, locks)
+            yield Driver(runtime, instance, f"{socket.gethostname()}:{name}", progress)
+        finally:
+            (locks / name).unlink(missing_ok=True)
+
+
+def _close_dead_runs(instance: dg.DagsterInstance, locks: Path) -> None:
+    """Mark the runs of drivers that were killed as failed: nobody else would, and they would seem to run for ever."""
+    under_way = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.NOT_STARTED]
+    for run in instance.get_runs(dg.RunsFilter(statuses=under_way)):
+        host, _, name = run.tags.get(names.DRIVER_TAG, "").partition(":")
+        if host == socket.gethostname() and name and not _is_held(locks / name):
+            instance.report_run_failed(run, "The process that ran it was ended. Run the same command again to go on.")
+            (locks / name).unlink(missing_ok=True)
+
+
+def _is_held(path: Path) -> bool:
+    try:
+        handle = os.open(path, os.O_RDWR)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(handle)
+    return False
+
+
+class Driver:
+    """Materialises partitions in this process. What fails is collected in `failures`, not raised.
+
+    Args:
+        runtime: the rooms that the assets use.
+        instance: the Dagster instance that the runs are recorded in.
+        name: the tag of this process's runs.
+        progress: told of each partition that has landed.
+
+    """
+
+    def __init__(self, runtime: Runtime, instance: dg.DagsterInstance, name: str, progress: Progress | None) -> None:
+        self._runtime = runtime
+        self._instance = instance
+        self._name = name
+        self._definitions = build_definitions({"flux": lend(runtime, progress)})
+        self.failures: list[str] = []
+
+    def materialise_connection(
+        self, provider: str, connection: str, days: Sequence[date], *, sync_token: str
+    ) -> set[date]:
+        """Land and normalise business dates of a connection; return those that are complete.
+
+        A failure of some days leaves the others landed and normalised.
+
+        Args:
+            provider: the provider's name.
+            connection: the connection's key.
+            days: business dates.
+            sync_token: names the sync: partitions it has landed already are not fetched again.
+
+        """
+        self._instance.add_dynamic_partitions(str(connections_of(provider).name), [connection])
+        done: set[date] = set()
+        both = [names.raw_orders(provider), names.provider_transactions(provider)]
+        for first, last in _chunks(days):
+            wanted = {day for day in days if first <= day <= last}
+            tags = _connection_tags(connection, first, last) | {names.SYNC_TAG: sync_token}
+            result = self._run(names.sync_job(provider), tags)
+            landed, normalised = (_materialised(result, key) for key in both)
+            if normalised:
+                done |= wanted & normalised
+            elif landed:
+                done |= self.normalise(provider, connection, sorted(wanted & landed))
+        return done
+
+    def normalise(self, provider: str, connection: str, days: Sequence[date]) -> set[date]:
+        """Normalise business dates that are landed; return those that are complete."""
+        done: set[date] = set()
+        key = names.provider_transactions(provider)
+        for first, last in _chunks(days):
+            tags = _connection_tags(connection, first, last)
+            done |= _materialised(self._run(names.sync_job(provider), tags, [key]), key)
+        return done
+
+    def materialise_core(self, days: Sequence[date]) -> bool:
+        """Bring the core tables up to date for business dates; tell whether all went well and there was something."""
+        results = [self._run(names.REFRESH_CORE_JOB, _day_tags(first, last)) for first, last in _chunks(days)]
+        return bool(results) and all(result.success for result in results)
+
+    def forecast(self, last: date) -> None:
+        """Forecast as of a business date and as of 14 days before it, and evaluate the 14 days in between."""
+        start = self._runtime.settings.start_date
+        before = last - timedelta(days=HORIZON)
+        as_of = [day for day in (before, last) if day >= start]
+        if all(self._run(names.FORECAST_JOB, _day_tags(day, day)).success for day in as_of):
+            self._run(names.ACCURACY_JOB, _day_tags(max(before + timedelta(days=1), start), last))
+
+    def _run(
+        self, job: str, tags: Mapping[str, str], assets: Sequence[dg.AssetKey] | None = None
+    ) -> ExecuteInProcessResult:
+        result = self._definitions.resolve_job_def(job).execute_in_process(
+            instance=self._instance,
+            run_config=_QUIETLY,
+            tags={**tags, names.DRIVER_TAG: self._name},
+            asset_selection=assets,
+            raise_on_error=False,
+        )
+        if not result.success:
+            self.failures += _failures(result)
+        return result
+
+
+def _chunks(days: Sequence[date]) -> Iterator[tuple[date, date]]:
+    for first, last in ranges(days):
+        for start in range(0, (last - first).days + 1, DAYS_A_RUN):
+            begin = first + timedelta(days=start)
+            yield begin, min(begin + timedelta(days=DAYS_A_RUN - 1), last)
+
+
+def _day_tags(first: date, last: date) -> dict[str, str]:
+    return {RANGE_START: first.isoformat(), RANGE_END: last.isoformat()}
+
+
+def _connection_tags(connection: str, first: date, last: date) -> dict[str, str]:
+    return {
+        names.CONNECTION_TAG: connection,
+        RANGE_START: partition_key(connection, first),
+        RANGE_END: partition_key(connection, last),
+    }
+
+
+def _materialised(result: ExecuteInProcessResult, key: dg.AssetKey) -> set[date]:
+    """Return the business dates of an asset that a run has recorded."""
+    partitions = (
+        event.partition for event in result.all_events if event.is_step_materialization and event.asset_key == key
+    )
+    return {date.fromisoformat(partition.rpartition("|")[2]) for partition in partitions if partition}
+
+
+def _failures(result: ExecuteInProcessResult) -> list[str]:
+    """Return what failed in a run, in words for the person at the terminal."""
+    found: list[str] = []
+    for evaluation in result.get_asset_check_evaluations():
+        if not evaluation.passed and evaluation.blocking:
+            sample = evaluation.metadata.get("sample")
+            shown = f"\n{sample.value}" if isinstance(sample, dg.MarkdownMetadataValue) else ""
+            found.append(
+                f"{evaluation.asset_key.to_user_string()}: the check {evaluation.check_name} found "
+                f"{_count(evaluation.metadata)} offenders; what comes after was not brought up to date.{shown}"
+            )
+    for event in result.all_events:
+        if event.is_step_failure:
+            failure = event.step_failure_data
+            if failure.user_failure_data is not None and failure.user_failure_data.description:
+                found.append(failure.user_failure_data.description)
+            elif failure.error is not None and "DagsterAssetCheckFailedError" not in str(failure.error.cls_name):
+                cause = failure.error.cause or failure.error
+                found.append(f"{event.step_key}: {cause.message.strip()}")
+    return found or [f"Run {result.run_id} failed; the Dagster UI says why."]
+
+
+def _count(metadata: Mapping[str, dg.MetadataValue]) -> object:
+    offenders = metadata.get("offenders")
+    return offenders.value if offenders is not None else "some"
+
+
+def _describe(runtime: Runtime, report: SyncReport, connections: Sequence[str], days: Sequence[date]) -> None:
+    """Fill the report from the lake: what is there now, not what was meant to be."""
+    from flux_pipelines.lake import session
+
+    for key in connections:
+        for manifest in runtime.raw.manifests(key, days[0], days[-1]).values():
+            report.requests += manifest.requests
+            report.retries += manifest.retries
+            report.waited_seconds += manifest.waited_seconds
+        report.quarantined += len(runtime.quarantine.list(connection=key, first_day=days[0], last_day=days[-1]))
+    scope = Scope(days[0], days[-1], tuple(connections))
+    core = (TRANSACTIONS, DAILY_SALES, DEMAND_FORECASTS, FORECAST_ACCURACY)
+    with session(runtime.lake, [table.name for table in core]) as database:
+        report.lines = _number(
+            database.execute(
+                f"select count(*) from transactions where {scope.where('business_date')} and kind <> 'void' "
+                "and line_type in ('item', 'custom_amount', 'gift_card')"
+            )
+        )
+        report.orders = _number(
+            database.execute(
+                "select count(distinct (connection, order_id)) from transactions "
+                f"where {scope.where('business_date')} and kind <> 'void'"
+            )
+        )
+        report.net = dict(
+            database.execute(
+                f"select currency, sum(net) from daily_sales where {scope.where('business_date')} group by 1 order by 1"
+            ).fetchall()
+        )
+        last = Scope(days[-1], days[-1], tuple(connections)).where("as_of")
+        items = f"select count(distinct (connection, location_id, product_id)) from demand_forecasts where {last} and"
+        report.forecast_items = _number(database.execute(f"{items} status = 'forecast'"))
+        report.unforecast_items = _number(database.execute(f"{items} status <> 'forecast'"))
+        evaluated = Scope(days[-1] - timedelta(days=HORIZON - 1), days[-1], tuple(connections)).where("target_date")
+        report.accuracy = [
+            (key, error / sold, naive / sold)
+            for key, sold, error, naive in database.execute(
+                "select connection, sum(actual_quantity), sum(absolute_error), sum(naive_absolute_error) "
+                f"from forecast_accuracy where {evaluated} group by 1 order by 1"
+            ).fetchall()
+            if sold > 0
+        ]
+
+
+def _number(answer: Any) -> int:
+    return int(answer.fetchone()[0])
+
+
+def _bar(console: Console | None, total: int) -> Progress | None:
+    """Return what draws a progress bar on a terminal, told of each partition."""
+    if console is None or not console.is_terminal:
+        return None
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    bar = Bar(
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=console
+    )
+    task = bar.add_task("landing", total=total)
+
+    def told(connection: str, day: date) -> None:
+        bar.start()
+        bar.update(task, description=f"{connection} {day}", advance=1)
+        if bar.finished:
+            bar.stop()
+
+    return told
