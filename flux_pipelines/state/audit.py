@@ -11,10 +11,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
 
 from sqlalchemy import delete, func, insert, select
+from sqlalchemy.orm import InstrumentedAttribute
 
 from flux_pipelines.domain.errors import FluxError, StateUnavailableError, StorageFullError
 from flux_pipelines.state.database import Database
-from flux_pipelines.state.models import AuditRow
+from flux_pipelines.state.models import AuditRow, SecretUseRow, SyncRow
 
 _log = logging.getLogger(__name__)
 
@@ -22,6 +23,8 @@ _log = logging.getLogger(__name__)
 _MOST_HELD = 10_000
 _PRUNE_EVERY = 3600.0
 _PRUNE_BATCH = 5_000
+#: How long readings of secrets and entries of the sync ledger are kept.
+_KEEP_OTHERS = timedelta(days=366)
 
 
 class Call(Protocol):
@@ -111,7 +114,7 @@ class AuditLog:
         database: where.
         batch: most calls in one write.
         every: seconds.
-        keep: calls older than this are deleted, a portion an hour.
+        keep: calls older than this are deleted, a portion an hour; so are other traces after a year.
 
     """
 
@@ -230,15 +233,29 @@ class AuditLog:
         cutoff = datetime.now(UTC) - (self._keep if keep is None else keep)
         total = 0
         while True:
-            gone = self._prune_portion(cutoff)
+            gone = self._prune_portion(AuditRow.id, AuditRow.at, cutoff)
             total += gone
             if gone < _PRUNE_BATCH:
                 return total
 
-    def _prune_portion(self, cutoff: datetime) -> int:
-        oldest = select(AuditRow.id).where(AuditRow.at < cutoff).order_by(AuditRow.at).limit(_PRUNE_BATCH)
+    def _prune_portion(
+        self, key: InstrumentedAttribute[Any], moment: InstrumentedAttribute[datetime], cutoff: datetime
+    ) -> int:
+        oldest = select(key).where(moment < cutoff).order_by(moment).limit(_PRUNE_BATCH)
         with self._database.session() as session:
-            return len(session.execute(delete(AuditRow).where(AuditRow.id.in_(oldest)).returning(AuditRow.id)).all())
+            return len(session.execute(delete(key.class_).where(key.in_(oldest)).returning(key)).all())
+
+    def _prune_now_and_then(self) -> None:
+        if time.monotonic() < self._prune_at:
+            return
+        self._prune_at = time.monotonic() + _PRUNE_EVERY
+        now = datetime.now(UTC)
+        try:
+            self._prune_portion(AuditRow.id, AuditRow.at, now - self._keep)
+            self._prune_portion(SecretUseRow.id, SecretUseRow.at, now - _KEEP_OTHERS)
+            self._prune_portion(SyncRow.token, SyncRow.started_at, now - _KEEP_OTHERS)
+        except FluxError as error:
+            _log.warning("Old records could not be deleted now: %s", error.what)
 
     def _write(self) -> None:
         # The caller holds `_writing`, so nobody else removes from the front of the list.
@@ -251,12 +268,7 @@ class AuditLog:
             with self._mutex:
                 del self._held[: len(rows)]
                 self._due = time.monotonic() + self._every
-        if time.monotonic() >= self._prune_at:
-            self._prune_at = time.monotonic() + _PRUNE_EVERY
-            try:
-                self._prune_portion(datetime.now(UTC) - self._keep)
-            except FluxError as error:
-                _log.warning("Old audit entries could not be deleted now: %s", error.what)
+        self._prune_now_and_then()
 
     def _forget_parents(self) -> None:
         # A forked child holds a copy of what its parent will write.

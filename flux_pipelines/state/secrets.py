@@ -6,7 +6,7 @@ import os
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
@@ -18,8 +18,6 @@ from flux_pipelines.state.vault import Vault
 
 #: The named lock between writing credentials (shared) and rotating keys (exclusive).
 _KEYS_LOCK = "keys"
-#: How long the trace of a reading is kept.
-KEEP_USES = timedelta(days=366)
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,14 +147,6 @@ class Secrets:
         A transaction that locks other rows too does this first: a rotation may be waiting for those rows.
         """
         self._database.lock(session, _KEYS_LOCK, shared=True)
-
-    def prune(self, keep: timedelta = KEEP_USES) -> int:
-        """Delete the traces of readings older than `keep`; return how many."""
-        with self._database.session() as session:
-            gone = session.execute(
-                delete(SecretUseRow).where(SecretUseRow.at < datetime.now(UTC) - keep).returning(SecretUseRow.id)
-            )
-            return len(gone.all())
 
     # --- key rotation ---
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import traceback
 from collections.abc import Callable
 from multiprocessing.context import ForkServerProcess
 from multiprocessing.synchronize import Barrier
@@ -17,18 +16,21 @@ context.set_forkserver_preload(["flux_pipelines_tests.state.workers"])
 def _run(
     function: Callable[..., Any], args: tuple[Any, ...], barrier: Barrier | None, number: int, results: Any
 ) -> None:
-    try:
+    def ready() -> int:
+        """Wait until every process has come this far; return which one this is."""
         if barrier is not None:
             barrier.wait(60)
-        outcome = function(*args, number)
+        return number
+
+    try:
+        outcome = function(*args, ready)
     except BaseException as error:  # noqa: BLE001 - whatever it is, the test must see it
-        traceback.print_exc()
         outcome = error
     results.put((number, outcome))
 
 
 def together(count: int, function: Callable[..., Any], *args: Any) -> list[Any]:
-    """Return what `function(*args, number)` returned or raised in each of `count` processes."""
+    """Return what `function(*args, ready)` returned or raised in each of `count` processes."""
     barrier = context.Barrier(count)
     results = context.Queue()
     workers = [context.Process(target=_run, args=(function, args, barrier, number, results)) for number in range(count)]

@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+import time_machine
+
+from flux_pipelines.state import State
+
+
+@dataclass(frozen=True)
+class Store:
+    location_id: str
+    name: str = "Store"
+    timezone: str = "America/New_York"
+    currency: str = "USD"
+    active: bool = True
+
+
+def test_stores_come_back_by_id_with_the_time_they_were_seen(state: State, acme: str) -> None:
+    assert state.locations.list(acme) == []
+    state.locations.replace(acme, [Store("L2", "Café", "Asia/Tokyo", "JPY"), Store("L1", active=False)])
+    first, second = state.locations.list(acme)
+    assert (first.location_id, first.active) == ("L1", False)
+    assert (second.location_id, second.name, second.timezone, second.currency, second.active) == (
+        "L2",
+        "Café",
+        "Asia/Tokyo",
+        "JPY",
+        True,
+    )
+    assert abs(second.seen_at - datetime.now(UTC)) < timedelta(minutes=1)
+
+
+def test_a_store_the_provider_no_longer_names_stays_as_inactive(state: State, acme: str) -> None:
+    state.locations.replace(acme, [Store("L1"), Store("L2")])
+    state.locations.replace(acme, [Store("L2", "Renamed")])
+    assert [(s.location_id, s.name, s.active) for s in state.locations.list(acme)] == [
+        ("L1", "Store", False),
+        ("L2", "Renamed", True),
+    ]
+
+
+def test_what_is_too_old_is_asked_for_again(state: State, acme: str) -> None:
+    state.locations.replace(acme, [Store("L1")])
+    assert len(state.locations.list(acme, max_age=timedelta(hours=1))) == 1
+    with time_machine.travel(datetime.now(UTC) + timedelta(hours=2)):
+        assert state.locations.list(acme, max_age=timedelta(hours=1)) == []
+        assert len(state.locations.list(acme)) == 1
