@@ -82,7 +82,26 @@ def test_everything_that_trips_up_a_reader_happens(month: World) -> None:
                 back.source is not None and quantity < back.source.lines[index].quantity
                 for index, quantity in back.parts
             )
-    wanted = ["OPEN", "COMPLETED", "CANCELED", "late", "overnight", "exchange", "tip", "ITEM", "CUSTOM_AMOUNT", "GIFT_CARD", "fraction", "modifier", "CARD", "CASH", "SQUARE_GIFT_CARD", "WALLET", "OTHER", "NO_SALE"]
+    wanted = [
+        "OPEN",
+        "COMPLETED",
+        "CANCELED",
+        "late",
+        "overnight",
+        "exchange",
+        "tip",
+        "ITEM",
+        "CUSTOM_AMOUNT",
+        "GIFT_CARD",
+        "fraction",
+        "modifier",
+        "CARD",
+        "CASH",
+        "SQUARE_GIFT_CARD",
+        "WALLET",
+        "OTHER",
+        "NO_SALE",
+    ]
     wanted += ["several of a modifier", "amount off order", "amount off line", "rate off order", "rate off line"]
     wanted += ["charge taxed", "charge with tax inside", "charge untaxed", "charge apportioned"]
     wanted += ["return linked", "return unlinked", "refund of money alone", "part of a line given back"]
