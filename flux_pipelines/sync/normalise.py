@@ -233,7 +233,7 @@ def _blocks(path: Path) -> Iterator[list[bytes]]:
     with path.open("rb") as file:
         stream = zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True)
         block: list[bytes] = []
-        for line in io.BufferedReader(stream, 1 << 20):  # type: ignore[type-var]
+        for line in io.BufferedReader(stream, 1 << 20):
             block.append(line.rstrip(b"\n"))
             if len(block) == _LINES_A_BLOCK:
                 yield block

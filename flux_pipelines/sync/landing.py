@@ -1,0 +1,271 @@
+"""Takes fetched orders to the raw partitions of their business dates, each order once, and counts them.
+
+An order's time of creation never changes, so an order that is delivered twice arrives at the same slice and the same
+day both times: what has to be remembered are the ids of the day a slice is at.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import date, datetime
+
+from flux_pipelines.domain.errors import UnknownCurrencyError
+from flux_pipelines.domain.money import exponent
+from flux_pipelines.lake.raw import RawWriter, Segment
+from flux_pipelines.providers.base import Order, OrderHeader
+from flux_pipelines.sync.records import BadRecord
+from flux_pipelines.sync.slices import Slice
+from flux_pipelines.sync.windows import DayIndex, Group
+from flux_pipelines.transport import Stats
+
+TERMINAL = frozenset({"COMPLETED", "CANCELED"})
+_MASK = (1 << 64) - 1
+
+
+@dataclass(slots=True)
+class Tally:
+    """Orders counted so that two counts can be compared without keeping the orders.
+
+    `ids` is the sum of the ids' hashes, which does not depend on the order they come in.
+    """
+
+    orders: int = 0
+    ids: int = 0
+    totals: dict[str, int] = field(default_factory=dict)
+
+    def add(self, header: OrderHeader) -> None:
+        """Count an order."""
+        self.orders += 1
+        self.ids = (self.ids + hash(header.order_id)) & _MASK
+        if header.total and header.state == "COMPLETED":
+            self.totals[header.currency] = self.totals.get(header.currency, 0) + header.total
+
+    def merge(self, other: Tally) -> None:
+        """Add another count to this one."""
+        self.orders += other.orders
+        self.ids = (self.ids + other.ids) & _MASK
+        for currency, total in other.totals.items():
+            self.totals[currency] = self.totals.get(currency, 0) + total
+
+    def same_as(self, other: Tally) -> bool:
+        """Tell whether both counted the same orders with the same totals."""
+
+        def totals(tally: Tally) -> dict[str, int]:
+            return {currency: total for currency, total in tally.totals.items() if total}
+
+        return (self.orders, self.ids, totals(self)) == (other.orders, other.ids, totals(other))
+
+
+@dataclass(slots=True)
+class DayBatch:
+    """What has landed for one business date so far, over all groups and slices."""
+
+    day: date
+    writer: RawWriter
+    segments: list[tuple[tuple[int, datetime, int], Segment]] = field(default_factory=list)
+    states: dict[str, int] = field(default_factory=dict)
+    totals: dict[str, int] = field(default_factory=dict)
+    closed: Tally = field(default_factory=Tally)
+    terminal: int = 0
+    bad: list[BadRecord] = field(default_factory=list)
+    requests: int = 0
+    retries: int = 0
+    waited_seconds: float = 0.0
+
+    @property
+    def orders(self) -> int:
+        """How many orders have landed."""
+        return sum(self.states.values())
+
+    def spend(self, cost: Stats) -> None:
+        """Count what calls for this day have cost."""
+        self.requests += cost.requests
+        self.retries += cost.retries
+        self.waited_seconds += cost.waited_seconds
+
+
+class _OpenDay:
+    """The day a slice is at: its segment, the ids it has, and what they come to."""
+
+    def __init__(self, segment: Segment, window: tuple[datetime, datetime], closed_before: datetime) -> None:
+        self.segment = segment
+        self.seen: set[str] = set()
+        self.states: Counter[str] = Counter()
+        self.totals: dict[str, int] = {}
+        self.closed = Tally()
+        self._closed_from = window[0]
+        self._closed_before = closed_before
+
+    def write(self, orders: Sequence[tuple[Order, OrderHeader]]) -> int:
+        """Land the orders that are not there yet; return how many those are."""
+        ids = {header.order_id for _, header in orders}
+        if not self.seen.isdisjoint(ids):
+            orders = [item for item in orders if item[1].order_id not in self.seen]
+        self.seen |= ids
+        self.segment.write_many([order.raw for order, _ in orders])
+        self.states.update([header.state for _, header in orders])
+        totals = self.totals
+        for _, header in orders:
+            state = header.state
+            if state == "COMPLETED":
+                totals[header.currency] = totals.get(header.currency, 0) + header.total
+            closed_at = header.closed_at
+            if closed_at is not None and self._closed_from <= closed_at < self._closed_before and state in TERMINAL:
+                self.closed.add(header)
+        return len(orders)
+
+
+class Landing:
+    """The sink of one slice of orders by time of creation.
+
+    Args:
+        piece: the slice.
+        group: its locations.
+        index: the business dates of the batch, in the group's calendar.
+        days: where they land, in the same order.
+        closed_before: for each day, the instant up to which closed orders are compared in its proof.
+        connection: the connection's key.
+        lock: guards `days`, which slices share.
+        landed: told how many orders have landed.
+
+    """
+
+    def __init__(
+        self,
+        piece: Slice,
+        group: Group,
+        index: DayIndex,
+        days: Sequence[DayBatch],
+        closed_before: Sequence[datetime],
+        connection: str,
+        lock: threading.Lock,
+        landed: Callable[[int], None],
+    ) -> None:
+        self._piece = piece
+        self._locations = frozenset(group.location_ids)
+        self._index = index
+        self._days = days
+        self._closed_before = closed_before
+        self._connection = connection
+        self._lock = lock
+        self._landed = landed
+        self._open: dict[int, _OpenDay] = {}
+        self._opened = 0
+        self._at = max(0, index.number(piece.start))
+        self._bad: set[bytes] = set()
+        # The last orders of a page, those made at its last instant: a search that has to start again begins there, so
+        # that these, and only these, can come once more, in a newer version.
+        self._tail: list[tuple[Order, OrderHeader]] = []
+
+    def take(self, orders: Sequence[Order], cost: Stats) -> None:
+        """Land a page of orders."""
+        good = self._tail
+        for order in orders:
+            header = order.header
+            if header is None:
+                self._refuse(order, order.problem, None)
+            elif header.location_id not in self._locations:
+                self._refuse(order, f"it is of the location {header.location_id!r}, which was not asked for", header)
+            elif header.created_at < self._index.start:
+                self._refuse(order, f"it was made at {header.created_at}, before the time that was asked for", header)
+            else:
+                good.append((order, header))
+        if good:
+            good = _newest(good)
+            last = good[-1][1].created_at
+            cut = len(good)
+            while cut and good[cut - 1][1].created_at == last:
+                cut -= 1
+            self._tail = good[cut:]
+            self._land(good[:cut])
+            self._at = self._number(last)
+        with self._lock:
+            self._days[self._at].spend(cost)
+
+    def finish(self) -> None:
+        """Land what was held back and hand the days' figures over."""
+        self._land(self._tail)
+        self._tail = []
+        for number in list(self._open):
+            self._close(number)
+
+    def _number(self, instant: datetime) -> int:
+        return min(max(0, self._index.number(instant)), len(self._days) - 1)
+
+    def _land(self, orders: list[tuple[Order, OrderHeader]]) -> None:
+        if not orders:
+            return
+        instants = [header.created_at for _, header in orders]
+        first, last = self._number(min(instants)), self._number(max(instants))
+        if first == last:  # most pages lie within one day
+            self._write(first, orders)
+        else:
+            by_day: dict[int, list[tuple[Order, OrderHeader]]] = {}
+            for item in orders:
+                by_day.setdefault(self._number(item[1].created_at), []).append(item)
+            for number in sorted(by_day):
+                self._write(number, by_day[number])
+        for number in [n for n in self._open if n < first]:
+            self._close(number)
+
+    def _write(self, number: int, orders: list[tuple[Order, OrderHeader]]) -> None:
+        day = self._open.get(number)
+        if day is None:
+            with self._lock:
+                segment = self._days[number].writer.segment()
+                self._opened += 1
+                key = (self._piece.group, self._piece.start, self._opened)
+                self._days[number].segments.append((key, segment))
+            day = self._open[number] = _OpenDay(segment, self._index.window(number), self._closed_before[number])
+        self._landed(day.write(orders))
+
+    def _close(self, number: int) -> None:
+        """The slice is past this day: free what it holds."""
+        day = self._open.pop(number)
+        day.segment.finish()
+        with self._lock:
+            batch = self._days[number]
+            for state, count in day.states.items():
+                batch.states[state] = batch.states.get(state, 0) + count
+            for currency, total in day.totals.items():
+                if total and _is_known(currency):
+                    batch.totals[currency] = batch.totals.get(currency, 0) + total
+            batch.terminal += sum(day.states[state] for state in TERMINAL)
+            batch.closed.merge(day.closed)
+
+    def _refuse(self, order: Order, reason: str, header: OrderHeader | None) -> None:
+        payload = bytes(order.raw)
+        digest = hashlib.sha256(payload).digest()
+        if digest in self._bad:
+            return
+        self._bad.add(digest)
+        number = self._at if header is None else self._number(header.created_at)
+        record = BadRecord(
+            self._connection, self._days[number].day, reason, payload, header.order_id if header is not None else None
+        )
+        with self._lock:
+            self._days[number].bad.append(record)
+
+
+def _newest(orders: list[tuple[Order, OrderHeader]]) -> list[tuple[Order, OrderHeader]]:
+    """Leave one version of each order, the newest, in its first place."""
+    if len({header.order_id for _, header in orders}) == len(orders):
+        return orders
+    found: dict[str, tuple[Order, OrderHeader]] = {}
+    for item in orders:
+        known = found.get(item[1].order_id)
+        if known is None or item[1].updated_at > known[1].updated_at:
+            found[item[1].order_id] = item
+    return list(found.values())
+
+
+def _is_known(currency: str) -> bool:
+    try:
+        exponent(currency)
+    except UnknownCurrencyError:
+        return False
+    return True

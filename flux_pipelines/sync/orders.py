@@ -1,0 +1,302 @@
+"""Fetches a connection's orders of many business dates into raw partitions: in parallel, resumable, proven complete.
+
+Contiguous days are fetched as one window for each group of locations (not one a day), in batches that grow and shrink
+with how busy the days are, so that an interrupted sync loses little. A day is committed when all of its groups are
+complete and the second query has been made; so what is committed is whole.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from itertools import groupby
+
+from flux_pipelines.domain.connection import Connection
+from flux_pipelines.domain.errors import DayNotReadyError, FluxError, IncompleteError
+from flux_pipelines.lake.raw import RawManifest, RawStore, Verification, Window
+from flux_pipelines.providers.base import Basis, Location, PosSource, Provider
+from flux_pipelines.sync.landing import DayBatch, Landing, Tally
+from flux_pipelines.sync.proof import Recount, judge
+from flux_pipelines.sync.records import DayOutcome
+from flux_pipelines.sync.slices import Slice, SliceRunner
+from flux_pipelines.sync.windows import DayIndex, Group, contiguous, group_locations
+
+#: Orders that a batch of days should hold: enough to keep threads busy, few enough that a killed run loses seconds.
+_ORDERS_A_BATCH = 100_000
+#: Days that a batch may hold: Dagster's backfills ask for as many at once.
+_DAYS_A_BATCH = 31
+_GROWTH = 8
+#: How long after the end of a day an order made on it may be closed and still take part in the proof.
+_TAIL = timedelta(hours=24)
+#: A batch of days that fails for a passing reason does not stop the next one; a second in a row does.
+_FAILURES_IN_A_ROW = 2
+
+
+def sync_orders(
+    source: PosSource,
+    connection: Connection,
+    locations: Sequence[Location],
+    days: Sequence[date],
+    raw: RawStore,
+    *,
+    provider: Provider,
+    token: str = "",
+    parallel: int = 8,
+    verify: bool = True,
+    progress: Callable[[int], None] | None = None,
+) -> Iterator[DayOutcome]:
+    """Bring the raw orders of some business dates up to date, and yield what became of each as soon as it is known.
+
+    Args:
+        source: the provider's client.
+        connection: whose orders.
+        locations: all of its locations, inactive ones too: their past remains.
+        days: the business dates.
+        raw: where they land.
+        provider: the provider's declaration.
+        token: names this sync. A day that is stored under the same token already is not fetched again.
+        parallel: most pages fetched at a time.
+        verify: whether to confirm each day with a second query.
+        progress: told, from several threads, how many more orders have landed.
+
+    """
+    engine = _Engine(source, connection, raw, provider, token, parallel, verify, progress or (lambda _: None))
+    yield from engine.run(locations, sorted(set(days)))
+
+
+@dataclass(slots=True)
+class _Batch:
+    """Some contiguous days under way."""
+
+    days: list[DayBatch]
+    indexes: list[DayIndex]  # one a group: the same dates, each in its own calendar
+    closed_before: list[list[datetime]]  # by group, then by day
+    began: datetime
+
+
+class _Engine:
+    def __init__(
+        self,
+        source: PosSource,
+        connection: Connection,
+        raw: RawStore,
+        provider: Provider,
+        token: str,
+        parallel: int,
+        verify: bool,
+        progress: Callable[[int], None],
+    ) -> None:
+        self._source = source
+        self._connection = connection
+        self._raw = raw
+        self._provider = provider
+        self._token = token
+        self._parallel = parallel
+        self._verify = verify
+        self._progress = progress
+        self._lock = threading.Lock()
+        self._groups: list[Group] = []
+        self._access_confirmed = False
+
+    def run(self, locations: Sequence[Location], days: Sequence[date]) -> Iterator[DayOutcome]:
+        wanted = []
+        for day in days:
+            known = self._raw_manifest(day) if self._token else None
+            if isinstance(known, FluxError) or known is None or known.sync_token != self._token:
+                wanted.append(day)
+            else:
+                yield DayOutcome(day, "resumed", known)
+        if not wanted:
+            return
+        try:
+            self._groups = group_locations(self._connection, locations, self._source.max_locations_per_window)
+        except FluxError as error:
+            yield from (DayOutcome(day, "failed", error=error) for day in wanted)
+            return
+        ready = []
+        for day in wanted:
+            begins = min(group.calendar.start(day) for group in self._groups)
+            if begins <= datetime.now(UTC):
+                ready.append(day)
+                continue
+            yield DayOutcome(
+                day,
+                "failed",
+                error=DayNotReadyError(
+                    f"the business date {day} has not begun anywhere yet (it begins {begins:%Y-%m-%d %H:%M} UTC)",
+                    connection=self._connection.key,
+                    next_step="Ask for it again after it has begun.",
+                ),
+            )
+        yield from self._batches(ready)
+
+    def _raw_manifest(self, day: date) -> RawManifest | FluxError | None:
+        try:
+            return self._raw.read_manifest(self._connection.key, day)
+        except FluxError as damaged:  # a damaged partition is fetched anew
+            return damaged
+
+    def _batches(self, days: Sequence[date]) -> Iterator[DayOutcome]:
+        size = 1
+        failures = 0
+        for run in contiguous(days):
+            at = 0
+            while at < len(run):
+                batch_days = run[at : at + size]
+                at += len(batch_days)
+                outcomes, orders = self._batch(batch_days)
+                yield from outcomes
+                broken = next((o.error for o in outcomes if o.error and not isinstance(o.error, IncompleteError)), None)
+                failures = failures + 1 if broken is not None else 0
+                if broken is not None and (not broken.rerun_helps or failures >= _FAILURES_IN_A_ROW):
+                    rest = [day for day in days if day > batch_days[-1]]
+                    yield from (DayOutcome(day, "failed", error=broken) for day in rest)
+                    return
+                per_day = max(1.0, orders / len(batch_days))
+                size = max(1, min(_DAYS_A_BATCH, size * _GROWTH, int(_ORDERS_A_BATCH / per_day)))
+
+    def _batch(self, dates: Sequence[date]) -> tuple[list[DayOutcome], int]:
+        """Fetch, prove and commit some contiguous days; return their outcomes and how many orders they have."""
+        batch = self._begin(dates)
+        outcomes: list[DayOutcome] = []
+        try:
+            self._fetch(batch)
+            verdicts = self._prove(batch)
+            if not self._access_confirmed and any(not day.orders for day in batch.days):
+                self._source.confirm_access()  # once is enough: a loss later on is a 403 on the query itself
+                self._access_confirmed = True
+            for number, verdict in enumerate(verdicts):
+                outcomes.append(self._commit(batch, number, verdict))
+        except FluxError as error:
+            outcomes += (DayOutcome(day, "failed", error=error) for day in dates[len(outcomes) :])
+        finally:
+            for day in batch.days:
+                day.writer.abort()
+        return outcomes, sum(day.orders for day in batch.days)
+
+    def _begin(self, dates: Sequence[date]) -> _Batch:
+        began = datetime.now(UTC)
+        indexes = [DayIndex(group.calendar, dates) for group in self._groups]
+        return _Batch(
+            days=[DayBatch(day, self._raw.writer(self._connection.key, day)) for day in dates],
+            indexes=indexes,
+            closed_before=[
+                [min(index.window(number)[1] + _TAIL, began) for number in range(len(dates))] for index in indexes
+            ],
+            began=began,
+        )
+
+    def _fetch(self, batch: _Batch) -> None:
+        def landing(piece: Slice) -> Landing:
+            return Landing(
+                piece,
+                self._groups[piece.group],
+                batch.indexes[piece.group],
+                batch.days,
+                batch.closed_before[piece.group],
+                self._connection.key,
+                self._lock,
+                self._progress,
+            )
+
+        windows = [(index.start, index.end) for index in batch.indexes]
+        self._runner("created", batch).run(self._slices(windows), landing)
+
+    def _recount(self, batch: _Batch, *, thorough: bool) -> list[Tally]:
+        tallies = [Tally() for _ in batch.days]
+
+        def recount(piece: Slice) -> Recount:
+            index, closed_before = batch.indexes[piece.group], batch.closed_before[piece.group]
+            return Recount(index, tallies, batch.days, closed_before, self._lock, thorough=thorough)
+
+        windows = [(index.start, bounds[-1]) for index, bounds in zip(batch.indexes, batch.closed_before, strict=True)]
+        self._runner("closed", batch).run(self._slices(windows), recount)
+        return tallies
+
+    def _runner(self, basis: Basis, batch: _Batch) -> SliceRunner:
+        def snap(piece: Slice, instant: datetime) -> datetime:
+            if piece.end - piece.reached < 3 * _TAIL:
+                return instant
+            return batch.indexes[piece.group].nearest_start(instant)
+
+        return SliceRunner(self._source, basis, self._parallel, snap=snap)
+
+    def _slices(self, windows: Sequence[tuple[datetime, datetime]]) -> list[Slice]:
+        return [
+            Slice(number, group.location_ids, start, end, start)
+            for number, (group, (start, end)) in enumerate(zip(self._groups, windows, strict=True))
+            if start < end
+        ]
+
+    def _prove(self, batch: _Batch) -> list[Verification]:
+        if not self._verify:
+            return [Verification(detail="not asked for") for _ in batch.days]
+        tallies = self._recount(batch, thorough=False)
+        verdicts: list[Verification] = []
+        for number, (day, tally) in enumerate(zip(batch.days, tallies, strict=True)):
+            if any(index.window(number)[1] > batch.began for index in batch.indexes):
+                verdicts.append(Verification(method="", detail="the day is not over"))
+                continue
+            verdict = judge(day, tally, final=False)
+            if verdict is None:
+                verdict = self._again(batch, number)
+            verdicts.append(verdict)
+        return verdicts
+
+    def _again(self, batch: _Batch, number: int) -> Verification:
+        """Fetch one day and recount it once more: what was missing may have arrived in between."""
+        alone = self._begin([batch.days[number].day])
+        try:
+            self._fetch(alone)
+            (tally,) = self._recount(alone, thorough=True)
+        except BaseException:
+            alone.days[0].writer.abort()
+            raise
+        batch.days[number].writer.abort()
+        for name in ("requests", "retries", "waited_seconds"):
+            setattr(alone.days[0], name, getattr(alone.days[0], name) + getattr(batch.days[number], name))
+        batch.days[number] = alone.days[0]
+        verdict = judge(alone.days[0], tally, final=True)
+        assert verdict is not None  # noqa: S101 - a final judgement is one
+        return verdict
+
+    def _commit(self, batch: _Batch, number: int, verdict: Verification) -> DayOutcome:
+        day = batch.days[number]
+        short = verdict.status == "short"
+        manifest = day.writer.commit(
+            [segment for _, segment in sorted(day.segments, key=lambda item: item[0])],
+            fetched_at=batch.began,
+            quarantined=len(day.bad),
+            totals=day.totals,
+            states=day.states,
+            windows=self._windows(batch, number),
+            locations=sorted(id_ for group in self._groups for id_ in group.location_ids),
+            api_version=self._provider.api_version,
+            requests=day.requests,
+            retries=day.retries,
+            waited_seconds=round(day.waited_seconds, 3),
+            sync_token="" if short else self._token,
+            verification=verdict,
+        )
+        if not short:
+            return DayOutcome(day.day, "committed", manifest, bad=tuple(day.bad))
+        missing = verdict.confirmed - verdict.expected
+        error = IncompleteError(
+            f"{missing} orders of {day.day} are missing: {verdict.expected} were fetched, and the query by closing time "
+            f"finds {verdict.confirmed}",
+            connection=self._connection.key,
+        )
+        return DayOutcome(day.day, "failed", manifest, error, tuple(day.bad))
+
+    def _windows(self, batch: _Batch, number: int) -> list[Window]:
+        """Return the day's own intervals, one a calendar."""
+        found = []
+        pairs = zip(self._groups, batch.indexes, strict=True)
+        for _, same in groupby(pairs, key=lambda pair: pair[0].calendar):
+            members = list(same)
+            start, end = members[0][1].window(number)
+            ids = tuple(id_ for group, _ in members for id_ in group.location_ids)
+            found.append(Window(basis="created", start=start, end=end, locations=ids))
+        return found

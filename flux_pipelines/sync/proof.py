@@ -1,0 +1,115 @@
+"""The second, independent query that confirms a partition: orders by the time they were closed.
+
+The partition was fetched by time of creation. Orders that reached a terminal state between the start of the day and a
+day after its end are asked for again by that time, and those made on the day must be the same ones, with the same
+totals. Both sides leave out what was closed after the fetch began, so that sales that go on do not disturb the proof.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Sequence
+from datetime import datetime
+
+from flux_pipelines.lake.raw import Verification
+from flux_pipelines.providers.base import Order
+from flux_pipelines.sync.landing import TERMINAL, DayBatch, Tally
+from flux_pipelines.sync.windows import DayIndex
+from flux_pipelines.transport import Stats
+
+_METHOD = "closed_at against created_at"
+_PAGES_REMEMBERED = 3
+
+
+class Recount:
+    """The sink of one slice of orders by time of closing: counts them under the business date they were made on.
+
+    Orders that come twice (a search that starts again) come within a few pages; so long are ids remembered, or for
+    ever when `thorough`.
+    """
+
+    def __init__(
+        self,
+        index: DayIndex,
+        tallies: Sequence[Tally],
+        days: Sequence[DayBatch],
+        closed_before: Sequence[datetime],
+        lock: threading.Lock,
+        *,
+        thorough: bool,
+    ) -> None:
+        self._index = index
+        self._tallies = tallies
+        self._days = days
+        self._closed_before = closed_before
+        self._lock = lock
+        self._recent: deque[set[str]] = deque(maxlen=None if thorough else _PAGES_REMEMBERED)
+        self._own = [Tally() for _ in tallies]
+        self._at = 0
+
+    def take(self, orders: Sequence[Order], cost: Stats) -> None:
+        """Count a page of orders."""
+        ids: set[str] = set()
+        for order in orders:
+            header = order.header
+            if header is None or header.closed_at is None or header.state not in TERMINAL:
+                continue
+            number = self._index.number(header.created_at)
+            if not 0 <= number < len(self._days):
+                continue
+            self._at = number
+            if not self._index.window(number)[0] <= header.closed_at < self._closed_before[number]:
+                continue
+            if header.order_id in ids or any(header.order_id in page for page in self._recent):
+                continue
+            ids.add(header.order_id)
+            self._own[number].add(header)
+        self._recent.append(ids)
+        with self._lock:
+            self._days[self._at].spend(cost)
+
+    def finish(self) -> None:
+        """Hand the counts over."""
+        with self._lock:
+            for tally, own in zip(self._tallies, self._own, strict=True):
+                tally.merge(own)
+
+
+def judge(day: DayBatch, confirmed: Tally, *, final: bool) -> Verification | None:
+    """Compare a day with its recount; None when it should be fetched and recounted once more before it is judged."""
+    expected = day.closed
+    open_orders = day.orders - day.terminal
+    later = day.terminal - expected.orders
+    remarks = [
+        f"{number} {what}"
+        for number, what in (
+            (open_orders, "not closed yet"),
+            (later, "closed outside the time compared"),
+            (len(day.bad), "unreadable and in quarantine"),
+        )
+        if number
+    ]
+    rest = f" ({'; '.join(remarks)})" if remarks else ""
+
+    def verdict(status: str, detail: str) -> Verification:
+        return Verification(
+            status=status,  # type: ignore[arg-type]
+            method=_METHOD,
+            expected=expected.orders,
+            confirmed=confirmed.orders,
+            detail=detail + rest,
+        )
+
+    if day.bad:
+        return verdict("unverifiable", "some orders cannot be read, so the two queries cannot be compared")
+    if expected.same_as(confirmed):
+        return verdict("verified", "the same orders with the same totals")
+    if not final:
+        return None
+    missing = confirmed.orders - expected.orders
+    if missing > 0:
+        return verdict("short", f"{missing} orders are missing")
+    if missing < 0:
+        return verdict("unverifiable", f"the second query gave {-missing} orders fewer than were fetched")
+    return verdict("unverifiable", "as many orders, but their ids or totals differ")
