@@ -14,7 +14,7 @@ from flux_pipelines.domain.errors import ConfigurationError
 from flux_pipelines.transport.audit import AuditSink, CallRecord, Stats, metered
 from flux_pipelines.transport.breaker import Breaker, BreakerPolicy
 from flux_pipelines.transport.errors import RefusedError, TransportClosedError
-from flux_pipelines.transport.limits import Limit, RateBudget
+from flux_pipelines.transport.limits import Grant, Limit, RateBudget
 from flux_pipelines.transport.redact import guard_http_logs
 from flux_pipelines.transport.retry import RetryPolicy
 from flux_pipelines.transport.stores import PostgresLimitStore, SqliteLimitStore, StateStore
@@ -29,6 +29,7 @@ __all__ = [
     "AuditSink",
     "BreakerPolicy",
     "CallRecord",
+    "Grant",
     "Limit",
     "PostgresLimitStore",
     "RateBudget",

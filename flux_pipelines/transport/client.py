@@ -97,6 +97,7 @@ class _Outcome:
     again: bool = False
     retry_after: float | None = None
     status: int | None = None
+    first_byte: float | None = None  # seconds from sending to the answer's headers
     unauthorized: bool = False
     failure: bool = False  # of the provider: counts for the breaker
     headers: Mapping[str, str] = field(default_factory=dict)
@@ -335,13 +336,14 @@ class ApiClient:
             if call.auth and self._credentials is not None:
                 call.token = self._credentials.token()
 
-        waited = self._budget.acquire(
+        grant = self._budget.acquire(
             call.keys,
             self._limits,
             give_up_after=self._give_up_after,
             prepare=last_thing,
             connection=self._connection or None,
         )
+        waited = grant.waited
         call.attempts += 1
         call.waited += waited
         at = datetime.now(UTC)
@@ -349,6 +351,7 @@ class ApiClient:
         outcome = self._exchange(call, started)
         seconds = time.perf_counter() - started
         outcome.waited = waited
+        self._budget.confirm(grant, seconds if outcome.first_byte is None else outcome.first_byte)
         self._classify(call, outcome, at)
         self._settle(call, outcome)
         record = CallRecord(
@@ -387,9 +390,11 @@ class ApiClient:
             remember_headers(proof)
             headers = {**headers, **proof}
         response: httpx.Response | None = None
+        first_byte: float | None = None
         try:
             request = self._http.build_request(call.method, call.url, headers=headers, content=call.content)
             response = self._http.send(request, stream=True)
+            first_byte = time.perf_counter() - started
             content = self._read(response, started)
         except _WRONG_HERE as error:
             return _Outcome(0.0, self._error(ConfigurationError, call, f"cannot be sent ({type(error).__name__})"))
@@ -407,7 +412,9 @@ class ApiClient:
         finally:
             if response is not None:
                 response.close()
-        return _Outcome(0.0, status=response.status_code, headers=response.headers, content=content)
+        return _Outcome(
+            0.0, status=response.status_code, headers=response.headers, content=content, first_byte=first_byte
+        )
 
     def _read(self, response: httpx.Response, started: float) -> bytes:
         chunks: list[bytes] = []

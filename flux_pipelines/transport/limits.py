@@ -107,13 +107,15 @@ class Ring:
         if instant < self.until:
             self.left -= 1
 
-    def remove(self, instant: float) -> None:
-        """Take back a grant that was not used, if it is still known."""
+    def remove(self, instant: float) -> bool:
+        """Take back a grant and return True, if it is still known."""
         index = bisect_left(self.times, instant)
         if index < len(self.times) and self.times[index] == instant:
             self.times.pop(index)
             if instant < self.until:
                 self.left += 1
+            return True
+        return False
 
     def forget_before(self, instant: float) -> None:
         """Drop grants that no window can hold any more."""
@@ -144,6 +146,26 @@ def reserve(rings: Sequence[Ring], rules: Sequence[Rule], now: float, give_up_af
     for ring in rings:
         ring.add(instant)
     return instant
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """Leave to send one request, now.
+
+    Args:
+        waited: seconds it took to come.
+        slot: its instant by the store's clock; None when no limit applies.
+        late: seconds that passed between the slot and its being handed out.
+        slack: seconds that a request may be on its way before it could reach the server outside its slot.
+        names: what it was taken from.
+
+    """
+
+    waited: float
+    slot: float | None = None
+    late: float = 0.0
+    slack: float = 0.0
+    names: tuple[str, ...] = ()
 
 
 class RateBudget:
@@ -179,8 +201,8 @@ class RateBudget:
         give_up_after: float | None = None,
         prepare: Callable[[], None] | None = None,
         connection: str | None = None,
-    ) -> float:
-        """Wait until one request may be sent under every key, and return the seconds waited.
+    ) -> Grant:
+        """Wait until one request may be sent under every key.
 
         A slot is good only while it is fresh: when this process was held up so long after it that the request would reach
         the server late, the slot is given back for another.
@@ -198,7 +220,7 @@ class RateBudget:
         """
         rules = [Rule(limit.requests, limit.seconds + self._pad_of(limit)) for limit in limits]
         names = sorted({f"limit/{key}" for key in keys})
-        fresh_for = min((self._pad_of(limit) for limit in limits), default=0.0) / 2
+        slack = min((self._pad_of(limit) for limit in limits), default=0.0)
         waited, slot = 0.0, None
         for trial in range(_MOST_SLOTS if rules and names else 0):
             left = None if give_up_after is None else max(0.0, give_up_after - waited)
@@ -214,12 +236,37 @@ class RateBudget:
                 waited += wait
             if prepare is not None:
                 prepare()
+            late = self._clock() - due
             # On a machine that is late every time, sending late beats never sending.
-            if self._clock() - due <= fresh_for or trial == _MOST_SLOTS - 1:
-                return waited
+            if late <= slack / 2 or trial == _MOST_SLOTS - 1:
+                return Grant(waited, slot, late, slack, tuple(names))
         if prepare is not None:
             prepare()
-        return waited
+        return Grant(waited)
+
+    def confirm(self, grant: Grant, after: float) -> None:
+        """Correct a grant whose request may have reached the server later than its window allows for.
+
+        Nobody knows when a request arrived, only that it was before the answer began. If that took longer than the pad,
+        the grant counts from then on, so that no delay, however long, lets more through than the limit.
+
+        Args:
+            grant: the grant that was used.
+            after: seconds from the grant to the first sign of an answer, or to giving up on one.
+
+        """
+        slot, beyond = grant.slot, grant.late + after - grant.slack
+        if slot is None or beyond <= 0:
+            return
+
+        def change(now: float, values: list[bytes]) -> tuple[list[bytes], None]:
+            rings = [Ring.load(value, now) for value in values]
+            for ring in rings:
+                if ring.remove(slot):
+                    ring.add(slot + beyond)
+            return [ring.dump() for ring in rings], None
+
+        self._store.update(grant.names, change)
 
     def adapt(self, key: str, remaining: int, reset_at: datetime) -> None:
         """Allow no more than the provider's headers say, until they say anew.

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -45,6 +46,10 @@ class Time:
 
 def budget(folder: Path, clock: Time, pad: float | None = 0.0) -> RateBudget:
     return RateBudget(SqliteLimitStore(folder / "limits.db", clock=clock), pad, sleep=clock.sleep, clock=clock)
+
+
+def acquire(shared: RateBudget, keys: Sequence[str], limits: Sequence[RateLimit], **options: Any) -> float:
+    return shared.acquire(keys, limits, **options).waited
 
 
 # ── the ring ────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -142,17 +147,17 @@ def test_a_clock_that_begins_anew_never_lets_more_through() -> None:
 def test_waits_for_the_window_and_says_how_long(tmp_path: Path) -> None:
     clock = Time()
     shared = budget(tmp_path, clock)
-    waits = [shared.acquire(["a"], [RateLimit(3, 60.0)]) for _ in range(7)]
+    waits = [acquire(shared, ["a"], [RateLimit(3, 60.0)]) for _ in range(7)]
     assert waits == pytest.approx([0, 0, 0, 60, 0, 0, 60])
 
 
 def test_windows_are_padded(tmp_path: Path) -> None:
     clock = Time()
     shared = budget(tmp_path, clock, pad=None)
-    assert shared.acquire(["a"], [RateLimit(1, 60.0)]) == 0
-    assert shared.acquire(["a"], [RateLimit(1, 60.0)]) == pytest.approx(60.6)
-    assert shared.acquire(["b"], [RateLimit(1, 2.0)]) == 0
-    assert shared.acquire(["b"], [RateLimit(1, 2.0)]) == pytest.approx(2.1)
+    assert acquire(shared, ["a"], [RateLimit(1, 60.0)]) == 0
+    assert acquire(shared, ["a"], [RateLimit(1, 60.0)]) == pytest.approx(60.6)
+    assert acquire(shared, ["b"], [RateLimit(1, 2.0)]) == 0
+    assert acquire(shared, ["b"], [RateLimit(1, 2.0)]) == pytest.approx(2.1)
 
 
 def test_all_keys_and_all_limits_hold_at_once(tmp_path: Path) -> None:
@@ -161,10 +166,10 @@ def test_all_keys_and_all_limits_hold_at_once(tmp_path: Path) -> None:
     limits = [RateLimit(2, 1.0), RateLimit(5, 60.0)]
     sent = []
     for _ in range(6):
-        shared.acquire(["a", "b"], limits)
+        acquire(shared, ["a", "b"], limits)
         sent.append(clock.now - 1000.0)
     assert sent == pytest.approx([0, 0, 1, 1, 2, 60])
-    assert shared.acquire(["c"], limits) == 0
+    assert acquire(shared, ["c"], limits) == 0
 
 
 def test_a_key_does_not_wait_behind_a_request_that_waits_for_another_key(tmp_path: Path) -> None:
@@ -172,60 +177,73 @@ def test_a_key_does_not_wait_behind_a_request_that_waits_for_another_key(tmp_pat
     waiting = RateBudget(
         SqliteLimitStore(tmp_path / "limits.db", clock=clock), 0.0, sleep=lambda _: None, clock=Time(0.0)
     )
-    waiting.acquire(["busy"], [RateLimit(1, 60.0)])
-    waiting.acquire(["busy", "free"], [RateLimit(1, 60.0)])  # its slot lies a minute ahead
-    assert budget(tmp_path, clock).acquire(["free"], [RateLimit(2, 60.0)]) == 0
+    acquire(waiting, ["busy"], [RateLimit(1, 60.0)])
+    acquire(waiting, ["busy", "free"], [RateLimit(1, 60.0)])  # its slot lies a minute ahead
+    assert acquire(budget(tmp_path, clock), ["free"], [RateLimit(2, 60.0)]) == 0
 
 
 def test_gives_up_without_taking_a_slot(tmp_path: Path) -> None:
     clock = Time()
     shared = budget(tmp_path, clock)
-    shared.acquire(["a"], [RateLimit(1, 60.0)])
+    acquire(shared, ["a"], [RateLimit(1, 60.0)])
     with pytest.raises(RateLimitedError, match=r"square:acme: .* no room within 10 s"):
-        shared.acquire(["a"], [RateLimit(1, 60.0)], give_up_after=10.0, connection="square:acme")
-    assert shared.acquire(["a"], [RateLimit(1, 60.0)], give_up_after=60.0) == pytest.approx(60.0)
+        acquire(shared, ["a"], [RateLimit(1, 60.0)], give_up_after=10.0, connection="square:acme")
+    assert acquire(shared, ["a"], [RateLimit(1, 60.0)], give_up_after=60.0) == pytest.approx(60.0)
 
 
 def test_a_slot_that_went_stale_is_changed_for_a_fresh_one(tmp_path: Path) -> None:
     clock = Time()
     shared = budget(tmp_path, clock, pad=0.5)
     delays = [30.0, 0.0]
-    assert shared.acquire(["a"], [RateLimit(1, 60.0)], prepare=lambda: clock.sleep(delays.pop(0))) == 0
+    assert acquire(shared, ["a"], [RateLimit(1, 60.0)], prepare=lambda: clock.sleep(delays.pop(0))) == 0
     assert not delays
     # What was used is the instant thirty seconds later, and the first slot is not lost besides.
-    assert shared.acquire(["a"], [RateLimit(1, 60.0)]) == pytest.approx(60.5)
+    assert acquire(shared, ["a"], [RateLimit(1, 60.0)]) == pytest.approx(60.5)
+
+
+def test_a_request_that_was_long_on_its_way_counts_from_when_it_can_have_arrived(tmp_path: Path) -> None:
+    clock = Time()
+    shared = budget(tmp_path, clock, pad=0.5)
+    quick, slow = (shared.acquire(["a", "b"], [RateLimit(2, 60.0)]) for _ in range(2))
+    clock.now += 5.0
+    shared.confirm(quick, 0.4)
+    shared.confirm(slow, 5.0)
+    assert acquire(shared, ["a"], [RateLimit(2, 60.0)]) == pytest.approx(55.5)
+    assert acquire(shared, ["a"], [RateLimit(2, 60.0)]) == pytest.approx(4.5)  # 60 s after the answer, no pad besides
+    assert clock.now == pytest.approx(1065.0)
+    shared.confirm(shared.acquire(["a"], []), 100.0)
 
 
 def test_headers_lower_the_limit_until_their_reset(tmp_path: Path) -> None:
     clock = Time()
     shared = budget(tmp_path, clock)
     limits = [RateLimit(100, 60.0)]
-    shared.acquire(["a"], limits)
+    acquire(shared, ["a"], limits)
     shared.adapt("a", 2, datetime.now(UTC) + timedelta(seconds=30))
     shared.adapt("a", 50, datetime.now(UTC) + timedelta(seconds=30))  # never raised
-    waits = [shared.acquire(["a"], limits) for _ in range(4)]
+    waits = [acquire(shared, ["a"], limits) for _ in range(4)]
     assert waits == pytest.approx([0, 0, 30, 0], abs=1.0)
     shared.adapt("a", 0, datetime.now(UTC) - timedelta(seconds=1))
-    assert shared.acquire(["a"], limits) == 0
+    assert acquire(shared, ["a"], limits) == 0
 
 
 def test_without_limits_nothing_waits(tmp_path: Path) -> None:
-    assert budget(tmp_path, Time()).acquire(["a"], []) == 0
+    assert acquire(budget(tmp_path, Time()), ["a"], []) == 0
 
 
 def test_a_damaged_file_says_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "limits.db").write_bytes(b"not a database" * 500)
     with pytest.raises(ConfigurationError, match=r"limits\.db cannot be used.*delete it"):
-        budget(tmp_path, Time()).acquire(["a"], [RateLimit(1, 1.0)])
+        acquire(budget(tmp_path, Time()), ["a"], [RateLimit(1, 1.0)])
 
 
 def test_acquiring_is_quick(tmp_path: Path) -> None:
     shared = RateBudget(SqliteLimitStore(tmp_path / "limits.db"))
     limits = [RateLimit(5000, 60.0)]
-    shared.acquire(["a"], limits)
+    acquire(shared, ["a"], limits)
     started = time.process_time()
     for _ in range(500):
-        shared.acquire(["a"], limits)
+        acquire(shared, ["a"], limits)
     assert (time.process_time() - started) / 500 < 0.001
 
 
