@@ -115,7 +115,8 @@ class Control:
         return _json({"status": "ok"})
 
     def _merchants(self, _: Request) -> Any:
-        return {"merchants": self.world.describe(), "authorised": sorted(self._authorised())}
+        end_day = self.world.end_day.isoformat() if self.world.end_day else None
+        return {"merchants": self.world.describe(), "authorised": sorted(self._authorised()), "end_day": end_day}
 
     def _authorised(self) -> set[str]:
         return set().union(*(provider.authorised() for provider in self.providers))

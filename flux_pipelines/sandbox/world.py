@@ -90,8 +90,9 @@ class World:
             for location in merchant.locations:
                 self.locations[location.id] = location
                 self.books[location.id] = Book()
+        self.end_day: date | None = None
         if seeded:
-            end = options.end_day or self._yesterday()
+            end = self.end_day = options.end_day or self._yesterday()
             sales = [s for m in self.merchants.values() for s in history(options.seed, m, end, options.history_days)]
         by_location: dict[str, list[Sale]] = {id_: [] for id_ in self.books}
         for sale in sales:

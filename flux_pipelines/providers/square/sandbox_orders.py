@@ -46,6 +46,11 @@ def _money(amount: int, currency: str) -> msgspec.Raw:
     return msgspec.Raw(b'{"amount":%d,"currency":"%s"}' % (amount, currency.encode()))
 
 
+@lru_cache(maxsize=10_000)
+def _suffix(kind: str, parts: tuple[int, ...]) -> str:
+    return kind + "".join(f"{part:02d}" for part in parts)
+
+
 def _quantity(quantity: int, precision: int) -> str:
     if precision == 0:
         return str(quantity)
@@ -59,14 +64,14 @@ class _Writer:
     def __init__(self, sale: Sale) -> None:
         self.sale = sale
         self.currency = sale.location.currency
-        digest = hashlib.blake2b(sale.id.encode(), digest_size=15).digest()
+        digest = hashlib.blake2b(sale.id.encode(), digest_size=12).digest()
         self.stem = base64.urlsafe_b64encode(digest).decode().replace("-", "m").replace("_", "W")
 
     def money(self, amount: int) -> msgspec.Raw:
         return _money(amount, self.currency)
 
     def uid(self, kind: str, *parts: int) -> str:
-        return self.stem[: -len(kind)] + kind + "".join(f"{part:02d}" for part in parts)
+        return self.stem + _suffix(kind, parts)
 
     def amounts(self, total: int, tax: int, discount: int, tip: int, charge: int) -> Json:
         return {

@@ -290,7 +290,11 @@ judged AS (
             WHEN rows_total <> coalesce(provider_total, 0) THEN
                 'its rows add up to ' || in_words(rows_total, factor, currency)
                 || ', but its own total is ' || in_words(provider_total, factor, currency)
-            WHEN len(order_rows) = 0 AND (len(tenders) > 0 OR len(refunds) > 0)
+            -- Opening the cash drawer leaves an order with a NO_SALE tender of nothing: there is nothing to count.
+            WHEN len(order_rows) = 0 AND (
+                len(list_filter(tenders, lambda t: minor(t.amount_money) <> 0)) > 0
+                OR len(list_filter(refunds, lambda r: minor(r.amount_money) <> 0)) > 0
+            )
                 THEN 'it has payments or refunds, but nothing was sold or returned'
         END AS problem
     FROM expanded
