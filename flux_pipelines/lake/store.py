@@ -145,7 +145,7 @@ class ObjectStore(ABC):
     @abstractmethod
     @contextmanager
     def open_local(self, key: str) -> Iterator[Path | None]:
-        """Give the object as a local file for the length of a `with` block; None when there is no such object."""
+        """Give the object as a local file that stays for a whole `with` block; None when there is no such object."""
 
     @abstractmethod
     def objects(self, prefix: str = "") -> Iterator[StoredObject]:
@@ -232,9 +232,21 @@ class LocalStore(ObjectStore):
 
     @contextmanager
     def open_local(self, key: str) -> Iterator[Path | None]:
-        """Give the file itself."""
+        """Give the file under a second name, so that a writer who replaces it does not pull it from under a reader."""
         path = self.path(key)
-        yield path if path.is_file() else None
+        link = self.staging.new_file(path.name)
+        try:
+            os.link(path, link)
+        except (FileNotFoundError, NotADirectoryError):
+            yield None
+            return
+        except OSError:  # a file system without hard links, or without space for another name
+            yield path if path.is_file() else None
+            return
+        try:
+            yield link
+        finally:
+            link.unlink(missing_ok=True)
 
     def objects(self, prefix: str = "") -> Iterator[StoredObject]:
         """Walk the folder; what is being staged is not part of the listing."""
