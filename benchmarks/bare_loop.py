@@ -21,7 +21,7 @@ import msgspec
 import pyarrow as pa
 import zstandard
 
-from benchmarks.measure import load
+from benchmarks.measure import load, tell
 from flux_pipelines.domain.money import known_currencies
 from flux_pipelines.domain.tables import TRANSACTIONS
 from flux_pipelines.providers.square import PROVIDER
@@ -120,7 +120,8 @@ def main() -> None:
         deltalake.write_deltalake(
             str(chosen.work / "transactions"), reader, partition_by=["connection", "business_date"]
         )
-        facts["lines"] = lines
+        facts["rows"] = lines
+    tell(facts)
 
 
 if __name__ == "__main__":

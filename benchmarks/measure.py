@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,9 +17,14 @@ def cpu_seconds() -> float:
 
 
 @contextmanager
-def load(**facts: Any) -> Iterator[dict[str, Any]]:
-    """Time a `with` block and print it, with the facts put into the yielded mapping, as the last line of output."""
+def load() -> Iterator[dict[str, Any]]:
+    """Time a `with` block; `seconds` and `cpu_seconds` are in the yielded mapping when it ends."""
+    facts: dict[str, Any] = {}
     seconds, cpu = time.perf_counter(), cpu_seconds()
     yield facts
     facts |= {"seconds": time.perf_counter() - seconds, "cpu_seconds": cpu_seconds() - cpu}
+
+
+def tell(facts: Mapping[str, Any]) -> None:
+    """Hand the facts to the harness: one line of JSON."""
     print(json.dumps(facts), flush=True)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import base64
+import contextlib
 import json
 import time
 from collections import defaultdict
@@ -19,7 +20,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from benchmarks.dataset import CLOSED_AFTER_MS, CURRENCY, MERCHANT, TIMEZONE, UPDATED_AFTER_MS, Orders
 
-#: How many orders a page of `GET /pages` has.
+#: How many orders a page has at most, whatever is asked for.
 PAGE = 500
 _SHIFT = {"created_at": 0, "closed_at": CLOSED_AFTER_MS, "updated_at": UPDATED_AFTER_MS}
 _REASONS = {200: "OK", 400: "Bad Request", 401: "Unauthorized", 404: "Not Found"}
@@ -110,7 +111,7 @@ class Square:
         return [b'{"orders":[', self.orders.joined(found), b"]}"]
 
     def _search(self, asked: dict) -> Body:
-        wanted, limit = frozenset(asked.get("location_ids", ())), int(asked.get("limit", 500))
+        wanted, limit = frozenset(asked.get("location_ids", ())), int(asked.get("limit", PAGE))
         query = asked.get("query", {})
         times = query.get("filter", {}).get("date_time_filter", {})
         if not 1 <= len(wanted) <= 10 or not wanted <= self._every or not 1 <= limit <= 1000 or len(times) != 1:
@@ -125,6 +126,7 @@ class Square:
         now = time.monotonic()
         for place in wanted:
             self.arrivals[place].append(now)
+        limit = min(limit, PAGE)  # Square may give shorter pages than asked for; here all contenders get the same
         if "cursor" in asked:
             first, last = map(int, base64.urlsafe_b64decode(asked["cursor"]).split(b":"))
         else:
@@ -183,7 +185,9 @@ class Connection(asyncio.Protocol):
         except Refusal as refusal:
             status, parts = refusal.status, [json.dumps(refusal.body).encode()]
         size = sum(len(part) for part in parts)
-        head = f"HTTP/1.1 {status} {_REASONS[status]}\r\nContent-Type: application/json\r\nContent-Length: {size}\r\n\r\n"
+        head = (
+            f"HTTP/1.1 {status} {_REASONS[status]}\r\nContent-Type: application/json\r\nContent-Length: {size}\r\n\r\n"
+        )
         if self._delay:
             asyncio.get_running_loop().call_later(self._delay, self._send, [head.encode(), *parts])
         else:
@@ -224,10 +228,8 @@ def main() -> None:
     parser.add_argument("--delay-ms", type=float, default=0.0, help="added to every answer")
     chosen = parser.parse_args()
     orders = Orders.make(chosen.orders, days=chosen.days, first_day=chosen.first_day, locations=chosen.locations)
-    try:
+    with contextlib.suppress(KeyboardInterrupt):
         asyncio.run(serve(Square(orders), chosen.port, chosen.delay_ms / 1000))
-    except KeyboardInterrupt:
-        pass
 
 
 if __name__ == "__main__":
