@@ -66,6 +66,22 @@ def sync_orders(
     yield from engine.run(locations, sorted(set(days)))
 
 
+def _next_size(size: int, orders_a_day: float) -> int:
+    """Return how many days the batch after one of `size` days should have."""
+    return max(1, min(_DAYS_A_BATCH, size * _GROWTH, int(_ORDERS_A_BATCH / max(1.0, orders_a_day))))
+
+
+def batch_sizes(days: int, orders_a_day: float) -> list[int]:
+    """Return the batches in which so many contiguous days, equally busy, are fetched."""
+    sizes = []
+    size = 1
+    while days > 0:
+        sizes.append(min(size, days))
+        days -= size
+        size = _next_size(size, orders_a_day)
+    return sizes
+
+
 @dataclass(slots=True)
 class _Batch:
     """Some contiguous days under way."""
@@ -154,8 +170,7 @@ class _Engine:
                     rest = [day for day in days if day > batch_days[-1]]
                     yield from (DayOutcome(day, "failed", error=broken) for day in rest)
                     return
-                per_day = max(1.0, orders / len(batch_days))
-                size = max(1, min(_DAYS_A_BATCH, size * _GROWTH, int(_ORDERS_A_BATCH / per_day)))
+                size = _next_size(size, orders / len(batch_days))
 
     def _batch(self, dates: Sequence[date]) -> tuple[list[DayOutcome], int]:
         """Fetch, prove and commit some contiguous days; return their outcomes and how many orders they have."""

@@ -62,8 +62,8 @@ class _Headers(msgspec.Struct, gc=False):
 class _RawPage(msgspec.Struct):
     orders: list[msgspec.Raw] = []
     cursor: str = ""
-    errors: msgspec.Raw | None = None
-    order_entries: msgspec.Raw | None = None
+    errors: msgspec.Raw = msgspec.Raw()
+    order_entries: msgspec.Raw = msgspec.Raw()
 
 
 class _Location(msgspec.Struct):
@@ -141,7 +141,7 @@ def decode_page(body: bytes) -> _DecodedPage:
 
     """
     page = _decode_raw_page(body)
-    if page.errors is not None or page.order_entries is not None:
+    if bytes(page.errors) or bytes(page.order_entries):
         raise ValueError("a page of orders was asked for, but the answer holds errors or order entries")
     try:
         # Two passes in C over the page are several times faster than one call an order.
