@@ -41,11 +41,8 @@ RANGE_START, RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_p
 #: More days than this are cut into several runs, to keep what one run holds in memory bounded.
 DAYS_A_RUN = 400
 
-#: What the run says is in the event log; the terminal has the progress bar. Retries are for the person at it.
-_QUIETLY: Mapping[str, Any] = {
-    "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},
-    "execution": {"config": {"retries": {"disabled": {}}}},
-}
+#: What the run says is in the event log; the terminal has the progress bar.
+_QUIETLY: Mapping[str, Any] = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 
 @dataclass(slots=True)

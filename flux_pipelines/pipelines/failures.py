@@ -11,9 +11,13 @@ import dagster as dg
 
 from flux_pipelines.domain.errors import FluxError
 from flux_pipelines.pipelines.metadata import preview
+from flux_pipelines.pipelines.names import DRIVER_TAG
 from flux_pipelines.pipelines.partitions import ranges
 
 _SAMPLE = 50
+#: What the retries of each request could not overcome may be over in minutes.
+_RETRIES = 2
+_RETRY_SECONDS = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,14 +33,15 @@ class PartitionsFailed:
         return f"{self.error} [{self.connection}: {days}]"
 
 
-def fail_in_part(
+def retry_or_fail(
     context: dg.AssetExecutionContext,
     done: Mapping[str, Mapping[str, Any]],
     failed: Sequence[PartitionsFailed],
-) -> dg.Failure:
-    """Record the partitions that are done and return the failure to raise for the others.
+) -> dg.Failure | dg.RetryRequested:
+    """Record the partitions that are done and return what to raise for the others.
 
-    Dagster knows a partition as materialised only if told so before the step fails.
+    Dagster knows a partition as materialised only if told so before the step fails. Not a `RetryPolicy`: that would
+    repeat what no repetition can mend, defects included, and keep a person at a terminal waiting.
 
     Args:
         context: the asset's context.
@@ -46,9 +51,10 @@ def fail_in_part(
     """
     for key, metadata in done.items():
         context.log_event(dg.AssetMaterialization(context.asset_key, partition=key, metadata=dict(metadata)))
+    rerun_helps = any(failure.error.rerun_helps for failure in failed)
     lost = sum(len(failure.days) for failure in failed)
     connections = sorted({failure.connection for failure in failed})
-    return dg.Failure(
+    failure = dg.Failure(
         description=(
             f"{lost} of {lost + len(done)} partitions failed ({', '.join(connections)}); the others are complete and "
             "recorded.\n" + "\n".join(str(failure) for failure in failed[:_SAMPLE])
@@ -70,5 +76,9 @@ def fail_in_part(
                 ],
             ),
         },
-        allow_retries=any(failure.error.rerun_helps for failure in failed),
+        allow_retries=rerun_helps,
     )
+    if rerun_helps and context.retry_number < _RETRIES and DRIVER_TAG not in context.run.tags:
+        context.log.warning(failure.description)
+        return dg.RetryRequested(max_retries=_RETRIES, seconds_to_wait=_RETRY_SECONDS * 2**context.retry_number)
+    return failure

@@ -29,7 +29,7 @@ from flux_pipelines.pipelines.checks import (
     result,
 )
 from flux_pipelines.pipelines.conditions import when_upstream_changes
-from flux_pipelines.pipelines.failures import PartitionsFailed, fail_in_part
+from flux_pipelines.pipelines.failures import PartitionsFailed, retry_or_fail
 from flux_pipelines.pipelines.metadata import PREVIEW_ROWS, amounts, preview, rows, table_metadata
 from flux_pipelines.pipelines.partitions import BACKFILL, by_connection, connection_days, partition_key
 from flux_pipelines.pipelines.resources import FluxResource
@@ -45,9 +45,6 @@ if TYPE_CHECKING:
     from flux_pipelines.sync.records import BadRecord
 
 Metadata = dict[str, Any]
-
-#: What HTTP retries could not overcome may be over in minutes. Permanent errors say so and stop these.
-RETRIES = dg.RetryPolicy(max_retries=2, delay=60, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS)
 
 COMPLETENESS = Check(
     "completeness",
@@ -95,7 +92,6 @@ def raw_orders(provider: Provider) -> dg.AssetsDefinition:
         key=key,
         partitions_def=connection_days(provider.name),
         backfill_policy=BACKFILL,
-        retry_policy=RETRIES,
         pool=names.pool(provider.name),
         check_specs=[COMPLETENESS.spec(key)],
         group_name=provider.name,
@@ -119,7 +115,7 @@ def raw_orders(provider: Provider) -> dg.AssetsDefinition:
         check = landing.completeness(key)
         if landing.failed:
             yield check
-            raise fail_in_part(context, landing.done, landing.failed)
+            raise retry_or_fail(context, landing.done, landing.failed)
         attach(context, landing.done)
         yield dg.MaterializeResult(asset_key=key, check_results=[check])
 
@@ -181,7 +177,7 @@ class _Landing:
         day = manifest.business_date
         asset = names.raw_orders(self._provider.name).to_user_string()
         self._runtime.quarantine.replace(asset, connection, day, bad)
-        self.done[partition_key(connection, day)] = raw_metadata(manifest)
+        self.done[partition_key(connection, day)] = raw_metadata(self._provider, manifest)
         self._flux.landed(connection, day)
 
     def completeness(self, asset: dg.AssetKey) -> dg.AssetCheckResult:
@@ -210,7 +206,7 @@ def _unexplained(connection: str, *days: date) -> FluxError:
     )
 
 
-def raw_metadata(manifest: "RawManifest") -> Metadata:
+def raw_metadata(provider: Provider, manifest: "RawManifest") -> Metadata:
     """Return the metadata of a partition of raw orders."""
     proof = manifest.verification
     verified = proof.status if proof.status != "short" else f"short by {proof.confirmed - proof.expected}"
@@ -222,7 +218,7 @@ def raw_metadata(manifest: "RawManifest") -> Metadata:
         "retries": manifest.retries,
         # Floats: seconds to plot.
         "seconds waited for the limit": round(manifest.waited_seconds, 3),
-        "API version": manifest.api_version,
+        f"{provider.title} API version": manifest.api_version,
         "verification": verified,
         "verified by": proof.method or "nothing",
         "verification detail": proof.detail,
@@ -273,7 +269,7 @@ def transactions(provider: Provider) -> dg.AssetsDefinition:
         results += [step.order_totals(key), step.nothing_quarantined(key)]
         if step.failed:
             yield from results
-            raise fail_in_part(context, step.done, step.failed)
+            raise retry_or_fail(context, step.done, step.failed)
         attach(context, step.done)
         yield dg.MaterializeResult(asset_key=key, check_results=results)
 
@@ -387,7 +383,7 @@ class _Normalising:
                 **amounts("net", figures.net),
                 **amounts("total", figures.total),
                 "quarantined": kept,
-                "API version": manifest.api_version,
+                f"{self._provider.title} API version": manifest.api_version,
                 "Delta table version": version,
                 "preview": preview(_SHOWN, [] if head is None else [list(row.values()) for row in head.to_pylist()]),
             }

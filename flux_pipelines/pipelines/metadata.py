@@ -8,6 +8,7 @@ from typing import Any
 
 import dagster as dg
 
+from flux_pipelines.domain.money import exponent
 from flux_pipelines.domain.tables import SQL_TYPES, Column, Table
 
 PREVIEW_ROWS = 5
@@ -43,17 +44,13 @@ def rows(count: int) -> dict[str, Any]:
 
 def amounts(name: str, totals: Mapping[str, Decimal]) -> dict[str, str]:
     """Return one entry a currency, exact: `{"net USD": "1,234.50"}`. Text, because a float would not be exact."""
-    return {f"{name} {currency}": money(total) for currency, total in sorted(totals.items())}
+    return {f"{name} {currency}": money(total, currency) for currency, total in sorted(totals.items())}
 
 
-def money(amount: Decimal) -> str:
-    """Write an amount in full, with thousands separated and no zeros beyond the second decimal place."""
-    text = f"{amount:,.4f}"
-    whole, _, places = text.partition(".")
-    places = places.rstrip("0")
-    if not places:
-        return whole if amount == amount.to_integral_value() and amount.as_tuple().exponent == 0 else f"{whole}.00"
-    return f"{whole}.{places.ljust(2, '0')}"
+def money(amount: Decimal, currency: str) -> str:
+    """Write an amount in full, with as many decimal places as the currency has, and more only if it has more."""
+    places = max(exponent(currency), -int(amount.normalize().as_tuple().exponent))
+    return f"{amount:,.{places}f}"
 
 
 def preview(columns: Sequence[str], records: Iterable[Sequence[object]]) -> dg.MarkdownMetadataValue:
