@@ -1,0 +1,111 @@
+"""A home of its own, and the `flux` command as a user runs it: in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from flux_pipelines.sandbox.options import SandboxOptions
+from flux_pipelines.sandbox.server import RunningSandbox
+from flux_pipelines.settings import PROJECT_ROOT
+
+SHARED = PROJECT_ROOT.parent / "shared"
+PIZZA = SHARED / "data" / "pizza"
+END_DAY = date(2026, 3, 10)  # two days after New York's clocks went forward
+
+
+class Flux:
+    """Runs `flux` in a home of its own."""
+
+    def __init__(self, home: Path, **environment: str) -> None:
+        self.home = home
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("FLUX_", "DAGSTER_HOME"))}
+        self.environment = {
+            **kept,
+            "FLUX_HOME": str(home),
+            "FLUX_START_DATE": "2026-01-01",
+            "DAGSTER_DISABLE_TELEMETRY": "1",
+            **environment,
+        }
+
+    def command(self, *arguments: str) -> list[str]:
+        return [sys.executable, "-m", "flux_pipelines.cli", *arguments]
+
+    def run(self, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+        """Run a command to its end, whatever comes of it."""
+        return subprocess.run(
+            self.command(*arguments),
+            input=stdin,
+            capture_output=True,
+            text=True,
+            env=self.environment,
+            timeout=280,
+            check=False,
+        )
+
+    def __call__(self, *arguments: str, stdin: str = "") -> str:
+        """Run a command that must succeed; return what it printed."""
+        done = self.run(*arguments, stdin=stdin)
+        assert done.returncode == 0, f"flux {arguments}: {done.stdout}\n{done.stderr}"
+        return done.stdout
+
+    def fails(self, *arguments: str, stdin: str = "") -> str:
+        """Run a command that must fail with a message of ours; return the message."""
+        done = self.run(*arguments, stdin=stdin)
+        assert done.returncode != 0, f"flux {arguments} succeeded: {done.stdout}"
+        assert "Traceback" not in done.stderr, done.stderr
+        return done.stderr
+
+    def ask(self, query: str) -> list[dict[str, Any]]:
+        """Return the rows of a query over the lake."""
+        rows: list[dict[str, Any]] = json.loads(self("sql", query, "--format", "json"))
+        return rows
+
+    def contents(self) -> dict[str, str]:
+        """Return a fingerprint of the content of every table, in no order."""
+        tables = [
+            "square.transactions",
+            "transactions",
+            "daily_sales",
+            "daily_item_demand",
+            "demand_forecasts",
+            "forecast_accuracy",
+        ]
+        query = " union all ".join(
+            f"select '{table}' as name, count(*) || ' ' || coalesce(bit_xor(md5_number(t::varchar))::varchar, '') as print from {table} t"
+            for table in tables
+        )
+        return {row["name"]: row["print"] for row in self.ask(query)}
+
+
+@pytest.fixture
+def flux(tmp_path: Path) -> Flux:
+    return Flux(tmp_path / "home")
+
+
+@pytest.fixture(scope="module")
+def world() -> Iterator[RunningSandbox]:
+    """A seeded world that only reads are made of; tests that change a world start their own."""
+    with RunningSandbox(SandboxOptions(history_days=40, end_day=END_DAY)) as sandbox:
+        yield sandbox
+
+
+def truth(sandbox: RunningSandbox, merchant: str, first: date, last: date, cutoff_hour: int = 0) -> dict[str, Any]:
+    """Return the sandbox's own account of some business dates of a merchant."""
+    answer = httpx.get(
+        f"{sandbox.url}/sandbox/truth",
+        params={"merchant": merchant, "from": str(first), "to": str(last), "cutoff_hour": cutoff_hour},
+        timeout=60,
+    )
+    answer.raise_for_status()
+    body: dict[str, Any] = answer.json()
+    return body

@@ -1,0 +1,241 @@
+"""The whole chain against the sandbox's own account of what happened, with faults, kills and lost permissions."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from datetime import date, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from flux_pipelines.domain.money import from_minor
+from flux_pipelines.sandbox.options import SandboxOptions
+from flux_pipelines.sandbox.server import RunningSandbox
+from flux_pipelines_tests.integration.conftest import END_DAY, PIZZA, Flux, truth
+
+FIRST = END_DAY - timedelta(days=9)
+RANGE = ("--from", str(FIRST), "--to", str(END_DAY))
+MONEY = {
+    "gross": "gross",
+    "discounts": "discount",
+    "net": "net",
+    "tax": "tax",
+    "tips": "tips",
+    "service_charges": "service_charges",
+    "gift_cards": "gift_cards",
+    "refunds": "returns",
+    "rounding": "rounding",
+    "total": "total",
+}
+
+
+def assert_equals_truth(flux: Flux, sandbox: RunningSandbox, merchant: str, cutoff_hour: int = 0) -> None:
+    """Every store and business date of `daily_sales` is what the sandbox says, to the cent; and none is missing."""
+    rows = {
+        (row["location_id"], row["business_date"][:10]): row
+        for row in flux.ask(f"select * from daily_sales where connection = 'square:{merchant}'")
+    }
+    days = truth(sandbox, merchant, FIRST, END_DAY, cutoff_hour)["days"]
+    expected = [day for day in days if day["orders"] or day["return_orders"] or day["voids"]]
+    assert len(rows) == len(expected) > 0
+    for day in expected:
+        row = rows[day["location_id"], day["business_date"]]
+        assert (row["orders"], row["returns"], row["voids"]) == (day["orders"], day["return_orders"], day["voids"]), day
+        assert Decimal(row["units"]) == Decimal(day["units"])
+        for column, name in MONEY.items():
+            assert Decimal(row[column]) == from_minor(day[name], day["currency"]), (column, day)
+
+
+def test_two_merchants_with_other_zones_and_currencies_equal_the_truth_and_a_second_sync_changes_nothing(
+    flux: Flux, world: RunningSandbox
+) -> None:
+    late = json.dumps({"cutoff_hour": 4})
+    flux("connections", "add", "square:harbor", "--tenant", "harbor", "--sandbox", world.url, "--settings", late)
+    flux("connections", "add", "square:sakura", "--tenant", "kissa", "--sandbox", world.url)
+    said = flux("sync", "square", *RANGE)
+    assert "net sales JPY" in said
+    assert "net sales USD" in said
+    assert_equals_truth(flux, world, "harbor", cutoff_hour=4)
+    assert_equals_truth(flux, world, "sakura")
+    before = flux.contents()
+    flux("sync", "square", *RANGE)
+    assert flux.contents() == before
+    assert_no_secret_in_clear(flux, world)
+
+
+def assert_no_secret_in_clear(flux: Flux, sandbox: RunningSandbox) -> None:
+    """Search everything that was written for every secret there is: event log, run config, logs, state, lake."""
+    code = (
+        "import json\n"
+        "from flux_pipelines.runtime import Runtime\n"
+        "with Runtime() as r:\n"
+        "    found = [s for c in r.state.connections.list() for n, s in r.state.secrets.get(c.key, purpose='test').items()\n"
+        "             if n.endswith('token') or n.endswith('secret')]\n"
+        "print(json.dumps(found))"
+    )
+    done = subprocess.run(
+        [flux.command()[0], "-c", code], capture_output=True, text=True, env=flux.environment, check=True
+    )
+    secrets = [secret.encode() for secret in json.loads(done.stdout)]
+    assert len(secrets) >= 4
+    for path in flux.home.rglob("*"):
+        if path.is_file():
+            content = path.read_bytes()
+            assert not any(secret in content for secret in secrets), path
+    searched = json.dumps(httpx.get(f"{sandbox.url}/sandbox/stats").json()).encode()
+    assert not any(secret in searched for secret in secrets)
+
+
+def test_faults_dying_cursors_and_a_token_that_expires_leave_the_same_tables(tmp_path: Path) -> None:
+    quiet = SandboxOptions(history_days=15, end_day=END_DAY)
+    noisy = SandboxOptions(
+        history_days=15,
+        end_day=END_DAY,
+        faults="error500=0.05,error429=0.05,truncate=0.02,html=0.02,cursor=0.1,disconnect=0.02,empty=0.02",
+        token_lifetime=4,
+    )
+    contents = []
+    for name, options in (("quiet", quiet), ("noisy", noisy)):
+        with RunningSandbox(options) as sandbox:
+            flux = Flux(tmp_path / name)
+            flux("connections", "add", "square:harbor", "--tenant", "harbor", "--sandbox", sandbox.url)
+            flux("sync", "square", *RANGE)
+            assert_equals_truth(flux, sandbox, "harbor")
+            contents.append(flux.contents())
+            stats = httpx.get(f"{sandbox.url}/sandbox/stats").json()
+    assert contents[0] == contents[1]
+    assert sum(stats["faults"].values()) > 0
+    assert stats["token_refreshes"] > 0
+
+
+def test_a_killed_backfill_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    with RunningSandbox(SandboxOptions(history_days=30, end_day=END_DAY, faults="latency=0.15")) as sandbox:
+        whole, killed = Flux(tmp_path / "whole"), Flux(tmp_path / "killed")
+        for flux in (whole, killed):
+            flux("connections", "add", "square:harbor", "--tenant", "harbor", "--sandbox", sandbox.url)
+        first = END_DAY - timedelta(days=24)
+        command = ("sync", "square", "--from", str(first), "--to", str(END_DAY))
+        whole(*command)
+        process = subprocess.Popen(
+            killed.command(*command), env=killed.environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        landed = killed.home / "lake" / "raw" / "square" / "orders" / "harbor"
+        deadline = time.monotonic() + 120
+        while len(complete := sorted(landed.glob("*/manifest.json"))) < 3:
+            assert process.poll() is None, "it ended before it could be killed"
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        complete = sorted(path.parent.name for path in landed.glob("*/manifest.json"))
+        assert 3 <= len(complete) < 25
+        httpx.post(f"{sandbox.url}/sandbox/stats/reset").raise_for_status()
+        said = killed(*command)
+        assert f"{len(complete)} days were complete already" in said
+        oldest = min(
+            date.fromisoformat(str(s["start_at"])[:10])
+            for s in httpx.get(f"{sandbox.url}/sandbox/stats").json()["searches"]
+            if s["field"] == "created_at"
+        )
+        assert oldest > date.fromisoformat(complete[-1]), "a complete day was fetched again"
+        assert killed.contents() == whole.contents()
+
+
+def test_one_of_three_revoked_does_not_hold_back_the_others(flux: Flux) -> None:
+    with RunningSandbox(SandboxOptions(history_days=15, end_day=END_DAY)) as sandbox:
+        for merchant in ("harbor", "sakura", "fjord"):
+            flux("connections", "add", f"square:{merchant}", "--tenant", merchant, "--sandbox", sandbox.url)
+        httpx.post(f"{sandbox.url}/sandbox/tokens/revoke", json={"merchant": "sakura"}).raise_for_status()
+        said = flux.fails("sync", "square", *RANGE)
+        assert "square:sakura" in said
+        assert "square:harbor" not in said
+        assert "Reconnect" in said
+        assert_equals_truth(flux, sandbox, "harbor")
+        assert_equals_truth(flux, sandbox, "fjord")
+        statuses = {c["connection"]: c["status"] for c in json.loads(flux("connections", "list", "--json"))}
+        assert statuses == {"square:fjord": "active", "square:harbor": "active", "square:sakura": "needs_reauth"}
+        flux("connections", "add", "square:sakura", "--tenant", "sakura", "--sandbox", sandbox.url)
+        flux("sync", "square", "--connection", "square:sakura", *RANGE)
+        assert_equals_truth(flux, sandbox, "sakura")
+
+
+def test_a_lost_permission_is_not_a_day_without_sales(flux: Flux) -> None:
+    with RunningSandbox(SandboxOptions(history_days=15, end_day=END_DAY)) as sandbox:
+        flux("connections", "add", "square:sakura", "--tenant", "kissa", "--sandbox", sandbox.url)
+        flux("sync", "square", *RANGE)
+        before = flux.contents()
+        httpx.post(
+            f"{sandbox.url}/sandbox/tokens/scopes", json={"merchant": "sakura", "scopes": ["ORDERS_READ"]}
+        ).raise_for_status()
+        assert "permission" in flux.fails("sync", "square", *RANGE)
+        assert flux.contents() == before
+
+
+@pytest.mark.parametrize("kind", ["types", "totals", "currency"])
+def test_a_bad_order_goes_to_quarantine_whole_and_the_rest_of_the_day_is_there(flux: Flux, kind: str) -> None:
+    with RunningSandbox(SandboxOptions(history_days=15, end_day=END_DAY)) as sandbox:
+        bad = httpx.post(f"{sandbox.url}/sandbox/orders/malformed", json={"kind": kind}).json()
+        location = bad["location_id"]
+        merchant = next(
+            m["handle"]
+            for m in httpx.get(f"{sandbox.url}/sandbox/merchants").json()["merchants"]
+            if any(x["id"] == location for x in m["locations"])
+        )
+        flux("connections", "add", f"square:{merchant}", "--tenant", "t", "--sandbox", sandbox.url)
+        done = flux.run("sync", "square", *RANGE)
+        assert done.returncode == 0, done.stderr
+        records: list[dict[str, Any]] = [
+            json.loads(line) for line in flux("quarantine", "list", "--payload").splitlines()
+        ]
+        created = date.fromisoformat(str(records[0]["business_date"])[:10]) if records else None
+        assert [r["order_id"] for r in records] == [bad["order_id"]], created
+        assert bad["order_id"] in records[0]["payload"]
+        assert records[0]["reason"]
+        assert_equals_truth(flux, sandbox, merchant)
+        assert "stay" in flux.run("quarantine", "replay").stdout
+
+
+def test_an_unknown_zone_is_named_and_nothing_is_lost(flux: Flux) -> None:
+    with RunningSandbox(SandboxOptions(history_days=15, end_day=END_DAY)) as sandbox:
+        flux("connections", "add", "square:sakura", "--tenant", "kissa", "--sandbox", sandbox.url)
+        flux("sync", "square", *RANGE)
+        before = flux.contents()
+        location = flux.ask("select distinct location_id from transactions")[0]["location_id"]
+        httpx.post(
+            f"{sandbox.url}/sandbox/locations/timezone", json={"location_id": location, "timezone": "Mars/Olympus"}
+        ).raise_for_status()
+        assert "Mars/Olympus" in flux.fails("sync", "square", *RANGE)
+        assert flux.contents() == before
+
+
+@pytest.mark.skipif(not PIZZA.exists(), reason="../shared is not there")
+def test_real_orders_of_two_months_to_the_cent_with_forecasts(tmp_path: Path) -> None:
+    flux = Flux(tmp_path / "home", FLUX_START_DATE="2015-01-01")
+    with RunningSandbox(SandboxOptions(orders=PIZZA)) as sandbox:
+        flux("connections", "add", "square:pizza", "--tenant", "pizza", "--sandbox", sandbox.url)
+        said = flux("sync", "square", "--from", "2015-03-01", "--to", "2015-04-30")
+    (row,) = flux.ask(
+        "select count(distinct order_id) as orders, count(*) as lines, sum(net)::decimal(18,2)::varchar as net from transactions"
+    )
+    assert row == {"orders": 3639, "lines": 8253, "net": "139133.90"}
+    assert "seasonal naive" in said
+    products = flux.ask(
+        "select product_id, min(status) as status, count(*) as rows, count(predicted_quantity) as predicted, "
+        "max(reason) as reason from demand_forecasts where as_of = '2015-04-30' group by 1"
+    )
+    forecast = [p for p in products if p["status"] == "forecast"]
+    assert len(forecast) > 80
+    assert all((p["rows"], p["predicted"]) == (14, 14) for p in forecast)
+    assert all((p["rows"], p["predicted"]) == (1, 0) and p["reason"] for p in products if p not in forecast)
+    (accuracy,) = flux.ask(
+        "select count(distinct horizon) as horizons, (sum(absolute_error) < sum(naive_absolute_error)) as better "
+        "from forecast_accuracy where as_of = '2015-04-16'"
+    )
+    assert accuracy == {"horizons": 14, "better": True}
