@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,14 +14,19 @@ from flux_pipelines.lake import DeltaLake, ObjectStore, RawStore, object_store
 @pytest.fixture(scope="session")
 def s3_endpoint() -> Iterator[str]:
     """An S3 server on loopback, with one bucket, that boto3 and deltalake find through boto3's own settings."""
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
+    # Not a thread of this process: deltalake holds the interpreter while it waits for an answer.
+    code = (
+        "import logging, threading; from moto.server import ThreadedMotoServer\n"
+        "logging.getLogger('werkzeug').setLevel('ERROR')\n"
+        "server = ThreadedMotoServer('127.0.0.1', 0, verbose=False); server.start()\n"
+        "print(server.get_host_and_port()[1], flush=True); threading.Event().wait()"
+    )
+    server = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert server.stdout is not None
+    endpoint = f"http://127.0.0.1:{int(server.stdout.readline())}"
     with pytest.MonkeyPatch.context() as patch:
         for name, value in {
-            "AWS_ENDPOINT_URL_S3": f"http://{host}:{port}",
+            "AWS_ENDPOINT_URL_S3": endpoint,
             "AWS_ACCESS_KEY_ID": "testing",
             "AWS_SECRET_ACCESS_KEY": "testing-secret",
             "AWS_DEFAULT_REGION": "eu-west-1",
@@ -30,8 +37,9 @@ def s3_endpoint() -> Iterator[str]:
         boto3.client("s3").create_bucket(
             Bucket="flux-lake", CreateBucketConfiguration={"LocationConstraint": "eu-west-1"}
         )
-        yield f"http://{host}:{port}"
-    server.stop()
+        yield endpoint
+    server.kill()
+    server.communicate()
 
 
 @pytest.fixture(params=["local", "s3"])

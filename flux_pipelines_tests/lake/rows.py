@@ -30,25 +30,30 @@ def partition(day: date = DAY, connection: str = ACME) -> dict[str, str | date]:
 def transactions(
     on: Sequence[date] = (DAY,), each: int = 3, connection: str = ACME, net: str = "1.2345", table: Table = TRANSACTIONS
 ) -> pa.Table:
-    """`each` rows a day, `line_id` counting within the day, every other value made from the column's type."""
+    """`each` rows a day, `line_id` counting within the day, every other value by the column's type."""
     count = len(on) * each
-    values: dict[str, list[Any]] = {}
-    for column in table:
-        values[column.name] = {
-            "text": [f"{column.name}-{n % 5}" for n in range(count)],
-            "money": [Decimal(net)] * count,
-            "quantity": [Decimal(1)] * count,
-            "integer": list(range(count)),
-            "ratio": [Decimal("0.5")] * count,
-            "boolean": [True] * count,
-            "instant": [datetime(2025, 3, 1, 12, tzinfo=UTC)] * count,
-            "date": [day for day in on for _ in range(each)],
-        }[column.type]
-    if "line_id" in values:
-        values["line_id"] = [f"{n % each:06d}" for n in range(count)]
-    if "connection" in values:
-        values["connection"] = [connection] * count
-    return pa.table(values, schema=table.arrow_schema())
+    schema = table.arrow_schema()
+    repeated = {
+        "money": Decimal(net),
+        "quantity": Decimal(1),
+        "integer": 7,
+        "ratio": Decimal("0.5"),
+        "boolean": True,
+        "instant": datetime(2025, 3, 1, 12, tzinfo=UTC),
+    }
+    columns: list[pa.Array] = []
+    for column, field in zip(table, schema, strict=True):
+        if column.name == "connection":
+            columns.append(pa.repeat(connection, count))
+        elif column.name == "line_id":
+            columns.append(pa.array([f"{n % each:06d}" for n in range(count)]))
+        elif column.type == "date":
+            columns.append(pa.array([day for day in on for _ in range(each)], field.type))
+        elif column.type == "text":
+            columns.append(pa.array([f"{column.name}-{n % 5}" for n in range(count)]))
+        else:
+            columns.append(pa.repeat(pa.scalar(repeated[column.type], field.type), count))
+    return pa.table(columns, schema=schema)
 
 
 def lines(lake: DeltaLake, table: Table = TRANSACTIONS, **where: Any) -> dict[tuple[str, date], list[str]]:

