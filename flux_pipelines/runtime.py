@@ -36,10 +36,18 @@ if TYPE_CHECKING:
 
 
 class Runtime:
-    """The opened rooms. Each is opened when first used; `close()` releases what was opened."""
+    """The opened rooms. Each is opened when first used; `close()` releases what was opened.
 
-    def __init__(self, settings: Settings | None = None) -> None:
+    Args:
+        settings: by default the process's.
+        patient: try failing calls again for minutes, as a run may; else give up within seconds, as a sensor must
+            (Dagster ends its tick after a minute).
+
+    """
+
+    def __init__(self, settings: Settings | None = None, *, patient: bool = True) -> None:
         self.settings = settings or process_settings()
+        self._patient = patient
 
     def __enter__(self) -> Runtime:
         return self
@@ -81,7 +89,20 @@ class Runtime:
             if url.startswith("postgres")
             else SqliteLimitStore(self.settings.home / "limits.db")
         )
-        return Transport(store, self.state.audit, user_agent=f"flux-pipelines/{__version__}")
+        user_agent = f"flux-pipelines/{__version__}"
+        if self._patient:
+            return Transport(store, self.state.audit, user_agent=user_agent)
+        from flux_pipelines.transport import RetryPolicy
+        from flux_pipelines.transport.client import Timeout
+
+        return Transport(
+            store,
+            self.state.audit,
+            user_agent=user_agent,
+            retry_policy=RetryPolicy(attempts=2, total_seconds=5.0, cap_seconds=2.0),
+            timeout=Timeout(connect=3.0, read=10.0, total=12.0),
+            give_up_after=5.0,
+        )
 
     @cached_property
     def _objects(self) -> ObjectStore:

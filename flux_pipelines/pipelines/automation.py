@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from flux_pipelines.domain.connection import Connection
     from flux_pipelines.runtime import Runtime
 
+#: How long after a day has ended it may take until it is complete, before somebody should look.
+PATIENCE = timedelta(hours=3)
 DAILY_TAG = "flux/daily"
 YESTERDAY_COMPLETE = "yesterday_complete"
 #: A daily sync that failed is asked for again each hour, this many times in all; then the watch says what to do.
@@ -67,7 +69,7 @@ def connection_partitions_sensor(provider: Provider) -> dg.SensorDefinition:
     )
     def follow_connections(context: dg.SensorEvaluationContext, flux: FluxResource) -> dg.SensorResult | dg.SkipReason:
         known = set(context.instance.get_dynamic_partitions(str(partitions.name)))
-        wanted = {connection.key for connection in flux.runtime.connections(provider.name)}
+        wanted = {connection.key for connection in flux.hurried_runtime.connections(provider.name)}
         # A run that is under way needs its partition to the end; the next look takes it away.
         gone = {key for key in known - wanted if not _is_in_use(context.instance, key)}
         requests: list[Any] = []
@@ -129,12 +131,12 @@ def daily_schedule(provider: Provider) -> dg.ScheduleDefinition:
     def daily(context: dg.ScheduleEvaluationContext, flux: FluxResource) -> list[dg.RunRequest] | dg.SkipReason:
         now = context.scheduled_execution_time.astimezone(UTC)
         requests: list[dg.RunRequest] = []
-        for connection in flux.runtime.connections(provider.name):
+        for connection in flux.hurried_runtime.connections(provider.name):
             if connection.status != "active":
                 context.log.info(f"{connection.key} is {connection.status}: left out")
                 continue
             try:
-                due = missing_days(flux.runtime, connection, now)
+                due = missing_days(flux.hurried_runtime, connection, now)
             except FluxError as error:
                 context.log.error(str(error))
                 continue
@@ -192,7 +194,7 @@ def change_sensor(provider: Provider) -> dg.SensorDefinition:
         stop_at = now + timedelta(seconds=TICK_SECONDS)
         cursors: dict[str, str] = json.loads(context.cursor or "{}")
         requests: list[dg.RunRequest] = []
-        connections = [c for c in flux.runtime.connections(provider.name) if c.status == "active"]
+        connections = [c for c in flux.hurried_runtime.connections(provider.name) if c.status == "active"]
         # Who was read least far comes first, so that a tick that runs out of time starves nobody.
         for connection in sorted(connections, key=lambda c: cursors.get(c.key, "")):
             if datetime.now(UTC) >= stop_at:
@@ -200,7 +202,7 @@ def change_sensor(provider: Provider) -> dg.SensorDefinition:
             since = cursors.get(connection.key)
             begin = datetime.fromisoformat(since) if since else now - LOOK_BACK
             try:
-                look = _look(flux.runtime, connection, begin, now - LAG, stop_at)
+                look = _look(flux.hurried_runtime, connection, begin, now - LAG, stop_at)
             except FluxError as error:
                 # The cursor stays: the next tick asks for the same again.
                 context.log.error(str(error))
@@ -218,7 +220,7 @@ def change_sensor(provider: Provider) -> dg.SensorDefinition:
                 )
                 for first, last in ranges(look.days)
             ]
-        known = {connection.key for connection in flux.runtime.connections(provider.name)}
+        known = {connection.key for connection in flux.hurried_runtime.connections(provider.name)}
         kept = {key: value for key, value in cursors.items() if key in known}
         # Dagster stores the cursor after it has launched the runs: a crash in between asks again, and loses nothing.
         return dg.SensorResult(
@@ -298,9 +300,9 @@ def watch(provider: Provider) -> tuple[dg.AssetChecksDefinition, dg.SensorDefini
         default_status=dg.DefaultSensorStatus.RUNNING,
     )
     def look_after(context: dg.SensorEvaluationContext, flux: FluxResource) -> dg.SensorResult | dg.SkipReason:  # noqa: ARG001
-        if not flux.runtime.connections(provider.name):
+        if not flux.hurried_runtime.connections(provider.name):
             return dg.SkipReason(f"There is no {provider.title} connection yet.")
-        passed, metadata = _yesterday(flux.runtime, provider, datetime.now(UTC))
+        passed, metadata = _yesterday(flux.hurried_runtime, provider, datetime.now(UTC))
         evaluation = dg.AssetCheckEvaluation(
             asset_key=asset,
             check_name=YESTERDAY_COMPLETE,
@@ -327,8 +329,8 @@ def _yesterday(runtime: "Runtime", provider: Provider, now: datetime) -> tuple[b
             zones = list(calendars(connection, stores(runtime, connection)).values())
             if not zones:
                 continue
-            day = last_closed(zones, now)
-            # It is asked for at ten past each hour; until it has had its time, the day before is yesterday.
+            # Until the daily sync has had its time, the day before counts as yesterday.
+            day = last_closed(zones, now - PATIENCE)
             if day >= runtime.settings.start_date and not is_complete(
                 manifest := runtime.raw.read_manifest(connection.key, day), day, zones
             ):

@@ -40,6 +40,7 @@ class Figures:
     def of(self, database: duckdb.DuckDBPyConnection, scope: Scope, keys: Sequence[str]) -> dict[str, dict[str, Any]]:
         """Return each partition's metadata, in the order of the keys; those without rows say so."""
         found: dict[str, dict[str, Any]] = {key: {**rows(0), **{name: 0 for name, _ in self.counts}} for key in keys}
+        heads: dict[str, Any] = {}
         key = f"concat_ws('|', {', '.join(self.by)})"
         where = scope.where(self.day)
         counts = ", ".join(f"{sql}" for _, sql in self.counts)
@@ -53,7 +54,7 @@ class Figures:
         ).fetchall():
             found[name] |= rows(n)
             found[name] |= {label: int(value) for (label, _), value in zip(self.counts, values, strict=True)}
-            found[name]["preview"] = preview(self.shown, [list(row.values()) for row in head])
+            heads[name] = preview(self.shown, [list(row.values()) for row in head])
         if self.money:
             sums = ", ".join(f"sum({column})" for _, column in self.money)
             totals: dict[str, dict[str, dict[str, Decimal]]] = {}
@@ -65,4 +66,6 @@ class Figures:
             for name, labels in totals.items():
                 for label, by_currency in labels.items():
                     found[name] |= amounts(label, by_currency)
+        for name, head in heads.items():
+            found[name]["preview"] = head
         return found

@@ -31,12 +31,20 @@ class FluxResource(dg.ConfigurableResource):  # type: ignore[type-arg]
 
     @property
     def runtime(self) -> Runtime:
-        """The rooms of this process, opened now if they were not."""
+        """The rooms, opened now if they were not."""
+        return self._open(patient=True)
+
+    @property
+    def hurried_runtime(self) -> Runtime:
+        """The rooms for a sensor or schedule: calls that fail are given up within seconds, for the next tick."""
+        return self._open(patient=False)
+
+    def _open(self, *, patient: bool) -> Runtime:
         from flux_pipelines.runtime import Runtime
 
         with self._lock:
             if self._runtime is None:
-                self._runtime = Runtime()
+                self._runtime = Runtime(patient=patient)
             return self._runtime
 
     def landed(self, connection: str, day: date) -> None:
