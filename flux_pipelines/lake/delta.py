@@ -14,7 +14,9 @@ A table that cannot be opened is an error that names it. It is never created ane
 from __future__ import annotations
 
 import random
+import threading
 import time
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -100,6 +102,7 @@ class DeltaLake:
 
     def __init__(self, store: ObjectStore) -> None:
         self._store = store
+        self._turns: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
 
     @property
     def root(self) -> str:
@@ -182,7 +185,9 @@ class DeltaLake:
         wanted = {_partition(table, values) for values in partitions}
         with self._errors(table.name), PartitionFiles(table, wanted, self._store.staging) as staged:
             staged.write(rows)
-            return self._commit(table, wanted, staged.files(), if_version)
+            files = staged.files()
+            with self._turns[table.name]:  # threads of one process need not find out about each other by conflict
+                return self._commit(table, wanted, files, if_version)
 
     def dataset(
         self, table: str, *, where: Where | None = None, version: int | None = None
