@@ -2,7 +2,7 @@
 
 A table called `square/transactions` lives at `tables/square/transactions` under the lake's root. Data files are
 written here, with pyarrow, and `deltalake` commits them: its own writer shuffles the rows of a stream and keeps more
-of it in memory (docs/adr has the measurements).
+of it in memory (docs/adr/0010 has the measurements).
 
 Every commit is made against exactly the version that was read (`max_commit_retries=0`): when another process was
 faster, the table is read again and the commit, which costs milliseconds because its files are already in place, is

@@ -200,7 +200,7 @@ def test_a_session_sees_the_tables_as_they_were_when_it_was_opened(local: DeltaL
 
 def test_a_sort_larger_than_memory_uses_temporary_files_and_leaves_none(local: DeltaLake) -> None:
     opened = session(local, [], memory_limit="100MB", threads=1)
-    query = "select max(text) from (select repeat(md5(i::varchar), 8) as text from range(1500000) t(i) order by text)"
+    query = "select max(text) from (select repeat(md5(i::varchar), 8) as text from range(900000) t(i) order by text)"
     assert opened.execute(query).fetchall()
     opened.close()
     left = [path for path in (Path(local.root) / ".staging").rglob("*") if path.is_file() and path.suffix != ".lock"]
