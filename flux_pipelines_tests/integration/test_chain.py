@@ -7,10 +7,9 @@ import os
 import signal
 import subprocess
 import time
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
@@ -18,6 +17,7 @@ import pytest
 from flux_pipelines.domain.money import from_minor
 from flux_pipelines.sandbox.options import SandboxOptions
 from flux_pipelines.sandbox.server import RunningSandbox
+from flux_pipelines.sandbox.world import MALFORMED
 from flux_pipelines_tests.integration.conftest import END_DAY, PIZZA, Flux, truth
 
 FIRST = END_DAY - timedelta(days=9)
@@ -172,34 +172,33 @@ def test_a_lost_permission_is_not_a_day_without_sales(flux: Flux) -> None:
         flux("sync", "square", *RANGE)
         before = flux.contents()
         httpx.post(
-            f"{sandbox.url}/sandbox/tokens/scopes", json={"merchant": "sakura", "scopes": ["ORDERS_READ"]}
+            f"{sandbox.url}/sandbox/tokens/scopes", json={"merchant": "sakura", "remove": ["ORDERS_READ"]}
         ).raise_for_status()
         assert "permission" in flux.fails("sync", "square", *RANGE)
         assert flux.contents() == before
 
 
-@pytest.mark.parametrize("kind", ["types", "totals", "currency"])
+@pytest.mark.parametrize("kind", sorted(MALFORMED))
 def test_a_bad_order_goes_to_quarantine_whole_and_the_rest_of_the_day_is_there(flux: Flux, kind: str) -> None:
-    with RunningSandbox(SandboxOptions(history_days=15, end_day=END_DAY)) as sandbox:
-        bad = httpx.post(f"{sandbox.url}/sandbox/orders/malformed", json={"kind": kind}).json()
-        location = bad["location_id"]
-        merchant = next(
-            m["handle"]
-            for m in httpx.get(f"{sandbox.url}/sandbox/merchants").json()["merchants"]
-            if any(x["id"] == location for x in m["locations"])
-        )
-        flux("connections", "add", f"square:{merchant}", "--tenant", "t", "--sandbox", sandbox.url)
-        done = flux.run("sync", "square", *RANGE)
-        assert done.returncode == 0, done.stderr
-        records: list[dict[str, Any]] = [
-            json.loads(line) for line in flux("quarantine", "list", "--payload").splitlines()
-        ]
-        created = date.fromisoformat(str(records[0]["business_date"])[:10]) if records else None
-        assert [r["order_id"] for r in records] == [bad["order_id"]], created
-        assert bad["order_id"] in records[0]["payload"]
-        assert records[0]["reason"]
-        assert_equals_truth(flux, sandbox, merchant)
-        assert "stay" in flux.run("quarantine", "replay").stdout
+    noon = datetime(END_DAY.year, END_DAY.month, END_DAY.day, 12, tzinfo=UTC)
+    options = SandboxOptions(history_days=4, end_day=END_DAY, clock=lambda: noon, token_lifetime=2000 * 86400.0)
+    with RunningSandbox(options) as sandbox:
+        (sakura,) = sandbox.world.merchant("sakura").locations
+        body = {"kind": kind, "location_id": sakura.id}
+        bad = httpx.post(f"{sandbox.url}/sandbox/orders/malformed", json=body).raise_for_status().json()
+        flux("connections", "add", "square:sakura", "--tenant", "kissa", "--sandbox", sandbox.url)
+        flux("sync", "square", "--from", str(END_DAY), "--to", str(END_DAY))
+        listed = flux("quarantine", "list", "--payload").splitlines()
+        (record,) = [json.loads(line) for line in listed]
+        assert bad["order_id"] in record["payload"]
+        assert record["business_date"][:10] == str(END_DAY)
+        assert record["reason"]
+        (good,) = truth(sandbox, "sakura", END_DAY, END_DAY)["days"]
+        (row,) = flux.ask("select orders, net from daily_sales")
+        assert (row["orders"], Decimal(row["net"])) == (good["orders"], from_minor(good["net"], "JPY"))
+        replayed = flux.run("quarantine", "replay")
+        assert replayed.returncode == 1, "it is still bad"
+        assert "1 stay" in replayed.stdout
 
 
 def test_an_unknown_zone_is_named_and_nothing_is_lost(flux: Flux) -> None:
