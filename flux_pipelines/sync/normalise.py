@@ -144,33 +144,25 @@ class Normalisation:
             yield rows
 
     def _count(self, rows: pa.RecordBatch, first_row: pa.Array) -> None:
+        """Add the rows to their days' figures."""
+        names = ["business_date", "currency", "kind", "line_type", "quantity", "net", "total"]
+        counted = rows.select(names).append_column("first_row", first_row)
+        for day in pc.unique(counted.column("business_date")).to_pylist():
+            of_day = _only(counted, "business_date", day)
+            for currency in pc.unique(of_day.column("currency")).to_pylist():
+                self._add(self.days[day], currency, _only(of_day, "currency", currency))
+
+    @staticmethod
+    def _add(figures: DayFigures, currency: str, rows: pa.RecordBatch) -> None:
         goods = pc.is_in(rows.column("line_type"), value_set=pa.array(["item", "custom_amount"]))
-        lines = pc.and_(
-            pc.or_(goods, pc.equal(rows.column("line_type"), "gift_card")), pc.not_equal(rows.column("kind"), "void")
-        )
-        table = pa.table(
-            {
-                "day": rows.column("business_date"),
-                "currency": rows.column("currency"),
-                "net": rows.column("net"),
-                "total": rows.column("total"),
-                "units": pc.if_else(goods, rows.column("quantity"), pa.scalar(None, rows.column("quantity").type)),
-                "orders": first_row.cast(pa.int64()),
-                "lines": lines.cast(pa.int64()),
-            }
-        )
-        sums = table.group_by(["day", "currency"]).aggregate(
-            [(name, "sum") for name in ("net", "total", "units", "orders", "lines")] + [([], "count_all")]
-        )
-        for row in sums.to_pylist():
-            figures = self.days[row["day"]]
-            currency = row["currency"]
-            figures.orders += row["orders_sum"]
-            figures.lines += row["lines_sum"]
-            figures.rows += row["count_all"]
-            figures.units += row["units_sum"] or Decimal(0)
-            figures.net[currency] = figures.net.get(currency, Decimal(0)) + row["net_sum"]
-            figures.total[currency] = figures.total.get(currency, Decimal(0)) + row["total_sum"]
+        sold = pc.or_(goods, pc.equal(rows.column("line_type"), "gift_card"))
+        lines = pc.and_(sold, pc.not_equal(rows.column("kind"), "void"))
+        figures.rows += rows.num_rows
+        figures.orders += pc.sum(rows.column("first_row")).as_py()
+        figures.lines += pc.sum(lines).as_py()
+        figures.units += pc.sum(rows.column("quantity").filter(goods)).as_py() or Decimal(0)
+        for name, sums in (("net", figures.net), ("total", figures.total)):
+            sums[currency] = sums.get(currency, Decimal(0)) + pc.sum(rows.column(name)).as_py()
 
     def _quarantine(self, problems: dict[tuple[date, str], str], files: dict[date, Path]) -> None:
         """Fetch the bad orders, whole, out of the raw files. Rare, so it may take its time."""
@@ -208,6 +200,12 @@ class Normalisation:
                 )
             cleaned.append(copy)
         return cleaned
+
+
+def _only(rows: pa.RecordBatch, column: str, value: object) -> pa.RecordBatch:
+    """Return the rows with that value, without copying when all have it, as nearly always."""
+    mask = pc.equal(rows.column(column), pa.scalar(value, rows.column(column).type))
+    return rows if pc.all(mask).as_py() else rows.filter(mask)
 
 
 def _chunks(manifests: Sequence[RawManifest]) -> Iterator[list[RawManifest]]:

@@ -95,15 +95,6 @@ CREATE MACRO total_of(l, apportioned, inclusive) AS coalesce(
     list_price(l) - discount_of(l) + added_tax(l, inclusive) + charged_within(l, apportioned)
 );
 
--- A line with the four amounts that everything else is worked out from, each worked out once.
-CREATE MACRO priced(lines, apportioned, inclusive) AS list_transform(lines, lambda l: struct_pack(
-    line := l,
-    tax := tax_of(l),
-    discount := discount_of(l),
-    within := charged_within(l, apportioned),
-    total := total_of(l, apportioned, inclusive)
-));
-
 CREATE MACRO line_type_of(l) AS CASE l.item_type
     WHEN 'CUSTOM_AMOUNT' THEN 'custom_amount' WHEN 'GIFT_CARD' THEN 'gift_card' ELSE 'item' END;
 
@@ -123,24 +114,41 @@ CREATE MACRO row_of(
 CREATE MACRO product_of(l) AS
     coalesce(l.catalog_object_id, 'name:' || name_of(l) || '|' || coalesce(l.variation_name, ''));
 
+-- What is needed of each line, worked out once; `within` is what it carries of apportioned charges.
+CREATE MACRO priced(lines, apportioned, inclusive) AS list_transform(lines, lambda l: struct_pack(
+    uid := l.uid,
+    source_uid := l.source_line_item_uid,
+    is_gift_card := coalesce(l.item_type = 'GIFT_CARD', false),
+    line_type := line_type_of(l),
+    product_id := product_of(l),
+    product_name := name_of(l),
+    variation := l.variation_name,
+    units := units(l),
+    unit_price := minor(l.base_price_money),
+    tax := tax_of(l),
+    discount := discount_of(l),
+    within := charged_within(l, apportioned),
+    total := total_of(l, apportioned, inclusive)
+));
+
 -- One line, at its sign (1 sold, -1 returned). `gross` is worked back from the total (total - tax - apportioned charges
 -- + discount), because Square's own gross_sales_money is tax-exclusive in some countries (US, CA, JP) and tax-inclusive
 -- in the others. A gift card is a liability, not revenue: its amount is in `total` alone.
 CREATE MACRO line_row(p, position, kind, sign, prefix, source_order_id) AS row_of(
-    coalesce(p.line.uid, prefix || position),
+    coalesce(p.uid, prefix || position),
     kind,
-    line_type_of(p.line),
-    product_of(p.line),
-    name_of(p.line),
-    p.line.variation_name,
-    sign * units(p.line),
-    minor(p.line.base_price_money),
-    CASE WHEN p.line.item_type = 'GIFT_CARD' THEN 0 ELSE sign * (p.total - p.tax - p.within + p.discount) END,
-    CASE WHEN p.line.item_type = 'GIFT_CARD' THEN 0 ELSE sign * p.discount END,
-    CASE WHEN p.line.item_type = 'GIFT_CARD' THEN 0 ELSE sign * p.tax END,
+    p.line_type,
+    p.product_id,
+    p.product_name,
+    p.variation,
+    sign * p.units,
+    p.unit_price,
+    CASE WHEN p.is_gift_card THEN 0 ELSE sign * (p.total - p.tax - p.within + p.discount) END,
+    CASE WHEN p.is_gift_card THEN 0 ELSE sign * p.discount END,
+    CASE WHEN p.is_gift_card THEN 0 ELSE sign * p.tax END,
     sign * (p.total - p.within),
     source_order_id,
-    p.line.source_line_item_uid
+    p.source_uid
 );
 
 -- What lines carry of one apportioned charge.
@@ -260,14 +268,19 @@ expanded AS (
     SELECT
         *,
         minor_unit(currency) AS factor,
-        CASE
-            WHEN state = 'CANCELED' THEN rows_of_void(line_items)
-            WHEN len("returns") > 0 THEN list_concat(
-                rows_of_sale(line_items, service_charges, tip, rounding, apportioned, inclusive),
-                flatten(list_transform("returns", lambda r, n: rows_of_return(r, n)))
-            )
-            ELSE rows_of_sale(line_items, service_charges, tip, rounding, apportioned, inclusive)
-        END AS order_rows
+        list_concat(
+            rows_of_sale(
+                CASE WHEN state = 'COMPLETED' THEN line_items END,
+                CASE WHEN state = 'COMPLETED' THEN service_charges END,
+                CASE WHEN state = 'COMPLETED' THEN tip ELSE 0 END,
+                CASE WHEN state = 'COMPLETED' THEN rounding ELSE 0 END,
+                apportioned,
+                inclusive
+            ),
+            CASE WHEN state = 'COMPLETED' AND len("returns") > 0
+                THEN flatten(list_transform("returns", lambda r, n: rows_of_return(r, n))) ELSE [] END,
+            CASE WHEN state = 'CANCELED' THEN rows_of_void(line_items) ELSE [] END
+        ) AS order_rows
     FROM read
 ),
 
