@@ -37,12 +37,14 @@ class Tally:
     ids: int = 0
     totals: dict[str, int] = field(default_factory=dict)
 
-    def add(self, header: OrderHeader) -> None:
-        """Count an order."""
-        self.orders += 1
-        self.ids = (self.ids + hash(header.order_id)) & _MASK
-        if header.total and header.state == "COMPLETED":
-            self.totals[header.currency] = self.totals.get(header.currency, 0) + header.total
+    def add(self, headers: Sequence[OrderHeader]) -> None:
+        """Count orders."""
+        self.orders += len(headers)
+        self.ids = (self.ids + sum([hash(header.order_id) for header in headers])) & _MASK
+        totals = self.totals
+        for header in headers:
+            if header.state == "COMPLETED":
+                totals[header.currency] = totals.get(header.currency, 0) + header.total
 
     def merge(self, other: Tally) -> None:
         """Add another count to this one."""
@@ -109,13 +111,15 @@ class _OpenDay:
         self.segment.write_many([order.raw for order, _ in orders])
         self.states.update([header.state for _, header in orders])
         totals = self.totals
+        closed: list[OrderHeader] = []
+        since, before = self._closed_from, self._closed_before
         for _, header in orders:
-            state = header.state
-            if state == "COMPLETED":
+            if header.state == "COMPLETED":
                 totals[header.currency] = totals.get(header.currency, 0) + header.total
-            closed_at = header.closed_at
-            if closed_at is not None and self._closed_from <= closed_at < self._closed_before and state in TERMINAL:
-                self.closed.add(header)
+            at = header.closed_at
+            if at is not None and since <= at < before and header.state in TERMINAL:
+                closed.append(header)
+        self.closed.add(closed)
         return len(orders)
 
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from flux_pipelines.lake.raw import Verification
-from flux_pipelines.providers.base import Order
+from flux_pipelines.providers.base import Order, OrderHeader
 from flux_pipelines.sync.landing import TERMINAL, DayBatch, Tally
 from flux_pipelines.sync.windows import DayIndex
 from flux_pipelines.transport import Stats
@@ -44,13 +44,15 @@ class Recount:
         self._days = days
         self._closed_before = closed_before
         self._lock = lock
-        self._recent: deque[set[str]] = deque(maxlen=None if thorough else _PAGES_REMEMBERED)
+        self._recent: deque[set[str]] = deque(maxlen=_PAGES_REMEMBERED)
+        self._every: set[str] | None = set() if thorough else None
         self._own = [Tally() for _ in tallies]
         self._at = 0
 
     def take(self, orders: Sequence[Order], cost: Stats) -> None:
         """Count a page of orders."""
-        ids: set[str] = set()
+        found: dict[int, dict[str, OrderHeader]] = {}
+        seen = set().union(*self._recent) if self._every is None else self._every
         for order in orders:
             header = order.header
             if header is None or header.closed_at is None or header.state not in TERMINAL:
@@ -59,13 +61,17 @@ class Recount:
             if not 0 <= number < len(self._days):
                 continue
             self._at = number
-            if not self._index.window(number)[0] <= header.closed_at < self._closed_before[number]:
-                continue
-            if header.order_id in ids or any(header.order_id in page for page in self._recent):
-                continue
-            ids.add(header.order_id)
-            self._own[number].add(header)
+            if self._index.window(number)[0] <= header.closed_at < self._closed_before[number]:
+                found.setdefault(number, {})[header.order_id] = header
+        ids: set[str] = set()
+        for number, headers in found.items():
+            if not seen.isdisjoint(headers):
+                headers = {order_id: header for order_id, header in headers.items() if order_id not in seen}
+            ids |= headers.keys()
+            self._own[number].add(list(headers.values()))
         self._recent.append(ids)
+        if self._every is not None:
+            self._every |= ids
         with self._lock:
             self._days[self._at].spend(cost)
 

@@ -39,6 +39,9 @@ class _Money(msgspec.Struct, gc=False):
     currency: str = ""
 
 
+_NOTHING = _Money()
+
+
 class _Amounts(msgspec.Struct, gc=False):
     total_money: _Money | None = None
 
@@ -98,29 +101,30 @@ _decode_token_status = msgspec.json.Decoder(_TokenStatus).decode
 def _utc(instant: datetime) -> datetime:
     if instant.tzinfo is None:
         raise ValueError("a timestamp has no offset from UTC")
-    return instant if instant.tzinfo is UTC else instant.astimezone(UTC)
+    return instant.astimezone(UTC)
+
+
+def _money(found: _Header) -> _Money:
+    """Return what the customer owes in the end: the net amount, or else the sale less what was returned."""
+    net, returned = found.net_amounts, found.return_amounts
+    if net is not None and net.total_money is not None:
+        return net.total_money
+    total = found.total_money or _NOTHING
+    if returned is not None and returned.total_money is not None:
+        back = returned.total_money
+        return _Money(total.amount - back.amount, total.currency or back.currency)
+    return total
 
 
 def _header(found: _Header) -> OrderHeader:
-    total = found.total_money
-    amount = total.amount if total is not None else 0
-    net = found.net_amounts
-    if net is not None and net.total_money is not None:
-        total = net.total_money
-        amount = total.amount
-    elif found.return_amounts is not None and found.return_amounts.total_money is not None:
-        amount -= found.return_amounts.total_money.amount
-        total = total or found.return_amounts.total_money
-    return OrderHeader(
-        found.id,
-        found.location_id,
-        _utc(found.created_at),
-        _utc(found.updated_at or found.created_at),
-        None if found.closed_at is None else _utc(found.closed_at),
-        found.state,
-        amount,
-        total.currency if total is not None else "",
-    )
+    money = _money(found)
+    created, updated, closed = found.created_at, found.updated_at, found.closed_at
+    if updated is None:
+        updated = created
+    # Square's timestamps end in Z; this runs once an order, so that is looked at first.
+    if not (created.tzinfo is updated.tzinfo is UTC and (closed is None or closed.tzinfo is UTC)):
+        created, updated, closed = _utc(created), _utc(updated), None if closed is None else _utc(closed)
+    return OrderHeader(found.id, found.location_id, created, updated, closed, found.state, money.amount, money.currency)
 
 
 def _read(raw: msgspec.Raw) -> Order:
