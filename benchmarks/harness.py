@@ -145,16 +145,20 @@ def median(runs: Sequence[Run], figure: str) -> float:
 
 def report(name: str, runs: Mapping[str, Sequence[Run]], targets: Sequence[Target], facts: Mapping[str, Any]) -> bool:
     """Print the medians and the targets, write them to `results/`, and tell whether every target is met."""
-    print(f"\n{name}: medians of {max((len(r) for r in runs.values()), default=0)} runs each")
-    print(f"  {'':<24} {'seconds':>8} {'CPU s':>8} {'peak MiB':>9} {'tree MiB':>9} {'process s':>10} {'orders/s':>9}")
-    for contender, done in runs.items():
-        seconds = median(done, "seconds")
-        orders = done[0].facts.get("orders")
-        rate = f"{orders / seconds:9,.0f}" if orders else ""
+    print()
+    if runs:
+        print(f"{name}: medians of {max(len(r) for r in runs.values())} runs each")
         print(
-            f"  {contender:<24} {seconds:8.2f} {median(done, 'cpu_seconds'):8.2f} {median(done, 'peak_mib'):9.0f} "
-            f"{median(done, 'tree_peak_mib'):9.0f} {median(done, 'wall'):10.2f} {rate}"
+            f"  {'':<24} {'seconds':>8} {'CPU s':>8} {'peak MiB':>9} {'tree MiB':>9} {'process s':>10} {'orders/s':>9}"
         )
+        for contender, done in runs.items():
+            seconds = median(done, "seconds")
+            orders = done[0].facts.get("orders")
+            rate = f"{orders / seconds:9,.0f}" if orders else ""
+            print(
+                f"  {contender:<24} {seconds:8.2f} {median(done, 'cpu_seconds'):8.2f} {median(done, 'peak_mib'):9.0f} "
+                f"{median(done, 'tree_peak_mib'):9.0f} {median(done, 'wall'):10.2f} {rate}"
+            )
     for target in targets:
         print(f"  {target}")
     RESULTS.mkdir(exist_ok=True)

@@ -31,7 +31,7 @@ class Size:
     orders: int = 100_000
     rounds: int = 3
     days: int = 365
-    seconds: float = 185.0
+    seconds: float = 200.0
     peers: bool = True
 
 
@@ -178,7 +178,7 @@ def limiter(size: Size) -> bool:
             for _ in range(2)
         ]
         told = [json.loads(worker.communicate(timeout=size.seconds + 180)[0].splitlines()[-1]) for worker in workers]
-        with urllib.request.urlopen(f"{url}/sandbox/traffic?arrivals=true") as answer:
+        with urllib.request.urlopen(f"{url}/sandbox/stats?arrivals=1") as answer:
             seen = json.load(answer)
     finally:
         sandbox.terminate()
@@ -187,7 +187,7 @@ def limiter(size: Size) -> bool:
         shutil.rmtree(home, ignore_errors=True)
     arrivals = sorted(seen["keys"][told[0]["location"]]["arrivals"])
     limit, most = 500, _most_in_window(arrivals)
-    whole = int((arrivals[-1] - arrivals[0]) // _WINDOW)  # whole windows of saturation
+    whole = int((min(until, arrivals[-1]) - arrivals[0]) // _WINDOW)  # whole windows of saturation
     used = sum(at < arrivals[0] + whole * _WINDOW for at in arrivals) / (limit * whole) if whole else 0.0
     calls = [worker["calls"] for worker in told]
     print(f"\n  {len(arrivals)} requests in {arrivals[-1] - arrivals[0]:.0f} s, by process {calls}; "
