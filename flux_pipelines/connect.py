@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets as random_secrets
 from collections.abc import Mapping
+from datetime import date
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlencode, urlsplit
 
@@ -128,6 +129,25 @@ def _token_secrets(tokens: TokenSet) -> dict[str, str]:
 class _SandboxApp(msgspec.Struct):
     client_id: str
     client_secret: str
+
+
+class _SandboxWorld(msgspec.Struct):
+    end_day: date
+
+
+def sandbox_last_day(runtime: Runtime, url: str) -> date:
+    """Return the last business date of a sandbox's world: over at every location."""
+    browser = runtime.transport.client(
+        provider="sandbox", connection="", base_url=url, limits=(), credentials=None, headers={}
+    )
+    answer = browser.request(
+        "GET",
+        "/sandbox/merchants",
+        idempotent=True,
+        auth=False,
+        decode=lambda body: msgspec.json.decode(body, type=_SandboxWorld),
+    )
+    return answer.value.end_day
 
 
 def connect_to_sandbox(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Annotated
 
 import typer
@@ -12,7 +12,7 @@ from flux_pipelines.cli.output import console, error, say, table
 from flux_pipelines.cli.processes import Processes, choose_port
 from flux_pipelines.cli.serve import SANDBOX_PORT, UI_PORT, start_dagster, start_sandbox
 from flux_pipelines.cli.sync import print_report
-from flux_pipelines.connect import connect_to_sandbox
+from flux_pipelines.connect import connect_to_sandbox, sandbox_last_day
 from flux_pipelines.runtime import Runtime
 
 #: The sandbox's merchants that the demo connects, each with its tenant.
@@ -42,8 +42,7 @@ def demo(
             currencies = ", ".join(sorted({x.currency for x in locations}))
             say(f"Connected {key}: {len(locations)} locations in {', '.join(zones)}; {currencies}.")
             keys.append(connection.key)
-        # Yesterday where on Earth it is earliest: closed for every location, and the last day of the sandbox's world.
-        last = (datetime.now(UTC) - timedelta(hours=12)).date() - timedelta(days=1)
+        last = sandbox_last_day(runtime, url)
         report = sync(
             runtime, "square", keys, [last - timedelta(days=n) for n in reversed(range(days))], console=console
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Sequence
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -32,7 +33,8 @@ def say(message: str) -> None:
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], *, right: Iterable[str] = ()) -> None:
     """Print a table; columns named in `right` are aligned to the right."""
-    grid = Table(title=title or None, title_justify="left", title_style="bold", header_style="bold")
+    grid = Table(title=title or None, title_justify="left", title_style="bold", header_style="bold", box=box.ROUNDED)
+    grid.show_header = any(columns)
     right = set(right)
     for column in columns:
         grid.add_column(column, justify="right" if column in right else "left", overflow="fold")

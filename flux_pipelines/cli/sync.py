@@ -10,6 +10,7 @@ import typer
 from flux_pipelines.cli.output import console, error, say, table, warn
 from flux_pipelines.domain.connection import Connection
 from flux_pipelines.domain.errors import ConfigurationError
+from flux_pipelines.domain.money import exponent
 from flux_pipelines.providers.registry import provider as provider_named
 from flux_pipelines.runtime import Runtime
 
@@ -84,6 +85,7 @@ def sync(provider: Provider, first: From, last: To, connection: Connections = No
     with Runtime() as runtime:
         days = days_between(first, last, runtime.settings.start_date)
         chosen = chosen_connections(runtime, provider, connection)
+        runtime.warm_forecaster()
         report = run_sync(runtime, provider, [c.key for c in chosen], days, console=console)
     print_report(report)
     if report.failures:
@@ -99,7 +101,7 @@ def print_report(report: SyncReport) -> None:
     rows: list[tuple[str, str]] = [
         ("orders", f"{report.orders:,}"),
         ("lines", f"{report.lines:,}"),
-        *((f"net sales {currency}", f"{net:,}") for currency, net in sorted(report.net.items())),
+        *((f"net sales {currency}", f"{net:,.{exponent(currency)}f}") for currency, net in sorted(report.net.items())),
         ("requests", f"{report.requests:,}"),
         ("retries", f"{report.retries:,}"),
         ("waited for limits", f"{report.waited_seconds:.1f} s"),
