@@ -61,8 +61,8 @@ class Processes:
 
     def __enter__(self) -> Processes:
         self._logs.mkdir(parents=True, exist_ok=True, mode=0o700)
-        # A terminated parent must take its children along; SIGTERM alone would skip the `with` block's end.
-        self._previous = signal.signal(signal.SIGTERM, _exit_on_signal)
+        self._previous = signal.getsignal(signal.SIGTERM)
+        _exit_when_terminated()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
@@ -77,6 +77,7 @@ class Processes:
                 os.killpg(child.process.pid, signal.SIGKILL)
                 child.process.wait()
         signal.signal(signal.SIGTERM, self._previous)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def start(
         self,
@@ -119,6 +120,8 @@ class Processes:
             ConfigurationError: always, naming the child that ended.
 
         """
+        # Running assets in this process has made Dagster put its own handlers in place of ours.
+        _exit_when_terminated()
         while True:
             for child in self._children:
                 code = child.process.poll()
@@ -132,6 +135,12 @@ class Processes:
 def _tail(log: Path) -> str:
     lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
     return " / ".join(lines[-3:])
+
+
+def _exit_when_terminated() -> None:
+    # A terminated parent must take its children along; the default action would skip the `with` block's end.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _exit_on_signal)
 
 
 def _exit_on_signal(number: int, _frame: FrameType | None) -> None:

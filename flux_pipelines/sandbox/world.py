@@ -102,8 +102,8 @@ class World:
             self.books[id_].fill(those)
 
     def _yesterday(self) -> date:
-        # Where the day is oldest, and late enough that a bar's tabs of that night are closed.
-        now = self.clock() - timedelta(hours=4)
+        # Where the day is oldest. A bar's tabs of that night may close a little later than now.
+        now = self.clock()
         return min(now.astimezone(ZoneInfo(loc.timezone)).date() for loc in self.locations.values()) - timedelta(days=1)
 
     # Looking things up
