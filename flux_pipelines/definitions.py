@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import importlib.util
 import warnings
 from collections.abc import Mapping
 from typing import Any
 
 import dagster as dg
 
+from flux_pipelines import providers
 from flux_pipelines.pipelines import automation, demand, ingest, jobs, names, sales
 from flux_pipelines.pipelines.resources import FluxResource
+from flux_pipelines.providers.registry import all_providers
 
 
 def build_definitions(overrides: Mapping[str, Any] | None = None) -> dg.Definitions:
@@ -26,26 +29,36 @@ def build_definitions(overrides: Mapping[str, Any] | None = None) -> dg.Definiti
 
 
 def _definitions(overrides: Mapping[str, Any]) -> dg.Definitions:
-    providers = names.sources()
-    watches = [automation.watch(provider) for provider in providers]
+    sources = names.sources()
+    watches = [automation.watch(provider) for provider in sources]
     return dg.Definitions(
         assets=[
-            *(asset for provider in providers for asset in ingest.provider_assets(provider)),
+            *(asset for provider in sources for asset in ingest.provider_assets(provider)),
             *sales.marts(),
             *demand.demand_assets(),
         ],
         asset_checks=[check for check, _ in watches],
         jobs=jobs.jobs(),
-        schedules=[automation.daily_schedule(provider) for provider in providers],
+        schedules=[automation.daily_schedule(provider) for provider in sources],
         sensors=[
             automation.automation_sensor(),
-            *(automation.connection_partitions_sensor(provider) for provider in providers),
-            *(automation.change_sensor(provider) for provider in providers),
+            *(automation.connection_partitions_sensor(provider) for provider in sources),
+            *(automation.change_sensor(provider) for provider in sources),
             *(sensor for _, sensor in watches),
         ],
-        resources={"flux": FluxResource(), **overrides},
+        resources={"flux": FluxResource(), **_provider_resources(), **overrides},
         executor=dg.in_process_executor,
     )
+
+
+def _provider_resources() -> dict[str, Any]:
+    """Return the resources that providers offer to people's own assets, under the providers' names."""
+    found = {}
+    for name in all_providers():
+        module = f"{providers.__name__}.{name}.resource"
+        if importlib.util.find_spec(module) is not None:
+            found[name] = importlib.import_module(module).RESOURCE
+    return found
 
 
 defs = build_definitions()

@@ -37,7 +37,7 @@ DAILY_ATTEMPTS = 3
 LOOK_BACK = timedelta(hours=72)
 #: Each look begins this long before the last one ended: the provider's index by update time is not instant.
 OVERLAP = timedelta(minutes=10)
-#: The newest moments are left to the next look for the same reason.
+#: The newest moments are left to the next look for the same reason, and what a landing may have missed so is landed again.
 LAG = timedelta(minutes=1)
 #: A look covers at most this much at once, and a tick takes no new look after this long (Dagster stops it at 60 s).
 SLICE = timedelta(hours=6)
@@ -51,6 +51,7 @@ def automation_sensor() -> dg.AutomationConditionSensorDefinition:
         target=dg.AssetSelection.all(),
         default_status=dg.DefaultSensorStatus.RUNNING,
         minimum_interval_seconds=30,
+        run_tags={names.AUTOMATION_TAG: "core"},
     )
 
 
@@ -71,7 +72,7 @@ def connection_partitions_sensor(provider: Provider) -> dg.SensorDefinition:
         known = set(context.instance.get_dynamic_partitions(str(partitions.name)))
         wanted = {connection.key for connection in flux.hurried_runtime.connections(provider.name)}
         # A run that is under way needs its partition to the end; the next look takes it away.
-        gone = {key for key in known - wanted if not _is_in_use(context.instance, key)}
+        gone = known - wanted - _in_use(context.instance, known - wanted)
         requests: list[Any] = []
         if wanted - known:
             requests.append(partitions.build_add_request(sorted(wanted - known)))
@@ -84,10 +85,13 @@ def connection_partitions_sensor(provider: Provider) -> dg.SensorDefinition:
     return follow_connections
 
 
-def _is_in_use(instance: dg.DagsterInstance, connection: str) -> bool:
+def _in_use(instance: dg.DagsterInstance, connections: set[str]) -> set[str]:
+    """Return which of the connections a run that is not over has to do with, by its tags (backfills included)."""
+    if not connections:
+        return set()
     under_way = [status for status in dg.DagsterRunStatus if status not in FINISHED_STATUSES]
-    filters = dg.RunsFilter(statuses=under_way, tags={names.CONNECTION_TAG: connection})
-    return bool(instance.get_run_records(filters, limit=1))
+    values = {tag for run in instance.get_runs(dg.RunsFilter(statuses=under_way)) for tag in run.tags.values()}
+    return {key for key in connections if any(tag == key or tag.startswith(f"{key}|") for tag in values)}
 
 
 def sync_request(
@@ -258,7 +262,7 @@ def _look(runtime: "Runtime", connection: "Connection", begin: datetime, end: da
                             fetched[day] = None if manifest is None else manifest.fetched_at
                         landed = fetched[day]
                         # A day that was never landed is for the schedule, or for whoever backfills it.
-                        if landed is not None and header.updated_at >= landed - OVERLAP:
+                        if landed is not None and header.updated_at >= landed - LAG:
                             look.changes += 1
                             look.days.add(day)
             look.until = upto

@@ -233,10 +233,9 @@ class Driver:
             wanted = {day for day in days if first <= day <= last}
             tags = _connection_tags(connection, first, last) | {names.SYNC_TAG: sync_token}
             result = self._run(names.sync_job(provider), tags)
-            landed, normalised = (_materialised(result, key) for key in both)
-            if normalised:
-                done |= wanted & normalised
-            elif landed:
+            landed, normalised = (self._recorded(result, key) for key in both)
+            done |= wanted & normalised
+            if landed and not normalised:
                 done |= self.normalise(provider, connection, sorted(wanted & landed))
         return done
 
@@ -246,7 +245,7 @@ class Driver:
         key = names.provider_transactions(provider)
         for first, last in _chunks(days):
             tags = _connection_tags(connection, first, last)
-            done |= _materialised(self._run(names.sync_job(provider), tags, [key]), key)
+            done |= self._recorded(self._run(names.sync_job(provider), tags, [key]), key)
         return done
 
     def materialise_core(self, days: Sequence[date]) -> bool:
@@ -261,6 +260,16 @@ class Driver:
         as_of = [day for day in (before, last) if day >= start]
         if all(self._run(names.FORECAST_JOB, _day_tags(day, day)).success for day in as_of):
             self._run(names.ACCURACY_JOB, _day_tags(max(before + timedelta(days=1), start), last))
+
+    def _recorded(self, result: ExecuteInProcessResult, key: dg.AssetKey) -> set[date]:
+        """Return the business dates of an asset that a run has recorded, those before its failure included."""
+        # Not the result's own events: what an asset logs before it fails is in the event log alone.
+        records = self._instance.get_records_for_run(
+            result.run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION
+        ).records
+        events = (record.event_log_entry.get_dagster_event() for record in records)
+        partitions = (event.partition for event in events if event.asset_key == key)
+        return {date.fromisoformat(partition.rpartition("|")[2]) for partition in partitions if partition}
 
     def _run(
         self, job: str, tags: Mapping[str, str], assets: Sequence[dg.AssetKey] | None = None
@@ -294,14 +303,6 @@ def _connection_tags(connection: str, first: date, last: date) -> dict[str, str]
         RANGE_START: partition_key(connection, first),
         RANGE_END: partition_key(connection, last),
     }
-
-
-def _materialised(result: ExecuteInProcessResult, key: dg.AssetKey) -> set[date]:
-    """Return the business dates of an asset that a run has recorded."""
-    partitions = (
-        event.partition for event in result.all_events if event.is_step_materialization and event.asset_key == key
-    )
-    return {date.fromisoformat(partition.rpartition("|")[2]) for partition in partitions if partition}
 
 
 def _failures(result: ExecuteInProcessResult) -> list[str]:

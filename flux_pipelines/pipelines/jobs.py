@@ -9,6 +9,7 @@ from __future__ import annotations
 import dagster as dg
 
 from flux_pipelines.pipelines import names
+from flux_pipelines.pipelines.automation import YESTERDAY_COMPLETE
 
 
 def jobs() -> list[dg.UnresolvedAssetJobDefinition]:
@@ -18,7 +19,11 @@ def jobs() -> list[dg.UnresolvedAssetJobDefinition]:
         *(
             dg.define_asset_job(
                 names.sync_job(provider.name),
-                selection=[names.raw_orders(provider.name), names.provider_transactions(provider.name)],
+                # Without the watch over yesterday, which has a sensor of its own.
+                selection=dg.AssetSelection.assets(
+                    names.raw_orders(provider.name), names.provider_transactions(provider.name)
+                )
+                - dg.AssetSelection.checks(dg.AssetCheckKey(names.raw_orders(provider.name), YESTERDAY_COMPLETE)),
                 description=f"Fetch {provider.title} orders of some connections and business dates, and normalise them.",
                 executor_def=dg.in_process_executor,
             )

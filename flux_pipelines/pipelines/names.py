@@ -26,6 +26,9 @@ CONNECTION_TAG = "flux/connection"
 #: Run tag of the process that drives a run itself (`host:pid:start`), so that a dead process's runs can be closed.
 DRIVER_TAG = "flux/driver"
 
+#: Run tag of the runs that automation asks for: the run queue lets them follow each other.
+AUTOMATION_TAG = "flux/automation"
+
 REFRESH_CORE_JOB = "refresh_core"
 FORECAST_JOB = "forecast_demand"
 ACCURACY_JOB = "evaluate_forecasts"

@@ -1,0 +1,154 @@
+"""The code location as Dagster loads it: cheap, harmless, complete, and under one name everywhere."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import dagster as dg
+import pytest
+import yaml
+
+from flux_pipelines.definitions import build_definitions
+from flux_pipelines.domain.tables import TABLES
+from flux_pipelines.pipelines import names
+from flux_pipelines.pipelines.partitions import BACKFILL, business_days, connection_days
+from flux_pipelines.providers.square.resource import SquareResource
+from flux_pipelines.settings import PROJECT_ROOT
+
+_LOAD = """
+import builtins, socket, sys
+def refuse(*args, **kwargs): raise AssertionError("the network was used at import")
+socket.socket.connect = refuse
+socket.getaddrinfo = refuse
+written = []
+original = builtins.open
+def watched(file, mode="r", *args, **kwargs):
+    if any(letter in mode for letter in "wax+") and str(file) != "/dev/null":
+        written.append(str(file))
+    return original(file, mode, *args, **kwargs)
+builtins.open = watched
+from flux_pipelines.definitions import defs
+defs.get_repository_def()
+heavy = [m for m in ("pandas", "pyarrow", "duckdb", "deltalake", "httpx", "boto3", "statsforecast", "uvicorn") if m in sys.modules]
+assert not heavy, heavy
+written = [name for name in written if not name.endswith(".pyc")]
+assert not written, written
+print(len(defs.resolve_all_asset_keys()))
+"""
+
+
+def test_it_loads_in_a_fresh_interpreter_without_secrets_network_or_files(tmp_path: Path) -> None:
+    environment = {name: os.environ[name] for name in ("PATH", "LANG") if name in os.environ}
+    environment |= {"HOME": str(tmp_path / "home"), "FLUX_HOME": str(tmp_path / "flux"), "PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", _LOAD], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "7"
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture(scope="module")
+def specs() -> dict[str, dg.AssetSpec]:
+    return {spec.key.to_user_string(): spec for spec in build_definitions().resolve_all_asset_specs()}
+
+
+def test_the_lineage_is_the_chain_from_raw_orders_to_accuracy(specs: dict[str, dg.AssetSpec]) -> None:
+    chain = {key: {dep.asset_key.to_user_string() for dep in spec.deps} for key, spec in specs.items()}
+    assert chain == {
+        "square/raw_orders": set(),
+        "square/transactions": {"square/raw_orders"},
+        "transactions": {"square/transactions"},
+        "daily_sales": {"transactions"},
+        "daily_item_demand": {"transactions"},
+        "demand_forecasts": {"daily_item_demand", "daily_sales"},
+        "forecast_accuracy": {"demand_forecasts", "daily_item_demand", "daily_sales"},
+    }
+
+
+def test_every_asset_says_what_it_is(specs: dict[str, dg.AssetSpec]) -> None:
+    contracts = {table.name: table for table in TABLES} | {"square/transactions": TABLES[0]}
+    for key, spec in specs.items():
+        assert spec.description, key
+        assert spec.owners, key
+        assert spec.group_name in {"square", "sales", "demand"}, key
+        assert spec.kinds, key
+        assert "stage" in spec.tags, key
+        assert spec.code_version, key
+        if key in contracts:
+            schema = spec.metadata["dagster/column_schema"]
+            assert [c.name for c in schema.columns] == list(contracts[key].column_names)
+            assert all(column.description for column in schema.columns), key
+
+
+def test_partitions_and_backfills_are_as_designed() -> None:
+    definitions = build_definitions()
+    for assets in definitions.assets or ():
+        assert isinstance(assets, dg.AssetsDefinition)
+        wanted = connection_days("square") if assets.key.path[0] == "square" else business_days()
+        assert assets.partitions_def == wanted
+        assert assets.backfill_policy == BACKFILL
+    assert BACKFILL.max_partitions_per_run == 31
+
+
+def test_what_checks_a_table_stands_with_it_and_blocks() -> None:
+    checks: dict[str, set[str]] = {}
+    soft = set()
+    for assets in build_definitions().assets or ():
+        assert isinstance(assets, dg.AssetsDefinition)
+        for spec in assets.check_specs:
+            checks.setdefault(spec.asset_key.to_user_string(), set()).add(spec.name)
+            assert spec.description
+            if not spec.blocking:
+                soft.add(spec.name)
+    assert checks["square/raw_orders"] == {"completeness"}
+    assert checks["square/transactions"] == {"order_totals", "no_duplicate_lines", "contract", "nothing_quarantined"}
+    assert "equals_its_sources" in checks["transactions"]
+    assert "ties_to_transactions" in checks["daily_sales"]
+    assert soft == {"nothing_quarantined", "every_item_answered"}
+
+
+def test_automation_is_running_from_the_start() -> None:
+    repository = build_definitions().get_repository_def()
+    assert {s.name for s in repository.sensor_defs} == {
+        "keep_core_tables_up_to_date", "square_connections", "square_changes", "square_watch"
+    }  # fmt: skip
+    assert all(s.default_status is dg.DefaultSensorStatus.RUNNING for s in repository.sensor_defs)
+    assert [s.name for s in repository.schedule_defs] == ["square_daily"]
+    assert all(s.default_status is dg.DefaultScheduleStatus.RUNNING for s in repository.schedule_defs)
+
+
+def test_every_job_can_be_resolved() -> None:
+    definitions = build_definitions()
+    for name in (names.sync_job("square"), names.REFRESH_CORE_JOB, names.FORECAST_JOB, names.ACCURACY_JOB):
+        assert definitions.resolve_job_def(name).name == name
+
+
+def test_the_code_location_has_one_name() -> None:
+    workspace = yaml.safe_load((PROJECT_ROOT / "workspace.yaml").read_text())
+    project = tomllib.loads((PROJECT_ROOT / "pyproject.toml").read_text())["tool"]["dagster"]
+    module = workspace["load_from"][0]["python_module"]
+    assert module["location_name"] == project["code_location_name"] == names.CODE_LOCATION
+    assert module["module_name"] == project["module_name"] == "flux_pipelines.definitions"
+
+
+def test_resources_have_no_secrets_to_show() -> None:
+    resources = build_definitions().resources or {}
+    assert isinstance(resources["square"], SquareResource)
+    assert set(type(resources["square"]).model_fields) == {"connection"}
+    assert set(type(resources["flux"]).model_fields) == set()
+    for field in SquareResource.model_fields.values():
+        assert field.description
+
+
+def test_figures_repeated_to_keep_loading_cheap_are_those_of_the_forecaster() -> None:
+    from flux_pipelines.forecaster import accuracy
+    from flux_pipelines.forecaster import demand as histories
+    from flux_pipelines.pipelines import demand
+
+    assert histories.HISTORY_DAYS == demand.HISTORY_DAYS
+    assert accuracy.NAIVE_REACH_DAYS == demand.NAIVE_REACH_DAYS

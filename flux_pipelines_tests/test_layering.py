@@ -1,0 +1,112 @@
+"""Imports go down only: the table in docs and CONTRIBUTING, enforced on every module's syntax tree."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from flux_pipelines.settings import PROJECT_ROOT
+
+PACKAGE = PROJECT_ROOT / "flux_pipelines"
+
+#: What each room may import of the others. `__init__` stands for the package's own file, which everyone may import.
+BELOW: dict[str, set[str]] = {
+    "domain": set(),
+    "settings": set(),
+    "transport": {"domain", "providers"},  # only `providers.base`, for types: see below
+    "state": {"domain"},
+    "lake": {"domain"},
+    "providers": {"domain", "transport", "sandbox"},  # sandbox only from a provider's own sandbox files
+    "sync": {"domain", "transport", "lake", "providers"},
+    "forecaster": {"domain", "settings"},
+    "sandbox": {"domain", "providers", "settings"},
+    "runtime": {"domain", "settings", "transport", "state", "lake", "providers", "sync", "forecaster"},
+    "connect": {"domain", "runtime", "providers"},
+    "pipelines": {
+        "domain", "settings", "transport", "state", "lake", "providers", "sync", "forecaster", "runtime", "definitions"
+    },
+    "definitions": {"domain", "pipelines", "providers"},
+    "cli": {
+        "domain", "settings", "transport", "state", "lake", "providers", "sync", "forecaster", "sandbox", "runtime",
+        "connect", "pipelines", "definitions",
+    },
+}  # fmt: skip
+
+#: Only these rooms know Dagster; a provider's resource.py does too.
+DAGSTER = {"pipelines", "definitions"}
+SETTINGS_READERS = {"runtime", "pipelines", "cli", "sandbox", "forecaster", "definitions"}
+
+
+def modules() -> Iterator[tuple[Path, str]]:
+    for path in sorted(PACKAGE.rglob("*.py")):
+        first = path.relative_to(PACKAGE).parts[0]
+        yield path, first.removesuffix(".py")
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Yield every module imported anywhere in the file, those for type checking included."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: import by full name"
+            module = node.module or ""
+            yield module
+            if module == "flux_pipelines":
+                yield from (f"flux_pipelines.{alias.name}" for alias in node.names)
+
+
+@pytest.mark.parametrize(
+    ("path", "room"), list(modules()), ids=lambda value: str(value).removeprefix(str(PACKAGE) + "/")
+)
+def test_imports_go_down_only(path: Path, room: str) -> None:
+    if room == "__init__":
+        return
+    for name in imports(path):
+        parts = name.split(".")
+        if parts[0] == "dagster" or parts[0].startswith("dagster_"):
+            assert room in DAGSTER or path.name == "resource.py", f"{path.name} imports Dagster"
+        if parts[0] == "httpx":
+            assert room == "transport", f"{path.name} imports httpx: use the transport"
+        if parts[0] != "flux_pipelines" or len(parts) == 1:
+            continue
+        other = parts[1]
+        if other in (room, "__version__"):
+            continue
+        if path.name == "resource.py" and other == "runtime":
+            continue  # the face of a provider to Dagster: it stands above everything, whatever its folder
+        assert other in BELOW[room], f"{room}/{path.name} imports {name}"
+        if other == "settings":
+            assert room in SETTINGS_READERS, f"{path.name} reads settings: give it arguments"
+        if (room, other) == ("transport", "providers"):
+            assert name == "flux_pipelines.providers.base", f"{path.name} imports {name}"
+        if (room, other) == ("providers", "sandbox"):
+            assert path.name.startswith("sandbox"), f"{path.name} imports {name}"
+
+
+def test_every_room_is_in_the_table() -> None:
+    assert {room for _, room in modules()} - {"__init__"} == set(BELOW)
+
+
+def test_nobody_above_a_provider_names_one() -> None:
+    """Adding a provider is adding a folder."""
+    named = {folder.name for folder in (PACKAGE / "providers").iterdir() if (folder / "__init__.py").exists()}
+    for path, room in modules():
+        if room not in {"pipelines", "sync", "state", "lake", "transport", "runtime", "definitions", "connect"}:
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                assert node.value not in named, f"{path} names the provider {node.value}"
+
+
+def test_environment_variables_are_read_in_one_place() -> None:
+    for path, room in modules():
+        if room == "settings":
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+                called = ast.unparse(node.func)
+                assert called not in {"os.getenv", "os.environ.get"}, f"{path}:{node.lineno} reads the environment"
