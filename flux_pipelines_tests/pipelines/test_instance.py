@@ -94,7 +94,7 @@ def test_our_storage_tells_what_dagsters_own_tells(environment: Path) -> None:
     with dg.DagsterInstance.from_config(str(stock)) as instance:
         expected = record(instance, chain(one_by_one), days=5)
     with dg.DagsterInstance.from_config(str(dagster_home(settings()))) as instance:
-        assert type(instance.event_log_storage).__name__ == "LegacyEventLogStorage"
+        assert type(instance.event_log_storage).__name__ == "FluxEventLog"
         assert record(instance, chain(attach), days=5) == expected
     # Another process, later, finds the same.
     with dg.DagsterInstance.from_config(str(dagster_home(settings()))) as instance:
