@@ -22,7 +22,7 @@ from flux_pipelines.lake.store import Staging, file_sha256, full_disk_is_an_erro
 if TYPE_CHECKING:
     import pyarrow as pa
 
-_GROUP_ROWS = 1 << 16
+_GROUP_ROWS = 1 << 15
 _SMALL_ROWS = 1 << 12
 _MOST_PENDING = 64 << 20  # bytes held back over all partitions before the largest one is written out
 

@@ -19,6 +19,7 @@ from flux_pipelines.domain.tables import TRANSACTIONS
 from flux_pipelines.pipelines import names
 from flux_pipelines.pipelines.bookkeeping import attach
 from flux_pipelines.pipelines.checks import (
+    CHECK_MEMORY,
     SAMPLE,
     TRANSACTION_RULES,
     Check,
@@ -236,7 +237,7 @@ def transactions(provider: Provider) -> dg.AssetsDefinition:
     """Return the asset that normalises a provider's raw orders through its SQL."""
     key = names.provider_transactions(provider.name)
     table = TRANSACTIONS.named(f"{provider.name}/{TRANSACTIONS.name}")
-    checks = (no_duplicate_lines(table), contract(table, TRANSACTION_RULES))
+    checks = (no_duplicate_lines(table), contract(table, TRANSACTION_RULES, large=True))
 
     @dg.asset(
         key=key,
@@ -264,7 +265,7 @@ def transactions(provider: Provider) -> dg.AssetsDefinition:
         step.run(partitions)
         days = [day for of_one in partitions.values() for day in of_one]
         scope = Scope(min(days), max(days), tuple(partitions))
-        with session(runtime.lake, [table.name]) as database:
+        with session(runtime.lake, [table.name], memory_limit=CHECK_MEMORY) as database:
             results = list(evaluate(database, checks, key, f"{provider.name}_transactions", "business_date", scope))
         results += [step.order_totals(key), step.nothing_quarantined(key)]
         if step.failed:

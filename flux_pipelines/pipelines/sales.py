@@ -171,7 +171,7 @@ def transactions() -> Mart:
         names.SALES_GROUP,
         (
             no_duplicate_lines(tables.TRANSACTIONS),
-            contract(tables.TRANSACTIONS, TRANSACTION_RULES),
+            contract(tables.TRANSACTIONS, TRANSACTION_RULES, large=True),
             equals_its_sources(views),
         ),
         transaction_figures("transactions", by=("business_date",)),
