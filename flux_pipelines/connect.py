@@ -73,6 +73,49 @@ def add_with_secrets(
     return _store_and_prove(runtime, key, tenant=tenant, account_id="", settings=settings, secrets=checked)
 
 
+def reconfigure(
+    runtime: Runtime, key: str, *, settings: Mapping[str, Any], secrets: Mapping[str, Any] | None
+) -> tuple[Connection, list[Location]]:
+    """Change a connection's settings and, if given, its secrets; everything is put back if it does not work then.
+
+    Args:
+        runtime: the opened rooms.
+        key: the connection.
+        settings: checked settings to change; None takes one back to its default.
+        secrets: a complete new way to authenticate, or None to keep the present one.
+
+    """
+    before = runtime.state.connections.get(key)
+    kept = runtime.state.secrets.get(key, purpose="change the connection")
+    unknown = set(settings) - {setting.name for setting in provider_named(before.provider).settings}
+    if unknown:
+        raise ConfigurationError(f"there is no setting {sorted(unknown)[0]!r}", connection=key)
+    checked = None if secrets is None else _check_secrets(provider_named(before.provider), key, secrets)
+    runtime.state.connections.update_settings(key, settings)
+    try:
+        if checked is not None:
+            runtime.state.secrets.put(key, checked)
+        return runtime.state.connections.get(key), _prove(runtime, key)
+    except FluxError:
+        undo = {name: before.settings.get(name) for name in settings}
+        runtime.state.connections.update_settings(key, undo)
+        if checked is not None:
+            runtime.state.secrets.put(key, kept)
+        runtime.state.connections.set_status(key, before.status, before.status_reason)
+        raise
+
+
+def _prove(runtime: Runtime, key: str) -> list[Location]:
+    """Use a connection's credentials once: for its permission and its locations."""
+    connection = runtime.state.connections.get(key)
+    source = runtime.source(connection)
+    try:
+        source.confirm_access()
+        return runtime.refresh_locations(connection, source)
+    finally:
+        source.close()
+
+
 def _store_and_prove(
     runtime: Runtime,
     key: str,
@@ -101,13 +144,7 @@ def _store_and_prove(
         if tokens is not None:
             stored |= _token_secrets(tokens)
         runtime.state.secrets.put(key, stored)
-        connection = connections.get(key)
-        source = runtime.source(connection)
-        try:
-            source.confirm_access()
-            locations = runtime.refresh_locations(connection, source)
-        finally:
-            source.close()
+        locations = _prove(runtime, key)
     except FluxError as problem:
         if previous is None:
             connections.remove(key)

@@ -39,7 +39,6 @@ class Settings(BaseSettings):
         "AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME included), or the URL of a server that speaks the SageMaker Runtime "
         "protocol.",
     )
-    log_level: str = Field(default="INFO", description="Lowest level that is logged.")
 
     @property
     def lake_root(self) -> str:

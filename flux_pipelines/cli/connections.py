@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from flux_pipelines.cli.output import error, say, table
-from flux_pipelines.connect import add_with_secrets, connect_to_sandbox, parse_settings
+from flux_pipelines.connect import add_with_secrets, connect_to_sandbox, parse_settings, reconfigure
 from flux_pipelines.domain.errors import ConfigurationError, FluxError
 from flux_pipelines.runtime import Runtime
 
@@ -150,6 +150,28 @@ def resume(key: Key) -> None:
             )
         runtime.state.connections.set_status(key, "active", "")
     say(f"Resumed {key}.")
+
+
+@app.command()
+def configure(
+    key: Key,
+    settings: Annotated[
+        str, typer.Option(metavar="JSON", help="Settings to change; null takes one back to its default.")
+    ] = "{}",
+    secrets: Annotated[
+        str | None, typer.Option(metavar="-", help="`-` reads new secrets as a JSON object from standard input.")
+    ] = None,
+) -> None:
+    """Change a connection's settings, or give it new secrets. Its history stays; nothing is kept that does not work."""
+    if secrets not in (None, "-"):
+        raise ConfigurationError("secrets are read from standard input only", next_step="Use `--secrets -`.")
+    changes = _json(settings, "the settings")
+    parse_settings(key, {name: value for name, value in changes.items() if value is not None})
+    given = _json(sys.stdin.read(), "the secrets") if secrets == "-" else None
+    with Runtime() as runtime:
+        connection, locations = reconfigure(runtime, key, settings=changes, secrets=given)
+        say(f"{connection.key} works with what it was given.")
+        _print_locations(locations)
 
 
 @app.command()

@@ -10,10 +10,11 @@ import typer
 
 from flux_pipelines.cli.output import console, error, say, table
 from flux_pipelines.cli.processes import Processes, choose_port
-from flux_pipelines.cli.serve import SANDBOX_PORT, UI_PORT, start_dagster, start_sandbox
+from flux_pipelines.cli.serve import UI_PORT, start_dagster, start_sandbox
 from flux_pipelines.cli.sync import print_report
 from flux_pipelines.connect import connect_to_sandbox, sandbox_last_day
 from flux_pipelines.runtime import Runtime
+from flux_pipelines.sandbox.options import DEFAULT_PORT
 
 #: The sandbox's merchants that the demo connects, each with its tenant.
 MERCHANTS = (("harbor", "Harbor Coffee"), ("sakura", "Sakura Kissa"))
@@ -31,7 +32,7 @@ def demo(
     with Runtime() as runtime, Processes(runtime.settings.home) as processes:
         runtime.warm_forecaster()
         say(f"Everything this demo writes lives under {runtime.settings.home}.")
-        url = start_sandbox(processes, choose_port(SANDBOX_PORT))
+        url = start_sandbox(processes, choose_port(DEFAULT_PORT))
         keys = []
         for merchant, tenant in MERCHANTS:
             key = f"square:{merchant}"

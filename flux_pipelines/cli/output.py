@@ -28,7 +28,7 @@ def warn(message: str) -> None:
 
 def say(message: str) -> None:
     """Print a line of progress or result."""
-    console.print(message, soft_wrap=True)
+    console.print(_plain(message), soft_wrap=True)
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], *, right: Iterable[str] = ()) -> None:

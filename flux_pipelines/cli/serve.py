@@ -13,15 +13,15 @@ from flux_pipelines.cli.processes import Processes, answers, choose_port, port_i
 from flux_pipelines.connect import connect_to_sandbox
 from flux_pipelines.domain.errors import ConfigurationError
 from flux_pipelines.runtime import Runtime
+from flux_pipelines.sandbox.options import DEFAULT_PORT, SandboxOptions
 from flux_pipelines.settings import PROJECT_ROOT
 
 UI_PORT = 3000
-SANDBOX_PORT = 8411
 FORECASTER_PORT = 8412
 
 
 def sandbox(
-    port: Annotated[int, typer.Option(help="Port to answer on.")] = SANDBOX_PORT,
+    port: Annotated[int, typer.Option(help="Port to answer on.")] = DEFAULT_PORT,
     host: Annotated[
         str, typer.Option(help="Address to answer on; only this machine unless told otherwise.")
     ] = "127.0.0.1",
@@ -35,7 +35,6 @@ def sandbox(
     rate_limit: Annotated[int, typer.Option(help="Requests a minute and location before it answers 429.")] = 500,
 ) -> None:
     """Serve every provider's wire protocol over one seeded world, or over real order data."""
-    from flux_pipelines.sandbox.options import SandboxOptions
     from flux_pipelines.sandbox.server import serve
 
     options = SandboxOptions(
@@ -52,7 +51,7 @@ def sandbox(
 def up(
     sandbox: Annotated[bool, typer.Option("--sandbox", help="Start the sandbox too.")] = False,
     port: Annotated[int, typer.Option(help="Port of the Dagster UI.")] = UI_PORT,
-    sandbox_port: Annotated[int, typer.Option(help="Port of the sandbox.")] = SANDBOX_PORT,
+    sandbox_port: Annotated[int, typer.Option(help="Port of the sandbox.")] = DEFAULT_PORT,
 ) -> None:
     """Start the Dagster UI and daemon, with every default schedule and sensor running, until interrupted."""
     with Runtime() as runtime, Processes(runtime.settings.home) as processes:

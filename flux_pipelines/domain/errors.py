@@ -117,10 +117,6 @@ class BadResponseError(ProviderUnavailableError):
     """An answer that is not what the provider documents (HTML, cut-off JSON, an empty body)."""
 
 
-class InvalidRecordError(FluxError):
-    """One record cannot be read; it goes to quarantine with this reason."""
-
-
 class IncompleteError(FluxError):
     """A partition was fetched, but a second, independent query shows that something is missing."""
 

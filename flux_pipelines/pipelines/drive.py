@@ -121,7 +121,7 @@ def sync(
             for key in connections:
                 landed.update(driver.materialise_connection(provider, key, days, sync_token=ticket.token))
             if driver.materialise_core(sorted(landed)):
-                driver.forecast(days[-1])
+                driver.forecast(max(landed))
             report.failures = driver.failures
         finished = not report.failures
     finally:

@@ -14,6 +14,8 @@ CLIENT_ID = "sandbox-demo-application"
 CLIENT_SECRET = "sandbox-demo-application-secret"  # noqa: S105
 
 DAY = 86_400.0
+#: Where `flux sandbox` answers unless told otherwise.
+DEFAULT_PORT = 8411
 
 
 def utc_now() -> datetime:

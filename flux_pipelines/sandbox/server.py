@@ -24,13 +24,12 @@ from typing import TYPE_CHECKING, Any
 
 from flux_pipelines.domain.errors import ConfigurationError
 from flux_pipelines.sandbox.app import build_app, build_world
-from flux_pipelines.sandbox.options import SandboxOptions, utc_now
+from flux_pipelines.sandbox.options import DEFAULT_PORT, SandboxOptions, utc_now
 from flux_pipelines.sandbox.world import World
 
 if TYPE_CHECKING:
     import uvicorn
 
-DEFAULT_PORT = 8765
 _START_SECONDS = 120.0
 
 

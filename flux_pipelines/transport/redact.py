@@ -10,8 +10,7 @@ import logging
 import re
 import threading
 import traceback
-from collections.abc import Mapping, MutableMapping
-from typing import Any
+from collections.abc import Mapping
 from urllib.parse import parse_qsl, quote, urlsplit
 
 MASK = "[redacted]"
@@ -110,30 +109,11 @@ class _UrlFilter(logging.Filter):
 
 
 def guard_http_logs() -> None:
-    """Keep query values out of what the HTTP library logs."""
+    """Keep query values and secrets out of what the HTTP library logs."""
     logger = logging.getLogger("httpx")
     if not any(isinstance(present, _UrlFilter) for present in logger.filters):
         logger.addFilter(_UrlFilter())
-
-
-def redact_event(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Mask secrets in a structlog event: a processor to put last before the renderer."""
-    return {name: MASK if _SECRET_HEADERS.search(name) else _redact_any(value) for name, value in event.items()}
-
-
-def _redact_any(value: Any) -> Any:
-    if isinstance(value, str):
-        return redact(value)
-    if isinstance(value, Mapping):
-        return {
-            name: MASK if isinstance(name, str) and _SECRET_HEADERS.search(name) else _redact_any(inner)
-            for name, inner in value.items()
-        }
-    if isinstance(value, (list, tuple)):
-        return [_redact_any(inner) for inner in value]
-    if value is None or isinstance(value, (bool, int, float)):
-        return value
-    return redact(str(value))
+        logger.addFilter(RedactingFilter())
 
 
 def _mask_pair(match: re.Match[str]) -> str:
