@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 #: What DuckDB may hold while it checks; beyond that it uses temporary files.
 CHECK_MEMORY = "256MB"
+#: At most this many rows (about 40 MB) are held in memory to be read several times.
+_HELD_ROWS = 100_000
 #: Offenders shown in the UI; their number is always told in full.
 SAMPLE = 20
 
@@ -33,7 +35,7 @@ class Check:
         name: as shown in the UI.
         description: what holds when it passes, and what to do when it does not.
         sql: selects the offenders; `{view}` is the table, `$first` and `$last` the step's business dates.
-        views: the tables it reads besides its own.
+        reads: the tables it reads besides its own, as the lake names them.
         suspects: selects a number that is 0 when there cannot be an offender; cheaper than `sql`, which is then not run.
         blocking: whether what comes after must wait for it.
 
@@ -42,7 +44,7 @@ class Check:
     name: str
     description: str
     sql: str
-    views: tuple[str, ...] = ()
+    reads: tuple[str, ...] = ()
     suspects: str = ""
     blocking: bool = True
 
@@ -67,9 +69,30 @@ class Scope:
         return condition
 
 
+def view_of(table: str) -> str:
+    """Return the name that a table of the lake has in SQL: `square_transactions` of `square/transactions`."""
+    return table.replace("/", "_")
+
+
 def quoted(text: str) -> str:
     """Write a text as an SQL literal."""
     return "'" + text.replace("'", "''") + "'"
+
+
+def hold(database: duckdb.DuckDBPyConnection, view: str, condition: str, rows: int) -> None:
+    """Read the rows of a view once and keep them, if they are few: each check and figure would else open every file.
+
+    Args:
+        database: a session over the lake.
+        view: the table's name in SQL.
+        condition: which rows are needed.
+        rows: how many there are.
+
+    """
+    if rows <= _HELD_ROWS:
+        held = database.sql(f"select * from {view} where {condition}").to_arrow_table()
+        database.unregister(view)
+        database.register(view, held)
 
 
 def evaluate(
@@ -177,11 +200,11 @@ TRANSACTION_RULES = {
 }
 
 
-#: The core table must hold what the providers' tables hold, for the same days: nothing lost, nothing twice.
-def equals_its_sources(views: Sequence[str]) -> Check:
+def equals_its_sources(sources: Sequence[str]) -> Check:
     """Return the rule that core transactions are the union of the providers' tables."""
     union = " union all ".join(
-        f"select connection, business_date, currency, total, net from {view} where {{scope}}" for view in views
+        f"select connection, business_date, currency, total, net from {view_of(source)} where {{scope}}"
+        for source in sources
     )
     sums = "connection, business_date, currency, count(*) as n, sum(total) as total, sum(net) as net"
     return Check(
@@ -198,7 +221,7 @@ def equals_its_sources(views: Sequence[str]) -> Check:
             on a.connection = b.connection and a.business_date = b.business_date and a.currency = b.currency
         where a.n is distinct from b.n or a.total is distinct from b.total or a.net is distinct from b.net
         """,
-        views=tuple(views),
+        reads=tuple(sources),
     )
 
 
@@ -220,7 +243,7 @@ TIES_TO_TRANSACTIONS = Check(
     ) b on a.connection = b.connection and a.business_date = b.business_date and a.currency = b.currency
     where a.net is distinct from b.net or a.tax is distinct from b.tax or a.total is distinct from b.total
     """,
-    views=("transactions",),
+    reads=("transactions",),
 )
 
 DEMAND_TIES_TO_TRANSACTIONS = Check(
@@ -242,5 +265,5 @@ DEMAND_TIES_TO_TRANSACTIONS = Check(
     ) b on a.connection = b.connection and a.business_date = b.business_date and a.currency = b.currency
     where a.quantity is distinct from b.quantity or a.net is distinct from b.net
     """,
-    views=("transactions",),
+    reads=("transactions",),
 )

@@ -16,6 +16,7 @@ from flux_pipelines.domain.tables import SQL_TYPES, Table
 from flux_pipelines.pipelines import names, plots
 from flux_pipelines.pipelines.bookkeeping import attach
 from flux_pipelines.pipelines.checks import (
+    CHECK_MEMORY,
     DEMAND_TIES_TO_TRANSACTIONS,
     TIES_TO_TRANSACTIONS,
     TRANSACTION_RULES,
@@ -24,7 +25,9 @@ from flux_pipelines.pipelines.checks import (
     contract,
     equals_its_sources,
     evaluate,
+    hold,
     no_duplicate_lines,
+    view_of,
 )
 from flux_pipelines.pipelines.conditions import when_upstream_changes
 from flux_pipelines.pipelines.figures import Figures
@@ -104,8 +107,12 @@ class Mart:
         scope = Scope(days[0], days[-1])
         lake = flux.runtime.lake
         commit = self.write(lake, days)
-        views = {self.table.name}.union(*(check.views for check in self.checks))
-        with session(lake, views) as database:
+        read = {self.table.name}.union(*(check.reads for check in self.checks))
+        with session(lake, read, memory_limit=CHECK_MEMORY) as database:
+            since = Scope(days[0] - timedelta(days=PLOT_DAYS - 1), days[-1])
+            for name in read:
+                rows = lake.rows_by_partition(name, {"business_date": each_day(since.first, since.last)})
+                hold(database, view_of(name), since.where("business_date"), sum(rows.values()))
             figures = self.figures.of(database, scope, [day.isoformat() for day in days])
             more = self.more(database, scope) if self.more else {}
             attach(
@@ -125,7 +132,7 @@ def by_query(table: Table, query: str) -> Writer:
     def write(lake: "DeltaLake", days: Sequence[date]) -> "Commit":
         from flux_pipelines.lake import session
 
-        with session(lake, [tables.TRANSACTIONS.name]) as database:
+        with session(lake, [tables.TRANSACTIONS.name], memory_limit=CHECK_MEMORY) as database:
             scoped = query.replace("{scope}", Scope(days[0], days[-1]).where("business_date"))
             rows = database.sql(conform(table, scoped)).to_arrow_reader(_ROWS_A_BATCH)
             return lake.replace(table, rows, [{"business_date": day} for day in days])
@@ -162,7 +169,7 @@ def marts() -> list[dg.AssetsDefinition]:
 
 def transactions() -> Mart:
     """Return the union of every provider's transactions."""
-    views = [f"{provider.name}_transactions" for provider in names.sources()]
+    sources = [f"{provider.name}/{tables.TRANSACTIONS.name}" for provider in names.sources()]
     by_day = dg.MultiToSingleDimensionPartitionMapping(DAY)
     return Mart(
         tables.TRANSACTIONS,
@@ -172,7 +179,7 @@ def transactions() -> Mart:
         (
             no_duplicate_lines(tables.TRANSACTIONS),
             contract(tables.TRANSACTIONS, TRANSACTION_RULES, large=True),
-            equals_its_sources(views),
+            equals_its_sources(sources),
         ),
         transaction_figures("transactions", by=("business_date",)),
         written_alone=False,  # a sync of one connection may land while another's rows are being read
