@@ -10,7 +10,7 @@ from typing import Any
 import dagster as dg
 
 from flux_pipelines import providers
-from flux_pipelines.pipelines import automation, demand, ingest, jobs, names, sales
+from flux_pipelines.pipelines import automation, demand, ingest, jobs, names, sales, upkeep
 from flux_pipelines.pipelines.resources import FluxResource
 from flux_pipelines.providers.registry import all_providers
 
@@ -30,6 +30,7 @@ def build_definitions(overrides: Mapping[str, Any] | None = None) -> dg.Definiti
 
 def _definitions(overrides: Mapping[str, Any]) -> dg.Definitions:
     sources = names.sources()
+    looking_after = upkeep.upkeep_job()
     watches = [automation.watch(provider) for provider in sources]
     return dg.Definitions(
         assets=[
@@ -38,8 +39,11 @@ def _definitions(overrides: Mapping[str, Any]) -> dg.Definitions:
             *demand.demand_assets(),
         ],
         asset_checks=[check for check, _ in watches],
-        jobs=jobs.jobs(),
-        schedules=[automation.daily_schedule(provider) for provider in sources],
+        jobs=[*jobs.jobs(), looking_after],
+        schedules=[
+            *(automation.daily_schedule(provider) for provider in sources),
+            upkeep.upkeep_schedule(looking_after),
+        ],
         sensors=[
             automation.automation_sensor(),
             *(automation.connection_partitions_sensor(provider) for provider in sources),

@@ -118,13 +118,19 @@ def test_automation_is_running_from_the_start() -> None:
         "keep_core_tables_up_to_date", "square_connections", "square_changes", "square_watch"
     }  # fmt: skip
     assert all(s.default_status is dg.DefaultSensorStatus.RUNNING for s in repository.sensor_defs)
-    assert [s.name for s in repository.schedule_defs] == ["square_daily"]
+    assert {s.name for s in repository.schedule_defs} == {"square_daily", "maintain_lake_weekly"}
     assert all(s.default_status is dg.DefaultScheduleStatus.RUNNING for s in repository.schedule_defs)
 
 
 def test_every_job_can_be_resolved() -> None:
     definitions = build_definitions()
-    for name in (names.sync_job("square"), names.REFRESH_CORE_JOB, names.FORECAST_JOB, names.ACCURACY_JOB):
+    for name in (
+        names.sync_job("square"),
+        names.REFRESH_CORE_JOB,
+        names.FORECAST_JOB,
+        names.ACCURACY_JOB,
+        names.UPKEEP_JOB,
+    ):
         assert definitions.resolve_job_def(name).name == name
 
 

@@ -14,6 +14,7 @@ from flux_pipelines.pipelines import names, plots
 from flux_pipelines.pipelines.bookkeeping import attach
 from flux_pipelines.pipelines.checks import Check, Scope, contract, evaluate, no_duplicate_lines
 from flux_pipelines.pipelines.conditions import when_its_day_closes
+from flux_pipelines.pipelines.failures import explained
 from flux_pipelines.pipelines.figures import Figures
 from flux_pipelines.pipelines.metadata import preview, rows, table_metadata
 from flux_pipelines.pipelines.partitions import BACKFILL, business_days, each_day
@@ -93,10 +94,11 @@ def _demand_forecasts() -> dg.AssetsDefinition:
         runtime = flux.runtime
         days = sorted(date.fromisoformat(key) for key in context.partition_keys)
         metadata: dict[str, dict[str, Any]] = {}
-        for as_of in days:  # one at a time: a backfill must not hold the histories of many
-            metadata[as_of.isoformat()] = _forecast(runtime, as_of)
+        with explained(context):
+            for as_of in days:  # one at a time: a backfill must not hold the histories of many
+                metadata[as_of.isoformat()] = _forecast(runtime, as_of)
         attach(context, metadata)
-        with session(runtime.lake, [DEMAND_FORECASTS.name]) as database:
+        with explained(context), session(runtime.lake, [DEMAND_FORECASTS.name]) as database:
             results = list(
                 evaluate(
                     database, checks, names.DEMAND_FORECASTS, DEMAND_FORECASTS.name, "as_of", Scope(days[0], days[-1])
@@ -237,14 +239,15 @@ def _forecast_accuracy() -> dg.AssetsDefinition:
 
         lake = flux.runtime.lake
         days = sorted(date.fromisoformat(key) for key in context.partition_keys)
-        made = lake.read(
-            DEMAND_FORECASTS, where={"as_of": each_day(days[0] - timedelta(days=HORIZON), days[-1])}
-        ).read_all()
-        sold = _read_demand(lake, accuracy_window(days[0])[0], days[-1])
-        evaluated = pa.concat_tables([accuracy(made, sold, day) for day in days])
-        commit = lake.replace(FORECAST_ACCURACY, evaluated, [{"target_date": day} for day in days])
+        with explained(context):
+            made = lake.read(
+                DEMAND_FORECASTS, where={"as_of": each_day(days[0] - timedelta(days=HORIZON), days[-1])}
+            ).read_all()
+            sold = _read_demand(lake, accuracy_window(days[0])[0], days[-1])
+            evaluated = pa.concat_tables([accuracy(made, sold, day) for day in days])
+            commit = lake.replace(FORECAST_ACCURACY, evaluated, [{"target_date": day} for day in days])
         scope = Scope(days[0], days[-1])
-        with session(lake, [FORECAST_ACCURACY.name]) as database:
+        with explained(context), session(lake, [FORECAST_ACCURACY.name]) as database:
             found = figures.of(database, scope, [day.isoformat() for day in days])
             attach(
                 context,

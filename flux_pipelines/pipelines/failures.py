@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
 from typing import Any
@@ -78,7 +79,29 @@ def retry_or_fail(
         },
         allow_retries=rerun_helps,
     )
-    if rerun_helps and context.retry_number < _RETRIES and DRIVER_TAG not in context.run.tags:
-        context.log.warning(failure.description)
-        return dg.RetryRequested(max_retries=_RETRIES, seconds_to_wait=_RETRY_SECONDS * 2**context.retry_number)
-    return failure
+    return _again(context, failure) if rerun_helps else failure
+
+
+@contextmanager
+def explained(context: dg.AssetExecutionContext) -> Iterator[None]:
+    """Turn an error of ours into what Dagster shows: what happened and what to do, tried again only if that can help.
+
+    For assets whose partitions are written in one commit: all are done, or none.
+    """
+    try:
+        yield
+    except FluxError as error:
+        failure = dg.Failure(
+            description=str(error),
+            metadata={"a rerun helps": error.rerun_helps, "what to do": error.next_step or "nothing more is known"},
+            allow_retries=error.rerun_helps,
+        )
+        raise (_again(context, failure) if error.rerun_helps else failure) from error
+
+
+def _again(context: dg.AssetExecutionContext, failure: dg.Failure) -> dg.Failure | dg.RetryRequested:
+    """Return a request to try again in a while; the failure once that has been done, or with a person waiting."""
+    if context.retry_number >= _RETRIES or DRIVER_TAG in context.run.tags:
+        return failure
+    context.log.warning(failure.description)
+    return dg.RetryRequested(max_retries=_RETRIES, seconds_to_wait=_RETRY_SECONDS * 2**context.retry_number)

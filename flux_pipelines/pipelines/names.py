@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dagster as dg
+from dagster._core.storage.tags import HIDDEN_TAG_PREFIX
 
 from flux_pipelines.providers.base import Provider
 from flux_pipelines.providers.registry import all_providers
@@ -19,12 +20,12 @@ DAILY_ITEM_DEMAND = dg.AssetKey("daily_item_demand")
 DEMAND_FORECASTS = dg.AssetKey("demand_forecasts")
 FORECAST_ACCURACY = dg.AssetKey("forecast_accuracy")
 
-#: Run tag that names the sync a run belongs to: partitions that this sync has landed already are not fetched again.
-SYNC_TAG = "flux/sync_token"
+#: Hidden run tag that names the sync a run belongs to: partitions that this sync has landed already are not fetched again.
+SYNC_TAG = f"{HIDDEN_TAG_PREFIX}flux_sync"
 #: Run tag that names the connection of a run, for people who filter runs in the UI.
 CONNECTION_TAG = "flux/connection"
-#: Run tag of the process that drives a run itself (`host:pid:start`), so that a dead process's runs can be closed.
-DRIVER_TAG = "flux/driver"
+#: Hidden run tag of the process that drives a run itself (`host:pid:start`), so that a dead process's runs can be closed.
+DRIVER_TAG = f"{HIDDEN_TAG_PREFIX}flux_driver"
 
 #: Run tag of the runs that automation asks for: the run queue lets them follow each other.
 AUTOMATION_TAG = "flux/automation"
@@ -32,6 +33,7 @@ AUTOMATION_TAG = "flux/automation"
 REFRESH_CORE_JOB = "refresh_core"
 FORECAST_JOB = "forecast_demand"
 ACCURACY_JOB = "evaluate_forecasts"
+UPKEEP_JOB = "maintain_lake"
 
 
 def sources() -> list[Provider]:

@@ -30,6 +30,7 @@ from flux_pipelines.pipelines.checks import (
     view_of,
 )
 from flux_pipelines.pipelines.conditions import when_upstream_changes
+from flux_pipelines.pipelines.failures import explained
 from flux_pipelines.pipelines.figures import Figures
 from flux_pipelines.pipelines.metadata import table_metadata
 from flux_pipelines.pipelines.partitions import BACKFILL, DAY, business_days, each_day
@@ -95,7 +96,8 @@ class Mart:
             code_version=self.code_version,
         )
         def mart(context: dg.AssetExecutionContext, flux: FluxResource) -> dg.MaterializeResult:  # type: ignore[type-arg]
-            return self.replace(context, flux)
+            with explained(context):
+                return self.replace(context, flux)
 
         return mart
 
