@@ -122,6 +122,10 @@ def test_automation_is_running_from_the_start() -> None:
     assert all(s.default_status is dg.DefaultScheduleStatus.RUNNING for s in repository.schedule_defs)
 
 
+def test_dagster_finds_nothing_to_object_to() -> None:
+    dg.Definitions.validate_loadable(build_definitions())
+
+
 def test_every_job_can_be_resolved() -> None:
     definitions = build_definitions()
     for name in (

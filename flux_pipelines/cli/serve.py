@@ -50,7 +50,7 @@ def sandbox(
 
 def up(
     sandbox: Annotated[bool, typer.Option("--sandbox", help="Start the sandbox too.")] = False,
-    port: Annotated[int, typer.Option(help="Port of the Dagster UI.")] = UI_PORT,
+    port: Annotated[int, typer.Option(min=1, help="Port of the Dagster UI.")] = UI_PORT,
     sandbox_port: Annotated[int, typer.Option(help="Port of the sandbox.")] = DEFAULT_PORT,
 ) -> None:
     """Start the Dagster UI and daemon, with every default schedule and sensor running, until interrupted."""
