@@ -16,7 +16,7 @@ from flux_pipelines.pipelines.checks import Check, Scope, contract, evaluate, no
 from flux_pipelines.pipelines.conditions import when_its_day_closes
 from flux_pipelines.pipelines.failures import explained
 from flux_pipelines.pipelines.figures import Figures
-from flux_pipelines.pipelines.metadata import preview, rows, table_metadata
+from flux_pipelines.pipelines.metadata import PREVIEW_ROWS, preview, rows, table_metadata
 from flux_pipelines.pipelines.partitions import BACKFILL, business_days, each_day
 from flux_pipelines.pipelines.resources import FluxResource
 
@@ -153,7 +153,7 @@ def _forecast(runtime: "Runtime", as_of: date) -> dict[str, Any]:
         by_item.append((total, answer.item.connection, answer.item.location_id, label))
     if forecast:
         asked = {(a.item.connection, a.item.location_id, a.item.product_id) for a in forecast}
-        metadata["plot"] = plots.markdown(
+        plot = plots.markdown(
             plots.lines(
                 f"Units a day of the {len(asked)} products forecast, as of {as_of}",
                 _history(demand, asked, as_of),
@@ -161,10 +161,11 @@ def _forecast(runtime: "Runtime", as_of: date) -> dict[str, Any]:
             ),
             "Forecast against history",
         )
+        metadata = {"plot": plot, **metadata}
         by_item.sort(key=lambda item: (-item[0], item[1:]))
         metadata["preview"] = preview(
             ("connection", "location", "product", f"units in {HORIZON} days"),
-            [(connection, location, label, total) for total, connection, location, label in by_item[:5]],
+            [(connection, place, label, round(total)) for total, connection, place, label in by_item[:PREVIEW_ROWS]],
         )
     return metadata
 

@@ -64,5 +64,7 @@ def _cell(value: object) -> str:
     if value is None:
         return ""
     if isinstance(value, Decimal):
-        return f"{value.normalize():f}"
+        shortest = value.normalize()
+        places = -int(shortest.as_tuple().exponent)
+        return f"{shortest:.2f}" if places == 1 else f"{shortest:f}"  # 469.40, as money is written; 83; 0.125
     return str(value).replace("|", "\\|").replace("\n", " ")

@@ -120,7 +120,7 @@ class Mart:
             attach(
                 context,
                 {
-                    key: {**entries, "Delta table version": commit.version, **more.get(key, {})}
+                    key: {**more.get(key, {}), **entries, "Delta table version": commit.version}
                     for key, entries in figures.items()
                 },
             )

@@ -9,7 +9,9 @@ from flux_pipelines.pipelines.metadata import preview
 from flux_pipelines.pipelines.resources import FluxResource
 
 
-@dg.op(name="maintain_tables", description="Writes a checkpoint of every table and deletes files of long-gone versions.")
+@dg.op(
+    name="maintain_tables", description="Writes a checkpoint of every table and deletes files of long-gone versions."
+)
 def _maintain(context: dg.OpExecutionContext, flux: FluxResource) -> None:
     lake = flux.runtime.lake
     done = [lake.maintain(name) for name in lake.tables()]

@@ -18,7 +18,7 @@ from flux_pipelines.sync.landing import TERMINAL, DayBatch, Tally
 from flux_pipelines.sync.windows import DayIndex
 from flux_pipelines.transport import Stats
 
-_METHOD = "closed_at against created_at"
+_METHOD = "a second query, by closing time"
 _PAGES_REMEMBERED = 3
 
 

@@ -36,7 +36,7 @@ def test_amounts_are_written_exactly_with_their_currencys_places(amount: str, cu
 
 def test_a_preview_is_a_table_whatever_is_in_the_cells() -> None:
     shown = preview(("name", "amount"), [("a | b\nc", Decimal("1.500")), (None, 3)]).md_str
-    assert shown == "| name | amount |\n| --- | --- |\n| a \\| b c | 1.5 |\n|  | 3 |"
+    assert shown == "| name | amount |\n| --- | --- |\n| a \\| b c | 1.50 |\n|  | 3 |"
 
 
 @pytest.mark.parametrize("values", [[], [0, 0], [5], [3, -2, 7], [10**12, 1]])
