@@ -208,6 +208,25 @@ class DeltaLake:
                 return None
             return _dataset(opened, self._filesystem(table, opened), _matching(_files(opened), opened, where))
 
+    def local_files(self, table: str, where: Where) -> list[tuple[str, tuple[str, ...]]] | None:
+        """Return the data files of some partitions, each with its partition's values; None if they are not local files.
+
+        For readers that open Parquet files themselves. Also None for a table that has not been made yet.
+
+        Raises:
+            TableDamagedError: the table cannot be opened.
+
+        """
+        if not isinstance(self._store, LocalStore):
+            return None
+        with self._errors(table):
+            opened = self._open(table)
+            if opened is None:
+                return None
+            folder = f"{self._store.root}/{_folder(table)}"
+            found = sorted(_matching(_files(opened), opened, where), key=lambda file: (file.partition, file.path))
+            return [(f"{folder}/{file.path}", file.partition) for file in found]
+
     def read(
         self,
         table: Table,

@@ -12,8 +12,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from flux_pipelines.domain.errors import ConfigurationError
-from flux_pipelines.domain.tables import TABLES, Table
-from flux_pipelines.lake.delta import DeltaLake, explain
+from flux_pipelines.domain.tables import SQL_TYPES, TABLES, Table
+from flux_pipelines.lake.delta import DeltaLake, Where, explain
 
 if TYPE_CHECKING:
     import duckdb
@@ -22,7 +22,12 @@ _NEXT_STEP = "`flux sql 'show all tables'` lists the tables, `flux sql 'describe
 
 
 def session(
-    lake: DeltaLake, tables: Iterable[str] | None = None, *, memory_limit: str = "1GB", threads: int = 2
+    lake: DeltaLake,
+    tables: Iterable[str] | None = None,
+    *,
+    where: Where | None = None,
+    memory_limit: str = "1GB",
+    threads: int = 2,
 ) -> Session:
     """Open SQL over the lake.
 
@@ -30,6 +35,9 @@ def session(
         lake: where the tables are.
         tables: which ones, by either of their names; default: every table there is, and the core tables that have not
             been made yet, as views without rows.
+        where: only these partitions of every table. DuckDB then opens local files itself, which takes a tenth of the
+            time and memory of going through Arrow; people's sessions go through Arrow, where nothing but the lake can
+            be reached.
         memory_limit: most memory DuckDB may use, as it writes it; beyond that it uses temporary files.
         threads: most threads it may use.
 
@@ -38,16 +46,19 @@ def session(
         ConfigurationError: a table that no contract describes and that does not exist.
 
     """
-    return Session(lake, tables, memory_limit, threads)
+    return Session(lake, tables, where, memory_limit, threads)
 
 
 class Session:
     """An open session. In a `with` block it is the DuckDB connection; `execute` is the door for people's own SQL."""
 
-    def __init__(self, lake: DeltaLake, tables: Iterable[str] | None, memory_limit: str, threads: int) -> None:
+    def __init__(
+        self, lake: DeltaLake, tables: Iterable[str] | None, where: Where | None, memory_limit: str, threads: int
+    ) -> None:
         import duckdb
 
         self._tables: list[str] = []
+        self._where = where
         self._connection = duckdb.connect(
             config={
                 "memory_limit": memory_limit,
@@ -58,6 +69,8 @@ class Session:
         )
         try:
             self._connection.execute("SET TimeZone = 'UTC'")
+            if where is not None:
+                self._connection.execute(f"SET allowed_directories = [{_literal(lake.uri(''))}]")
             for name in _all(lake) if tables is None else dict.fromkeys(map(_lake_name, tables)):
                 self._add(lake, name)
             # From here on no file, network address or extension can be reached, and this cannot be taken back.
@@ -111,10 +124,14 @@ class Session:
                     raise explain(name, error) from error
 
     def _add(self, lake: DeltaLake, name: str) -> None:
-        dataset = lake.dataset(name)
         schema, _, table = name.rpartition("/")
         view = f"{schema}_{table}" if schema else table
-        if dataset is not None:
+        files = None if self._where is None else lake.local_files(name, self._where)
+        dataset = lake.dataset(name, where=self._where) if files is None else None
+        if files:
+            self._tables.append(name)
+            self._connection.execute(f'CREATE TEMP VIEW "{view}" AS {_from_files(_contract(name), files)}')
+        elif dataset is not None:
             self._tables.append(name)
             self._connection.register(view, dataset)
         else:
@@ -122,6 +139,27 @@ class Session:
         if schema:
             self._connection.execute(f'CREATE SCHEMA IF NOT EXISTS "{schema}"')
             self._connection.execute(f'CREATE VIEW "{schema}"."{table}" AS SELECT * FROM "{view}"')
+
+
+def _from_files(table: Table, files: Sequence[tuple[str, tuple[str, ...]]]) -> str:
+    """Return the query that reads data files; the values of partition columns are those that the log gives."""
+    paths = ", ".join(_literal(path) for path, _ in files)
+    parts = ", ".join(f"({', '.join(map(_literal, (path, *values)))})" for path, values in files)
+    columns = ", ".join(
+        f"p.{column.name}::{SQL_TYPES[column.type]} AS {column.name}"
+        if column.name in table.partition_by
+        else f"f.{column.name}"
+        for column in table
+    )
+    names = ", ".join(("filename", *table.partition_by))
+    return (
+        f"SELECT {columns} FROM read_parquet([{paths}], filename = true, hive_partitioning = false) AS f "
+        f"JOIN (VALUES {parts}) AS p({names}) ON f.filename = p.filename"
+    )
+
+
+def _literal(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
 
 
 def _all(lake: DeltaLake) -> list[str]:

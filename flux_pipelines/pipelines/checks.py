@@ -91,7 +91,8 @@ def hold(database: duckdb.DuckDBPyConnection, view: str, condition: str, rows: i
     """
     if rows <= _HELD_ROWS:
         held = database.sql(f"select * from {view} where {condition}").to_arrow_table()
-        database.unregister(view)
+        database.unregister(view)  # one over Arrow
+        database.execute(f"drop view if exists {view}")  # one over files
         database.register(view, held)
 
 

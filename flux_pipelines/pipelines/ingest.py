@@ -265,7 +265,8 @@ def transactions(provider: Provider) -> dg.AssetsDefinition:
         step.run(partitions)
         days = [day for of_one in partitions.values() for day in of_one]
         scope = Scope(min(days), max(days), tuple(partitions))
-        with session(runtime.lake, [table.name], memory_limit=CHECK_MEMORY) as database:
+        written: dict[str, Sequence[str | date]] = {"connection": list(partitions), "business_date": sorted(set(days))}
+        with session(runtime.lake, [table.name], where=written, memory_limit=CHECK_MEMORY) as database:
             results = list(evaluate(database, checks, key, f"{provider.name}_transactions", "business_date", scope))
         results += [step.order_totals(key), step.nothing_quarantined(key)]
         if step.failed:

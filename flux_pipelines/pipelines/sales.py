@@ -110,10 +110,11 @@ class Mart:
         lake = flux.runtime.lake
         commit = self.write(lake, days)
         read = {self.table.name}.union(*(check.reads for check in self.checks))
-        with session(lake, read, memory_limit=CHECK_MEMORY) as database:
-            since = Scope(days[0] - timedelta(days=PLOT_DAYS - 1), days[-1])
+        since = Scope(days[0] - timedelta(days=PLOT_DAYS - 1), days[-1])
+        recent = {"business_date": each_day(since.first, since.last)}
+        with session(lake, read, where=recent, memory_limit=CHECK_MEMORY) as database:
             for name in read:
-                rows = lake.rows_by_partition(name, {"business_date": each_day(since.first, since.last)})
+                rows = lake.rows_by_partition(name, recent)
                 hold(database, view_of(name), since.where("business_date"), sum(rows.values()))
             figures = self.figures.of(database, scope, [day.isoformat() for day in days])
             more = self.more(database, scope) if self.more else {}
@@ -134,7 +135,9 @@ def by_query(table: Table, query: str) -> Writer:
     def write(lake: "DeltaLake", days: Sequence[date]) -> "Commit":
         from flux_pipelines.lake import session
 
-        with session(lake, [tables.TRANSACTIONS.name], memory_limit=CHECK_MEMORY) as database:
+        with session(
+            lake, [tables.TRANSACTIONS.name], where={"business_date": days}, memory_limit=CHECK_MEMORY
+        ) as database:
             scoped = query.replace("{scope}", Scope(days[0], days[-1]).where("business_date"))
             rows = database.sql(conform(table, scoped)).to_arrow_reader(_ROWS_A_BATCH)
             return lake.replace(table, rows, [{"business_date": day} for day in days])

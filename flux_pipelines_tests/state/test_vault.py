@@ -101,7 +101,7 @@ def test_a_key_file_that_others_can_use_is_refused_with_the_command_that_helps(k
         load_keys(None, key_file, production=False)
 
 
-@pytest.mark.parametrize("content", ["", "\n\n", generate_key()[:20]])
+@pytest.mark.parametrize("content", ["", "\n\n", generate_key()[:20]], ids=["empty", "blank", "cut off"])
 def test_an_empty_or_cut_off_key_file_is_never_replaced(
     key_file: Path, content: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
