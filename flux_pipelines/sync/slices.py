@@ -1,5 +1,9 @@
 """Fetches windows of orders in parallel, as parallel as there is work.
 
+How many threads that is, the answers decide: two to begin with, and one more whenever a page was waited for longer than
+the threads that are there could have kept the processor busy. A fast provider is read by two threads, which costs less
+processor time and memory than eight that hinder each other; a slow one by as many as it takes.
+
 Within a window pages come one after the other, because each is named by the cursor of the one before. So a window that
 turns out to be long is cut in two by time: a thread with nothing to do takes the later half of the longest remaining
 slice, and the slice it took from simply ends earlier. A window of one page costs one call; a long one keeps every
@@ -9,6 +13,7 @@ thread busy until the end, wherever in it the orders lie.
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from contextvars import copy_context
@@ -22,6 +27,7 @@ from flux_pipelines.transport import Stats, metered
 #: A slice is cut when it is expected to need at least this many more pages: a cut costs about one call.
 _WORTH_A_CUT = 2.5
 _LONGEST_PAUSE = 0.5
+_AT_FIRST = 2
 _SECOND = timedelta(seconds=1)
 
 
@@ -100,6 +106,7 @@ class SliceRunner:
         self._source = source
         self._basis = basis
         self._parallel = max(1, parallel)
+        self._useful = min(_AT_FIRST, self._parallel)
         self._snap = snap
         self._changed = threading.Condition()
 
@@ -154,6 +161,9 @@ class SliceRunner:
         """Return the next slice to work on: a waiting one, or the later part of one that is under way."""
         with self._changed:
             while not state.stopped:
+                if len(state.active) >= self._useful:
+                    self._changed.wait(_LONGEST_PAUSE)
+                    continue
                 if state.queue:
                     piece = state.queue.popleft()
                 elif not state.active:
@@ -187,9 +197,13 @@ class SliceRunner:
         pages = self._source.pages(OrderWindow(piece.location_ids, piece.start, piece.end), self._basis)
         try:
             while not state.stopped:
+                asked, busy = time.perf_counter(), time.thread_time()
                 with metered() as cost:
                     page = next(pages, None)
-                if page is None or self._hand_over(piece, page, sink, cost):
+                waited = time.perf_counter() - asked - (time.thread_time() - busy)
+                complete = page is None or self._hand_over(piece, page, sink, cost)
+                self._judge(waited, time.thread_time() - busy)
+                if complete:
                     break
         finally:
             if isinstance(pages, Generator):
@@ -198,6 +212,13 @@ class SliceRunner:
             piece.done = True
         if not state.stopped:
             sink.finish()
+
+    def _judge(self, waited: float, worked: float) -> None:
+        """Allow one more thread if waiting for a page took longer than all threads need to work on one each."""
+        with self._changed:
+            if self._useful < self._parallel and waited > (self._useful + 1) * worked:
+                self._useful += 1
+                self._changed.notify_all()
 
     def _hand_over(self, piece: Slice, page: Page, sink: Sink, cost: Stats) -> bool:
         """Give a page's orders to the sink; tell whether the slice is complete."""
