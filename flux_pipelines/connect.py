@@ -96,7 +96,7 @@ def reconfigure(
         if checked is not None:
             runtime.state.secrets.put(key, checked)
         return runtime.state.connections.get(key), _prove(runtime, key)
-    except FluxError:
+    except BaseException:  # an interrupt too
         undo = {name: before.settings.get(name) for name in settings}
         runtime.state.connections.update_settings(key, undo)
         if checked is not None:
@@ -134,6 +134,13 @@ def _store_and_prove(
             connection=key,
             next_step=f"Choose another name, or remove it first: `flux connections remove {key}`.",
         )
+    if previous is not None and account_id and previous.account_id and account_id != previous.account_id:
+        # Its history is the other account's: two merchants' books would become one.
+        raise ConfigurationError(
+            f"this authorisation is for another account ({account_id}) than the connection's ({previous.account_id})",
+            connection=key,
+            next_step="Authorise the same account, or connect this one under a name of its own.",
+        )
     if previous is None:
         connections.add(Connection(key=key, tenant=tenant, account_id=account_id, settings=dict(settings)))
     else:
@@ -145,11 +152,12 @@ def _store_and_prove(
             stored |= _token_secrets(tokens)
         runtime.state.secrets.put(key, stored)
         locations = _prove(runtime, key)
-    except FluxError as problem:
+    except BaseException as problem:  # an interrupt too: nothing half-connected is left behind
         if previous is None:
             connections.remove(key)
         else:
-            connections.set_status(key, "needs_reauth", problem.what)
+            reason = problem.what if isinstance(problem, FluxError) else "reconnecting it was interrupted"
+            connections.set_status(key, "needs_reauth", reason)
         raise
     return connections.get(key), locations
 

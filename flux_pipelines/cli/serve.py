@@ -85,6 +85,8 @@ def reconnect_to_sandbox(runtime: Runtime, url: str) -> None:
             connect_to_sandbox(
                 runtime, connection.key, tenant=connection.tenant, url=url, merchant=connection.account_id
             )
+            if connection.status == "paused":
+                runtime.state.connections.set_status(connection.key, "paused", connection.status_reason)
 
 
 def start_dagster(processes: Processes, runtime: Runtime, port: int) -> None:

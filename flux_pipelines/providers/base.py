@@ -6,7 +6,7 @@ Pipelines, sandbox and command line know providers only through this file and `r
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -212,6 +212,3 @@ class OAuthContext:
     client_secret: str = field(repr=False)
     transport: Transport = field(repr=False)
     connection: str = ""
-
-
-SecretMap = Mapping[str, str]

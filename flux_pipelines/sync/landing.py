@@ -105,6 +105,8 @@ class _OpenDay:
     def write(self, orders: Sequence[tuple[Order, OrderHeader]]) -> int:
         """Land the orders that are not there yet; return how many those are."""
         ids = {header.order_id for _, header in orders}
+        if len(ids) < len(orders):  # twice in one page
+            orders = list({header.order_id: (order, header) for order, header in orders}.values())
         if not self.seen.isdisjoint(ids):
             orders = [item for item in orders if item[1].order_id not in self.seen]
         self.seen |= ids

@@ -292,6 +292,8 @@ class ApiClient:
     ) -> _Call:
         merged = {**self._headers, **(headers or {})}
         remember_headers(merged)
+        if isinstance(json, Mapping):
+            remember_headers({name: value for name, value in json.items() if isinstance(value, str)})
         if json is not None:
             content = msgspec.json.encode(json)
             merged.setdefault("Content-Type", "application/json")

@@ -161,7 +161,9 @@ def test_one_of_three_revoked_does_not_hold_back_the_others(flux: Flux) -> None:
         assert_equals_truth(flux, sandbox, "fjord")
         statuses = {c["connection"]: c["status"] for c in json.loads(flux("connections", "list", "--json"))}
         assert statuses == {"square:fjord": "active", "square:harbor": "active", "square:sakura": "needs_reauth"}
-        flux("connections", "add", "square:sakura", "--tenant", "sakura", "--sandbox", sandbox.url)
+        again = ("connections", "add", "square:sakura", "--tenant", "sakura", "--sandbox", sandbox.url)
+        assert "another account" in flux.fails(*again, "--merchant", "fjord")
+        flux(*again)
         flux("sync", "square", "--connection", "square:sakura", *RANGE)
         assert_equals_truth(flux, sandbox, "sakura")
 
