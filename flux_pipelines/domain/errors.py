@@ -60,6 +60,26 @@ class UnknownConnectionError(ConfigurationError):
     default_next_step = "See `flux connections list`."
 
 
+class AuthorizationRefusedError(FluxError):
+    """A browser came back from a provider with a `state` that is not good.
+
+    Its message is the same whatever was wrong: what it was is in `reason`, which is for the log and not for the browser.
+
+    Args:
+        reason: `unknown`, `used`, `expired`, `other_session` or `wrong_provider`.
+
+    """
+
+    default_next_step = "Start again from the page you came from."
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        super().__init__("this sign-in or connection cannot be completed: it was not begun here, or not just now")
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (type(self), (self.reason,))
+
+
 class UnknownCurrencyError(FluxError):
     """A currency code that ISO 4217 does not know, or that has no minor unit."""
 
@@ -76,6 +96,12 @@ class ReauthorizationNeededError(FluxError):
     """The provider no longer accepts this connection's credentials."""
 
     default_next_step = "Reconnect the account, then run the failed partitions again."
+
+
+class WebhookRefusedError(FluxError):
+    """A delivery that cannot be shown to come from the provider, or that is not an event. Nothing of it is kept."""
+
+    default_next_step = "See that the app's signature key and notification URL are the provider's: `flux apps list`."
 
 
 class PermissionLostError(FluxError):

@@ -6,7 +6,7 @@ Pipelines, sandbox and command line know providers only through this file and `r
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -42,7 +42,7 @@ class Setting:
 class Provider:
     """The declaration of a provider: everything the rest of Flux needs to know without importing its code.
 
-    `pos_source`, `oauth` and `sandbox` are `module:attribute` references, imported when first used, so that loading
+    `pos_source`, `oauth`, `webhooks` and `sandbox` are `module:attribute` references, imported when first used, so that loading
     the code location stays cheap.
     """
 
@@ -58,6 +58,7 @@ class Provider:
     scopes: tuple[str, ...] = ()
     pos_source: str | None = None  # Callable[[SourceContext], PosSource]
     oauth: str | None = None  # Callable[[OAuthContext], OAuthProvider]
+    webhooks: str | None = None  # Callable[[WebhookContext], WebhookSource]
     sandbox: str | None = None  # Callable[[World, SandboxOptions], Starlette app]
     transactions_sql: Path | None = None
     capabilities: frozenset[str] = field(default_factory=frozenset)
@@ -159,6 +160,9 @@ class PosSource(Protocol):
         An order may be yielded twice (pages shift, expired cursors restart); none is left out.
         """
 
+    def orders(self, order_ids: Sequence[str]) -> list[Order]:
+        """Return the orders of these ids as they are now, in any order; those that do not exist are left out."""
+
     def confirm_access(self) -> None:
         """Prove that an empty answer means `no orders`.
 
@@ -212,3 +216,73 @@ class OAuthContext:
     client_secret: str = field(repr=False)
     transport: Transport = field(repr=False)
     connection: str = ""
+
+
+class WebhookRequest(NamedTuple):
+    """A delivery as it arrived: the names of `headers` in lower case, repeated ones joined by `, `."""
+
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class WebhookEvent(NamedTuple):
+    """The few fields of an event that the inbox needs. `account_id` is the provider's name for the account."""
+
+    event_id: str
+    event_type: str
+    account_id: str
+    occurred_at: datetime | None
+
+
+class Affected(NamedTuple):
+    """What an event makes stale.
+
+    `sold` are the orders it touches: where, and when each was created, which is what its business date follows from.
+    `locations` asks for the connection's locations again; `revoked` says that the account was disconnected at the
+    provider; `nothing` is why there is nothing to be done, and empty when there is something.
+    """
+
+    sold: frozenset[tuple[str, datetime]] = frozenset()
+    locations: bool = False
+    revoked: bool = False
+    nothing: str = ""
+
+
+class WebhookSource(Protocol):
+    """A provider's webhooks: what it signs and what its events mean. Safe to use from threads."""
+
+    refused_status: int
+    """The status that the provider expects for a signature that does not fit."""
+
+    def verify(self, request: WebhookRequest) -> None:
+        """Prove in constant time that the provider sent this, and not too long ago if it says when.
+
+        Raises:
+            WebhookRefusedError: it cannot be proved.
+
+        """
+
+    def read(self, body: bytes) -> WebhookEvent:
+        """Read the event's own fields.
+
+        Raises:
+            WebhookRefusedError: the body is not an event.
+
+        """
+
+    def affected(self, events: Sequence[tuple[str, bytes]], source: PosSource) -> list[Affected]:
+        """Say what each event (its type and body, of one connection) makes stale, in the order given.
+
+        Many at once, so that a storm costs few calls: what the events only name is fetched through `source` together.
+        An event that cannot be read, or of an object that is gone, is `nothing`; it does not lose the others.
+        Raises what `PosSource.orders` does.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class WebhookContext:
+    """What a provider's webhooks are built from: the address as registered there, and the key it signs with."""
+
+    provider: Provider
+    notification_url: str
+    signature_key: str = field(repr=False)

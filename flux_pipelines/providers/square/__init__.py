@@ -22,7 +22,8 @@ PROVIDER = Provider(
     scopes=("MERCHANT_PROFILE_READ", "ORDERS_READ"),
     pos_source="flux_pipelines.providers.square.client:SquareClient",
     oauth="flux_pipelines.providers.square.oauth:SquareOAuth",
+    webhooks="flux_pipelines.providers.square.webhooks:SquareWebhooks",
     sandbox="flux_pipelines.providers.square.sandbox:build",
     transactions_sql=Path(__file__).with_name("transactions.sql"),
-    capabilities=frozenset({"PosSource", "OAuthProvider"}),
+    capabilities=frozenset({"PosSource", "OAuthProvider", "WebhookSource"}),
 )

@@ -5,7 +5,7 @@ Sources of every fact here are in README.md beside this file.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from flux_pipelines.transport import Stats
 
 _PAGE_SIZE = 1000  # the most that SearchOrders accepts; its default is 500
+_MOST_IDS = 100  # the most that BatchRetrieveOrders accepts
 _ALL_STATES = ("OPEN", "COMPLETED", "CANCELED", "DRAFT")
 _TERMINAL_STATES = ("COMPLETED", "CANCELED")  # only these may be filtered by closed_at
 _CURSOR_CODES = frozenset({"INVALID_CURSOR", "CURSOR_EXPIRED", "EXPIRED_CURSOR"})
@@ -226,6 +227,21 @@ class SquareClient:
                         connection=self._connection,
                     ) from lost
                 start = reached
+
+    def orders(self, order_ids: Sequence[str]) -> list[Order]:
+        """Return the orders of these ids as they are now; Square leaves out those it does not know."""
+        distinct = list(dict.fromkeys(order_ids))
+        found: list[Order] = []
+        for first in range(0, len(distinct), _MOST_IDS):
+            answer = self._api.request(
+                "POST",
+                "/v2/orders/batch-retrieve",
+                json={"order_ids": distinct[first : first + _MOST_IDS]},
+                idempotent=True,
+                decode=decode_page,
+            )
+            found += answer.value.orders
+        return found
 
     def confirm_access(self) -> None:
         """Prove that the token may read orders, so that an empty answer means that there are none.

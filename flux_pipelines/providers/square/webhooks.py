@@ -1,0 +1,184 @@
+"""Square's webhooks: the signature over address and body, and which orders an event is about.
+
+A delivery carries no timestamp that is signed, so a replayed one cannot be told by its age: the inbox knows its event id.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+from flux_pipelines.domain.errors import ConfigurationError, WebhookRefusedError
+from flux_pipelines.providers.base import (
+    Affected,
+    Order,
+    PosSource,
+    WebhookContext,
+    WebhookEvent,
+    WebhookRequest,
+)
+
+SIGNATURE_HEADER = "x-square-hmacsha256-signature"
+_REVOKED = "oauth.authorization.revoked"
+
+
+class _Envelope(msgspec.Struct):
+    event_id: str
+    type: str
+    merchant_id: str = ""
+    created_at: str = ""
+
+
+class _Subject(msgspec.Struct):
+    """An order event's stub, a payment or a refund: all of them say which order, where and when."""
+
+    order_id: str = ""
+    location_id: str = ""
+    created_at: datetime | None = None
+
+
+class _Data(msgspec.Struct):
+    object: dict[str, msgspec.Raw] = {}
+
+
+class _Event(msgspec.Struct):
+    data: _Data
+
+
+class _Return(msgspec.Struct):
+    source_order_id: str = ""
+
+
+class _Returns(msgspec.Struct):
+    returns: list[_Return] = []
+
+
+_decode_envelope = msgspec.json.Decoder(_Envelope).decode
+_decode_event = msgspec.json.Decoder(_Event).decode
+_decode_subject = msgspec.json.Decoder(_Subject).decode
+_decode_returns = msgspec.json.Decoder(_Returns).decode
+
+
+class SquareWebhooks:
+    """One app's webhook subscription (`WebhookSource`).
+
+    Raises:
+        ConfigurationError: the signature key or the notification URL is empty: anybody could sign then.
+
+    """
+
+    refused_status = 403
+
+    def __init__(self, context: WebhookContext) -> None:
+        if not context.signature_key or not context.notification_url:
+            raise ConfigurationError(
+                "Square's webhooks need the subscription's signature key and notification URL",
+                next_step="Set both with `flux apps set`, exactly as Square's developer console shows them.",
+            )
+        # Keyed and fed with the address once; a copy is then fed with each body.
+        self._mac = hmac.new(context.signature_key.encode(), context.notification_url.encode(), hashlib.sha256)
+
+    def verify(self, request: WebhookRequest) -> None:
+        """Prove that Square signed this very body for this very address.
+
+        Raises:
+            WebhookRefusedError: there is no signature or no body, or they do not belong together.
+
+        """
+        given = request.headers.get(SIGNATURE_HEADER, "")
+        if not request.body or not given:
+            raise WebhookRefusedError("a delivery without a signature or without a body")
+        mac = self._mac.copy()
+        mac.update(request.body)
+        # Bytes: a comparison of texts in constant time is only possible in ASCII.
+        if not hmac.compare_digest(base64.b64encode(mac.digest()), given.encode("utf-8", "surrogatepass")):
+            raise WebhookRefusedError("the signature is not Square's for this body and this address")
+
+    def read(self, body: bytes) -> WebhookEvent:
+        """Read the envelope.
+
+        Raises:
+            WebhookRefusedError: it is not JSON, or has no event id or no type.
+
+        """
+        try:
+            envelope = _decode_envelope(body)
+        except (msgspec.DecodeError, UnicodeDecodeError) as problem:
+            raise WebhookRefusedError(f"the body is not an event of Square ({problem})") from problem
+        if not envelope.event_id or not envelope.type:
+            raise WebhookRefusedError("the body is not an event of Square (an empty event id or type)")
+        return WebhookEvent(envelope.event_id, envelope.type, envelope.merchant_id, _instant(envelope.created_at))
+
+    def affected(self, events: Sequence[tuple[str, bytes]], source: PosSource) -> list[Affected]:
+        """Say which orders each event touches: the order itself and, for a return, those whose lines came back."""
+        subjects = [_subject(event_type, body) for event_type, body in events]
+        named = {subject.order_id for subject in subjects if isinstance(subject, _Subject)}
+        orders = _fetch(source, named)
+        sources = {order_id: _source_ids(order) for order_id, order in orders.items()}
+        orders |= _fetch(source, {wanted for ids in sources.values() for wanted in ids} - orders.keys())
+        return [
+            subject if isinstance(subject, Affected) else _touched(subject, orders, sources.get(subject.order_id, ()))
+            for subject in subjects
+        ]
+
+
+def _subject(event_type: str, body: bytes) -> _Subject | Affected:
+    """Return what an event is about if that is an order, else what follows from the event alone."""
+    family = event_type.partition(".")[0]
+    if event_type == _REVOKED:
+        return Affected(revoked=True)
+    if family == "location":
+        return Affected(locations=True)
+    if family not in ("order", "payment", "refund"):
+        return Affected(nothing=f"events of type {event_type} say nothing about sales")
+    try:
+        inside = _decode_event(body).data.object
+        subject = _decode_subject(next(iter(inside.values()), msgspec.Raw(b"{}")))
+    except (msgspec.DecodeError, UnicodeDecodeError) as problem:
+        return Affected(nothing=f"the event cannot be read ({problem})")
+    if not subject.order_id:
+        return Affected(nothing=f"this {family} belongs to no order")
+    if family != "order":
+        # A payment's own time may lie on another day than its order's, so it stands in for nothing.
+        subject = _Subject(subject.order_id)
+    return subject
+
+
+def _fetch(source: PosSource, order_ids: set[str]) -> dict[str, Order]:
+    if not order_ids:
+        return {}
+    found = source.orders(sorted(order_ids))
+    return {order.header.order_id: order for order in found if order.header is not None}
+
+
+def _source_ids(order: Order) -> tuple[str, ...]:
+    try:
+        return tuple(one.source_order_id for one in _decode_returns(order.raw).returns if one.source_order_id)
+    except msgspec.DecodeError:
+        return ()  # landing will say what is wrong with the order; its own day is known
+
+
+def _touched(subject: _Subject, orders: dict[str, Order], source_ids: Sequence[str]) -> Affected:
+    headers = [order.header for order_id in (subject.order_id, *source_ids) if (order := orders.get(order_id))]
+    sold = {(header.location_id, header.created_at) for header in headers if header is not None}
+    if subject.order_id not in orders:
+        # What an order event's stub says is all there is of an order that Square does not give (yet).
+        if not subject.location_id or subject.created_at is None or subject.created_at.tzinfo is None:
+            return Affected(nothing=f"Square does not give the order {subject.order_id}")
+        sold.add((subject.location_id, subject.created_at.astimezone(UTC)))
+    return Affected(frozenset(sold))
+
+
+def _instant(text: str) -> datetime | None:
+    """Return Square's timestamp, nanoseconds rounded off; None for one that is not: an event is worth having without."""
+    try:
+        found: Any = msgspec.convert(text, datetime)
+    except msgspec.ValidationError:
+        return None
+    return found.astimezone(UTC) if found.tzinfo is not None else None
