@@ -39,6 +39,27 @@ class Settings(BaseSettings):
         "AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME included), or the URL of a server that speaks the SageMaker Runtime "
         "protocol.",
     )
+    public_url: str | None = Field(
+        default=None,
+        description="Where browsers and providers reach the gateway, for example `https://flux.example.com`; default: "
+        "the loopback address it listens on.",
+    )
+    allowed_people: str = Field(
+        default="",
+        description="Who may sign in: e-mail addresses and `@domains`, comma-separated. Nobody when empty.",
+    )
+    trusted_proxies: str = Field(
+        default="",
+        description="Addresses or networks of the reverse proxies whose X-Forwarded-Proto and X-Forwarded-For are "
+        "believed, comma-separated.",
+    )
+    tls_certificate: Path | None = Field(
+        default=None, description="The gateway's certificate chain (PEM), when it ends TLS itself."
+    )
+    tls_key: Path | None = Field(default=None, description="The private key of that certificate (PEM).")
+    session_idle_minutes: int = Field(
+        default=720, ge=5, le=1440, description="A signed-in person who does nothing for this long is signed out."
+    )
 
     @property
     def lake_root(self) -> str:

@@ -25,19 +25,20 @@ BELOW: dict[str, set[str]] = {
     "sandbox": {"domain", "providers", "settings"},
     "runtime": {"domain", "settings", "transport", "state", "lake", "providers", "sync", "forecaster"},
     "connect": {"domain", "runtime", "providers"},
+    "gateway": {"domain", "settings", "transport", "state", "lake", "providers", "sync", "runtime", "connect"},
     "pipelines": {
         "domain", "settings", "transport", "state", "lake", "providers", "sync", "forecaster", "runtime", "definitions"
     },
     "definitions": {"domain", "pipelines", "providers"},
     "cli": {
         "domain", "settings", "transport", "state", "lake", "providers", "sync", "forecaster", "sandbox", "runtime",
-        "connect", "pipelines", "definitions",
+        "connect", "gateway", "pipelines", "definitions",
     },
 }  # fmt: skip
 
 #: Only these rooms know Dagster; a provider's resource.py does too.
 DAGSTER = {"pipelines", "definitions"}
-SETTINGS_READERS = {"runtime", "pipelines", "cli", "sandbox", "forecaster", "definitions"}
+SETTINGS_READERS = {"runtime", "pipelines", "cli", "sandbox", "forecaster", "gateway", "definitions"}
 
 
 def modules() -> Iterator[tuple[Path, str]]:

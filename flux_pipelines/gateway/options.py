@@ -1,0 +1,198 @@
+"""How a gateway is reached, and by whom. Refuses whatever would put sessions on the network in clear text."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from ipaddress import ip_address, ip_network
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from flux_pipelines.domain.errors import ConfigurationError
+from flux_pipelines.settings import Settings
+
+DEFAULT_PORT = 8410
+_LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
+
+
+@dataclass(frozen=True, slots=True)
+class AllowedPeople:
+    """The e-mail addresses and domains that may sign in."""
+
+    emails: frozenset[str] = frozenset()
+    domains: frozenset[str] = frozenset()
+
+    @classmethod
+    def parse(cls, text: str) -> AllowedPeople:
+        """Read `ada@example.com, @example.org`.
+
+        Raises:
+            ConfigurationError: an entry is neither an address nor a domain.
+
+        """
+        entries = [entry.strip().casefold() for entry in text.split(",") if entry.strip()]
+        for entry in entries:
+            local, at, domain = entry.rpartition("@")
+            if not at or not domain or "@" in local or any(c.isspace() for c in entry):
+                raise ConfigurationError(
+                    f"FLUX_ALLOWED_PEOPLE has the entry {entry!r}",
+                    next_step="Write e-mail addresses (ada@example.com) and domains (@example.com), comma-separated.",
+                )
+        return cls(
+            frozenset(entry for entry in entries if not entry.startswith("@")),
+            frozenset(entry[1:] for entry in entries if entry.startswith("@")),
+        )
+
+    def __bool__(self) -> bool:
+        return bool(self.emails or self.domains)
+
+    def allows(self, email: str) -> bool:
+        """Tell whether the owner of this (verified) address may sign in. Sub-domains are other domains."""
+        wanted = email.casefold()
+        local, at, domain = wanted.rpartition("@")
+        if not (local and at) or "@" in local:
+            return False
+        return wanted in self.emails or domain in self.domains
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayOptions:
+    """What a gateway needs to know beside the opened rooms. Made by `gateway_options`.
+
+    Args:
+        public_url: scheme, host and port under which browsers and providers reach it; no path.
+        host: the address to listen on.
+        port: the port to listen on; 0 for any free one.
+        allowed_people: who may sign in.
+        trusted_proxies: addresses and networks whose forwarding headers are believed.
+        tls_certificate: the certificate chain, when the gateway ends TLS itself.
+        tls_key: its private key.
+        session_idle_minutes: a person who does nothing for this long is signed out.
+        max_body_bytes: the largest body of a request that is not a webhook.
+        head_seconds: the longest a request may take to send its head.
+        body_seconds: the longest a request may take to send its body.
+
+    """
+
+    public_url: str
+    host: str = "127.0.0.1"
+    port: int = DEFAULT_PORT
+    allowed_people: AllowedPeople = field(default_factory=AllowedPeople)
+    trusted_proxies: tuple[str, ...] = ()
+    tls_certificate: Path | None = None
+    tls_key: Path | None = None
+    session_idle_minutes: int = 720
+    max_body_bytes: int = 256 * 1024
+    head_seconds: float = 10.0
+    body_seconds: float = 20.0
+
+    @property
+    def secure(self) -> bool:
+        """Whether browsers reach it through TLS."""
+        return self.public_url.startswith("https://")
+
+    @property
+    def public_host(self) -> str:
+        """Host and port as a browser writes them in `Host`."""
+        return urlsplit(self.public_url).netloc
+
+    def url(self, path: str) -> str:
+        """Return the public URL of a path, exactly as registered at providers."""
+        return self.public_url + path
+
+
+def is_loopback_host(host: str) -> bool:
+    """Tell whether an address or name stands for this machine only."""
+    if host in _LOOPBACK_NAMES:
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def gateway_options(settings: Settings, *, host: str = "127.0.0.1", port: int = DEFAULT_PORT) -> GatewayOptions:
+    """Put the settings of a gateway together and check that they are safe to serve.
+
+    Args:
+        settings: the process's settings.
+        host: the address to listen on.
+        port: the port to listen on, already known (0 only with a public URL of its own).
+
+    Raises:
+        ConfigurationError: it would serve others than this machine without TLS, or the settings contradict each other.
+
+    """
+    certificate, key = settings.tls_certificate, settings.tls_key
+    if (certificate is None) != (key is None):
+        raise ConfigurationError("FLUX_TLS_CERTIFICATE and FLUX_TLS_KEY only make sense together")
+    for file in (certificate, key):
+        if file is not None and not file.is_file():
+            raise ConfigurationError(f"there is no file {file}", next_step="See FLUX_TLS_CERTIFICATE and FLUX_TLS_KEY.")
+    proxies = _proxies(settings.trusted_proxies)
+    if not is_loopback_host(host) and certificate is None and not proxies:
+        raise ConfigurationError(
+            f"the gateway does not listen on {host} without TLS: passwords of sessions would be there for all to read",
+            next_step="Give it FLUX_TLS_CERTIFICATE and FLUX_TLS_KEY, or name the reverse proxy that ends TLS in "
+            "FLUX_TRUSTED_PROXIES, or listen on 127.0.0.1.",
+        )
+    scheme = "https" if certificate is not None else "http"
+    default = f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
+    if settings.public_url is None and not is_loopback_host(host):
+        raise ConfigurationError(
+            "the gateway does not know its own address",
+            next_step="Set FLUX_PUBLIC_URL to what browsers and providers call it, such as https://flux.example.com.",
+        )
+    public_url = _public_url(settings.public_url or default)
+    if public_url.startswith("https://"):
+        if certificate is None and not proxies:
+            raise ConfigurationError(
+                f"{public_url} needs TLS, and nothing here ends it",
+                next_step="Give FLUX_TLS_CERTIFICATE and FLUX_TLS_KEY, or name the reverse proxy that ends TLS in "
+                "FLUX_TRUSTED_PROXIES.",
+            )
+    elif certificate is not None or not is_loopback_host(urlsplit(public_url).hostname or ""):
+        raise ConfigurationError(f"FLUX_PUBLIC_URL is {public_url}: it must begin with https://")
+    return GatewayOptions(
+        public_url=public_url,
+        host=host,
+        port=port,
+        allowed_people=AllowedPeople.parse(settings.allowed_people),
+        trusted_proxies=proxies,
+        tls_certificate=certificate,
+        tls_key=key,
+        session_idle_minutes=settings.session_idle_minutes,
+    )
+
+
+def _public_url(text: str) -> str:
+    parts = urlsplit(text.strip())
+    try:
+        port = parts.port
+    except ValueError:
+        port = -1
+    wrong = parts.path not in ("", "/") or parts.query or parts.fragment or "@" in parts.netloc or port == -1
+    if parts.scheme not in ("http", "https") or not parts.hostname or wrong:
+        raise ConfigurationError(
+            "FLUX_PUBLIC_URL is not the address of a gateway",
+            next_step="Write scheme, host and port only, such as https://flux.example.com.",
+        )
+    # As browsers write it in Host and Origin: lower case, without the scheme's own port.
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    usual = {"http": 80, "https": 443}[parts.scheme]
+    return f"{parts.scheme}://{host}" + (f":{port}" if port not in (None, usual) else "")
+
+
+def _proxies(text: str) -> tuple[str, ...]:
+    entries = tuple(entry.strip() for entry in text.split(",") if entry.strip())
+    for entry in entries:
+        try:
+            network = ip_network(entry)
+        except ValueError:
+            network = None
+        if network is None or network.prefixlen == 0:
+            # `*` and 0.0.0.0/0 would let any stranger say that the request came through TLS.
+            raise ConfigurationError(
+                f"FLUX_TRUSTED_PROXIES has the entry {entry!r}",
+                next_step="Write the addresses or networks of your own proxies, such as 10.0.0.5 or 10.0.0.0/24.",
+            )
+    return entries
