@@ -19,7 +19,8 @@ PROVIDER = Provider(
         Setting("requests_per_minute", 500, "Most requests a minute and location."),
     ),
     secrets=(("access_token",), ("client_id", "client_secret", "refresh_token")),
-    scopes=("MERCHANT_PROFILE_READ", "ORDERS_READ"),
+    # PAYMENTS_READ only brings webhooks: a sale rung up at the counter is announced as a payment, never as an order.
+    scopes=("MERCHANT_PROFILE_READ", "ORDERS_READ", "PAYMENTS_READ"),
     pos_source="flux_pipelines.providers.square.client:SquareClient",
     oauth="flux_pipelines.providers.square.oauth:SquareOAuth",
     webhooks="flux_pipelines.providers.square.webhooks:SquareWebhooks",

@@ -33,6 +33,7 @@ _ALL_STATES = ("OPEN", "COMPLETED", "CANCELED", "DRAFT")
 _TERMINAL_STATES = ("COMPLETED", "CANCELED")  # only these may be filtered by closed_at
 _CURSOR_CODES = frozenset({"INVALID_CURSOR", "CURSOR_EXPIRED", "EXPIRED_CURSOR"})
 _MOST_RESTARTS_IN_PLACE = 8
+_READING = ("MERCHANT_PROFILE_READ", "ORDERS_READ")  # the scopes without which nothing can be read
 
 
 class _Money(msgspec.Struct, gc=False):
@@ -177,7 +178,6 @@ class SquareClient:
     def __init__(self, context: SourceContext) -> None:
         settings = context.provider.settings_of(context.connection)
         self._connection = context.connection.key
-        self._scopes = context.provider.scopes
         self._api = context.transport.client(
             provider=context.provider.name,
             connection=context.connection.key,
@@ -253,7 +253,7 @@ class SquareClient:
         answer = self._api.request(
             "POST", "/oauth2/token/status", json={}, idempotent=True, decode=_decode_token_status
         )
-        missing = [scope for scope in self._scopes if scope not in answer.value.scopes]
+        missing = [scope for scope in _READING if scope not in answer.value.scopes]
         if missing:
             raise PermissionLostError(
                 f"the access token no longer has the permission {' and '.join(missing)}", connection=self._connection
