@@ -1,0 +1,91 @@
+"""Who may send webhooks: each provider's signature check and accounts, remembered briefly, read again when they may be old.
+
+Reading a secret leaves a trace in the state database, so a stranger's forgeries must not cause one each: after a refusal it
+is looked up, at most once a second, whether the app was changed, and only then is its key read again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from flux_pipelines.domain.errors import ConfigurationError
+from flux_pipelines.providers.registry import all_providers
+
+if TYPE_CHECKING:
+    from flux_pipelines.providers.base import Provider, WebhookSource
+    from flux_pipelines.runtime import Runtime
+
+_KEEP_SECONDS = 30.0
+_LOOK_SECONDS = 1.0
+
+
+@dataclass
+class _Sender:
+    spec: Provider
+    source: WebhookSource | None = None
+    changed_at: datetime | None = None
+    accounts: dict[str, str] = field(default_factory=dict)
+    read_at: float = float("-inf")
+    reading: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
+class Senders:
+    """The providers whose webhooks this gateway takes.
+
+    Args:
+        runtime: the opened rooms; they are asked in a thread.
+
+    """
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+        self._known: dict[str, _Sender] = {}
+
+    async def source(self, provider: str) -> WebhookSource | None:
+        """Return the provider's webhooks, or None: no such provider, or its app has no signature key."""
+        known = self._known.get(provider)
+        if known is None:
+            spec = all_providers().get(provider)
+            if spec is None or spec.webhooks is None:
+                return None
+            known = self._known.setdefault(provider, _Sender(spec))
+        if time.monotonic() - known.read_at > _KEEP_SECONDS:
+            await self._read_again(known, _KEEP_SECONDS)
+        return known.source
+
+    async def changed(self, provider: str, refused: WebhookSource) -> WebhookSource | None:
+        """Return other webhooks than those that refused a delivery, if the app was changed since; else None."""
+        known = self._known[provider]
+        await self._read_again(known, _LOOK_SECONDS)
+        return known.source if known.source is not refused else None
+
+    async def connection(self, provider: str, account_id: str) -> str | None:
+        """Return the key of the account's connection; None for an account that is not connected (yet)."""
+        known = self._known[provider]
+        if account_id not in known.accounts:
+            await self._read_again(known, _LOOK_SECONDS)
+        return known.accounts.get(account_id)
+
+    async def _read_again(self, known: _Sender, older_than: float) -> None:
+        async with known.reading:
+            # Whoever waited for the lock finds what the one before has read.
+            if time.monotonic() - known.read_at > older_than:
+                await asyncio.to_thread(self._read, known)
+                known.read_at = time.monotonic()
+
+    def _read(self, known: _Sender) -> None:
+        app = self._runtime.state.apps.get(known.spec.name)
+        changed_at = app.updated_at if app is not None else None
+        if changed_at != known.changed_at or known.source is None:
+            try:
+                known.source = self._runtime.webhooks(known.spec) if app is not None else None
+            except ConfigurationError:
+                known.source = None  # registered, but without a signature key: nothing can be verified
+            known.changed_at = changed_at
+        found = sorted(self._runtime.connections(known.spec.name), key=lambda one: (one.status == "active", one.key))
+        # Two connections may be of one account: an active one gets its events.
+        known.accounts = {one.account_id: one.key for one in found if one.account_id}
