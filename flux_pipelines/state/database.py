@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event, func, inspect, select, text
+from sqlalchemy import Connection, Engine, Table, create_engine, event, func, inspect, select, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
@@ -30,6 +30,7 @@ from flux_pipelines.state.migrations import HEAD, VERSION_TABLE
 from flux_pipelines.state.models import Base
 
 _WRITES = "flux_writes"
+_QUICK = "flux_quick"
 _URL_STEP = "Write FLUX_DATABASE_URL as sqlite:////path/state.db or postgresql://user:password@host/database."
 _BACKUP_STEP = "Restore it from a backup, or move it away and connect the accounts again."
 
@@ -77,6 +78,7 @@ class Database:
         self._fork_guard = threading.Lock()
         self._reader = self._make_engine()
         self._writer = self._reader.execution_options(**{_WRITES: True})
+        self._quick_writer = self._reader.execution_options(**{_WRITES: True, _QUICK: True})
 
     def __repr__(self) -> str:
         return f"Database({self.place!r})"
@@ -115,6 +117,32 @@ class Database:
         self._after_fork()
         with self._explained(), Session(self._reader, expire_on_commit=False) as session, session.begin():
             yield session
+
+    @contextmanager
+    def writing(self) -> Iterator[Connection]:
+        """Open a transaction as `session` does, for statements without objects. Raises what `session` does."""
+        self._after_fork()
+        with self._explained(), self._writer.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def quick_writing(self) -> Iterator[Connection]:
+        """Open a transaction as `writing` does, whose commit survives the death of the process but does not wait for
+        SQLite's disk: a power cut may undo it. On PostgreSQL it is a commit like any other.
+        """  # noqa: D205
+        self._after_fork()
+        with self._explained(), self._quick_writer.begin() as connection:
+            yield connection
+
+    def insert_if_absent(self, table: Table) -> Any:
+        """Return an INSERT that leaves rows alone that exist already, by any unique key."""
+        if self.is_sqlite:
+            from sqlalchemy.dialects.sqlite import insert as sqlite_insert
+
+            return sqlite_insert(table).on_conflict_do_nothing()
+        from sqlalchemy.dialects.postgresql import insert as postgres_insert
+
+        return postgres_insert(table).on_conflict_do_nothing()
 
     def now(self, session: Session) -> datetime:
         """Return the time by the clock that everybody who shares this database shares."""
@@ -339,8 +367,14 @@ def _sqlite_code(error: DBAPIError) -> int | None:
 
 
 def _begin_sqlite(connection: Connection) -> None:
-    writes = connection.get_execution_options().get(_WRITES)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+    options = connection.get_execution_options()
+    if options.get(_WRITES):
+        # A pooled connection keeps what its last user chose, and within a transaction it cannot be changed.
+        level = "NORMAL" if options.get(_QUICK) else "FULL"
+        if connection.info.get(_QUICK, "FULL") != level:
+            connection.exec_driver_sql(f"PRAGMA synchronous={level}")
+            connection.info[_QUICK] = level
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if options.get(_WRITES) else "BEGIN")
 
 
 def _advisory_lock(connection: Connection, name: str, *, shared: bool = False) -> None:

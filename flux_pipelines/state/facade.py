@@ -4,18 +4,25 @@ from __future__ import annotations
 
 from types import TracebackType
 
+from flux_pipelines.state.alerts import Alerts
+from flux_pipelines.state.api_tokens import ApiTokens
+from flux_pipelines.state.apps import Apps
 from flux_pipelines.state.audit import AuditLog
+from flux_pipelines.state.authorizations import Authorizations
 from flux_pipelines.state.connections import Connections
 from flux_pipelines.state.cursors import Cursors
 from flux_pipelines.state.database import Database
+from flux_pipelines.state.inbox import Inbox
 from flux_pipelines.state.locations import Locations
+from flux_pipelines.state.people import People
+from flux_pipelines.state.requests import SyncRequests
 from flux_pipelines.state.secrets import Secrets
 from flux_pipelines.state.syncs import Syncs
 from flux_pipelines.state.vault import Vault
 
 
 class State:
-    """The operational database: connections, secrets, locations, audit, syncs, cursors.
+    """The operational database: everything Flux remembers that is not in the lake.
 
     Args:
         database: a migrated database.
@@ -32,6 +39,13 @@ class State:
         self.locations = Locations(database)
         self.cursors = Cursors(database)
         self.audit = AuditLog(database)
+        self.apps = Apps(database, self.secrets)
+        self.authorizations = Authorizations(database, self.secrets)
+        self.people = People(database)
+        self.api_tokens = ApiTokens(database)
+        self.inbox = Inbox(database)
+        self.requests = SyncRequests(database)
+        self.alerts = Alerts(database)
 
     @classmethod
     def open(cls, database_url: str, vault: Vault) -> State:
@@ -84,6 +98,18 @@ class State:
         if drop_old:
             self.secrets.drop_old_keys()
         return count
+
+    def purge(self) -> dict[str, int]:
+        """Delete what nobody needs any more, everywhere; return how many rows of each kind."""
+        return {
+            "calls": self.audit.prune(),
+            "events": self.inbox.purge(),
+            "round trips": self.authorizations.purge(),
+            "sessions": self.people.purge(),
+            "api tokens": self.api_tokens.purge(),
+            "sync requests": self.requests.purge(),
+            "alerts": self.alerts.purge(),
+        }
 
     def close(self) -> None:
         """Write what the audit holds and close the database."""

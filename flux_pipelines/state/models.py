@@ -5,7 +5,21 @@ from __future__ import annotations
 from datetime import UTC, date, datetime
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, Boolean, Date, DateTime, Float, ForeignKey, Index, Integer, String, Text
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    Date,
+    DateTime,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    String,
+    Text,
+    text,
+)
 from sqlalchemy.engine import Dialect
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import TypeDecorator
@@ -120,7 +134,7 @@ class AuditRow(Base):
 
 
 class SecretUseRow(Base):
-    """One reading of a connection's secrets: which, for what, by whom."""
+    """One reading of the secrets of a connection, or of an app (`apps/square`): which, for what, by whom."""
 
     __tablename__ = "secret_uses"
     __table_args__ = (Index("ix_secret_uses_at", "at"),)
@@ -160,3 +174,163 @@ class CursorRow(Base):
     connection_key: Mapped[str | None] = mapped_column(String(96), ForeignKey("connections.key", ondelete="CASCADE"))
     value: Mapped[Any] = mapped_column(JSON)
     updated_at: Mapped[datetime] = mapped_column(Instant)
+
+
+class AppRow(Base):
+    """Flux's own registration at a provider or identity provider."""
+
+    __tablename__ = "apps"
+
+    name: Mapped[str] = mapped_column(String(64), primary_key=True)
+    settings: Mapped[dict[str, Any]] = mapped_column(JSON)
+    updated_at: Mapped[datetime] = mapped_column(Instant)
+
+
+class AppSecretRow(Base):
+    """One secret of an app, encrypted."""
+
+    __tablename__ = "app_secrets"
+
+    app_name: Mapped[str] = mapped_column(String(64), ForeignKey("apps.name", ondelete="CASCADE"), primary_key=True)
+    name: Mapped[str] = mapped_column(String(64), primary_key=True)
+    ciphertext: Mapped[str] = mapped_column(Text)
+    key_id: Mapped[str] = mapped_column(String(16))
+    updated_at: Mapped[datetime] = mapped_column(Instant)
+
+
+class AuthorizationRow(Base):
+    """One round trip of a browser to a provider and back. Its payload is encrypted, and emptied once it was used."""
+
+    __tablename__ = "authorizations"
+    __table_args__ = (Index("ix_authorizations_expires_at", "expires_at"),)
+
+    state_hash: Mapped[str] = mapped_column(String(64), primary_key=True)
+    purpose: Mapped[str] = mapped_column(String(16))
+    provider: Mapped[str] = mapped_column(String(32))
+    session_hash: Mapped[str] = mapped_column(String(64))
+    ciphertext: Mapped[str] = mapped_column(Text)
+    key_id: Mapped[str] = mapped_column(String(16))
+    created_at: Mapped[datetime] = mapped_column(Instant)
+    expires_at: Mapped[datetime] = mapped_column(Instant)
+    used_at: Mapped[datetime | None] = mapped_column(Instant)
+
+
+class SessionRow(Base):
+    """A person who is signed in with one browser. `id` is the hash of what the browser holds."""
+
+    __tablename__ = "sessions"
+    __table_args__ = (Index("ix_sessions_subject", "subject"), Index("ix_sessions_expires_at", "expires_at"))
+
+    id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    subject: Mapped[str] = mapped_column(String(255))
+    email: Mapped[str] = mapped_column(Text)
+    name: Mapped[str] = mapped_column(Text)
+    signed_in_at: Mapped[datetime] = mapped_column(Instant)
+    last_seen_at: Mapped[datetime] = mapped_column(Instant)
+    expires_at: Mapped[datetime] = mapped_column(Instant)
+
+
+class ApiTokenRow(Base):
+    """A machine's way in; the token itself is not kept, only its hash."""
+
+    __tablename__ = "api_tokens"
+    __table_args__ = (Index("ix_api_tokens_token_hash", "token_hash", unique=True),)
+
+    id: Mapped[int] = mapped_column(_Id, primary_key=True, autoincrement=True)
+    name: Mapped[str] = mapped_column(Text)
+    token_hash: Mapped[str] = mapped_column(String(64))
+    prefix: Mapped[str] = mapped_column(String(16))
+    scopes: Mapped[list[str]] = mapped_column(JSON)
+    created_by: Mapped[str] = mapped_column(Text)
+    created_at: Mapped[datetime] = mapped_column(Instant)
+    expires_at: Mapped[datetime | None] = mapped_column(Instant)
+    last_used_at: Mapped[datetime | None] = mapped_column(Instant)
+    revoked_at: Mapped[datetime | None] = mapped_column(Instant)
+
+
+class InboxRow(Base):
+    """One verified event of a provider. No reference to a connection: an event must never be refused for one."""
+
+    __tablename__ = "inbox"
+    __table_args__ = (
+        Index("ix_inbox_event", "provider", "event_id", unique=True),
+        Index("ix_inbox_status", "status", "provider", "id"),
+        Index(
+            "ix_inbox_batch",
+            "batch",
+            sqlite_where=text("batch IS NOT NULL"),
+            postgresql_where=text("batch IS NOT NULL"),
+        ),
+        Index(
+            "ix_inbox_connection",
+            "connection_key",
+            "received_at",
+            sqlite_where=text("connection_key IS NOT NULL"),
+            postgresql_where=text("connection_key IS NOT NULL"),
+        ),
+    )
+
+    id: Mapped[int] = mapped_column(_Id, primary_key=True, autoincrement=True)
+    provider: Mapped[str] = mapped_column(String(32))
+    event_id: Mapped[str] = mapped_column(String(255))
+    event_type: Mapped[str] = mapped_column(String(255))
+    account_id: Mapped[str] = mapped_column(String(255))
+    connection_key: Mapped[str | None] = mapped_column(String(96))
+    occurred_at: Mapped[datetime | None] = mapped_column(Instant)
+    received_at: Mapped[datetime] = mapped_column(Instant)
+    body: Mapped[bytes] = mapped_column(LargeBinary)
+    status: Mapped[str] = mapped_column(String(16))
+    batch: Mapped[str | None] = mapped_column(String(64))
+    attempts: Mapped[int] = mapped_column(Integer)
+    due_at: Mapped[datetime | None] = mapped_column(Instant)
+    reason: Mapped[str] = mapped_column(Text)
+    finished_at: Mapped[datetime | None] = mapped_column(Instant)
+
+
+class SyncRequestRow(Base):
+    """A sync that a person asked for."""
+
+    __tablename__ = "sync_requests"
+    __table_args__ = (
+        Index("ix_sync_requests_status", "status", "id"),
+        Index("ix_sync_requests_connection", "connection_key", "id"),
+    )
+
+    id: Mapped[int] = mapped_column(_Id, primary_key=True, autoincrement=True)
+    connection_key: Mapped[str] = mapped_column(String(96), ForeignKey("connections.key", ondelete="CASCADE"))
+    first_day: Mapped[date] = mapped_column(Date)
+    last_day: Mapped[date] = mapped_column(Date)
+    asked_by: Mapped[str] = mapped_column(Text)
+    reason: Mapped[str] = mapped_column(Text)
+    status: Mapped[str] = mapped_column(String(16))
+    run_key: Mapped[str] = mapped_column(Text)
+    detail: Mapped[str] = mapped_column(Text)
+    asked_at: Mapped[datetime] = mapped_column(Instant)
+    started_at: Mapped[datetime | None] = mapped_column(Instant)
+    finished_at: Mapped[datetime | None] = mapped_column(Instant)
+
+
+class AlertRow(Base):
+    """Something that people should see. At most one of a kind and connection is open."""
+
+    __tablename__ = "alerts"
+    __table_args__ = (
+        Index(
+            "ix_alerts_open",
+            "kind",
+            "connection_key",
+            unique=True,
+            sqlite_where=text("resolved_at IS NULL"),
+            postgresql_where=text("resolved_at IS NULL"),
+        ),
+        Index("ix_alerts_resolved_at", "resolved_at"),
+    )
+
+    id: Mapped[int] = mapped_column(_Id, primary_key=True, autoincrement=True)
+    kind: Mapped[str] = mapped_column(String(32))
+    connection_key: Mapped[str] = mapped_column(String(96))  # empty: of no connection
+    message: Mapped[str] = mapped_column(Text)
+    raised_at: Mapped[datetime] = mapped_column(Instant)
+    acknowledged_at: Mapped[datetime | None] = mapped_column(Instant)
+    acknowledged_by: Mapped[str] = mapped_column(Text)
+    resolved_at: Mapped[datetime | None] = mapped_column(Instant)

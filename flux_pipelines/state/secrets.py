@@ -4,25 +4,42 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
-from sqlalchemy import delete, select
+from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session
 
 from flux_pipelines.domain.errors import UnknownConnectionError
 from flux_pipelines.state.database import Database
-from flux_pipelines.state.models import ConnectionRow, CredentialRow, SecretUseRow
+from flux_pipelines.state.models import (
+    AppSecretRow,
+    AuthorizationRow,
+    ConnectionRow,
+    CredentialRow,
+    SecretUseRow,
+)
 from flux_pipelines.state.vault import Vault
 
 #: The named lock between writing credentials (shared) and rotating keys (exclusive).
 _KEYS_LOCK = "keys"
 
+#: Every table that holds what the vault encrypted, and how an error names the owner of a row.
+_ENCRYPTED: tuple[tuple[Any, Callable[[Any], str]], ...] = (
+    (CredentialRow, lambda row: str(row.connection_key)),
+    (AppSecretRow, lambda row: f"apps/{row.app_name}"),
+    (AuthorizationRow, lambda row: f"authorizations/{row.provider}"),
+)
+
 
 @dataclass(frozen=True, slots=True)
 class SecretUse:
-    """One reading of secrets: whose, which (names only), for what, by which process (`host:pid`), when (UTC)."""
+    """One reading of secrets: which (names only), for what, by which process (`host:pid`), when (UTC).
+
+    `connection` is whose: a connection's key, or `apps/<name>` for those of Flux's own registrations.
+    """
 
     at: datetime
     connection: str
@@ -36,7 +53,7 @@ class Secrets:
 
     def __init__(self, database: Database, vault: Vault) -> None:
         self._database = database
-        self._vault = vault
+        self.vault = vault
 
     def put(self, connection_key: str, secrets: Mapping[str, str]) -> None:
         """Replace all secrets of a connection. One that needed to be reconnected is active again.
@@ -74,7 +91,7 @@ class Secrets:
         """Delete all secrets of a connection; nothing happens when it has none."""
         with self._database.session() as session:
             self.hold_keys(session)
-            session.execute(delete(CredentialRow).where(CredentialRow.connection_key == connection_key))
+            self.forget(session, connection_key)
 
     def uses(self, connection_key: str | None = None, limit: int = 100) -> list[SecretUse]:
         """Return the latest readings, newest first."""
@@ -97,16 +114,20 @@ class Secrets:
             .order_by(CredentialRow.name)
         ).all()
         if rows:
-            session.add(
-                SecretUseRow(
-                    at=datetime.now(UTC),
-                    connection_key=connection_key,
-                    names=",".join(name for name, _ in rows),
-                    purpose=purpose,
-                    process=f"{socket.gethostname()}:{os.getpid()}",
-                )
+            self.trace(session, connection_key, [name for name, _ in rows], purpose)
+        return {name: self.vault.decrypt(ciphertext, connection=connection_key) for name, ciphertext in rows}
+
+    def trace(self, session: Session, owner: str, names: Sequence[str], purpose: str) -> None:
+        """Record a reading of secrets, inside the caller's transaction. `owner` is a connection, or `apps/<name>`."""
+        session.add(
+            SecretUseRow(
+                at=datetime.now(UTC),
+                connection_key=owner,
+                names=",".join(names),
+                purpose=purpose,
+                process=f"{socket.gethostname()}:{os.getpid()}",
             )
-        return {name: self._vault.decrypt(ciphertext, connection=connection_key) for name, ciphertext in rows}
+        )
 
     def write(self, session: Session, connection_key: str, changes: Mapping[str, str | None]) -> datetime:
         """Store some secrets beside the others, inside the caller's transaction; None deletes one.
@@ -128,7 +149,7 @@ class Secrets:
         rows = []
         for name, value in changes.items():
             if value is not None:
-                ciphertext, key_id = self._vault.encrypt(value)
+                ciphertext, key_id = self.vault.encrypt(value)
                 rows.append(
                     {
                         "connection_key": connection_key,
@@ -141,6 +162,10 @@ class Secrets:
         self._database.upsert(session, CredentialRow, rows)
         return now
 
+    def forget(self, session: Session, connection_key: str) -> None:
+        """Do what `delete` does, inside the caller's transaction."""
+        session.execute(delete(CredentialRow).where(CredentialRow.connection_key == connection_key))
+
     def hold_keys(self, session: Session) -> None:
         """Keep keys from being rotated until the transaction ends.
 
@@ -152,10 +177,10 @@ class Secrets:
 
     def add_key(self) -> None:
         """Put a new key in front of the key file, if the keys come from one."""
-        if self._vault.key_file is not None:
+        if self.vault.key_file is not None:
             with self._database.session() as session:
                 self._database.lock(session, _KEYS_LOCK)
-                self._vault.add_key()
+                self.vault.add_key()
 
     def reencrypt(self) -> int:
         """Encrypt with the newest key every secret that is not yet; return how many. All or none.
@@ -166,12 +191,21 @@ class Secrets:
         """
         with self._database.session() as session:
             self._database.lock(session, _KEYS_LOCK)
-            newest = self._vault.key_ids[0]
-            rows = session.scalars(select(CredentialRow).where(CredentialRow.key_id != newest).with_for_update()).all()
-            for row in rows:
-                plain = self._vault.decrypt(row.ciphertext, connection=row.connection_key)
-                row.ciphertext, row.key_id = self._vault.encrypt(plain)
-            return len(rows)
+            newest = self.vault.key_ids[0]
+            # The payload of a round trip that is over is of no use to anybody.
+            session.execute(
+                update(AuthorizationRow)
+                .where(AuthorizationRow.expires_at < datetime.now(UTC), AuthorizationRow.ciphertext != "")
+                .values(ciphertext="")
+            )
+            count = 0
+            for model, owner in _ENCRYPTED:
+                old = select(model).where(model.key_id != newest, model.ciphertext != "").with_for_update()
+                for row in session.scalars(old):
+                    plain = self.vault.decrypt(row.ciphertext, connection=owner(row))
+                    row.ciphertext, row.key_id = self.vault.encrypt(plain)
+                    count += 1
+            return count
 
     def drop_old_keys(self) -> int:
         """Leave only the newest key in the key file, once nothing needs the others; return how many were dropped.
@@ -185,9 +219,14 @@ class Secrets:
         self.reencrypt()
         with self._database.session() as session:
             self._database.lock(session, _KEYS_LOCK)
-            newest = self._vault.key_ids[0]
-            left = session.scalars(select(CredentialRow.key_id).where(CredentialRow.key_id != newest)).first()
-            if left is None:
-                return self._vault.keep_only_newest()
+            newest = self.vault.key_ids[0]
+            left = [
+                session.scalars(
+                    select(model.key_id).where(model.key_id != newest, model.ciphertext != "").limit(1)
+                ).first()
+                for model, _ in _ENCRYPTED
+            ]
+            if left == [None] * len(_ENCRYPTED):
+                return self.vault.keep_only_newest()
         # A writer slipped in between with an older key: once more.
         return self.drop_old_keys()

@@ -1,0 +1,302 @@
+"""Verified webhook events, stored once each before they are acknowledged, until a run has dealt with them.
+
+An event goes `received` -> `assigned` to a batch -> `done`; or it is `kept` (nothing is to be done for it), or `failed`
+(its batch failed too often, or nobody can read it).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any, Literal, cast
+
+from sqlalchemy import ColumnElement, Row, Table, and_, case, delete, func, or_, select, update
+
+from flux_pipelines.state.database import Database
+from flux_pipelines.state.models import InboxRow
+
+EventStatus = Literal["received", "assigned", "done", "kept", "failed"]
+
+#: Runs of one batch before its events are given up.
+MAX_ATTEMPTS = 5
+_TABLE = cast(Table, InboxRow.__table__)
+_C = _TABLE.c
+_MOST_TEXT = 255
+#: Ids in one statement.
+_PORTION = 5_000
+
+
+@dataclass(frozen=True, slots=True)
+class NewEvent:
+    """An event whose signature was found good. `body` is stored byte for byte as it came."""
+
+    provider: str
+    event_id: str
+    event_type: str
+    account_id: str
+    occurred_at: datetime | None
+    body: bytes = field(repr=False)
+    connection_key: str | None = None
+    received_at: datetime = field(default_factory=lambda: datetime.now(UTC))
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A stored event. Its body may hold what customers bought: it never shows by itself."""
+
+    id: int
+    provider: str
+    event_id: str
+    event_type: str
+    account_id: str
+    connection_key: str | None
+    occurred_at: datetime | None
+    received_at: datetime
+    body: bytes = field(repr=False)
+    status: EventStatus
+    batch: str | None
+    attempts: int
+    due_at: datetime | None
+    reason: str
+    finished_at: datetime | None
+
+
+class Inbox:
+    """Stores events and follows them to their end."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def add_many(self, events: Sequence[NewEvent]) -> list[bool]:
+        """Store events in one transaction; return for each whether it is new (False: it was here already).
+
+        When this returns they survive the death of the process. On SQLite a power cut may take those of the last
+        moments: hardening each commit costs a disk flush, and the polling of changes covers what is missed. On
+        PostgreSQL they are as durable as the server commits.
+
+        Nothing that a provider signed makes it fail: a text that the database could not hold is changed so that it
+        can, always in the same way, and the body keeps what was sent.
+        """
+        rows = [_row(event) for event in events]
+        fresh: set[tuple[str, str]] = set()
+        if rows:
+            with self._database.quick_writing() as connection:
+                stored = connection.execute(
+                    self._database.insert_if_absent(_TABLE).returning(_C.provider, _C.event_id), rows
+                )
+                fresh = {(row.provider, row.event_id) for row in stored}
+        answer = []
+        for row in rows:
+            key = (row["provider"], row["event_id"])
+            answer.append(key in fresh)
+            fresh.discard(key)
+        return answer
+
+    def pending(self, provider: str, limit: int = 1000) -> list[Event]:
+        """Return events that wait to be dealt with, in the order they came; not those that wait to be tried again."""
+        due = or_(_C.due_at.is_(None), _C.due_at <= datetime.now(UTC))
+        return self._select(and_(_C.provider == provider, _C.status == "received", due), limit)
+
+    def assign(self, ids: Iterable[int], batch: str, *, connection_key: str | None = None) -> int:
+        """Put waiting events into a batch; return how many were still waiting.
+
+        Args:
+            ids: which.
+            batch: the name of the batch, at most 64 characters.
+            connection_key: whose they turned out to be.
+
+        """
+        values: dict[str, Any] = {"status": "assigned", "batch": batch}
+        if connection_key is not None:
+            values["connection_key"] = connection_key
+        return self._change(ids, ("received",), values)
+
+    def finish(self, batch: str) -> int:
+        """Mark the events of a batch done: the run that covers them has succeeded. Return how many."""
+        return self._execute(
+            update(_TABLE)
+            .where(_C.batch == batch, _C.status == "assigned")
+            .values(status="done", finished_at=datetime.now(UTC), reason="")
+        )
+
+    def release(
+        self, batch: str, reason: str, max_attempts: int = MAX_ATTEMPTS, *, delay: timedelta | None = None
+    ) -> int:
+        """Let the events of a batch wait again, or give up those that have failed too often.
+
+        Args:
+            batch: which.
+            reason: why, for people.
+            max_attempts: how often an event may be tried in all.
+            delay: how long they wait before they are pending again; by default 30 s after the first time, then four
+                times as long each time, so that an hour without the provider is survived.
+
+        Returns:
+            How many were given up.
+
+        """
+        now = datetime.now(UTC)
+        mine = and_(_C.batch == batch, _C.status == "assigned")
+        tries = _C.attempts + 1
+        waits = [
+            (tries == n, now + (timedelta(seconds=30 * 4 ** (n - 1)) if delay is None else delay))
+            for n in range(1, max_attempts)
+        ]
+        with self._database.writing() as connection:
+            lost = connection.execute(
+                update(_TABLE)
+                .where(mine, tries >= max_attempts)
+                .values(status="failed", attempts=tries, reason=reason, finished_at=now)
+            ).rowcount
+            if waits:
+                due = case(*waits, else_=waits[-1][1])
+                connection.execute(
+                    update(_TABLE)
+                    .where(mine)
+                    .values(status="received", batch=None, attempts=tries, reason=reason, due_at=due)
+                )
+        return int(lost)
+
+    def keep(self, ids: Iterable[int], reason: str) -> int:
+        """Keep waiting events for which nothing is to be done, with the reason; return how many."""
+        values = {"status": "kept", "reason": reason, "finished_at": datetime.now(UTC)}
+        return self._change(ids, ("received",), values)
+
+    def fail(self, ids: Iterable[int], reason: str) -> int:
+        """Give up events, with the reason; return how many."""
+        values = {"status": "failed", "reason": reason, "finished_at": datetime.now(UTC)}
+        return self._change(ids, ("received", "assigned"), values)
+
+    def retry(self, ids: Iterable[int] | None = None) -> int:
+        """Let events wait again as if they had just come: all failed ones, or these, failed or kept. Return how many."""
+        values = {
+            "status": "received",
+            "batch": None,
+            "attempts": 0,
+            "due_at": None,
+            "reason": "",
+            "finished_at": None,
+        }
+        if ids is None:
+            return self._execute(update(_TABLE).where(_C.status == "failed").values(values))
+        return self._change(ids, ("failed", "kept"), values)
+
+    def batches(self) -> dict[str, int]:
+        """Return the batches that are under way, with the number of their events."""
+        query = select(_C.batch, func.count()).where(_C.status == "assigned").group_by(_C.batch).order_by(_C.batch)
+        with self._database.reading() as session:
+            return {batch: count for batch, count in session.execute(query) if batch is not None}
+
+    def counts(self, provider: str | None = None) -> dict[EventStatus, int]:
+        """Return how many events there are of each status, zeros too."""
+        query = select(_C.status, func.count()).group_by(_C.status)
+        if provider is not None:
+            query = query.where(_C.provider == provider)
+        totals: dict[EventStatus, int] = {"received": 0, "assigned": 0, "done": 0, "kept": 0, "failed": 0}
+        with self._database.reading() as session:
+            for status, count in session.execute(query):
+                totals[cast(EventStatus, status)] = count
+        return totals
+
+    def last_received(self) -> dict[str, datetime]:
+        """Return when each connection's last event came."""
+        query = (
+            select(_C.connection_key, func.max(_C.received_at))
+            .where(_C.connection_key.is_not(None))
+            .group_by(_C.connection_key)
+        )
+        with self._database.reading() as session:
+            return {key: moment for key, moment in session.execute(query) if key is not None}
+
+    def recent(
+        self, *, status: EventStatus | None = None, provider: str | None = None, limit: int = 100
+    ) -> list[Event]:
+        """Return the newest events, newest first."""
+        conditions = [_C.status == status] if status else []
+        conditions += [_C.provider == provider] if provider else []
+        return self._select(and_(True, *conditions), limit, newest_first=True)
+
+    def purge(self, older_than: timedelta = timedelta(days=30), *, failed: timedelta = timedelta(days=366)) -> int:
+        """Delete what ended longer ago than that, in portions that hold nobody up; return how many.
+
+        Args:
+            older_than: for events that are done or kept.
+            failed: for those that failed: people may still want to try them again.
+
+        """
+        now = datetime.now(UTC)
+        old = or_(
+            and_(_C.status.in_(("done", "kept")), _C.finished_at < now - older_than),
+            and_(_C.status == "failed", _C.finished_at < now - failed),
+        )
+        total = 0
+        while True:
+            portion = select(_C.id).where(old).order_by(_C.id).limit(_PORTION)
+            gone = self._execute(delete(_TABLE).where(_C.id.in_(portion)))
+            total += gone
+            if gone < _PORTION:
+                return total
+
+    # --- statements ---
+
+    def _select(self, condition: ColumnElement[bool], limit: int, *, newest_first: bool = False) -> list[Event]:
+        query = select(_TABLE).where(condition).order_by(_C.id.desc() if newest_first else _C.id).limit(limit)
+        with self._database.reading() as session:
+            return [_event(row) for row in session.execute(query)]
+
+    def _change(self, ids: Iterable[int], of: tuple[EventStatus, ...], values: Mapping[str, Any]) -> int:
+        with self._database.writing() as connection:
+            return sum(
+                connection.execute(
+                    update(_TABLE).where(_C.id.in_(portion), _C.status.in_(of)).values(dict(values))
+                ).rowcount
+                for portion in _portions(sorted(set(ids)))
+            )
+
+    def _execute(self, statement: Any) -> int:
+        with self._database.writing() as connection:
+            return int(connection.execute(statement).rowcount)
+
+
+def _portions(ids: Sequence[int]) -> Iterator[Sequence[int]]:
+    for first in range(0, len(ids), _PORTION):
+        yield ids[first : first + _PORTION]
+
+
+def _row(event: NewEvent) -> dict[str, Any]:
+    return {
+        "provider": event.provider,
+        "event_id": _storable(event.event_id),
+        "event_type": _storable(event.event_type),
+        "account_id": _storable(event.account_id),
+        "connection_key": event.connection_key,
+        "occurred_at": event.occurred_at,
+        "received_at": event.received_at,
+        "body": event.body,
+        "status": "received",
+        "batch": None,
+        "attempts": 0,
+        "due_at": None,
+        "reason": "",
+        "finished_at": None,
+    }
+
+
+def _storable(text: str) -> str:
+    """Return the text, or its hash when a database could not hold it: too long, NUL, half a surrogate pair."""
+    if len(text) <= _MOST_TEXT and "\0" not in text and text.isprintable():
+        return text
+    try:
+        encoded = text.encode()
+    except UnicodeEncodeError:
+        encoded = text.encode("utf-8", "surrogatepass")
+    else:
+        if len(text) <= _MOST_TEXT and "\0" not in text:
+            return text
+    return f"sha256:{hashlib.sha256(encoded).hexdigest()}"
+
+
+def _event(row: Row[Any]) -> Event:
+    return Event(**{**row._mapping, "body": bytes(row.body)})
