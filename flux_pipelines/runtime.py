@@ -22,6 +22,8 @@ from flux_pipelines.providers.base import (
     Provider,
     SourceContext,
     TokenSet,
+    WebhookContext,
+    WebhookSource,
 )
 from flux_pipelines.providers.registry import provider as provider_named
 from flux_pipelines.settings import Settings
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
     from flux_pipelines.forecaster.client import DemandEndpoint
     from flux_pipelines.forecaster.embedded import EmbeddedForecaster
     from flux_pipelines.lake import DeltaLake, ObjectStore, Quarantine, RawStore
-    from flux_pipelines.state import State
+    from flux_pipelines.state import App, State, TokenKeeper
     from flux_pipelines.transport import Transport
 
 
@@ -150,13 +152,38 @@ class Runtime:
                 connection=connection.key,
                 next_step=f"Run `flux connections resume {connection.key}` first.",
             )
+        if connection.status == "disconnected":
+            raise ReauthorizationNeededError(f"the account is {connection.status_reason}", connection=connection.key)
         if spec.pos_source is None:
             raise ConfigurationError(f"{spec.title} is not a source of orders", connection=connection.key)
+        context = SourceContext(spec, connection, self.keeper(connection), self.transport)
+        source: PosSource = spec.load(spec.pos_source)(context)
+        return source
+
+    def keeper(self, connection: Connection) -> TokenKeeper:
+        """Return the keeper of a connection's token."""
         from flux_pipelines.state import TokenKeeper
 
-        keeper = TokenKeeper(self.state, connection.key, lambda token: self._refresh(spec, connection, token))
-        source: PosSource = spec.load(spec.pos_source)(SourceContext(spec, connection, keeper, self.transport))
-        return source
+        return TokenKeeper(self.state, connection.key, lambda token: self._refresh(connection, token))
+
+    def oauth_of(self, connection: Connection) -> OAuthProvider | None:
+        """Open the OAuth client of the app that a connection belongs to: its own if one was stored with it, else ours.
+
+        None for a token that a person made: no app stands behind it.
+        """
+        spec = provider_named(connection.provider)
+        secrets = self.state.secrets.get(connection.key, purpose="act for the app")
+        if "client_id" in secrets:
+            return self.oauth(
+                spec,
+                base_url=str(spec.settings_of(connection)["base_url"]),
+                client_id=secrets["client_id"],
+                client_secret=secrets.get("client_secret", ""),
+                connection=connection.key,
+            )
+        if "refresh_token" in secrets:
+            return self.app_oauth(spec, connection=connection.key)
+        return None
 
     def oauth(
         self, spec: Provider, *, base_url: str, client_id: str, client_secret: str, connection: str
@@ -169,16 +196,63 @@ class Runtime:
         )
         return client
 
-    def _refresh(self, spec: Provider, connection: Connection, refresh_token: str) -> TokenSet:
-        secrets = self.state.secrets.get(connection.key, purpose="refresh the access token")
-        app = self.oauth(
+    def app_oauth(self, spec: Provider, *, connection: str = "") -> OAuthProvider:
+        """Open the OAuth client of the app that is registered for a provider.
+
+        Raises:
+            ConfigurationError: none is registered.
+
+        """
+        app = self.app(spec.name)
+        secrets = self.state.apps.secrets(spec.name, purpose="act for the app")
+        return self.oauth(
             spec,
-            base_url=str(spec.settings_of(connection)["base_url"]),
+            base_url=str(app.settings.get("base_url", spec.base_url)),
             client_id=secrets["client_id"],
-            client_secret=secrets["client_secret"],
-            connection=connection.key,
+            client_secret=secrets.get("client_secret", ""),
+            connection=connection,
         )
-        return app.refresh(refresh_token)
+
+    def _refresh(self, connection: Connection, refresh_token: str) -> TokenSet:
+        app = self.oauth_of(connection)
+        if app is None:
+            raise ConfigurationError("there is no app to refresh the token with", connection=connection.key)
+        try:
+            return app.refresh(refresh_token)
+        finally:
+            app.close()
+
+    def app(self, name: str) -> App:
+        """Return Flux's own registration at a provider or identity provider.
+
+        Raises:
+            ConfigurationError: Flux is not registered there.
+
+        """
+        found = self.state.apps.get(name)
+        if found is None:
+            raise ConfigurationError(
+                f"Flux has no app registered at {name!r}",
+                next_step=f"Register one there, then store it with `flux apps set {name}`.",
+            )
+        return found
+
+    def webhooks(self, spec: Provider) -> WebhookSource:
+        """Open the provider's webhooks for the registered app: its signature check, and what its events mean.
+
+        Raises:
+            ConfigurationError: it has none, or the app is not registered with a signature key and notification URL.
+
+        """
+        if spec.webhooks is None:
+            raise ConfigurationError(f"{spec.title} has no webhooks")
+        app = self.app(spec.name)
+        secrets = self.state.apps.secrets(spec.name, purpose="verify webhooks")
+        context = WebhookContext(
+            spec, str(app.settings.get("notification_url", "")), secrets.get("webhook_signature_key", "")
+        )
+        source: WebhookSource = spec.load(spec.webhooks)(context)
+        return source
 
     @cached_property
     def demand_endpoint(self) -> DemandEndpoint:

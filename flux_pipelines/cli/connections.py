@@ -108,7 +108,7 @@ def test(keys: Annotated[list[str] | None, typer.Argument(metavar="[PROVIDER:NAM
     """Call the provider with each connection's credentials (default: all that are not paused)."""
     failed = 0
     with Runtime() as runtime:
-        chosen = [c for c in runtime.connections(keys=keys or ()) if keys or c.status != "paused"]
+        chosen = [c for c in runtime.connections(keys=keys or ()) if keys or c.status not in ("paused", "disconnected")]
         for connection in chosen:
             try:
                 source = runtime.source(connection)
@@ -131,7 +131,7 @@ def pause(key: Key) -> None:
     """Stop syncing a connection; its credentials and history stay."""
     with Runtime() as runtime:
         connection = runtime.state.connections.get(key)
-        if connection.status == "needs_reauth":
+        if connection.status in ("needs_reauth", "disconnected"):
             raise ConfigurationError("it is not active: it waits to be reconnected", connection=key)
         runtime.state.connections.set_status(key, "paused", "paused by a person")
     say(f"Paused {key}. `flux connections resume {key}` starts it again.")
@@ -142,9 +142,9 @@ def resume(key: Key) -> None:
     """Start syncing a paused connection again."""
     with Runtime() as runtime:
         connection = runtime.state.connections.get(key)
-        if connection.status == "needs_reauth":
+        if connection.status in ("needs_reauth", "disconnected"):
             raise ConfigurationError(
-                "its credentials are no longer accepted: resuming would not help",
+                "it has no credentials that are accepted: resuming would not help",
                 connection=key,
                 next_step="Reconnect it with `flux connections add`.",
             )

@@ -34,8 +34,8 @@ def doctor() -> None:
             check("stored credentials", lambda: _credentials(runtime))
             check("lake", lambda: _lake(runtime))
             for connection in runtime.state.connections.list():
-                if connection.status == "paused":
-                    findings.append(("ok", connection.key, "paused"))
+                if connection.status in ("paused", "disconnected"):
+                    findings.append(("ok", connection.key, connection.status))
                 else:
                     check(connection.key, lambda c=connection: _connection(runtime, c.key))  # type: ignore[misc]
         check("forecaster", lambda: _forecaster(runtime))

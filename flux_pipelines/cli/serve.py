@@ -80,7 +80,8 @@ def start_sandbox(processes: Processes, port: int, *arguments: str) -> str:
 def reconnect_to_sandbox(runtime: Runtime, url: str) -> None:
     """Give the connections of this sandbox new tokens: a sandbox forgets its tokens when it ends."""
     for connection in runtime.state.connections.list():
-        if urlsplit(str(connection.settings.get("base_url", ""))).netloc == urlsplit(url).netloc:
+        here = urlsplit(str(connection.settings.get("base_url", ""))).netloc == urlsplit(url).netloc
+        if here and connection.status != "disconnected":
             runtime.state.connections.set_status(connection.key, "needs_reauth", "the sandbox was started anew")
             connect_to_sandbox(
                 runtime, connection.key, tenant=connection.tenant, url=url, merchant=connection.account_id

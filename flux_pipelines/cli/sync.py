@@ -63,9 +63,9 @@ def chosen_connections(runtime: Runtime, provider: str, keys: list[str] | None) 
             raise ConfigurationError(f"it is not a {spec.title} connection", connection=key)
     found = runtime.connections(spec.name, keys or ())
     if not keys:
-        for paused in (c for c in found if c.status == "paused"):
-            warn(f"{paused.key} is paused and left out.")
-        found = [c for c in found if c.status != "paused"]
+        for resting in (c for c in found if c.status in ("paused", "disconnected")):
+            warn(f"{resting.key} is {resting.status} and left out.")
+        found = [c for c in found if c.status not in ("paused", "disconnected")]
     if not found:
         raise ConfigurationError(
             f"there is no {spec.title} connection to work on",

@@ -9,7 +9,8 @@ from typing import Any, Literal
 
 from flux_pipelines.domain.errors import ConfigurationError
 
-Status = Literal["active", "needs_reauth", "paused"]
+#: `needs_reauth`: the provider no longer accepts it. `disconnected`: a person gave it up, and its credentials are gone.
+Status = Literal["active", "needs_reauth", "paused", "disconnected"]
 
 _KEY = re.compile(r"^(?P<provider>[a-z][a-z0-9_]{0,31}):(?P<name>[a-z0-9][a-z0-9_-]{0,62})$")
 

@@ -323,7 +323,7 @@ def _yesterday(runtime: "Runtime", provider: Provider, now: datetime) -> tuple[b
     late: list[tuple[str, str, str]] = []
     looked_at = 0
     for connection in runtime.connections(provider.name):
-        if connection.status == "paused":
+        if connection.status in ("paused", "disconnected"):
             continue
         looked_at += 1
         if connection.status == "needs_reauth":

@@ -58,6 +58,8 @@ class Provider:
     scopes: tuple[str, ...] = ()
     pos_source: str | None = None  # Callable[[SourceContext], PosSource]
     oauth: str | None = None  # Callable[[OAuthContext], OAuthProvider]
+    #: Whether an authorisation carries PKCE (S256): never, always, or for apps that were registered without a secret.
+    pkce: Literal["no", "always", "without_secret"] = "no"
     webhooks: str | None = None  # Callable[[WebhookContext], WebhookSource]
     sandbox: str | None = None  # Callable[[World, SandboxOptions], Starlette app]
     transactions_sql: Path | None = None
@@ -204,6 +206,9 @@ class OAuthProvider(Protocol):
 
     def revoke(self, access_token: str) -> None:
         """Revoke the authorisation at the provider."""
+
+    def close(self) -> None:
+        """Release connections."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -113,6 +113,23 @@ class Connections:
             row.status, row.status_reason, row.updated_at = status, reason, datetime.now(UTC)
             return _connection(row)
 
+    def disconnect(self, key: str, reason: str) -> Connection:
+        """Forget a connection's credentials and say why it has none; its locations and history stay.
+
+        Its unfinished syncs end too: whoever connects it again chooses anew what to fetch.
+
+        Raises:
+            UnknownConnectionError: there is no such connection.
+
+        """
+        with self._database.session() as session:
+            self._secrets.hold_keys(session)
+            row = require(session, key)
+            row.status, row.status_reason, row.updated_at = "disconnected", reason, datetime.now(UTC)
+            self._secrets.forget(session, key)
+            self._syncs.abandon(session, key)
+            return _connection(row)
+
     def update_settings(self, key: str, changes: Mapping[str, Any]) -> Connection:
         """Change some settings; None takes one back to its default. The caller has checked them.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -103,6 +104,23 @@ class Secrets:
                 SecretUse(row.at, row.connection_key, tuple(row.names.split(",")), row.purpose, row.process)
                 for row in session.scalars(query)
             ]
+
+    def expiries(self) -> dict[str, dict[str, datetime]]:
+        """Return when what is stored expires, by connection and name (`expires_at`, `refresh_token_expires_at` ...).
+
+        No secret is decrypted for it, so that nothing is recorded. What is not an instant is left out.
+        """
+        query = select(CredentialRow).where(CredentialRow.name.endswith("expires_at"))
+        found: dict[str, dict[str, datetime]] = {}
+        with self._database.reading() as session:
+            rows = session.scalars(query).all()
+        for row in rows:
+            text = self.vault.decrypt(row.ciphertext, connection=row.connection_key)
+            with suppress(ValueError):
+                moment = datetime.fromisoformat(text)
+                if moment.tzinfo is not None:
+                    found.setdefault(row.connection_key, {})[row.name] = moment
+        return found
 
     def read(self, session: Session, connection_key: str, purpose: str) -> dict[str, str]:
         """Do what `get` does, inside the caller's transaction."""

@@ -23,6 +23,9 @@ PROVIDER = Provider(
     scopes=("MERCHANT_PROFILE_READ", "ORDERS_READ", "PAYMENTS_READ"),
     pos_source="flux_pipelines.providers.square.client:SquareClient",
     oauth="flux_pipelines.providers.square.oauth:SquareOAuth",
+    # Square's two flows exclude each other, and it names the one with a secret as the better for servers: its refresh
+    # tokens do not wear out (https://developer.squareup.com/docs/oauth-api/best-practices).
+    pkce="without_secret",
     webhooks="flux_pipelines.providers.square.webhooks:SquareWebhooks",
     sandbox="flux_pipelines.providers.square.sandbox:build",
     transactions_sql=Path(__file__).with_name("transactions.sql"),

@@ -1,0 +1,22 @@
+"""Connecting an account: check what was given, store it encrypted, prove that it works. No Dagster."""
+
+from flux_pipelines.connect.accounts import (
+    add_with_secrets,
+    check_name,
+    connect_with_code,
+    disconnect,
+    parse_settings,
+    reconfigure,
+)
+from flux_pipelines.connect.sandbox import connect_to_sandbox, sandbox_last_day
+
+__all__ = [
+    "add_with_secrets",
+    "check_name",
+    "connect_to_sandbox",
+    "connect_with_code",
+    "disconnect",
+    "parse_settings",
+    "reconfigure",
+    "sandbox_last_day",
+]

@@ -1,0 +1,303 @@
+"""Accounts: connected with secrets or an authorization code, proved, connected again, disconnected."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from flux_pipelines.domain.connection import Connection, split_key
+from flux_pipelines.domain.errors import ConfigurationError, FluxError, ReauthorizationNeededError
+from flux_pipelines.providers.base import Location, OAuthProvider, Provider, TokenSet
+from flux_pipelines.providers.registry import provider as provider_named
+
+if TYPE_CHECKING:
+    from flux_pipelines.runtime import Runtime
+
+
+def parse_settings(key: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Check a connection's settings against its provider's declaration; return them as given.
+
+    Raises:
+        ConfigurationError: an unknown name, a wrong type, or a value out of range.
+
+    """
+    spec = provider_named(split_key(key)[0])
+    known = {setting.name: setting for setting in spec.settings}
+    for name, value in given.items():
+        if name not in known:
+            raise ConfigurationError(
+                f"{spec.title} has no setting {name!r}", connection=key, next_step=f"Known: {', '.join(known)}."
+            )
+        wanted = type(known[name].default)
+        if isinstance(value, bool) or not isinstance(value, wanted):
+            raise ConfigurationError(
+                f"the setting {name} must be {'a whole number' if wanted is int else 'a text'}", connection=key
+            )
+        if name == "cutoff_hour" and value not in range(24):
+            raise ConfigurationError("cutoff_hour must be 0 to 23", connection=key)
+        if name == "requests_per_minute" and int(value) < 1:
+            raise ConfigurationError("requests_per_minute must be at least 1", connection=key)
+        if name == "base_url" and urlsplit(str(value)).scheme not in ("http", "https"):
+            raise ConfigurationError("base_url must start with https:// or http://", connection=key)
+    return dict(given)
+
+
+def _check_secrets(spec: Provider, key: str, given: Mapping[str, Any]) -> dict[str, str]:
+    ways = " or ".join("{" + ", ".join(way) + "}" for way in spec.secrets)
+    for way in spec.secrets:
+        if set(way) == set(given):
+            if all(isinstance(value, str) and value for value in given.values()):
+                return {name: str(given[name]) for name in way}
+            raise ConfigurationError("every secret must be a text that is not empty", connection=key)
+    raise ConfigurationError(
+        f"the secrets {{{', '.join(sorted(given))}}} are not a complete way to authenticate",
+        connection=key,
+        next_step=f"Give {ways}.",
+    )
+
+
+def add_with_secrets(
+    runtime: Runtime, key: str, *, tenant: str, settings: Mapping[str, Any], secrets: Mapping[str, Any]
+) -> tuple[Connection, list[Location]]:
+    """Add a connection with secrets that a person already has. Nothing is kept if they do not work.
+
+    A connection that waits to be reconnected is given the new secrets and keeps its settings and history.
+    """
+    spec = provider_named(split_key(key)[0])
+    checked = _check_secrets(spec, key, secrets)
+    return _store_and_prove(runtime, key, tenant=tenant, account_id="", settings=settings, secrets=checked)
+
+
+def reconfigure(
+    runtime: Runtime, key: str, *, settings: Mapping[str, Any], secrets: Mapping[str, Any] | None
+) -> tuple[Connection, list[Location]]:
+    """Change a connection's settings and, if given, its secrets; everything is put back if it does not work then.
+
+    Args:
+        runtime: the opened rooms.
+        key: the connection.
+        settings: checked settings to change; None takes one back to its default.
+        secrets: a complete new way to authenticate, or None to keep the present one.
+
+    """
+    before = runtime.state.connections.get(key)
+    kept = runtime.state.secrets.get(key, purpose="change the connection")
+    unknown = set(settings) - {setting.name for setting in provider_named(before.provider).settings}
+    if unknown:
+        raise ConfigurationError(f"there is no setting {sorted(unknown)[0]!r}", connection=key)
+    checked = None if secrets is None else _check_secrets(provider_named(before.provider), key, secrets)
+    runtime.state.connections.update_settings(key, settings)
+    try:
+        if checked is not None:
+            runtime.state.secrets.put(key, checked)
+        return runtime.state.connections.get(key), _prove(runtime, key)
+    except BaseException:  # an interrupt too
+        undo = {name: before.settings.get(name) for name in settings}
+        runtime.state.connections.update_settings(key, undo)
+        if checked is not None:
+            runtime.state.secrets.put(key, kept)
+        runtime.state.connections.set_status(key, before.status, before.status_reason)
+        raise
+
+
+def _prove(runtime: Runtime, key: str) -> list[Location]:
+    """Use a connection's credentials once: for its permission and its locations."""
+    connection = runtime.state.connections.get(key)
+    source = runtime.source(connection)
+    try:
+        source.confirm_access()
+        return runtime.refresh_locations(connection, source)
+    finally:
+        source.close()
+
+
+def check_name(runtime: Runtime, key: str, *, again: bool) -> Connection | None:
+    """Return the connection that this name stands for by now, or None when the name is free.
+
+    Args:
+        runtime: the opened rooms.
+        key: the connection's name.
+        again: whether an account is to be authorised again. Else a name that is in use is refused, unless its
+            connection has lost its authorisation or was disconnected.
+
+    Raises:
+        ConfigurationError: not a name, or the name is taken.
+
+    """
+    split_key(key)
+    previous = next((c for c in runtime.state.connections.list() if c.key == key), None)
+    if previous is not None and not again and previous.status not in ("needs_reauth", "disconnected"):
+        raise ConfigurationError(
+            "there is a connection of that name already",
+            connection=key,
+            next_step=f"Choose another name, or remove it first: `flux connections remove {key}`.",
+        )
+    return previous
+
+
+def connect_with_code(
+    runtime: Runtime,
+    key: str,
+    oauth: OAuthProvider,
+    *,
+    tenant: str,
+    code: str,
+    redirect_uri: str,
+    code_verifier: str | None = None,
+    settings: Mapping[str, Any],
+    secrets: Mapping[str, str] | None = None,
+    again: bool = False,
+) -> tuple[Connection, list[Location]]:
+    """Turn an authorization code into a connection that works. If anything fails, everything is as it was before.
+
+    Args:
+        runtime: the opened rooms.
+        key: the connection's name.
+        oauth: the OAuth client of the app that was authorised.
+        tenant: the customer of Flux; a connection that exists keeps its own.
+        code: what the provider gave the browser.
+        redirect_uri: where it sent the browser, exactly as it was asked to.
+        code_verifier: PKCE's, when the provider was given a challenge.
+        settings: checked settings to set.
+        secrets: the app's credentials, to be kept with the connection: for an app that is not registered in Flux.
+        again: authorise an existing connection again, even one that still works.
+
+    Raises:
+        ConfigurationError: the name is taken, or the authorisation is of another account than the connection's, or of
+            one that is connected under another name.
+        FluxError: the provider does not accept the code, or what it gave does not work.
+
+    """
+    check_name(runtime, key, again=again)
+    tokens = oauth.exchange(code, redirect_uri, code_verifier)
+    return _store_and_prove(
+        runtime,
+        key,
+        tenant=tenant,
+        account_id=tokens.account_id,
+        settings=settings,
+        secrets={**(secrets or {}), **_token_secrets(tokens)},
+        again=again,
+    )
+
+
+def _store_and_prove(
+    runtime: Runtime,
+    key: str,
+    *,
+    tenant: str,
+    account_id: str,
+    settings: Mapping[str, Any],
+    secrets: Mapping[str, str],
+    again: bool = False,
+) -> tuple[Connection, list[Location]]:
+    connections = runtime.state.connections
+    previous = check_name(runtime, key, again=again)
+    if account_id:
+        _refuse_other_account(runtime, key, previous, account_id, settings)
+    if previous is None:
+        connections.add(Connection(key=key, tenant=tenant, account_id=account_id, settings=dict(settings)), secrets)
+        kept: dict[str, str] = {}
+    else:
+        kept = runtime.state.secrets.get(key, purpose="connect the account again")
+        connections.update_settings(key, settings)
+        runtime.state.secrets.put(key, secrets)
+        connections.set_status(key, "active", "")
+    try:
+        locations = _prove(runtime, key)
+        if account_id:
+            connections.set_account(key, account_id)
+    except BaseException as problem:  # an interrupt too: nothing half-connected is left behind
+        if previous is None:
+            connections.remove(key)
+        else:
+            _put_back(runtime, previous, settings, kept, problem)
+        raise
+    return connections.get(key), locations
+
+
+def _refuse_other_account(
+    runtime: Runtime, key: str, previous: Connection | None, account_id: str, settings: Mapping[str, Any]
+) -> None:
+    """See that one account has one connection, and a connection one account: else books would be mixed or doubled."""
+    if previous is not None and previous.account_id and account_id != previous.account_id:
+        raise ConfigurationError(
+            f"this authorisation is for another account ({account_id}) than the connection's ({previous.account_id})",
+            connection=key,
+            next_step="Authorise the same account, or connect this one under a name of its own.",
+        )
+    spec = provider_named(split_key(key)[0])
+    place = Connection(key, "", settings={**(previous.settings if previous else {}), **settings})
+    for other in runtime.state.connections.list(spec.name):
+        same_place = spec.settings_of(other).get("base_url") == spec.settings_of(place).get("base_url")
+        if other.key != key and other.account_id == account_id and same_place:
+            raise ConfigurationError(
+                f"this account ({account_id}) is connected already, as {other.key}: its sales would be counted twice",
+                connection=key,
+                next_step=f"Use {other.key} (reconnect it, if it is disconnected), or authorise another account.",
+            )
+
+
+def _put_back(
+    runtime: Runtime, before: Connection, settings: Mapping[str, Any], kept: Mapping[str, str], problem: BaseException
+) -> None:
+    """Make a connection what it was before it was connected again in vain."""
+    state = runtime.state
+    state.connections.update_settings(before.key, {name: before.settings.get(name) for name in settings})
+    state.secrets.put(before.key, kept)
+    reason = before.status_reason
+    if before.status == "needs_reauth":
+        reason = problem.what if isinstance(problem, FluxError) else "reconnecting it was interrupted"
+    state.connections.set_status(before.key, before.status, reason)
+
+
+def disconnect(runtime: Runtime, key: str, *, by: str, forget_anyway: bool = False) -> bool:
+    """Revoke a connection's authorisation at the provider and forget its credentials. Its history stays in the lake.
+
+    Args:
+        runtime: the opened rooms.
+        key: the connection.
+        by: who wants it, for its status.
+        forget_anyway: forget the credentials without asking the provider, when it cannot be asked.
+
+    Returns:
+        Whether the provider has revoked it; False when it had nothing to revoke any more, or was not asked.
+
+    Raises:
+        ConfigurationError: it is disconnected already.
+        FluxError: the provider could not revoke it; the connection is as it was.
+
+    """
+    connection = runtime.state.connections.get(key)
+    if connection.status == "disconnected":
+        raise ConfigurationError("it is disconnected already", connection=key)
+    revoked = not forget_anyway and _revoke(runtime, connection)
+    runtime.state.connections.disconnect(key, f"disconnected by {by}")
+    return revoked
+
+
+def _revoke(runtime: Runtime, connection: Connection) -> bool:
+    """Revoke; False when there is nothing to revoke."""
+    oauth = runtime.oauth_of(connection)
+    if oauth is None:  # a token that a person made: only that person can take it back
+        return False
+    try:
+        # Of one that has expired, a new one: an expired token may not be good enough to revoke with.
+        token = runtime.keeper(connection).token()
+    except ReauthorizationNeededError:
+        return False  # the provider has revoked it long ago
+    else:
+        oauth.revoke(token)
+    finally:
+        oauth.close()
+    return True
+
+
+def _token_secrets(tokens: TokenSet) -> dict[str, str]:
+    stored = {"access_token": tokens.access_token}
+    if tokens.refresh_token:
+        stored["refresh_token"] = tokens.refresh_token
+    if tokens.expires_at is not None:
+        stored["expires_at"] = tokens.expires_at.isoformat()
+    return stored

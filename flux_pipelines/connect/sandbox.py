@@ -1,0 +1,106 @@
+"""Connecting to a sandbox's merchants through the sandbox's own OAuth, without a browser."""
+
+from __future__ import annotations
+
+import secrets as random_secrets
+from collections.abc import Mapping
+from datetime import date
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs, urlencode, urlsplit
+
+import msgspec
+
+from flux_pipelines.connect.accounts import connect_with_code
+from flux_pipelines.domain.connection import Connection, split_key
+from flux_pipelines.domain.errors import BadResponseError, ConfigurationError
+from flux_pipelines.providers.base import Location
+from flux_pipelines.providers.registry import provider as provider_named
+
+if TYPE_CHECKING:
+    from flux_pipelines.runtime import Runtime
+
+
+class _SandboxApp(msgspec.Struct):
+    client_id: str
+    client_secret: str
+
+
+class _SandboxWorld(msgspec.Struct):
+    end_day: date
+
+
+def sandbox_last_day(runtime: Runtime, url: str) -> date:
+    """Return the last business date of a sandbox's world: over at every location."""
+    browser = runtime.transport.client(
+        provider="sandbox", connection="", base_url=url, limits=(), credentials=None, headers={}
+    )
+    answer = browser.request(
+        "GET",
+        "/sandbox/merchants",
+        idempotent=True,
+        auth=False,
+        decode=lambda body: msgspec.json.decode(body, type=_SandboxWorld),
+    )
+    return answer.value.end_day
+
+
+def connect_to_sandbox(
+    runtime: Runtime,
+    key: str,
+    *,
+    tenant: str,
+    url: str,
+    merchant: str | None = None,
+    settings: Mapping[str, Any] | None = None,
+) -> tuple[Connection, list[Location]]:
+    """Connect to a sandbox's merchant through the sandbox's own OAuth, without a browser.
+
+    Args:
+        runtime: the opened rooms.
+        key: the connection's name.
+        tenant: the customer of Flux.
+        url: where the sandbox answers; it must be on this machine.
+        merchant: which merchant; by default the one named like the connection, else one that is free.
+        settings: settings beside `base_url`.
+
+    """
+    spec = provider_named(split_key(key)[0])
+    base_url = url.rstrip("/")
+    if urlsplit(base_url).hostname not in ("127.0.0.1", "localhost", "::1"):
+        raise ConfigurationError(
+            "the sandbox must be on this machine",
+            connection=key,
+            next_step="Connect a real account with `--secrets -`.",
+        )
+    browser = runtime.transport.client(
+        provider=spec.name, connection=key, base_url=base_url, limits=(), credentials=None, headers={}
+    )
+    answer = browser.request("GET", "/sandbox/app", idempotent=True, auth=False)
+    try:
+        app = msgspec.json.decode(answer.content, type=_SandboxApp)
+    except msgspec.DecodeError as problem:
+        raise ConfigurationError(f"{base_url} is not a Flux sandbox", connection=key) from problem
+    oauth = runtime.oauth(
+        spec, base_url=base_url, client_id=app.client_id, client_secret=app.client_secret, connection=key
+    )
+    redirect_uri = f"{base_url}/sandbox/callback"
+    state = random_secrets.token_urlsafe(32)
+    consent = urlsplit(oauth.authorize_url(redirect_uri, state))
+    query = {k: v[0] for k, v in parse_qs(consent.query).items()}
+    query["merchant"] = merchant or split_key(key)[1]
+    answer = browser.request(
+        "GET", f"{consent.path}?{urlencode(query)}", idempotent=True, auth=False, expect="redirect"
+    )
+    returned = parse_qs(urlsplit(answer.headers.get("location", "")).query)
+    if returned.get("state") != [state] or "code" not in returned:
+        raise BadResponseError("the sandbox's consent page gave no authorization code", connection=key)
+    return connect_with_code(
+        runtime,
+        key,
+        oauth,
+        tenant=tenant,
+        code=returned["code"][0],
+        redirect_uri=redirect_uri,
+        settings={**(settings or {}), "base_url": base_url},
+        secrets={"client_id": app.client_id, "client_secret": app.client_secret},
+    )
