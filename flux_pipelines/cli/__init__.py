@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from flux_pipelines.cli import connections, demo, lake, operations, serve, sync
+from flux_pipelines.cli import connections, demo, gateway, lake, operations, serve, sync
 from flux_pipelines.cli.output import error
 from flux_pipelines.domain.errors import FluxError
 
@@ -20,6 +20,7 @@ app = typer.Typer(
 app.command()(demo.demo)
 app.command()(serve.up)
 app.command()(serve.sandbox)
+app.command()(gateway.gateway)
 app.add_typer(connections.app, name="connections")
 app.command()(sync.sync)
 app.command()(sync.plan)

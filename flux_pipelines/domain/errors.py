@@ -80,6 +80,12 @@ class AuthorizationRefusedError(FluxError):
         return (type(self), (self.reason,))
 
 
+class SignInRefusedError(FluxError):
+    """Somebody could not be signed in: the identity provider's word is missing or not good, or they are not admitted."""
+
+    default_next_step = "Start again from the sign-in page; if it stays so, ask whoever runs this Flux."
+
+
 class UnknownCurrencyError(FluxError):
     """A currency code that ISO 4217 does not know, or that has no minor unit."""
 

@@ -5,7 +5,6 @@ Plain ASGI, because it stands before webhooks too: a function call and a few com
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import secrets
 from collections.abc import MutableMapping
@@ -107,24 +106,18 @@ class Guard:
         return None
 
     def _bounded(self, scope: Scope, receive: Receive) -> Receive:
-        """Refuse bodies that are too large or too slow, before they are read or while they are."""
+        """Refuse bodies that are too large, before they are read or while they are; `protocol.py` ends slow ones."""
         most = self._options.max_body_bytes
         told = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
-        size, more, deadline = 0, True, None
+        size, more = 0, True
 
         async def receive_bounded() -> MutableMapping[str, Any]:
-            nonlocal size, more, deadline
+            nonlocal size, more
             if not more:
                 return await receive()  # waits until the client leaves
             if not told.isdigit() or int(told) > most:
                 raise _too_large(most)
-            loop = asyncio.get_running_loop()
-            deadline = deadline or loop.time() + self._options.body_seconds
-            try:
-                async with asyncio.timeout_at(deadline):
-                    message = await receive()
-            except TimeoutError:
-                raise HTTPException(408, "The request did not end in time.", headers={"connection": "close"}) from None
+            message = await receive()
             size += len(message.get("body", b""))
             if size > most:
                 raise _too_large(most)

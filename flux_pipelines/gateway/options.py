@@ -11,6 +11,8 @@ from flux_pipelines.domain.errors import ConfigurationError
 from flux_pipelines.settings import Settings
 
 DEFAULT_PORT = 8410
+HEAD_SECONDS = 10.0
+BODY_SECONDS = 20.0
 _LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
@@ -82,8 +84,8 @@ class GatewayOptions:
     tls_key: Path | None = None
     session_idle_minutes: int = 720
     max_body_bytes: int = 256 * 1024
-    head_seconds: float = 10.0
-    body_seconds: float = 20.0
+    head_seconds: float = HEAD_SECONDS
+    body_seconds: float = BODY_SECONDS
 
     @property
     def secure(self) -> bool:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Annotated, Literal
 from urllib.parse import quote, urlsplit
 
@@ -15,7 +15,7 @@ from starlette.responses import Response
 from flux_pipelines.gateway.guard import logger
 from flux_pipelines.gateway.options import GatewayOptions
 from flux_pipelines.runtime import Runtime
-from flux_pipelines.state import Person
+from flux_pipelines.state.people import Person
 
 _SAFE_METHODS = frozenset({"GET", "HEAD"})
 _LONGEST_PATH = 1000
@@ -60,11 +60,6 @@ def session_token(request: Request) -> str:
     return request.cookies.get(cookie_name(options_of(request)), "")
 
 
-def session_binding(token: str) -> str:
-    """Return what a pending authorisation is bound to: the session's hash, which is what the database knows it by."""
-    return hashlib.sha256(token.encode()).hexdigest()
-
-
 def set_session(response: Response, options: GatewayOptions, token: str) -> None:
     """Give the browser this session. The cookie ends with the browser; the session itself earlier, on the server."""
     response.set_cookie(cookie_name(options), token, path="/", secure=options.secure, httponly=True, samesite="lax")
@@ -82,8 +77,10 @@ def person_of(request: Request) -> Person | None:
     """Return who is signed in, if anybody. Whoever is no longer on the allow-list is not."""
     if not hasattr(request.state, "person"):
         token = session_token(request)
-        person = runtime_of(request).state.people.find(token) if token else None
-        if person is not None and not options_of(request).allowed_people.allows(person.email):
+        options = options_of(request)
+        idle = timedelta(minutes=options.session_idle_minutes)
+        person = runtime_of(request).state.people.find(token, idle=idle) if token else None
+        if person is not None and not options.allowed_people.allows(person.email):
             person = None
         request.state.person = person
     found: Person | None = request.state.person
@@ -138,6 +135,11 @@ async def csrf_checked(request: Request, person: SignedIn) -> None:
     _require_csrf(request, person, given if isinstance(given, str) else "")
 
 
+def from_another_site(request: Request) -> bool:
+    """Tell whether a browser says that a page of another site made this request; `none` is a person who typed it."""
+    return request.headers.get("sec-fetch-site", "none") not in ("same-origin", "none")
+
+
 def require_own_origin(request: Request) -> None:
     """Refuse what a browser says comes from another site.
 
@@ -145,8 +147,7 @@ def require_own_origin(request: Request) -> None:
         HTTPException: 403.
 
     """
-    same = request.headers.get("sec-fetch-site", "same-origin") == "same-origin"
-    if not same or request.headers.get("origin") != options_of(request).public_url:
+    if from_another_site(request) or request.headers.get("origin") != options_of(request).public_url:
         logger.warning("refused %s %s: from another site", request.method, request.url.path)
         raise HTTPException(403, "This request did not come from a page of this gateway.")
 
@@ -170,7 +171,7 @@ def caller(request: Request, _: Annotated[HTTPAuthorizationCredentials | None, D
     given = request.headers.get("authorization")
     if given is not None:
         # A wrong token never falls back to a cookie: the caller would act as somebody else than it thinks.
-        scheme, _, plaintext = given.partition(" ")
+        scheme, plaintext = (given.strip() + " ").split(" ", 1)
         token = runtime_of(request).state.api_tokens.find(plaintext.strip()) if scheme.lower() == "bearer" else None
         if token is None:
             logger.warning("refused %s %s: the API token is not valid", request.method, request.url.path)
