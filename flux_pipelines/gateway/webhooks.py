@@ -6,7 +6,6 @@ import asyncio
 import logging
 import time
 from collections.abc import Iterable
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from fastapi import APIRouter
@@ -16,7 +15,7 @@ from starlette.routing import Route
 from flux_pipelines.domain.errors import FluxError, WebhookRefusedError
 from flux_pipelines.gateway.inbox_writer import InboxWriter
 from flux_pipelines.gateway.senders import Senders
-from flux_pipelines.providers.base import WebhookEvent, WebhookRequest
+from flux_pipelines.providers.base import WebhookRequest
 from flux_pipelines.state import NewEvent
 
 if TYPE_CHECKING:
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
 MAX_BODY_BYTES = 1024 * 1024
 _READ_SECONDS = 10.0
 _MOST_BYTES_BEING_READ = 64 * MAX_BODY_BYTES
-_LONGEST_NAME = 255
 _LOG_EVERY_SECONDS = 10.0
 
 _TEXTS = {
@@ -104,8 +102,6 @@ class Deliveries:
             event = source.read(request.body)
         except WebhookRefusedError as refused:
             raise _AnswerError(400, refused.what) from refused
-        if not _storable(event):
-            raise _AnswerError(400, "an event whose id, type or account no database can hold")
         key = await self._senders.connection(provider, event.account_id)
         await self._writer.add(
             NewEvent(
@@ -115,7 +111,6 @@ class Deliveries:
                 account_id=event.account_id,
                 connection_key=key,
                 occurred_at=event.occurred_at,
-                received_at=datetime.now(UTC),
                 body=request.body,
             )
         )
@@ -195,11 +190,6 @@ def _headers(pairs: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
         # A signature that comes twice is no signature: neither of the two is chosen.
         headers[name] = f"{headers[name]}, {value}" if name in headers else value
     return headers
-
-
-def _storable(event: WebhookEvent) -> bool:
-    texts = (event.event_id, event.event_type, event.account_id)
-    return all(len(text) <= _LONGEST_NAME and "\x00" not in text for text in texts)
 
 
 router = APIRouter(include_in_schema=False)
