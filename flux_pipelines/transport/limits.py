@@ -155,7 +155,7 @@ class Grant:
     Args:
         waited: seconds it took to come.
         slot: its instant by the store's clock; None when no limit applies.
-        late: seconds that passed between the slot and its being handed out.
+        late: seconds that can have passed between the slot and its being handed out.
         slack: seconds that a request may be on its way before it could reach the server outside its slot.
         names: what it was taken from.
 
@@ -205,7 +205,8 @@ class RateBudget:
         """Wait until one request may be sent under every key.
 
         A slot is good only while it is fresh: when this process was held up so long after it that the request would reach
-        the server late, the slot is given back for another.
+        the server late, or a request before it turned out to have arrived late (`confirm`) while this one slept, the slot
+        is given back for another.
 
         Args:
             keys: what the request counts against.
@@ -224,7 +225,10 @@ class RateBudget:
         waited, slot = 0.0, None
         for trial in range(_MOST_SLOTS if rules and names else 0):
             left = None if give_up_after is None else max(0.0, give_up_after - waited)
-            slot, due = self._reserve(names, rules, left, slot)
+            before = self._clock()
+            slot, due, here = self._reserve(names, rules, left, slot)
+            # Of another machine's clock it is only known that it was read since `before`: the slot may be that much older.
+            unsure = here - before if self._store.clock_is_remote else 0.0
             if slot is None:
                 raise RateLimitedError(
                     f"the rate limit leaves no room within {give_up_after:.0f} s for {', '.join(sorted(keys))}",
@@ -238,8 +242,8 @@ class RateBudget:
                 prepare()
             late = self._clock() - due
             # On a machine that is late every time, sending late beats never sending.
-            if late <= slack / 2 or trial == _MOST_SLOTS - 1:
-                return Grant(waited, slot, late, slack, tuple(names))
+            if trial == _MOST_SLOTS - 1 or (late <= slack / 2 and (wait <= 0 or self._still_holds(names, rules, slot))):
+                return Grant(waited, slot, late + unsure, slack, tuple(names))
         if prepare is not None:
             prepare()
         return Grant(waited)
@@ -295,8 +299,10 @@ class RateBudget:
 
     def _reserve(
         self, names: Sequence[str], rules: Sequence[Rule], give_up_after: float | None, instead_of: float | None
-    ) -> tuple[float | None, float]:
-        def change(now: float, values: list[bytes]) -> tuple[list[bytes], tuple[float | None, float]]:
+    ) -> tuple[float | None, float, float]:
+        """Return the slot by the store's clock, and by our own clock when it comes and when it was given."""
+
+        def change(now: float, values: list[bytes]) -> tuple[list[bytes], tuple[float | None, float, float]]:
             here = self._clock()  # the store's clock may be another machine's: only differences cross over
             rings = [Ring.load(value, now) for value in values]
             if instead_of is not None:
@@ -304,9 +310,23 @@ class RateBudget:
                     ring.remove(instead_of)
             slot = reserve(rings, rules, now, give_up_after)
             due = here if slot is None else here + (slot - now)
-            return [ring.dump() for ring in rings], (slot, due)
+            return [ring.dump() for ring in rings], (slot, due, here)
 
         return self._store.update(names, change)
+
+    def _still_holds(self, names: Sequence[str], rules: Sequence[Rule], slot: float) -> bool:
+        """Tell whether no window around a slot that has come holds more than it may."""
+
+        def look(now: float, values: list[bytes]) -> tuple[None, bool]:
+            holds = True
+            for value in values:
+                ring = Ring.load(value, now)
+                # A slot that is no longer known as such (the store's clock began anew) says nothing against itself.
+                if ring.remove(slot):
+                    holds = holds and ring.earliest(slot, rules) <= slot
+            return None, holds
+
+        return self._store.update(names, look)
 
     def _pad_of(self, limit: Limit) -> float:
         return max(0.1, limit.seconds / 100) if self._pad is None else self._pad

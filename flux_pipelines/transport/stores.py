@@ -29,7 +29,12 @@ The clock may start anew after a reboot; it never runs fast. A change is called 
 
 
 class StateStore(Protocol):
-    """Named values that all processes change together."""
+    """Named values that all processes change together.
+
+    `clock_is_remote` tells that the clock is another machine's: by the time it is known here, some time has passed.
+    """
+
+    clock_is_remote: bool
 
     def update(self, names: Sequence[str], change: Change[T]) -> T:
         """Apply `change` to the named values in one transaction and return its result. Names must be distinct."""
@@ -49,6 +54,7 @@ class SqliteLimitStore:
 
     """
 
+    clock_is_remote = False
     _BUSY_SECONDS = 60.0
 
     def __init__(self, path: Path, *, clock: Callable[[], float] = time.monotonic) -> None:
@@ -132,6 +138,7 @@ class PostgresLimitStore:
 
     """
 
+    clock_is_remote = True
     _LOCK = 0x666C7578  # an advisory lock of ours, so that two processes do not create the table at once
 
     def __init__(self, url: str) -> None:

@@ -214,6 +214,24 @@ def test_a_request_that_was_long_on_its_way_counts_from_when_it_can_have_arrived
     shared.confirm(shared.acquire(["a"], []), 100.0)
 
 
+def test_who_sleeps_for_a_slot_learns_that_a_request_before_it_arrived_late(tmp_path: Path) -> None:
+    clock = Time()
+    limits = [RateLimit(1, 60.0)]
+    shared = budget(tmp_path, clock, pad=0.5)
+    slow = shared.acquire(["a"], limits)
+
+    def sleep(seconds: float) -> None:
+        if clock.now < 1005.0:  # the answer comes while the other sleeps: the request may have arrived just before it
+            clock.now = 1005.0
+            shared.confirm(slow, 5.0)
+            seconds -= 5.0
+        clock.now += seconds
+
+    other = RateBudget(SqliteLimitStore(tmp_path / "limits.db", clock=clock), 0.5, sleep=sleep, clock=clock)
+    grant = other.acquire(["a"], limits)
+    assert (grant.waited, clock.now) == pytest.approx((65.0, 1065.0))
+
+
 def test_headers_lower_the_limit_until_their_reset(tmp_path: Path) -> None:
     clock = Time()
     shared = budget(tmp_path, clock)
