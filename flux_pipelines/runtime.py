@@ -164,7 +164,8 @@ class Runtime:
         """Return the keeper of a connection's token."""
         from flux_pipelines.state import TokenKeeper
 
-        return TokenKeeper(self.state, connection.key, lambda token: self._refresh(connection, token))
+        grace = provider_named(connection.provider).refresh_grace
+        return TokenKeeper(self.state, connection.key, lambda token: self._refresh(connection, token), grace=grace)
 
     def oauth_of(self, connection: Connection) -> OAuthProvider | None:
         """Open the OAuth client of the app that a connection belongs to: its own if one was stored with it, else ours.

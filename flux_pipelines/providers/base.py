@@ -60,6 +60,8 @@ class Provider:
     oauth: str | None = None  # Callable[[OAuthContext], OAuthProvider]
     #: Whether an authorisation carries PKCE (S256): never, always, or for apps that were registered without a secret.
     pkce: Literal["no", "always", "without_secret"] = "no"
+    #: Whether the refresh token before the present one is accepted for a while after it was replaced.
+    refresh_grace: bool = False
     webhooks: str | None = None  # Callable[[WebhookContext], WebhookSource]
     sandbox: str | None = None  # Callable[[World, SandboxOptions], Starlette app]
     transactions_sql: Path | None = None
@@ -185,6 +187,7 @@ class TokenSet:
     refresh_token: str | None = field(repr=False)
     expires_at: datetime | None
     account_id: str = ""
+    refresh_expires_at: datetime | None = None
 
 
 class OAuthProvider(Protocol):

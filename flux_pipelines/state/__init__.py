@@ -17,8 +17,9 @@ from flux_pipelines.state.locations import CachedLocation, Locations
 from flux_pipelines.state.people import People, Person, csrf_of
 from flux_pipelines.state.requests import SyncRequest, SyncRequests
 from flux_pipelines.state.secrets import Secrets, SecretUse
+from flux_pipelines.state.stored_tokens import Tokens
 from flux_pipelines.state.syncs import SyncRecord, Syncs, SyncTicket
-from flux_pipelines.state.tokens import TokenKeeper, Tokens
+from flux_pipelines.state.tokens import TokenKeeper
 from flux_pipelines.state.vault import Vault, generate_key, load_keys
 
 __all__ = [

@@ -9,6 +9,7 @@ from typing import Literal, cast, get_args
 from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session
 
+from flux_pipelines.domain.connection import Status
 from flux_pipelines.domain.errors import ConfigurationError
 from flux_pipelines.state.database import Database
 from flux_pipelines.state.models import AlertRow
@@ -107,6 +108,16 @@ class Alerts:
         if kinds:
             query = query.where(AlertRow.kind.in_(kinds))
         return len(session.execute(query.values(resolved_at=datetime.now(UTC)).returning(AlertRow.id)).all())
+
+    def follow_status(self, session: Session, connection_key: str, status: Status, reason: str) -> None:
+        """Open or close the alert that goes with a connection's status, inside the transaction that changes it."""
+        if status == "needs_reauth":
+            message = f"It is not read any more until somebody reconnects the account: {reason}."
+            self.raise_within(session, "needs_reauth", connection_key, message)
+        elif status == "active":
+            self.resolve_within(session, connection_key, "needs_reauth")
+        elif status == "disconnected":
+            self.resolve_within(session, connection_key)
 
     def purge(self, older_than: timedelta = timedelta(days=366)) -> int:
         """Delete those resolved longer ago than that; return how many."""

@@ -6,14 +6,15 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, get_args
 
-from sqlalchemy import delete, select
+from sqlalchemy import delete, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from flux_pipelines.domain.connection import Connection, Status, split_key
 from flux_pipelines.domain.errors import ConfigurationError, UnknownConnectionError
+from flux_pipelines.state.alerts import Alerts
 from flux_pipelines.state.database import Database
-from flux_pipelines.state.models import ConnectionRow
+from flux_pipelines.state.models import ConnectionRow, InboxRow
 from flux_pipelines.state.secrets import Secrets
 from flux_pipelines.state.syncs import Syncs
 
@@ -34,10 +35,11 @@ def require(session: Session, key: str) -> ConnectionRow:
 class Connections:
     """Adds, finds, changes and removes connections."""
 
-    def __init__(self, database: Database, secrets: Secrets, syncs: Syncs) -> None:
+    def __init__(self, database: Database, secrets: Secrets, syncs: Syncs, alerts: Alerts) -> None:
         self._database = database
         self._secrets = secrets
         self._syncs = syncs
+        self._alerts = alerts
 
     def add(self, connection: Connection, secrets: Mapping[str, str] | None = None) -> Connection:
         """Add a connection together with its secrets: both are there, or neither.
@@ -111,6 +113,7 @@ class Connections:
         with self._database.session() as session:
             row = require(session, key)
             row.status, row.status_reason, row.updated_at = status, reason, datetime.now(UTC)
+            self._alerts.follow_status(session, key, status, reason)
             return _connection(row)
 
     def disconnect(self, key: str, reason: str) -> Connection:
@@ -128,6 +131,7 @@ class Connections:
             row.status, row.status_reason, row.updated_at = "disconnected", reason, datetime.now(UTC)
             self._secrets.forget(session, key)
             self._syncs.abandon(session, key)
+            self._alerts.follow_status(session, key, "disconnected", reason)
             return _connection(row)
 
     def update_settings(self, key: str, changes: Mapping[str, Any]) -> Connection:
@@ -161,7 +165,8 @@ class Connections:
     def remove(self, key: str) -> None:
         """Remove a connection with its credentials, lease, locations and cursors; what it landed stays in the lake.
 
-        Its unfinished syncs end too: a later account of the same name must not go on where this one stopped.
+        Its unfinished syncs end too, its alerts are closed and events forget whose they were: a later account of the
+        same name must not go on where this one stopped.
 
         Raises:
             UnknownConnectionError: there is no such connection.
@@ -173,6 +178,8 @@ class Connections:
             if found.first() is None:
                 raise UnknownConnectionError(f"there is no connection called {key!r}")
             self._syncs.abandon(session, key)
+            self._alerts.resolve_within(session, key)
+            session.execute(update(InboxRow).where(InboxRow.connection_key == key).values(connection_key=None))
 
 
 def _check_status(status: str) -> None:

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Table, create_engine, event, func, inspect, select, text
+from sqlalchemy import Connection, Engine, create_engine, event, func, inspect, select, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
@@ -133,16 +133,6 @@ class Database:
         self._after_fork()
         with self._explained(), self._quick_writer.begin() as connection:
             yield connection
-
-    def insert_if_absent(self, table: Table) -> Any:
-        """Return an INSERT that leaves rows alone that exist already, by any unique key."""
-        if self.is_sqlite:
-            from sqlalchemy.dialects.sqlite import insert as sqlite_insert
-
-            return sqlite_insert(table).on_conflict_do_nothing()
-        from sqlalchemy.dialects.postgresql import insert as postgres_insert
-
-        return postgres_insert(table).on_conflict_do_nothing()
 
     def now(self, session: Session) -> datetime:
         """Return the time by the clock that everybody who shares this database shares."""

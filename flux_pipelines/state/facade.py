@@ -34,8 +34,9 @@ class State:
         self.database = database
         self.vault = vault
         self.syncs = Syncs(database)
-        self.secrets = Secrets(database, vault)
-        self.connections = Connections(database, self.secrets, self.syncs)
+        self.alerts = Alerts(database)
+        self.secrets = Secrets(database, vault, self.alerts)
+        self.connections = Connections(database, self.secrets, self.syncs, self.alerts)
         self.locations = Locations(database)
         self.cursors = Cursors(database)
         self.audit = AuditLog(database)
@@ -45,7 +46,6 @@ class State:
         self.api_tokens = ApiTokens(database)
         self.inbox = Inbox(database)
         self.requests = SyncRequests(database)
-        self.alerts = Alerts(database)
 
     @classmethod
     def open(cls, database_url: str, vault: Vault) -> State:

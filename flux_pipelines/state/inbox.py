@@ -7,12 +7,27 @@ An event goes `received` -> `assigned` to a batch -> `done`; or it is `kept` (no
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Any, Literal, cast
 
-from sqlalchemy import ColumnElement, Row, Table, and_, case, delete, func, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Row,
+    Table,
+    TextClause,
+    and_,
+    bindparam,
+    case,
+    delete,
+    func,
+    or_,
+    select,
+    text,
+    update,
+)
 
 from flux_pipelines.state.database import Database
 from flux_pipelines.state.models import InboxRow
@@ -24,6 +39,19 @@ MAX_ATTEMPTS = 5
 _TABLE = cast(Table, InboxRow.__table__)
 _C = _TABLE.c
 _MOST_TEXT = 255
+#: The columns that differ from event to event when they come.
+_BOUND = (
+    "provider",
+    "event_id",
+    "event_type",
+    "account_id",
+    "connection_key",
+    "occurred_at",
+    "received_at",
+    "body",
+)
+#: Events in one INSERT.
+_MOST_ROWS = 64
 #: Ids in one statement.
 _PORTION = 5_000
 
@@ -79,25 +107,34 @@ class Inbox:
         Nothing that a provider signed makes it fail: a text that the database could not hold is changed so that it
         can, always in the same way, and the body keeps what was sent.
         """
-        rows = [_row(event) for event in events]
+        keys = [(event.provider, _storable(event.event_id)) for event in events]
         fresh: set[tuple[str, str]] = set()
-        if rows:
+        if events:
             with self._database.quick_writing() as connection:
-                stored = connection.execute(
-                    self._database.insert_if_absent(_TABLE).returning(_C.provider, _C.event_id), rows
-                )
-                fresh = {(row.provider, row.event_id) for row in stored}
+                for first in range(0, len(events), _MOST_ROWS):
+                    portion = events[first : first + _MOST_ROWS]
+                    values: dict[str, object] = {}
+                    for n, event in enumerate(portion):
+                        _bind(values, n, event, keys[first + n][1])
+                    fresh.update((row[0], row[1]) for row in connection.execute(_insert(len(portion)), values))
         answer = []
-        for row in rows:
-            key = (row["provider"], row["event_id"])
+        for key in keys:
             answer.append(key in fresh)
             fresh.discard(key)
         return answer
 
-    def pending(self, provider: str, limit: int = 1000) -> list[Event]:
-        """Return events that wait to be dealt with, in the order they came; not those that wait to be tried again."""
+    def pending(self, provider: str, limit: int = 1000, *, without: Collection[str] = ()) -> list[Event]:
+        """Return events that wait to be dealt with, in the order they came; not those that wait to be tried again.
+
+        Args:
+            provider: whose.
+            limit: how many at most.
+            without: keys of connections whose events are left out, however many stand before the others.
+
+        """
         due = or_(_C.due_at.is_(None), _C.due_at <= datetime.now(UTC))
-        return self._select(and_(_C.provider == provider, _C.status == "received", due), limit)
+        theirs = or_(_C.connection_key.is_(None), _C.connection_key.not_in(sorted(without)))
+        return self._select(and_(_C.provider == provider, _C.status == "received", due, theirs), limit)
 
     def assign(self, ids: Iterable[int], batch: str, *, connection_key: str | None = None) -> int:
         """Put waiting events into a batch; return how many were still waiting.
@@ -122,7 +159,13 @@ class Inbox:
         )
 
     def release(
-        self, batch: str, reason: str, max_attempts: int = MAX_ATTEMPTS, *, delay: timedelta | None = None
+        self,
+        batch: str,
+        reason: str,
+        max_attempts: int = MAX_ATTEMPTS,
+        *,
+        delay: timedelta | None = None,
+        counted: bool = True,
     ) -> int:
         """Let the events of a batch wait again, or give up those that have failed too often.
 
@@ -132,6 +175,8 @@ class Inbox:
             max_attempts: how often an event may be tried in all.
             delay: how long they wait before they are pending again; by default 30 s after the first time, then four
                 times as long each time, so that an hour without the provider is survived.
+            counted: False for what is not the events' fault: it is no attempt, and they are pending again at once or
+                after the delay.
 
         Returns:
             How many were given up.
@@ -139,6 +184,11 @@ class Inbox:
         """
         now = datetime.now(UTC)
         mine = and_(_C.batch == batch, _C.status == "assigned")
+        if not counted:
+            due_at = None if delay is None else now + delay
+            waiting = {"status": "received", "batch": None, "reason": reason, "due_at": due_at}
+            self._execute(update(_TABLE).where(mine).values(waiting))
+            return 0
         tries = _C.attempts + 1
         waits = [
             (tries == n, now + (timedelta(seconds=30 * 4 ** (n - 1)) if delay is None else delay))
@@ -265,36 +315,38 @@ def _portions(ids: Sequence[int]) -> Iterator[Sequence[int]]:
         yield ids[first : first + _PORTION]
 
 
-def _row(event: NewEvent) -> dict[str, Any]:
-    return {
-        "provider": event.provider,
-        "event_id": _storable(event.event_id),
-        "event_type": _storable(event.event_type),
-        "account_id": _storable(event.account_id),
-        "connection_key": event.connection_key,
-        "occurred_at": event.occurred_at,
-        "received_at": event.received_at,
-        "body": event.body,
-        "status": "received",
-        "batch": None,
-        "attempts": 0,
-        "due_at": None,
-        "reason": "",
-        "finished_at": None,
-    }
+@lru_cache(maxsize=_MOST_ROWS)
+def _insert(rows: int) -> TextClause:
+    """Return the INSERT of so many events that leaves alone those that are here already.
+
+    Text, because SQLAlchemy compiles its own ON CONFLICT anew each time, which takes longer than the database needs.
+    """
+    names = ", ".join(_BOUND)
+    values = ", ".join(f"({', '.join(f':{name}_{n}' for name in _BOUND)}, 'received', 0, '')" for n in range(rows))
+    return text(
+        f"INSERT INTO inbox ({names}, status, attempts, reason) VALUES {values} "
+        "ON CONFLICT DO NOTHING RETURNING provider, event_id"
+    ).bindparams(*(bindparam(f"{name}_{n}", type_=_C[name].type) for n in range(rows) for name in _BOUND))
 
 
-def _storable(text: str) -> str:
+def _bind(values: dict[str, object], n: int, event: NewEvent, event_id: str) -> None:
+    values[f"provider_{n}"] = event.provider
+    values[f"event_id_{n}"] = event_id
+    values[f"event_type_{n}"] = _storable(event.event_type)
+    values[f"account_id_{n}"] = _storable(event.account_id)
+    values[f"connection_key_{n}"] = event.connection_key
+    values[f"occurred_at_{n}"] = event.occurred_at
+    values[f"received_at_{n}"] = event.received_at
+    values[f"body_{n}"] = event.body
+
+
+def _storable(given: str) -> str:
     """Return the text, or its hash when a database could not hold it: too long, NUL, half a surrogate pair."""
-    if len(text) <= _MOST_TEXT and "\0" not in text and text.isprintable():
-        return text
-    try:
-        encoded = text.encode()
-    except UnicodeEncodeError:
-        encoded = text.encode("utf-8", "surrogatepass")
-    else:
-        if len(text) <= _MOST_TEXT and "\0" not in text:
-            return text
+    if len(given) <= _MOST_TEXT and given.isprintable():
+        return given
+    encoded = given.encode("utf-8", "surrogatepass")
+    if len(given) <= _MOST_TEXT and "\0" not in given and not any("\ud800" <= c <= "\udfff" for c in given):
+        return given
     return f"sha256:{hashlib.sha256(encoded).hexdigest()}"
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -14,6 +13,7 @@ from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session
 
 from flux_pipelines.domain.errors import UnknownConnectionError
+from flux_pipelines.state.alerts import Alerts
 from flux_pipelines.state.database import Database
 from flux_pipelines.state.models import (
     AppSecretRow,
@@ -52,9 +52,10 @@ class SecretUse:
 class Secrets:
     """Stores and reads the secrets of connections."""
 
-    def __init__(self, database: Database, vault: Vault) -> None:
+    def __init__(self, database: Database, vault: Vault, alerts: Alerts) -> None:
         self._database = database
         self.vault = vault
+        self._alerts = alerts
 
     def put(self, connection_key: str, secrets: Mapping[str, str]) -> None:
         """Replace all secrets of a connection. One that needed to be reconnected is active again.
@@ -72,6 +73,7 @@ class Secrets:
             self.write(session, connection_key, secrets)
             if row.status == "needs_reauth":
                 row.status, row.status_reason, row.updated_at = "active", "", datetime.now(UTC)
+            self._alerts.resolve_within(session, connection_key, "needs_reauth", "consent_expiring")
 
     def get(self, connection_key: str, *, purpose: str) -> dict[str, str]:
         """Return the secrets of a connection (empty when it has none) and record the reading.
@@ -104,23 +106,6 @@ class Secrets:
                 SecretUse(row.at, row.connection_key, tuple(row.names.split(",")), row.purpose, row.process)
                 for row in session.scalars(query)
             ]
-
-    def expiries(self) -> dict[str, dict[str, datetime]]:
-        """Return when what is stored expires, by connection and name (`expires_at`, `refresh_token_expires_at` ...).
-
-        No secret is decrypted for it, so that nothing is recorded. What is not an instant is left out.
-        """
-        query = select(CredentialRow).where(CredentialRow.name.endswith("expires_at"))
-        found: dict[str, dict[str, datetime]] = {}
-        with self._database.reading() as session:
-            rows = session.scalars(query).all()
-        for row in rows:
-            text = self.vault.decrypt(row.ciphertext, connection=row.connection_key)
-            with suppress(ValueError):
-                moment = datetime.fromisoformat(text)
-                if moment.tzinfo is not None:
-                    found.setdefault(row.connection_key, {})[row.name] = moment
-        return found
 
     def read(self, session: Session, connection_key: str, purpose: str) -> dict[str, str]:
         """Do what `get` does, inside the caller's transaction."""

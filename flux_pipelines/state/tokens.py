@@ -1,7 +1,9 @@
 """The bearer token of a connection: kept fresh by one refresher at a time across threads, processes and hosts.
 
 The refresher holds a lease, a row that expires by itself, so that one that dies is taken over. New tokens are committed
-before anybody uses them: a provider that rotates refresh tokens has already forgotten the old one.
+before anybody uses them: a provider that rotates refresh tokens has already forgotten the old one. Where a provider
+gives the old one a grace, it is kept until the new one has been used with success, and tried once should the new one be
+refused.
 """
 
 from __future__ import annotations
@@ -13,9 +15,8 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
@@ -30,6 +31,7 @@ from flux_pipelines.domain.errors import (
     StorageFullError,
 )
 from flux_pipelines.state.models import ConnectionRow, CredentialRow, TokenLeaseRow
+from flux_pipelines.state.stored_tokens import PREVIOUS, StoredTokens, Tokens
 
 if TYPE_CHECKING:
     from flux_pipelines.state.facade import State
@@ -41,51 +43,6 @@ _LOOK_EVERY = 30.0
 _LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-class Tokens(Protocol):
-    """The answer of a token endpoint. `expires_at` is absolute; without `refresh_token` the old one stays good."""
-
-    @property
-    def access_token(self) -> str:
-        """The new bearer token."""
-
-    @property
-    def refresh_token(self) -> str | None:
-        """The next refresh token, when the provider gives one."""
-
-    @property
-    def expires_at(self) -> datetime | None:
-        """When the bearer token expires; None when it does not, or the provider does not say."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Stored:
-    """What the database knows of a connection's tokens at one moment."""
-
-    access_token: str | None
-    refresh_token: str | None
-    expires_at: datetime | None
-    stamp: datetime | None  # when the access token was stored
-
-    def __repr__(self) -> str:
-        return "_Stored(...)"
-
-    def valid(self) -> bool:
-        """Whether the provider should still accept the token."""
-        return self.access_token is not None and (self.expires_at is None or datetime.now(UTC) < self.expires_at)
-
-    def refresh_at(self) -> datetime | None:
-        """When to refresh: 10 % of the life before expiry, at least 60 s, but never before half of the life."""
-        if self.expires_at is None:
-            return None
-        life = self.expires_at - self.stamp if self.stamp else timedelta(0)
-        return self.expires_at - min(max(life / 10, timedelta(seconds=60)), life / 2)
-
-    def due(self) -> bool:
-        """Whether it is time to refresh."""
-        moment = self.refresh_at()
-        return self.access_token is None or (moment is not None and datetime.now(UTC) >= moment)
-
-
 class TokenKeeper:
     """Gives a connection's bearer token (`providers.base.Credentials`). Safe to use from threads.
 
@@ -95,6 +52,7 @@ class TokenKeeper:
         refresh: calls the provider's token endpoint with the refresh token; None for a token that cannot be refreshed,
             which also holds when no refresh token is stored. It raises ReauthorizationNeededError when the provider no
             longer accepts the refresh token; any other error is taken as passing.
+        grace: whether the provider accepts the refresh token before the present one for a while.
         lease: seconds after which a refresher that has died is taken over; a living one prolongs its lease.
         patience: seconds to wait for another refresher at most.
         cool_off: seconds for which nobody tries a failed refresh again. Those who waited for it, and those who come
@@ -108,6 +66,7 @@ class TokenKeeper:
         connection_key: str,
         refresh: Callable[[str], Tokens] | None,
         *,
+        grace: bool = False,
         lease: float = 30.0,
         patience: float = 300.0,
         cool_off: float = 1.0,
@@ -116,11 +75,12 @@ class TokenKeeper:
         self._database = state.database
         self._key = connection_key
         self._refresh = refresh
+        self._grace = grace
         self._lease = timedelta(seconds=lease)
         self._patience = patience
         self._cool_off = timedelta(seconds=cool_off)
         self._mutex = threading.Lock()
-        self._known: _Stored | None = None
+        self._known: StoredTokens | None = None
         self._look_at = 0.0
 
     def __repr__(self) -> str:
@@ -154,6 +114,47 @@ class TokenKeeper:
         with self._mutex:
             return self._obtain(rejected=rejected)
 
+    def refresh(self) -> None:
+        """Refresh now, whether it is time or not. Several that ask at once cause one refresh.
+
+        Raises:
+            ConfigurationError: the token cannot be refreshed.
+            ReauthorizationNeededError: the provider no longer accepts the connection.
+            FluxError: the refresh failed.
+
+        """
+        stored = self._peek()
+        if self._refresh is None or stored.refresh_token is None:
+            raise ConfigurationError(
+                "its token cannot be refreshed: there is no refresh token",
+                connection=self._key,
+                next_step="Connect the account again to get one, if its provider gives any.",
+            )
+        self.renew(stored.access_token or "")
+
+    def refresh_if_due(self, within: timedelta) -> bool:
+        """Refresh ahead of time when a token expires within this time, in the last quarter of its life.
+
+        Returns:
+            Whether it was refreshed; False too when it cannot be, or waits to be reconnected.
+
+        Raises:
+            ReauthorizationNeededError: the provider no longer accepts the connection; it has just been marked.
+            FluxError: the refresh failed; the present token may still be good.
+
+        """
+        stored = self._peek()
+        if self._refresh is None or stored.refresh_token is None or not stored.due_within(within):
+            return False
+        if self._state.connections.get(self._key).status in ("needs_reauth", "disconnected"):
+            return False
+        self.renew(stored.access_token or "")
+        return True
+
+    def _peek(self) -> StoredTokens:
+        with self._database.session() as session:
+            return self._read(session, "see when the token expires")
+
     # --- the way to a good token; the caller holds the mutex ---
 
     def _obtain(self, rejected: str | None) -> str:
@@ -185,7 +186,7 @@ class TokenKeeper:
                 time.sleep(random.uniform(0.05, 0.2))  # noqa: S311
                 waited = True
 
-    def _use(self, stored: _Stored) -> str:
+    def _use(self, stored: StoredTokens) -> str:
         if stored.access_token is None:  # narrowed by every caller
             raise AssertionError("a token that is used exists")
         # A token that is due but still valid is served while somebody else refreshes it: look again soon.
@@ -193,7 +194,7 @@ class TokenKeeper:
         self._known = stored
         return stored.access_token
 
-    def _changed(self, known: _Stored) -> bool:
+    def _changed(self, known: StoredTokens) -> bool:
         with self._database.reading() as session:
             stamp = self._stamp(session)
         if stamp != known.stamp:
@@ -201,7 +202,7 @@ class TokenKeeper:
         self._look_at = time.monotonic() + _LOOK_EVERY
         return False
 
-    def _enter(self, rejected: str | None, waited: bool) -> tuple[_Stored | None, str | None]:
+    def _enter(self, rejected: str | None, waited: bool) -> tuple[StoredTokens | None, str | None]:
         """Look at what is stored and decide.
 
         Returns:
@@ -229,7 +230,7 @@ class TokenKeeper:
             if not can_refresh:
                 if good:
                     return stored, None
-                fault = self._unrefreshable(stored, row)
+                fault = self._unrefreshable(session, stored, row)
             else:
                 verdict = self._contend(session, row, waited)
                 if isinstance(verdict, str):
@@ -263,7 +264,7 @@ class TokenKeeper:
             _log.warning("%s: the process that was refreshing the token has died; taking over", self._key)
         return holder
 
-    def _unrefreshable(self, stored: _Stored, row: ConnectionRow | None) -> FluxError:
+    def _unrefreshable(self, session: Session, stored: StoredTokens, row: ConnectionRow | None) -> FluxError:
         if stored.access_token is None:
             return ConfigurationError(
                 "the connection has no token stored",
@@ -271,21 +272,21 @@ class TokenKeeper:
                 next_step="Connect the account again with its secrets.",
             )
         reason = "its access token has expired" if not stored.valid() else "the provider rejected its access token"
-        _mark(row, reason)
+        self._mark(session, row, reason)
         return ReauthorizationNeededError(
             f"{reason}, and there is no refresh token to get another", connection=self._key
         )
 
     # --- refreshing under the lease ---
 
-    def _refresh_as(self, holder: str, stored: _Stored | None, rejected: str | None) -> str | None:
+    def _refresh_as(self, holder: str, stored: StoredTokens | None, rejected: str | None) -> str | None:
         """Refresh as the lease's holder; None when somebody has stored other tokens meanwhile: look again."""
         if stored is None or stored.refresh_token is None or self._refresh is None:
             raise AssertionError("only what can be refreshed is leased")
         try:
             with self._heartbeat(holder):
-                fresh = self._refresh(stored.refresh_token)
-                return self._store_patiently(holder, stored.refresh_token, fresh)
+                used, fresh = self._exchange(self._refresh, stored.refresh_token, stored.previous_refresh_token)
+                return self._store_patiently(holder, stored, used, fresh)
         except ReauthorizationNeededError as error:
             if self._give_up(holder, stored.refresh_token, error):
                 raise
@@ -299,46 +300,57 @@ class TokenKeeper:
                 return self._use(stored)
             raise
 
-    def _store_patiently(self, holder: str, used: str, fresh: Tokens) -> str | None:
+    def _exchange(self, refresh: Callable[[str], Tokens], newest: str, previous: str | None) -> tuple[str, Tokens]:
+        """Refresh with the newest refresh token, or else once with the one before; return which it was."""
+        try:
+            return newest, refresh(newest)
+        except ReauthorizationNeededError:
+            # Not when other tokens were stored meanwhile: showing an old one then may end them too.
+            if previous is None or not self._grace or self._peek().refresh_token != newest:
+                raise
+        _log.warning("%s: the newest refresh token was refused; trying the one before it", self._key)
+        return previous, refresh(previous)
+
+    def _store_patiently(self, holder: str, stored: StoredTokens, used: str, fresh: Tokens) -> str | None:
         """Store the new tokens, however long the database is busy or full: nobody else has them."""
         deadline = time.monotonic() + self._patience
         while True:
             try:
-                return self._store(holder, used, fresh)
+                return self._store(holder, stored, used, fresh)
             except (StateUnavailableError, StorageFullError) as error:
                 if time.monotonic() > deadline:
                     raise
                 _log.warning("%s: a new token could not be stored yet: %s", self._key, error.what)
                 time.sleep(0.5)
 
-    def _store(self, holder: str, used: str, fresh: Tokens) -> str | None:
+    def _store(self, holder: str, stored: StoredTokens, used: str, fresh: Tokens) -> str | None:
+        changes = stored.after(used, fresh, grace=self._grace)
         with self._database.session() as session:
             self._state.secrets.hold_keys(session)
             row = session.get(ConnectionRow, self._key, with_for_update=True)
             self._free(session, holder)
-            if self._read(session, "store a new token").refresh_token != used:
+            if self._read(session, "store a new token").refresh_token != stored.refresh_token:
                 # The lease ran out (this process was stopped for long) or the account was connected anew.
                 return None
-            changes: dict[str, str | None] = {
-                "access_token": fresh.access_token,
-                "expires_at": fresh.expires_at.astimezone(UTC).isoformat() if fresh.expires_at else None,
-            }
-            if fresh.refresh_token:
-                changes["refresh_token"] = fresh.refresh_token
-            stamp = self._state.secrets.write(session, self._key, changes)
+            self._state.secrets.write(session, self._key, changes)
             if row is not None and row.status == "needs_reauth":
                 row.status, row.status_reason = "active", ""
+                self._state.alerts.follow_status(session, self._key, "active", "")
+            kept = self._read(session, "use the new token")
         # Only here, after the commit, may the new token be used.
-        return self._use(_Stored(fresh.access_token, fresh.refresh_token or used, fresh.expires_at, stamp))
+        return self._use(kept)
 
     def _give_up(self, holder: str, used: str, error: ReauthorizationNeededError) -> bool:
         """Mark the connection, unless other tokens were stored while this refresh token was being refused."""
         with self._database.session() as session:
+            self._state.secrets.hold_keys(session)
             row = session.get(ConnectionRow, self._key, with_for_update=True)
             self._free(session, holder)
             if self._read(session, "record a refused token").refresh_token != used:
                 return False
-            _mark(row, error.what)
+            # The one before was refused as well, or is of no use: it is never shown again.
+            self._state.secrets.write(session, self._key, {PREVIOUS: None})
+            self._mark(session, row, error.what)
             return True
 
     def _note_failure(self, holder: str, error: BaseException) -> None:
@@ -393,34 +405,14 @@ class TokenKeeper:
             )
         )
 
-    def _read(self, session: Session, purpose: str) -> _Stored:
+    def _read(self, session: Session, purpose: str) -> StoredTokens:
         secrets = self._state.secrets.read(session, self._key, purpose)
-        expires_at = secrets.get("expires_at")
-        return _Stored(
-            access_token=secrets.get("access_token"),
-            refresh_token=secrets.get("refresh_token"),
-            expires_at=_instant(expires_at, self._key) if expires_at else None,
-            stamp=self._stamp(session),
-        )
+        return StoredTokens.of(secrets, self._stamp(session), self._key)
 
-
-def _instant(text: str, connection: str) -> datetime:
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        moment = None
-    if moment is None or moment.tzinfo is None:
-        raise ConfigurationError(
-            "the stored `expires_at` is not an instant with a time zone",
-            connection=connection,
-            next_step="Connect the account again; write it as 2026-01-31T12:00:00Z or leave it out.",
-        ) from None
-    return moment
-
-
-def _mark(row: ConnectionRow | None, reason: str) -> None:
-    if row is not None:
-        row.status, row.status_reason, row.updated_at = "needs_reauth", reason, datetime.now(UTC)
+    def _mark(self, session: Session, row: ConnectionRow | None, reason: str) -> None:
+        if row is not None:
+            row.status, row.status_reason, row.updated_at = "needs_reauth", reason, datetime.now(UTC)
+            self._state.alerts.follow_status(session, self._key, "needs_reauth", reason)
 
 
 def _shared_failure(lease: TokenLeaseRow) -> FluxError:

@@ -19,6 +19,7 @@ class TokenSet:
     access_token: str
     refresh_token: str | None
     expires_at: datetime | None
+    refresh_expires_at: datetime | None = None
 
 
 class TokenEndpoint:

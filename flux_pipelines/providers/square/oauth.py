@@ -17,6 +17,7 @@ class _Tokens(msgspec.Struct):
     access_token: str
     expires_at: datetime | None = None
     refresh_token: str | None = None
+    refresh_token_expires_at: datetime | None = None
     merchant_id: str = ""
 
 
@@ -121,4 +122,10 @@ class SquareOAuth:
                 f"{what} ({codes})", connection=self._context.connection or None
             ) from refused
         tokens = answer.value
-        return TokenSet(tokens.access_token, tokens.refresh_token, tokens.expires_at, tokens.merchant_id)
+        return TokenSet(
+            tokens.access_token,
+            tokens.refresh_token,
+            tokens.expires_at,
+            tokens.merchant_id,
+            tokens.refresh_token_expires_at,
+        )
