@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -106,6 +107,28 @@ class Secrets:
                 SecretUse(row.at, row.connection_key, tuple(row.names.split(",")), row.purpose, row.process)
                 for row in session.scalars(query)
             ]
+
+    def expiries(self) -> dict[str, dict[str, datetime]]:
+        """Return when what is stored expires, by connection and name (`expires_at`, `refresh_token_expires_at` ...).
+
+        A connection whose credentials do not expire has none. No secret is read for it, so that nothing is recorded.
+
+        Raises:
+            DecryptionError: it was encrypted with a key that is not configured.
+
+        """
+        query = select(CredentialRow.connection_key, CredentialRow.name, CredentialRow.ciphertext).where(
+            CredentialRow.name.endswith("expires_at")
+        )
+        with self._database.reading() as session:
+            rows = session.execute(query).all()
+        found: dict[str, dict[str, datetime]] = {}
+        for key, name, ciphertext in rows:
+            with suppress(ValueError):  # one that is not an instant is the keeper's to complain about
+                moment = datetime.fromisoformat(self.vault.decrypt(ciphertext, connection=key))
+                if moment.tzinfo is not None:
+                    found.setdefault(key, {})[name] = moment
+        return found
 
     def read(self, session: Session, connection_key: str, purpose: str) -> dict[str, str]:
         """Do what `get` does, inside the caller's transaction."""
