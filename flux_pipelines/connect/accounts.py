@@ -214,7 +214,14 @@ def _store_and_prove(
         else:
             _put_back(runtime, previous, settings, kept, problem)
         raise
+    _resolve_alerts(runtime, key)
     return connections.get(key), locations
+
+
+def _resolve_alerts(runtime: Runtime, key: str) -> None:
+    """Close what no longer holds once an account was authorised anew, or given up."""
+    runtime.state.alerts.resolve("needs_reauth", key)
+    runtime.state.alerts.resolve("consent_expiring", key)
 
 
 def _refuse_other_account(
@@ -274,6 +281,7 @@ def disconnect(runtime: Runtime, key: str, *, by: str, forget_anyway: bool = Fal
         raise ConfigurationError("it is disconnected already", connection=key)
     revoked = not forget_anyway and _revoke(runtime, connection)
     runtime.state.connections.disconnect(key, f"disconnected by {by}")
+    _resolve_alerts(runtime, key)
     return revoked
 
 
@@ -300,4 +308,6 @@ def _token_secrets(tokens: TokenSet) -> dict[str, str]:
         stored["refresh_token"] = tokens.refresh_token
     if tokens.expires_at is not None:
         stored["expires_at"] = tokens.expires_at.isoformat()
+    if tokens.refresh_expires_at is not None:
+        stored["refresh_token_expires_at"] = tokens.refresh_expires_at.isoformat()
     return stored

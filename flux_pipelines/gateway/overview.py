@@ -1,0 +1,230 @@
+"""What the pages say about connections, gathered from the state database and the lake. Reads only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
+from typing import Literal
+
+from flux_pipelines.domain.business_day import BusinessCalendar
+from flux_pipelines.domain.connection import Connection, split_key
+from flux_pipelines.domain.errors import FluxError
+from flux_pipelines.gateway.sales import Sales, recent_sales
+from flux_pipelines.providers.base import Provider
+from flux_pipelines.providers.registry import all_providers, provider
+from flux_pipelines.runtime import Runtime
+from flux_pipelines.state import Alert, CachedLocation, SyncRequest
+
+Tone = Literal["good", "warn", "bad", "quiet"]
+
+#: The newest data of a connection that works is never older: yesterday is fetched every night.
+_BEHIND_AFTER = timedelta(hours=36)
+#: A first backfill goes back this far unless a person says otherwise: enough to forecast from, fetched in minutes.
+_FIRST_BACKFILL = timedelta(days=89)
+#: A business date is over this long after it has ended at the last location.
+_GRACE = timedelta(minutes=30)
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """A verdict for people: a word, why, and what to do now (empty when nothing)."""
+
+    tone: Tone
+    word: str
+    why: str
+    next_step: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """One connection as the list shows it. Instants are None for `never`."""
+
+    connection: Connection
+    name: str
+    title: str
+    locations: int
+    last_sync: datetime | None
+    last_webhook: datetime | None
+    expiries: Mapping[str, datetime]
+    health: Health
+
+
+@dataclass(frozen=True, slots=True)
+class Backfill:
+    """How far a sync that somebody asked for has come: `landed` of `days` business dates."""
+
+    request: SyncRequest
+    days: int
+    landed: int
+
+    @property
+    def under_way(self) -> bool:
+        """Whether it has not ended yet."""
+        return self.request.status in ("waiting", "started")
+
+
+@dataclass(frozen=True, slots=True)
+class Detail:
+    """One connection as its own page shows it."""
+
+    summary: Summary
+    spec: Provider
+    locations: Sequence[CachedLocation]
+    landed_days: int
+    first_day: date | None
+    last_day: date | None
+    backfill: Backfill | None
+    #: The dates that a backfill may ask for, and those that the form proposes.
+    earliest: date
+    latest: date
+    proposed: tuple[date, date]
+    sales: Sales | None
+    #: Why the lake could not be read, when it could not.
+    lake_problem: str = ""
+    alerts: Sequence[Alert] = field(default=())
+
+    def location_name(self, location_id: str) -> str:
+        """Return what a location is called, or its id when it is not known."""
+        return next((one.name for one in self.locations if one.location_id == location_id), location_id)
+
+
+def summaries(runtime: Runtime) -> list[Summary]:
+    """Return every connection for the list, those that need somebody first."""
+    connections = runtime.state.connections.list()
+    webhooks, expiries = runtime.state.inbox.last_received(), runtime.state.secrets.expiries()
+    alerts = runtime.state.alerts.open()
+    with ThreadPoolExecutor(8, thread_name_prefix="overview") as pool:  # on S3 each is two round trips
+        synced = list(pool.map(lambda connection: _last_sync(runtime, connection.key), connections))
+    found = [
+        _summary(runtime, connection, moment, webhooks, expiries, alerts)
+        for connection, moment in zip(connections, synced, strict=True)
+    ]
+    order = {"bad": 0, "warn": 1, "good": 2, "quiet": 3}
+    return sorted(found, key=lambda one: (order[one.health.tone], one.connection.key))
+
+
+def detail(runtime: Runtime, key: str) -> Detail:
+    """Return one connection for its own page.
+
+    Raises:
+        UnknownConnectionError: there is none of that name.
+
+    """
+    connection = runtime.state.connections.get(key)
+    locations = runtime.state.locations.list(key)
+    earliest = runtime.settings.start_date
+    latest = max(last_closed(connection, locations, datetime.now(UTC)), earliest)
+    days: list[date] = []
+    last_sync, sales, lake_problem = None, None, ""
+    try:
+        days = runtime.raw.days(key)
+        last_sync = _last_sync(runtime, key, days)
+        sales = recent_sales(runtime.lake, key)
+    except FluxError as problem:
+        lake_problem = problem.what
+    alerts = [alert for alert in runtime.state.alerts.open() if alert.connection_key == key]
+    webhooks, expiries = runtime.state.inbox.last_received(), runtime.state.secrets.expiries()
+    return Detail(
+        summary=_summary(runtime, connection, last_sync, webhooks, expiries, alerts),
+        spec=provider(connection.provider),
+        locations=locations,
+        landed_days=len(days),
+        first_day=days[0] if days else None,
+        last_day=days[-1] if days else None,
+        backfill=_backfill(runtime, key, days),
+        earliest=earliest,
+        latest=latest,
+        proposed=(max(latest - _FIRST_BACKFILL, earliest), latest),
+        sales=sales,
+        lake_problem=lake_problem,
+        alerts=alerts,
+    )
+
+
+def connectable() -> list[Provider]:
+    """Return the providers that accounts are connected at in a browser."""
+    return [spec for spec in all_providers().values() if spec.oauth is not None]
+
+
+def last_closed(connection: Connection, locations: Sequence[CachedLocation], now: datetime) -> date:
+    """Return the latest business date that is over at every location."""
+    zones = [BusinessCalendar(location.timezone, connection.cutoff_hour) for location in locations]
+    today = min((zone.date_of(now - _GRACE) for zone in zones), default=now.date())
+    return today - timedelta(days=1)
+
+
+def _last_sync(runtime: Runtime, key: str, days: Sequence[date] | None = None) -> datetime | None:
+    """Return when the newest business date was last fetched; None when nothing was, or nobody can tell."""
+    try:
+        landed = runtime.raw.days(key) if days is None else days
+        # The newest may have been begun and not finished: it then has no manifest yet.
+        for day in reversed(landed[-3:]):
+            manifest = runtime.raw.read_manifest(key, day)
+            if manifest is not None:
+                return manifest.fetched_at
+    except FluxError:
+        if days is not None:
+            raise
+    return None
+
+
+def _backfill(runtime: Runtime, key: str, landed: Sequence[date]) -> Backfill | None:
+    request = runtime.state.requests.latest(key)
+    if request is None:
+        return None
+    count = sum(request.first_day <= day <= request.last_day for day in landed)
+    return Backfill(request, (request.last_day - request.first_day).days + 1, count)
+
+
+def _summary(
+    runtime: Runtime,
+    connection: Connection,
+    last_sync: datetime | None,
+    webhooks: Mapping[str, datetime],
+    expiries: Mapping[str, Mapping[str, datetime]],
+    alerts: Sequence[Alert],
+) -> Summary:
+    known = all_providers().get(connection.provider)
+    mine = [alert for alert in alerts if alert.connection_key == connection.key]
+    return Summary(
+        connection=connection,
+        name=split_key(connection.key)[1],
+        title=known.title if known is not None else connection.provider,
+        locations=len(runtime.state.locations.list(connection.key)),
+        last_sync=last_sync,
+        last_webhook=webhooks.get(connection.key),
+        expiries=expiries.get(connection.key, {}),
+        health=health_of(connection, mine, last_sync, datetime.now(UTC)),
+    )
+
+
+def health_of(connection: Connection, alerts: Sequence[Alert], last_sync: datetime | None, now: datetime) -> Health:
+    """Return the verdict on a connection, the gravest first."""
+    reason = connection.status_reason
+    if connection.status == "needs_reauth":
+        return Health("bad", "Needs reconnecting", _sentence(reason), "Reconnect the account to fetch sales again.")
+    if connection.status == "disconnected":
+        return Health("quiet", "Disconnected", _sentence(reason), "Its history is kept. Reconnect it to go on.")
+    if connection.status == "paused":
+        return Health("quiet", "Paused", _sentence(reason), "Nothing is fetched until it is resumed.")
+    if alerts:
+        return Health("warn", "Needs attention", _sentence(alerts[0].message))
+    if last_sync is None:
+        return Health("good", "Connected", "No sales have been fetched yet.", "Start its first backfill.")
+    if now - last_sync > _BEHIND_AFTER:
+        return Health(
+            "warn",
+            "Behind",
+            "Nothing has been fetched for more than 36 hours.",
+            "See in Dagster whether its daemon runs and what its last runs say.",
+        )
+    return Health("good", "Healthy", "Sales arrive and the account is authorised.")
+
+
+def _sentence(text: str) -> str:
+    """Write a reason as a sentence: capital first, full stop last."""
+    if not text:
+        return ""
+    return text[0].upper() + text[1:] + ("" if text.endswith((".", "!", "?")) else ".")
