@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from flux_pipelines.cli import connections, demo, gateway, lake, operations, serve, sync
+from flux_pipelines.cli import apps, connections, demo, gateway, inbox, lake, operations, serve, sync, tokens
 from flux_pipelines.cli.output import error
 from flux_pipelines.domain.errors import FluxError
 
@@ -28,6 +28,9 @@ app.command()(lake.sql)
 app.add_typer(lake.quarantine, name="quarantine")
 app.command()(operations.doctor)
 app.add_typer(operations.keys, name="keys")
+app.add_typer(apps.app, name="apps")
+app.add_typer(tokens.app, name="tokens")
+app.add_typer(inbox.app, name="inbox")
 
 
 def main() -> None:

@@ -18,7 +18,8 @@ app = typer.Typer(help="Connect accounts, look at them, pause and remove them.",
 Key = Annotated[str, typer.Argument(metavar="PROVIDER:NAME", help="The connection, for example square:acme.")]
 
 
-def _json(text: str, what: str) -> dict[str, Any]:
+def json_object(text: str, what: str) -> dict[str, Any]:
+    """Read what was given as a JSON object; `what` names it in the error, which never repeats it."""
     try:
         value = json.loads(text)
     except ValueError:
@@ -45,7 +46,7 @@ def add(
     ] = None,
 ) -> None:
     """Connect an account: store its secrets encrypted, prove that they work, and list its locations."""
-    chosen = parse_settings(key, _json(settings, "the settings"))
+    chosen = parse_settings(key, json_object(settings, "the settings"))
     if (secrets is None) == (sandbox is None):
         raise ConfigurationError("give either --secrets - or --sandbox URL")
     with Runtime() as runtime:
@@ -59,7 +60,7 @@ def add(
                     "secrets are read from standard input only, never from the command line",
                     next_step="Use `--secrets -` and pipe the JSON in.",
                 )
-            given = _json(sys.stdin.read(), "the secrets")
+            given = json_object(sys.stdin.read(), "the secrets")
             connection, locations = add_with_secrets(runtime, key, tenant=tenant, settings=chosen, secrets=given)
         say(
             f"Connected {connection.key} (account {connection.account_id or 'unknown'}) for tenant {connection.tenant}."
@@ -127,6 +128,15 @@ def test(keys: Annotated[list[str] | None, typer.Argument(metavar="[PROVIDER:NAM
 
 
 @app.command()
+def refresh(key: Key) -> None:
+    """Get a new access token now, whether it is time or not."""
+    with Runtime() as runtime:
+        runtime.keeper(runtime.state.connections.get(key)).refresh()
+        expiry = runtime.state.secrets.expiries().get(key, {}).get("expires_at")
+    say(f"{key} has a new access token{f', good until {expiry:%Y-%m-%d %H:%M} UTC' if expiry else ''}.")
+
+
+@app.command()
 def pause(key: Key) -> None:
     """Stop syncing a connection; its credentials and history stay."""
     with Runtime() as runtime:
@@ -165,9 +175,9 @@ def configure(
     """Change a connection's settings, or give it new secrets. Its history stays; nothing is kept that does not work."""
     if secrets not in (None, "-"):
         raise ConfigurationError("secrets are read from standard input only", next_step="Use `--secrets -`.")
-    changes = _json(settings, "the settings")
+    changes = json_object(settings, "the settings")
     parse_settings(key, {name: value for name, value in changes.items() if value is not None})
-    given = _json(sys.stdin.read(), "the secrets") if secrets == "-" else None
+    given = json_object(sys.stdin.read(), "the secrets") if secrets == "-" else None
     with Runtime() as runtime:
         connection, locations = reconfigure(runtime, key, settings=changes, secrets=given)
         say(f"{connection.key} works with what it was given.")

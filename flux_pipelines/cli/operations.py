@@ -12,6 +12,7 @@ import typer
 
 from flux_pipelines.cli.output import say, table
 from flux_pipelines.domain.errors import ConfigurationError, FluxError
+from flux_pipelines.providers.apps import check_app
 from flux_pipelines.runtime import Runtime
 
 keys = typer.Typer(help="Encryption keys of the stored credentials.", no_args_is_help=True)
@@ -32,6 +33,8 @@ def doctor() -> None:
         check("encryption keys and state database", lambda: f"{len(runtime.state.connections.list())} connections")
         if findings[-1][0] == "ok":
             check("stored credentials", lambda: _credentials(runtime))
+            check("apps", lambda: _apps(runtime))
+            check("webhook events", lambda: _inbox(runtime))
             check("lake", lambda: _lake(runtime))
             for connection in runtime.state.connections.list():
                 if connection.status in ("paused", "disconnected"):
@@ -59,6 +62,24 @@ def _credentials(runtime: Runtime) -> str:
     for connection in connections:
         runtime.state.secrets.get(connection.key, purpose="doctor")
     return f"of {len(connections)} connections can be decrypted"
+
+
+def _apps(runtime: Runtime) -> str:
+    found = runtime.state.apps.list()
+    for app in found:
+        check_app(app.name, app.settings, runtime.state.apps.secrets(app.name, purpose="doctor"))
+    names = ", ".join(app.name for app in found)
+    return f"registered at {names}; their secrets can be decrypted" if found else "none registered"
+
+
+def _inbox(runtime: Runtime) -> str:
+    counts = runtime.state.inbox.counts()
+    if counts["failed"]:
+        raise ConfigurationError(
+            f"{counts['failed']} webhook events could not be dealt with",
+            next_step="See `flux inbox list --status failed`; `flux inbox retry` tries them again.",
+        )
+    return f"{counts['received'] + counts['assigned']} wait, {counts['done'] + counts['kept']} are dealt with"
 
 
 def _lake(runtime: Runtime) -> str:

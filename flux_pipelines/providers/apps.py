@@ -1,0 +1,126 @@
+"""What has to be known of Flux's own registration (its app) at each provider that connects by OAuth, and at each
+identity provider that people sign in with.
+"""  # noqa: D205
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from ipaddress import ip_address
+from typing import Any
+from urllib.parse import urlsplit
+
+from flux_pipelines.domain.errors import ConfigurationError
+from flux_pipelines.providers.base import Setting
+from flux_pipelines.providers.registry import all_providers
+
+
+@dataclass(frozen=True, slots=True)
+class AppKind:
+    """A place where Flux can be registered: which settings, and which secrets must or may be given."""
+
+    name: str
+    title: str
+    settings: tuple[Setting, ...]
+    secrets: tuple[str, ...]
+    optional_secrets: tuple[str, ...] = ()
+
+
+_IDENTITY = (
+    AppKind(
+        "google",
+        "Google",
+        (
+            Setting("issuer", "https://accounts.google.com", "Whose identity tokens are accepted."),
+            Setting("hosted_domain", "", "Only people of this Google Workspace domain; empty for all."),
+        ),
+        ("client_id", "client_secret"),
+    ),
+    AppKind(
+        "github",
+        "GitHub",
+        (
+            Setting("base_url", "https://github.com", "Where people sign in."),
+            Setting("api_url", "https://api.github.com", "Where the API answers."),
+        ),
+        ("client_id", "client_secret"),
+    ),
+)
+
+
+def app_kinds() -> dict[str, AppKind]:
+    """Return every place where Flux can be registered, by name."""
+    found = {
+        spec.name: AppKind(
+            spec.name,
+            spec.title,
+            (
+                Setting("base_url", spec.base_url, "Where the provider answers."),
+                Setting("notification_url", "", "The webhook address, exactly as it is registered at the provider."),
+            ),
+            ("client_id",) if spec.pkce == "without_secret" else ("client_id", "client_secret"),
+            (
+                *(("client_secret",) if spec.pkce == "without_secret" else ()),
+                *(("webhook_signature_key",) if spec.webhooks else ()),
+            ),
+        )
+        for spec in all_providers().values()
+        if spec.oauth is not None
+    }
+    found.update({kind.name: kind for kind in _IDENTITY})
+    return found
+
+
+def check_app(name: str, settings: Mapping[str, Any], secrets: Mapping[str, Any]) -> None:
+    """Check a registration before it is stored. No value of a secret is repeated in an error.
+
+    Raises:
+        ConfigurationError: an unknown name, a missing secret, a wrong type, or an address that is not HTTPS.
+
+    """
+    kinds = app_kinds()
+    kind = kinds.get(name)
+    if kind is None:
+        raise ConfigurationError(
+            f"Flux cannot be registered at {name!r}", next_step=f"Known: {', '.join(sorted(kinds))}."
+        )
+    known = [setting.name for setting in kind.settings]
+    for setting, value in settings.items():
+        if setting not in known:
+            raise ConfigurationError(
+                f"an app at {kind.title} has no setting {setting!r}", next_step=f"Known: {', '.join(known)}."
+            )
+        if not isinstance(value, str):
+            raise ConfigurationError(f"the setting {setting} must be a text")
+        if setting.endswith("_url") or setting == "issuer":
+            _check_url(setting, value)
+    allowed = {*kind.secrets, *kind.optional_secrets}
+    missing, strange = set(kind.secrets) - set(secrets), set(secrets) - allowed
+    if missing or strange:
+        may = f", and may have {', '.join(kind.optional_secrets)}" if kind.optional_secrets else ""
+        raise ConfigurationError(
+            f"the secrets {{{', '.join(sorted(secrets))}}} are not those of an app at {kind.title}",
+            next_step=f"It has {', '.join(kind.secrets)}{may}.",
+        )
+    if not all(isinstance(value, str) and value.strip() for value in secrets.values()):
+        raise ConfigurationError("every secret must be a text that is not empty")
+
+
+def _check_url(setting: str, value: str) -> None:
+    try:
+        parts = urlsplit(value)
+        host = parts.hostname or ""
+    except ValueError:
+        raise ConfigurationError(f"the setting {setting} is not a URL") from None
+    # Secrets and people are sent there: in clear only to this machine.
+    if not host or parts.scheme not in (("http", "https") if _is_loopback(host) else ("https",)):
+        raise ConfigurationError(f"the setting {setting} must be a URL that starts with https://")
+    if parts.username is not None or parts.query or parts.fragment:
+        raise ConfigurationError(f"the setting {setting} must be a URL without user, query or fragment")
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
