@@ -19,16 +19,21 @@ from flux_pipelines.gateway.guard import Guard
 from flux_pipelines.gateway.identity import Identities
 from flux_pipelines.gateway.options import GatewayOptions
 from flux_pipelines.gateway.sessions import SignInNeededError, sign_in_url
+from flux_pipelines.gateway.throttle import Throttle
 from flux_pipelines.gateway.views import STATIC
 from flux_pipelines.runtime import Runtime
 
+#: From one address: an office behind one address signs in at nine o'clock.
+SIGN_INS_A_MINUTE = 60
 
-def build_app(runtime: Runtime, options: GatewayOptions) -> FastAPI:
-    """Build a gateway over opened rooms. Whoever built it closes the rooms, after the application has ended.
+
+def build_app(runtime: Runtime, options: GatewayOptions, *, closes_runtime: bool = False) -> FastAPI:
+    """Build a gateway over opened rooms.
 
     Args:
         runtime: the rooms; opened for answers within seconds (`patient=False`).
         options: how it is reached, with the public URL that it really has.
+        closes_runtime: close the rooms when the application ends; else whoever opened them does.
 
     """
 
@@ -38,6 +43,8 @@ def build_app(runtime: Runtime, options: GatewayOptions) -> FastAPI:
         identities.close()
         if getattr(app.state, "deliveries", None) is not None:
             await run_in_threadpool(app.state.deliveries.close)
+        if closes_runtime:
+            await run_in_threadpool(runtime.close)
 
     # The documentation pages would load scripts from elsewhere; the schema itself is behind sign-in (`api.py`).
     app = FastAPI(
@@ -55,6 +62,7 @@ def build_app(runtime: Runtime, options: GatewayOptions) -> FastAPI:
     app.state.runtime = runtime
     app.state.options = options
     app.state.identities = identities
+    app.state.sign_ins = Throttle(SIGN_INS_A_MINUTE)
     app.add_middleware(Guard, options=options)
     app.add_exception_handler(SignInNeededError, _to_sign_in)
     app.add_exception_handler(FluxError, problems.of_flux)

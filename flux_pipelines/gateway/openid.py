@@ -5,6 +5,7 @@ from __future__ import annotations
 import hmac
 import threading
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode, urlsplit
 
@@ -57,6 +58,7 @@ class OpenId:
         app: its registration: `issuer` (default Google's), `hosted_domain` to admit one Workspace domain only.
         secrets: `client_id` and `client_secret`.
         transport: the way out.
+        clock: seconds that only go forward, for what is remembered of the issuer.
 
     Raises:
         ConfigurationError: the issuer is not an https address, or secrets are missing.
@@ -65,12 +67,20 @@ class OpenId:
 
     title = "Google"
 
-    def __init__(self, app: App, secrets: dict[str, str], transport: Transport) -> None:
+    def __init__(
+        self,
+        app: App,
+        secrets: dict[str, str],
+        transport: Transport,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._name = app.name
         self._issuer = str(app.settings.get("issuer") or GOOGLE).rstrip("/")
         self._hosted_domain = str(app.settings.get("hosted_domain") or "").casefold()
         self._client_id, self._client_secret = client_credentials(app, secrets)
         self._transport = transport
+        self._clock = clock
         home = origin_of(self._issuer, "the issuer")
         self._hosts = _HOSTS.get(self._issuer, frozenset({home}))
         self._names = _NAMES.get(self._issuer, frozenset({self._issuer}))
@@ -189,7 +199,7 @@ class OpenId:
     def _key_set(self, kid: str) -> KeySet:
         with self._mutex:
             known = self._keys
-        now = time.monotonic()
+        now = self._clock()
         if known is not None and now - known[0] < _KEYS_SECONDS:
             found = _of_kid(known[1], kid)
             if found is not None:
@@ -211,7 +221,7 @@ class OpenId:
     def _endpoints(self) -> _Discovery:
         with self._mutex:
             known = self._discovery
-        if known is not None and time.monotonic() - known[0] < _DISCOVERY_SECONDS:
+        if known is not None and self._clock() - known[0] < _DISCOVERY_SECONDS:
             return known[1]
         url = f"{self._issuer}/.well-known/openid-configuration"
         answer = self._client(url).request("GET", _path(url), idempotent=True, auth=False)
@@ -221,7 +231,7 @@ class OpenId:
         for endpoint in (found.authorization_endpoint, found.token_endpoint, found.jwks_uri):
             self._require_issuers(endpoint)
         with self._mutex:
-            self._discovery = (time.monotonic(), found)
+            self._discovery = (self._clock(), found)
         return found
 
     def _require_issuers(self, url: str) -> str:

@@ -133,7 +133,7 @@ def gateway_options(settings: Settings, *, host: str = "127.0.0.1", port: int = 
     proxies = _proxies(settings.trusted_proxies)
     if not is_loopback_host(host) and certificate is None and not proxies:
         raise ConfigurationError(
-            f"the gateway does not listen on {host} without TLS: passwords of sessions would be there for all to read",
+            f"the gateway does not listen on {host} without TLS: session cookies would cross the network for all to read",
             next_step="Give it FLUX_TLS_CERTIFICATE and FLUX_TLS_KEY, or name the reverse proxy that ends TLS in "
             "FLUX_TRUSTED_PROXIES, or listen on 127.0.0.1.",
         )

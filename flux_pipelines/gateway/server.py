@@ -27,7 +27,6 @@ from flux_pipelines.transport.redact import RedactingFilter
 
 _START_SECONDS = 60.0
 _GRACE_SECONDS = 10
-LOG_FORMAT = "%(asctime)s %(levelname)s %(message)s"
 _HOST, _PORT = "127.0.0.1", DEFAULT_PORT
 
 
@@ -111,6 +110,13 @@ def _guard_logs() -> None:
         errors.addFilter(RedactingFilter())
 
 
+def log_to_stderr() -> None:
+    """Write what the gateway logs to standard error, as `flux gateway` does."""
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    for name in ("flux_pipelines", "uvicorn.error"):
+        logging.getLogger(name).setLevel(logging.INFO)
+
+
 # --- several workers ---
 
 WorkerProtocol = guarded_protocol(head_seconds=HEAD_SECONDS, body_seconds=BODY_SECONDS)
@@ -120,9 +126,10 @@ def worker() -> ASGIApp:
     """Return the application of one worker process, from the environment that `serve` has set for it."""
     settings = process_settings()
     _guard_logs()
-    logging.basicConfig(level=logging.INFO, format=LOG_FORMAT)
-    # Open until the process ends: uvicorn tells an application of its end, but not a factory.
-    return build_app(Runtime(settings, patient=False), gateway_options(settings, host=_HOST))
+    log_to_stderr()
+    # The address was checked by the parent, which listens on it.
+    options = gateway_options(settings, host=_HOST)
+    return build_app(Runtime(settings, patient=False), options, closes_runtime=True)
 
 
 def _serve_with_workers(
@@ -192,8 +199,3 @@ class RunningGateway:
         if self._server is not None and self._thread is not None:
             self._server.should_exit = True
             self._thread.join(15)
-
-
-def log_to_stderr() -> None:
-    """Write what the gateway logs to standard error, as `flux gateway` does."""
-    logging.basicConfig(level=logging.INFO, format=LOG_FORMAT, stream=sys.stderr)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 from authlib.common.security import generate_token
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import APIRouter, Depends, HTTPException, Query, Request
 from starlette.responses import RedirectResponse, Response
 
 from flux_pipelines.domain.errors import AuthorizationRefusedError, SignInRefusedError
@@ -23,6 +23,7 @@ from flux_pipelines.gateway.sessions import (
     session_token,
     set_session,
 )
+from flux_pipelines.gateway.throttle import Throttle
 from flux_pipelines.gateway.views import page
 
 router = APIRouter(include_in_schema=False)
@@ -52,6 +53,9 @@ def begin(request: Request, provider: str, return_to: str = "/") -> Response:
     if from_another_site(request):
         # A page elsewhere must not begin a sign-in here; a person on our own page may.
         return RedirectResponse("/sign-in", status_code=303)
+    throttle: Throttle = request.app.state.sign_ins
+    if request.client is not None and not throttle.passes(request.client.host):
+        raise HTTPException(429, "Too many sign-ins were begun from here.", headers={"retry-after": "60"})
     runtime, options = runtime_of(request), options_of(request)
     identity = _identities(request).get(provider)
     session = session_token(request) or runtime.state.people.anonymous()
