@@ -9,7 +9,7 @@ import typer
 
 from flux_pipelines.cli.output import say, table
 from flux_pipelines.runtime import Runtime
-from flux_pipelines.state.inbox import EventStatus
+from flux_pipelines.state.events import EventStatus
 
 app = typer.Typer(help="Webhook events: look at them, try failed ones again.", no_args_is_help=True)
 

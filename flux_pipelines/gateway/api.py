@@ -15,7 +15,7 @@ from flux_pipelines.gateway.problems import Problem
 from flux_pipelines.gateway.sessions import Caller, Writer, runtime_of
 from flux_pipelines.runtime import Runtime
 from flux_pipelines.state.alerts import Alert, Kind
-from flux_pipelines.state.inbox import EventStatus
+from flux_pipelines.state.events import EventStatus
 from flux_pipelines.state.requests import RequestStatus, SyncRequest
 
 router = APIRouter()

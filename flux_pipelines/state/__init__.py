@@ -11,8 +11,9 @@ from flux_pipelines.state.authorizations import Authorizations
 from flux_pipelines.state.connections import Connections
 from flux_pipelines.state.cursors import Cursors
 from flux_pipelines.state.database import Database
+from flux_pipelines.state.events import Event, EventStatus, NewEvent
 from flux_pipelines.state.facade import State
-from flux_pipelines.state.inbox import Event, Inbox, NewEvent
+from flux_pipelines.state.inbox import Inbox
 from flux_pipelines.state.locations import CachedLocation, Locations
 from flux_pipelines.state.people import People, Person, csrf_of
 from flux_pipelines.state.requests import SyncRequest, SyncRequests
@@ -38,6 +39,7 @@ __all__ = [
     "Cursors",
     "Database",
     "Event",
+    "EventStatus",
     "Inbox",
     "Locations",
     "NewEvent",

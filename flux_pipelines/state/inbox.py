@@ -6,89 +6,41 @@ An event goes `received` -> `assigned` to a batch -> `done`; or it is `kept` (no
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from functools import lru_cache
-from typing import Any, Literal, cast
+from typing import Any, TypeVar, cast
 
 from sqlalchemy import (
     ColumnElement,
-    Row,
-    Table,
-    TextClause,
     and_,
-    bindparam,
     case,
     delete,
     func,
     or_,
     select,
-    text,
     update,
 )
 
 from flux_pipelines.state.database import Database
-from flux_pipelines.state.models import InboxRow
+from flux_pipelines.state.events import (
+    MOST_ROWS,
+    TABLE,
+    Event,
+    EventStatus,
+    NewEvent,
+    bind,
+    event_of,
+    insert_statement,
+    storable,
+)
 
-EventStatus = Literal["received", "assigned", "done", "kept", "failed"]
+_T = TypeVar("_T")
 
 #: Runs of one batch before its events are given up.
 MAX_ATTEMPTS = 5
-_TABLE = cast(Table, InboxRow.__table__)
-_C = _TABLE.c
-_MOST_TEXT = 255
-#: The columns that differ from event to event when they come.
-_BOUND = (
-    "provider",
-    "event_id",
-    "event_type",
-    "account_id",
-    "connection_key",
-    "occurred_at",
-    "received_at",
-    "body",
-)
-#: Events in one INSERT.
-_MOST_ROWS = 64
-#: Ids in one statement.
-_PORTION = 5_000
-
-
-@dataclass(frozen=True, slots=True)
-class NewEvent:
-    """An event whose signature was found good. `body` is stored byte for byte as it came."""
-
-    provider: str
-    event_id: str
-    event_type: str
-    account_id: str
-    occurred_at: datetime | None
-    body: bytes = field(repr=False)
-    connection_key: str | None = None
-    received_at: datetime = field(default_factory=lambda: datetime.now(UTC))
-
-
-@dataclass(frozen=True, slots=True)
-class Event:
-    """A stored event. Its body may hold what customers bought: it never shows by itself."""
-
-    id: int
-    provider: str
-    event_id: str
-    event_type: str
-    account_id: str
-    connection_key: str | None
-    occurred_at: datetime | None
-    received_at: datetime
-    body: bytes = field(repr=False)
-    status: EventStatus
-    batch: str | None
-    attempts: int
-    due_at: datetime | None
-    reason: str
-    finished_at: datetime | None
+_C = TABLE.c
+#: Ids in one statement, and events deleted in one transaction.
+_MOST_IDS = 5_000
 
 
 class Inbox:
@@ -107,16 +59,18 @@ class Inbox:
         Nothing that a provider signed makes it fail: a text that the database could not hold is changed so that it
         can, always in the same way, and the body keeps what was sent.
         """
-        keys = [(event.provider, _storable(event.event_id)) for event in events]
+        keys = [(event.provider, storable(event.event_id)) for event in events]
+        first = dict(zip(reversed(keys), reversed(events), strict=True))
+        # Always in the same order: PostgreSQL would else find two that store the same events waiting for each other.
+        order = sorted(first)
         fresh: set[tuple[str, str]] = set()
-        if events:
+        if order:
             with self._database.quick_writing() as connection:
-                for first in range(0, len(events), _MOST_ROWS):
-                    portion = events[first : first + _MOST_ROWS]
+                for portion in _portions(order, MOST_ROWS):
                     values: dict[str, object] = {}
-                    for n, event in enumerate(portion):
-                        _bind(values, n, event, keys[first + n][1])
-                    fresh.update((row[0], row[1]) for row in connection.execute(_insert(len(portion)), values))
+                    for n, key in enumerate(portion):
+                        bind(values, n, first[key], key[1])
+                    fresh.update((row[0], row[1]) for row in connection.execute(insert_statement(len(portion)), values))
         answer = []
         for key in keys:
             answer.append(key in fresh)
@@ -153,7 +107,7 @@ class Inbox:
     def finish(self, batch: str) -> int:
         """Mark the events of a batch done: the run that covers them has succeeded. Return how many."""
         return self._execute(
-            update(_TABLE)
+            update(TABLE)
             .where(_C.batch == batch, _C.status == "assigned")
             .values(status="done", finished_at=datetime.now(UTC), reason="")
         )
@@ -187,7 +141,7 @@ class Inbox:
         if not counted:
             due_at = None if delay is None else now + delay
             waiting = {"status": "received", "batch": None, "reason": reason, "due_at": due_at}
-            self._execute(update(_TABLE).where(mine).values(waiting))
+            self._execute(update(TABLE).where(mine).values(waiting))
             return 0
         tries = _C.attempts + 1
         waits = [
@@ -196,14 +150,14 @@ class Inbox:
         ]
         with self._database.writing() as connection:
             lost = connection.execute(
-                update(_TABLE)
+                update(TABLE)
                 .where(mine, tries >= max_attempts)
                 .values(status="failed", attempts=tries, reason=reason, finished_at=now)
             ).rowcount
             if waits:
                 due = case(*waits, else_=waits[-1][1])
                 connection.execute(
-                    update(_TABLE)
+                    update(TABLE)
                     .where(mine)
                     .values(status="received", batch=None, attempts=tries, reason=reason, due_at=due)
                 )
@@ -230,7 +184,7 @@ class Inbox:
             "finished_at": None,
         }
         if ids is None:
-            return self._execute(update(_TABLE).where(_C.status == "failed").values(values))
+            return self._execute(update(TABLE).where(_C.status == "failed").values(values))
         return self._change(ids, ("failed", "kept"), values)
 
     def batches(self) -> dict[str, int]:
@@ -283,26 +237,26 @@ class Inbox:
         )
         total = 0
         while True:
-            portion = select(_C.id).where(old).order_by(_C.id).limit(_PORTION)
-            gone = self._execute(delete(_TABLE).where(_C.id.in_(portion)))
+            portion = select(_C.id).where(old).order_by(_C.id).limit(_MOST_IDS)
+            gone = self._execute(delete(TABLE).where(_C.id.in_(portion)))
             total += gone
-            if gone < _PORTION:
+            if gone < _MOST_IDS:
                 return total
 
     # --- statements ---
 
     def _select(self, condition: ColumnElement[bool], limit: int, *, newest_first: bool = False) -> list[Event]:
-        query = select(_TABLE).where(condition).order_by(_C.id.desc() if newest_first else _C.id).limit(limit)
+        query = select(TABLE).where(condition).order_by(_C.id.desc() if newest_first else _C.id).limit(limit)
         with self._database.reading() as session:
-            return [_event(row) for row in session.execute(query)]
+            return [event_of(row) for row in session.execute(query)]
 
     def _change(self, ids: Iterable[int], of: tuple[EventStatus, ...], values: Mapping[str, Any]) -> int:
         with self._database.writing() as connection:
             return sum(
                 connection.execute(
-                    update(_TABLE).where(_C.id.in_(portion), _C.status.in_(of)).values(dict(values))
+                    update(TABLE).where(_C.id.in_(portion), _C.status.in_(of)).values(dict(values))
                 ).rowcount
-                for portion in _portions(sorted(set(ids)))
+                for portion in _portions(sorted(set(ids)), _MOST_IDS)
             )
 
     def _execute(self, statement: Any) -> int:
@@ -310,45 +264,6 @@ class Inbox:
             return int(connection.execute(statement).rowcount)
 
 
-def _portions(ids: Sequence[int]) -> Iterator[Sequence[int]]:
-    for first in range(0, len(ids), _PORTION):
-        yield ids[first : first + _PORTION]
-
-
-@lru_cache(maxsize=_MOST_ROWS)
-def _insert(rows: int) -> TextClause:
-    """Return the INSERT of so many events that leaves alone those that are here already.
-
-    Text, because SQLAlchemy compiles its own ON CONFLICT anew each time, which takes longer than the database needs.
-    """
-    names = ", ".join(_BOUND)
-    values = ", ".join(f"({', '.join(f':{name}_{n}' for name in _BOUND)}, 'received', 0, '')" for n in range(rows))
-    return text(
-        f"INSERT INTO inbox ({names}, status, attempts, reason) VALUES {values} "
-        "ON CONFLICT DO NOTHING RETURNING provider, event_id"
-    ).bindparams(*(bindparam(f"{name}_{n}", type_=_C[name].type) for n in range(rows) for name in _BOUND))
-
-
-def _bind(values: dict[str, object], n: int, event: NewEvent, event_id: str) -> None:
-    values[f"provider_{n}"] = event.provider
-    values[f"event_id_{n}"] = event_id
-    values[f"event_type_{n}"] = _storable(event.event_type)
-    values[f"account_id_{n}"] = _storable(event.account_id)
-    values[f"connection_key_{n}"] = event.connection_key
-    values[f"occurred_at_{n}"] = event.occurred_at
-    values[f"received_at_{n}"] = event.received_at
-    values[f"body_{n}"] = event.body
-
-
-def _storable(given: str) -> str:
-    """Return the text, or its hash when a database could not hold it: too long, NUL, half a surrogate pair."""
-    if len(given) <= _MOST_TEXT and given.isprintable():
-        return given
-    encoded = given.encode("utf-8", "surrogatepass")
-    if len(given) <= _MOST_TEXT and "\0" not in given and not any("\ud800" <= c <= "\udfff" for c in given):
-        return given
-    return f"sha256:{hashlib.sha256(encoded).hexdigest()}"
-
-
-def _event(row: Row[Any]) -> Event:
-    return Event(**{**row._mapping, "body": bytes(row.body)})
+def _portions(items: Sequence[_T], size: int) -> Iterator[Sequence[_T]]:
+    for first in range(0, len(items), size):
+        yield items[first : first + size]
