@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from flux_pipelines.providers.base import Provider, WebhookSource
     from flux_pipelines.runtime import Runtime
 
-_KEEP_SECONDS = 30.0
+_KEEP_SECONDS = 3.0
 _LOOK_SECONDS = 1.0
 
 
@@ -53,8 +53,9 @@ class Senders:
             if spec is None or spec.webhooks is None:
                 return None
             known = self._known.setdefault(provider, _Sender(spec))
-        if time.monotonic() - known.read_at > _KEEP_SECONDS:
-            await self._read_again(known, _KEEP_SECONDS)
+        keep = _LOOK_SECONDS if known.source is None else _KEEP_SECONDS
+        if time.monotonic() - known.read_at > keep:
+            await self._read_again(known, keep)
         return known.source
 
     async def changed(self, provider: str, refused: WebhookSource) -> WebhookSource | None:

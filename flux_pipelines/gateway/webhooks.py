@@ -19,12 +19,12 @@ from flux_pipelines.providers.base import WebhookRequest
 from flux_pipelines.state import NewEvent
 
 if TYPE_CHECKING:
+    from starlette.datastructures import State
     from starlette.types import Receive, Scope, Send
 
     from flux_pipelines.runtime import Runtime
 
 MAX_BODY_BYTES = 1024 * 1024
-_READ_SECONDS = 10.0
 _MOST_BYTES_BEING_READ = 64 * MAX_BODY_BYTES
 _LOG_EVERY_SECONDS = 10.0
 
@@ -55,10 +55,12 @@ class Deliveries:
 
     Args:
         runtime: the opened rooms.
+        body_seconds: the longest a delivery may take to send its body.
 
     """
 
-    def __init__(self, runtime: Runtime) -> None:
+    def __init__(self, runtime: Runtime, *, body_seconds: float) -> None:
+        self._body_seconds = body_seconds
         self._senders = Senders(runtime)
         self._writer = InboxWriter(runtime.state.inbox)
         self._bytes_being_read = 0
@@ -122,7 +124,7 @@ class Deliveries:
         chunks: list[bytes] = []
         size = 0
         try:
-            async with asyncio.timeout(_READ_SECONDS):
+            async with asyncio.timeout(self._body_seconds):
                 while True:
                     message = await receive()
                     if message["type"] != "http.request":
@@ -162,7 +164,10 @@ class _Endpoint:
     """The route as plain ASGI: an event passes through in a fraction of a millisecond."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        status = await deliveries(scope["app"].state).answer(scope["path_params"]["provider"], scope, receive)
+        try:
+            status = await deliveries(scope["app"].state).answer(scope["path_params"]["provider"], scope, receive)
+        except ClientDisconnect:
+            return  # nobody is there to be answered
         text = _TEXTS.get(status, _TEXTS[403])
         headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", str(len(text)).encode())]
         if status in (404, 408, 413, 503):
@@ -174,12 +179,11 @@ class _Endpoint:
         await send({"type": "http.response.body", "body": text})
 
 
-def deliveries(state: object) -> Deliveries:
+def deliveries(state: State) -> Deliveries:
     """Return the process's `Deliveries`, made with the first one and kept in the application's state."""
     found: Deliveries | None = getattr(state, "deliveries", None)
     if found is None:
-        found = Deliveries(state.runtime)  # type: ignore[attr-defined]
-        state.deliveries = found  # type: ignore[attr-defined]
+        found = state.deliveries = Deliveries(state.runtime, body_seconds=state.options.body_seconds)
     return found
 
 
