@@ -21,6 +21,8 @@ Tone = Literal["good", "warn", "bad", "quiet"]
 
 #: The newest data of a connection that works is never older: yesterday is fetched every night.
 _BEHIND_AFTER = timedelta(hours=36)
+#: Once there is data, the form proposes the days that change most.
+_LATER_BACKFILL = timedelta(days=6)
 #: A first backfill goes back this far unless a person says otherwise: enough to forecast from, fetched in minutes.
 _FIRST_BACKFILL = timedelta(days=89)
 #: A business date is over this long after it has ended at the last location.
@@ -85,9 +87,9 @@ class Detail:
     lake_problem: str = ""
     alerts: Sequence[Alert] = field(default=())
 
-    def location_name(self, location_id: str) -> str:
-        """Return what a location is called, or its id when it is not known."""
-        return next((one.name for one in self.locations if one.location_id == location_id), location_id)
+    def location(self, location_id: str) -> CachedLocation | None:
+        """Return one of the locations, if it is known."""
+        return next((one for one in self.locations if one.location_id == location_id), None)
 
 
 def summaries(runtime: Runtime) -> list[Summary]:
@@ -136,7 +138,7 @@ def detail(runtime: Runtime, key: str) -> Detail:
         backfill=_backfill(runtime, key, days),
         earliest=earliest,
         latest=latest,
-        proposed=(max(latest - _FIRST_BACKFILL, earliest), latest),
+        proposed=(max(latest - (_LATER_BACKFILL if days else _FIRST_BACKFILL), earliest), latest),
         sales=sales,
         lake_problem=lake_problem,
         alerts=alerts,

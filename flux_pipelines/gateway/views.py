@@ -12,6 +12,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoes
 from markupsafe import Markup
 from starlette.responses import HTMLResponse
 
+from flux_pipelines.domain.business_day import zone
 from flux_pipelines.domain.money import known_currencies
 
 FOLDER = Path(__file__).parent
@@ -48,13 +49,13 @@ def _environment() -> Environment:
     return environment
 
 
-def instant(moment: datetime | None) -> Markup | str:
-    """Write an instant for people, in UTC, with its exact value for machines."""
+def instant(moment: datetime | None, zone_name: str = "UTC") -> Markup | str:
+    """Write an instant for people, in the time of a place, with its exact value for machines."""
     if moment is None:
         return "never"
-    utc = moment.astimezone(UTC)
-    text = f"{utc.day} {utc:%b %Y, %H:%M} UTC"
-    return Markup('<time datetime="{}">{}</time>').format(utc.isoformat(timespec="seconds"), text)
+    there = moment.astimezone(zone(zone_name))
+    text = f"{there.day} {there:%b, %H:%M %Z}"
+    return Markup('<time datetime="{}">{}</time>').format(there.isoformat(timespec="seconds"), text)
 
 
 def ago(moment: datetime | None, now: datetime | None = None) -> Markup | str:
