@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
 from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Mount
@@ -10,6 +14,7 @@ from starlette.routing import BaseRoute, Mount
 from flux_pipelines.providers.registry import all_providers
 from flux_pipelines.sandbox.control import Control, ProviderSandbox
 from flux_pipelines.sandbox.dataset import load_dataset
+from flux_pipelines.sandbox.deliverer import Deliverer
 from flux_pipelines.sandbox.options import SandboxOptions
 from flux_pipelines.sandbox.world import World
 
@@ -42,4 +47,11 @@ def build_app(world: World) -> Starlette:
     routes += [Mount(f"/{sandbox.name}", routes=sandbox.routes) for sandbox in sandboxes]
     # Real base URLs have no prefix: where two providers share a path, the prefix above tells them apart.
     routes += [route for sandbox in sandboxes for route in sandbox.routes]
-    return Starlette(routes=routes, exception_handlers={404: _not_found})
+    deliverer = Deliverer(world.outbox, world.clock)
+
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        yield
+        await run_in_threadpool(deliverer.stop)
+
+    return Starlette(routes=routes, exception_handlers={404: _not_found}, lifespan=lifespan)

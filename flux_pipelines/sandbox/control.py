@@ -9,21 +9,24 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import date
 from typing import Any, Protocol, cast
 
-import msgspec
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from flux_pipelines.domain.errors import ConfigurationError, FluxError
+from flux_pipelines.domain.errors import ConfigurationError
+from flux_pipelines.sandbox.answers import Body, actor, answer, json_answer, needed, number, reader, text
+from flux_pipelines.sandbox.book import Moment
+from flux_pipelines.sandbox.control_webhooks import WebhookControl
+from flux_pipelines.sandbox.identity_github import GitHub
+from flux_pipelines.sandbox.identity_google import Google
 from flux_pipelines.sandbox.model import Merchant, Sale
-from flux_pipelines.sandbox.options import CLIENT_ID, CLIENT_SECRET
+from flux_pipelines.sandbox.options import CLIENT_ID, CLIENT_SECRET, PERSONAL_ACCESS_TOKEN
 from flux_pipelines.sandbox.pricing import price
 from flux_pipelines.sandbox.truth import total_of, truth
-from flux_pipelines.sandbox.world import Moment, World
+from flux_pipelines.sandbox.world import World
 
 _ORDERS_SHOWN = 100
-Body = dict[str, Any]
 
 
 class ProviderSandbox(Protocol):
@@ -53,10 +56,6 @@ class ProviderSandbox(Protocol):
         """Let the access tokens of one merchant, or of all, expire now."""
 
 
-def _json(content: Any, status: int = 200) -> Response:
-    return Response(msgspec.json.encode(content), status, media_type="application/json")
-
-
 def _summary(sale: Sale) -> Body:
     return {
         "order_id": sale.id,
@@ -77,12 +76,14 @@ class Control:
     def __init__(self, world: World, providers: Sequence[ProviderSandbox]) -> None:
         self.world = world
         self.providers = providers
+        self._google, self._github = Google(world), GitHub(world)
+        self._webhooks = WebhookControl(world, providers)
 
     @property
     def routes(self) -> list[Route]:
         """The paths under /sandbox, and /healthz."""
         reads: dict[str, Callable[[Request], Any]] = {
-            "app": lambda _: {"client_id": CLIENT_ID, "client_secret": CLIENT_SECRET},
+            "app": self._app,
             "merchants": self._merchants,
             "stats": self._stats,
             "orders": self._orders,
@@ -92,27 +93,54 @@ class Control:
             "tokens/revoke": self._revoke,
             "tokens/expire": self._expire,
             "tokens/scopes": self._remove_scopes,
-            "orders/sell": lambda b: _summary(self.world.sell(_text(b, "location_id"))),
-            "orders/late": lambda b: _summary(self.world.sell_late(_number(b, "hours", 24.0), _text(b, "location_id"))),
-            "orders/edit": lambda b: _summary(
-                self.world.edit(_needed(b, "order_id"), add_units=int(_number(b, "add_units", 0)))
+            "orders/sell": self._change(
+                lambda b: self.world.sell(text(b, "location_id"), online=b.get("online") is True)
             ),
-            "orders/refund": lambda b: _summary(self.world.refund(_needed(b, "order_id"))),
-            "orders/complete": lambda b: _summary(self.world.complete(_text(b, "order_id"))),
-            "orders/malformed": lambda b: _summary(
-                self.world.malform(_text(b, "kind") or "types", _text(b, "location_id"))
+            "orders/late": self._change(
+                lambda b: self.world.sell_late(number(b, "hours", 24.0), text(b, "location_id"))
             ),
+            "orders/edit": self._change(
+                lambda b: self.world.edit(needed(b, "order_id"), add_units=int(number(b, "add_units", 0)))
+            ),
+            "orders/refund": self._change(lambda b: self.world.refund(needed(b, "order_id"))),
+            "orders/complete": self._change(lambda b: self.world.complete(text(b, "order_id"))),
+            "orders/cancel": self._change(lambda b: self.world.cancel(text(b, "order_id"))),
+            "orders/malformed": self._change(
+                lambda b: self.world.malform(text(b, "kind") or "types", text(b, "location_id"))
+            ),
+            "locations/open": self._open_location,
             "locations/timezone": self._timezone,
             "stats/reset": self._reset,
             "faults": self._change_faults,
+            "identity/rotate": lambda _: {"kid": self._google.rotate()},
         }
         routes = [Route("/healthz", self._health), Route("/sandbox/truth", self._truth)]
-        routes += [Route(f"/sandbox/{name}", _reader(answer), methods=["GET"]) for name, answer in reads.items()]
-        routes += [Route(f"/sandbox/{name}", _actor(act), methods=["POST"]) for name, act in actions.items()]
-        return routes
+        routes += [Route(f"/sandbox/{name}", reader(answer), methods=["GET"]) for name, answer in reads.items()]
+        routes += [Route(f"/sandbox/{name}", actor(act), methods=["POST"]) for name, act in actions.items()]
+        return [*routes, *self._webhooks.routes, *self._google.routes, *self._github.routes]
 
     async def _health(self, _: Request) -> Response:
-        return _json({"status": "ok"})
+        return json_answer({"status": "ok"})
+
+    def _app(self, request: Request) -> Any:
+        """Tell what the app is registered with: `apps` is everything that `flux apps set` wants of each."""
+        url = str(request.base_url).rstrip("/")
+        return {
+            "client_id": CLIENT_ID,
+            "client_secret": CLIENT_SECRET,
+            "personal_access_token": PERSONAL_ACCESS_TOKEN,
+            "apps": {**self._webhooks.apps(url), "google": self._google.app(url), "github": self._github.app(url)},
+        }
+
+    def _change(self, act: Callable[[Body], Sale]) -> Callable[[Body], Any]:
+        """Return an action that tells what became of an order, and how many events were sent about it."""
+
+        def run(body: Body) -> Any:
+            before = self.world.outbox.counts["events"]
+            sale = act(body)
+            return {**_summary(sale), "webhooks": self.world.outbox.counts["events"] - before}
+
+        return run
 
     def _merchants(self, _: Request) -> Any:
         end_day = self.world.end_day.isoformat() if self.world.end_day else None
@@ -142,7 +170,7 @@ class Control:
 
     async def _truth(self, request: Request) -> Response:
         # In a thread: adding up a year takes a second, in which requests must still be seen to arrive.
-        return await run_in_threadpool(_answer, self._tell, request)
+        return await run_in_threadpool(answer, self._tell, request)
 
     def _tell(self, request: Request) -> Any:
         """Tell the truth: ?merchant=, ?location_id= (repeatable), ?from=, ?to=, ?cutoff_hour=, ?basis=, ?totals=1."""
@@ -171,25 +199,25 @@ class Control:
         return answer
 
     def _of(self, body: Body) -> list[ProviderSandbox]:
-        wanted = _text(body, "provider")
+        wanted = text(body, "provider")
         return [provider for provider in self.providers if wanted in (None, provider.name)]
 
     def _issue(self, body: Body) -> Any:
-        merchant = self.world.merchant(_needed(body, "merchant"))
-        lifetime = _number(body, "lifetime", 0.0) or None
+        merchant = self.world.merchant(needed(body, "merchant"))
+        lifetime = number(body, "lifetime", 0.0) or None
         return self._of(body)[0].issue(merchant, body.get("scopes") or (), lifetime)
 
     def _revoke(self, body: Body) -> Any:
-        merchant = self.world.merchant(_needed(body, "merchant"))
+        merchant = self.world.merchant(needed(body, "merchant"))
         return {"revoked": sum(provider.revoke(merchant) for provider in self._of(body))}
 
     def _expire(self, body: Body) -> Any:
-        name = _text(body, "merchant")
+        name = text(body, "merchant")
         merchant = self.world.merchant(name) if name else None
         return {"expired": sum(provider.expire(merchant) for provider in self._of(body))}
 
     def _remove_scopes(self, body: Body) -> Any:
-        merchant = self.world.merchant(_needed(body, "merchant"))
+        merchant = self.world.merchant(needed(body, "merchant"))
         scopes = body.get("remove")
         if not isinstance(scopes, list) or not scopes:
             raise ConfigurationError("`remove` must list the scopes to take away")
@@ -198,9 +226,12 @@ class Control:
         return {"removed": scopes}
 
     def _timezone(self, body: Body) -> Any:
-        location = self.world.location(_needed(body, "location_id"))
-        location.reported_timezone = _needed(body, "timezone")
+        location = self.world.report_timezone(needed(body, "location_id"), needed(body, "timezone"))
         return {"location_id": location.id, "timezone": location.reported_timezone}
+
+    def _open_location(self, body: Body) -> Any:
+        location = self.world.open_location(self.world.merchant(needed(body, "merchant")), needed(body, "name"))
+        return {"location_id": location.id, "name": location.name}
 
     def _reset(self, _: Body) -> Any:
         self.world.traffic.reset()
@@ -208,52 +239,5 @@ class Control:
         return {"reset": True}
 
     def _change_faults(self, body: Body) -> Any:
-        self.world.faults.change(_text(body, "faults") or "")
+        self.world.faults.change(text(body, "faults") or "")
         return {"faults": self.world.faults.rates}
-
-
-def _answer(act: Callable[[Any], Any], argument: Any) -> Response:
-    try:
-        return _json(act(argument))
-    except FluxError as error:
-        return _json({"error": str(error)}, 400)
-
-
-def _reader(answer: Callable[[Request], Any]) -> Callable[[Request], Any]:
-    async def read(request: Request) -> Response:
-        return _answer(answer, request)
-
-    return read
-
-
-def _actor(act: Callable[[Body], Any]) -> Callable[[Request], Any]:
-    async def run(request: Request) -> Response:
-        raw = await request.body()
-        try:
-            body = msgspec.json.decode(raw or b"{}", type=dict[str, Any])
-        except (msgspec.DecodeError, msgspec.ValidationError):
-            return _json({"error": "The body must be a JSON object."}, 400)
-        return _answer(act, body)
-
-    return run
-
-
-def _text(body: Body, name: str) -> str | None:
-    value = body.get(name)
-    if value is not None and not isinstance(value, str):
-        raise ConfigurationError(f"`{name}` must be text")
-    return value
-
-
-def _needed(body: Body, name: str) -> str:
-    value = _text(body, name)
-    if not value:
-        raise ConfigurationError(f"`{name}` is missing")
-    return value
-
-
-def _number(body: Body, name: str, default: float) -> float:
-    value = body.get(name, default)
-    if not isinstance(value, int | float) or isinstance(value, bool):
-        raise ConfigurationError(f"`{name}` must be a number")
-    return float(value)

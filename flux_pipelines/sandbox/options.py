@@ -12,6 +12,10 @@ Clock = Callable[[], datetime]
 #: The app that every sandbox knows. It is published at /sandbox/app: it guards nothing.
 CLIENT_ID = "sandbox-demo-application"
 CLIENT_SECRET = "sandbox-demo-application-secret"  # noqa: S105
+#: The app's own token, for what is not a merchant's: webhook subscriptions.
+PERSONAL_ACCESS_TOKEN = "sandbox-demo-personal-access-token"  # noqa: S105
+#: Signs webhooks, unless a subscription is given another key.
+WEBHOOK_SIGNATURE_KEY = "sandbox-demo-webhook-signature-key"
 
 DAY = 86_400.0
 #: Where `flux sandbox` answers unless told otherwise.
@@ -35,6 +39,7 @@ class SandboxOptions:
         cursor_lifetime: seconds a page cursor lives.
         rate_limit: requests accepted per location in any 60 seconds; one more is answered 429.
         code_lifetime: seconds an authorization code lives.
+        refresh_grace: seconds for which a refresh token that was rotated away still works; 0: it works once.
         history_days: business days of history in the seeded world.
         end_day: the last of them; default: yesterday, wherever in the world that is earliest.
         clock: gives the present instant.
@@ -48,6 +53,7 @@ class SandboxOptions:
     cursor_lifetime: float = 300.0
     rate_limit: int = 500
     code_lifetime: float = 300.0
+    refresh_grace: float = 0.0
     history_days: int = 75
     end_day: date | None = None
     clock: Clock = utc_now

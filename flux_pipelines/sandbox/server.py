@@ -60,7 +60,7 @@ def _server(world: World) -> uvicorn.Server:
         build_app(world),
         log_level="critical",
         access_log=False,
-        lifespan="off",
+        lifespan="on",
         timeout_graceful_shutdown=1,
         timeout_keep_alive=75,
         server_header=False,

@@ -15,9 +15,10 @@ from decimal import Decimal
 from typing import Any
 
 from flux_pipelines.domain.business_day import BusinessCalendar
+from flux_pipelines.sandbox.book import Moment
 from flux_pipelines.sandbox.model import Line, Sale
 from flux_pipelines.sandbox.pricing import price
-from flux_pipelines.sandbox.world import Moment, World
+from flux_pipelines.sandbox.world import World
 
 
 @dataclass(slots=True)

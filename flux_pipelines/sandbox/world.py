@@ -2,71 +2,26 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right, insort
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from heapq import merge
-from typing import Literal
 from zoneinfo import ZoneInfo
 
 from flux_pipelines.domain.errors import ConfigurationError
+from flux_pipelines.sandbox.book import Book, Entry, Moment
 from flux_pipelines.sandbox.businesses import businesses
+from flux_pipelines.sandbox.deliveries import Outbox
 from flux_pipelines.sandbox.faults import FaultInjector
+from flux_pipelines.sandbox.happenings import Happening, Kind
 from flux_pipelines.sandbox.history import history
-from flux_pipelines.sandbox.ids import token
-from flux_pipelines.sandbox.model import Line, Location, Merchant, Payment, Returned, Sale
+from flux_pipelines.sandbox.ids import code, token
+from flux_pipelines.sandbox.model import Item, Line, Location, Merchant, Payment, Returned, Sale, State
 from flux_pipelines.sandbox.options import SandboxOptions
 from flux_pipelines.sandbox.traffic import Traffic
 
-Moment = Literal["created", "updated", "closed"]
-Entry = tuple[int, str]
-
 #: Kinds of order that no reader can use, for `World.malform`.
 MALFORMED = ("types", "totals", "currency", "timestamp")
-
-
-class Book:
-    """The orders of one store, in order of each of their instants (UTC milliseconds)."""
-
-    def __init__(self) -> None:
-        self.created: list[Entry] = []
-        self.updated: list[Entry] = []
-        self.closed: list[Entry] = []
-
-    def fill(self, sales: Iterable[Sale]) -> None:
-        """Add many orders at once."""
-        for sale in sales:
-            self.created.append((sale.created, sale.id))
-            self.updated.append((sale.updated, sale.id))
-            if sale.closed is not None:
-                self.closed.append((sale.closed, sale.id))
-        for entries in (self.created, self.updated, self.closed):
-            entries.sort()
-
-    def add(self, sale: Sale) -> None:
-        """Add one order."""
-        insort(self.created, (sale.created, sale.id))
-        insort(self.updated, (sale.updated, sale.id))
-        if sale.closed is not None:
-            insort(self.closed, (sale.closed, sale.id))
-
-    def drop(self, sale: Sale) -> None:
-        """Take one order out, before its instants change."""
-        for entries, at in ((self.created, sale.created), (self.updated, sale.updated), (self.closed, sale.closed)):
-            if at is not None:
-                entries.pop(bisect_left(entries, (at, sale.id)))
-
-    def between(self, moment: Moment, first: int, last: int, after: Entry | None, descending: bool) -> Iterator[Entry]:
-        """Yield the entries from `first` to `last`, both included, beyond `after` in the direction of travel."""
-        entries: list[Entry] = getattr(self, moment)
-        low = bisect_left(entries, (first, ""))
-        high = bisect_right(entries, (last, "\U0010ffff"))
-        if after is not None and descending:
-            high = min(high, bisect_left(entries, after))
-        elif after is not None:
-            low = max(low, bisect_right(entries, after))
-        positions = range(high - 1, low - 1, -1) if descending else range(low, high)
-        return (entries[i] for i in positions)
 
 
 class World:
@@ -83,6 +38,8 @@ class World:
         self.locations: dict[str, Location] = {}
         self.sales: dict[str, Sale] = {}
         self.books: dict[str, Book] = {}
+        self.listeners: list[Callable[[Happening], None]] = []  # the providers, who tell their apps
+        self.outbox = Outbox(options.seed)
         self._made = 0
         seeded = merchants is None
         for merchant in businesses(options.seed) if merchants is None else merchants:
@@ -184,29 +141,59 @@ class World:
         self._made += 1
         return token(self.options.seed, what, self._made)
 
-    def sell(self, location_id: str | None = None, *, created: datetime | None = None, corrupt: str = "") -> Sale:
-        """Ring up an order of two items, now, or with a `created` in the past: an offline sale that arrives now."""
+    def _tell(self, kind: Kind, sale: Sale, **details: bool) -> Sale:
+        happening = Happening(kind, self.merchants[sale.location.merchant_id], sale.location, sale, **details)
+        for listener in self.listeners:
+            listener(happening)
+        return sale
+
+    def _tell_of(self, kind: Kind, location: Location) -> Location:
+        for listener in self.listeners:
+            listener(Happening(kind, self.merchants[location.merchant_id], location))
+        return location
+
+    def sell(
+        self,
+        location_id: str | None = None,
+        *,
+        created: datetime | None = None,
+        corrupt: str = "",
+        goods: Sequence[tuple[Item, int]] = (),
+        paid_by: str = "CARD",
+        online: bool = False,
+    ) -> Sale:
+        """Ring up an order now, or with a `created` in the past: an offline sale that arrives now.
+
+        Args:
+            location_id: where; by default at the first location.
+            created: when it was rung up.
+            corrupt: make it an order that no reader can use: see `MALFORMED`.
+            goods: items, each with how many; by default three units of two items.
+            paid_by: the type of tender.
+            online: ordered through the provider's API instead of at the counter.
+
+        """
         location = self.location(location_id)
         items = self.merchants[location.merchant_id].items
         now = self.now_ms()
         at = now if created is None else int(created.timestamp() * 1000)
         lines = tuple(
             Line("ITEM", item, item.name, quantity * (1000 if item.unit else 1), item.price, 3 if item.unit else 0)
-            for item, quantity in ((items[0], 1), (items[min(5, len(items) - 1)], 2))
+            for item, quantity in goods or ((items[0], 1), (items[min(5, len(items) - 1)], 2))
         )
-        return self.add(
-            Sale(
-                self._new_id("sale"),
-                location,
-                at,
-                max(now, at),
-                at,
-                lines=lines,
-                payments=(Payment("CARD"),),
-                source="Square Point of Sale",
-                corrupt=corrupt,
-            )
+        sale = Sale(
+            self._new_id("sale"),
+            location,
+            at,
+            max(now, at),
+            at,
+            lines=lines,
+            payments=(Payment(paid_by),),
+            source="Online" if online else "Square Point of Sale",
+            version=2 if online else 0,
+            corrupt=corrupt,
         )
+        return self._tell("sold", self.add(sale), late=created is not None)
 
     def sell_late(self, hours: float, location_id: str | None = None) -> Sale:
         """Let an offline sale of `hours` ago arrive now."""
@@ -242,7 +229,7 @@ class World:
         self.books[sale.location.id].drop(sale)
         self._touch(sale, self.now_ms())
         self.books[sale.location.id].add(sale)
-        return sale
+        return self._tell("edited", sale, amounts=bool(add_units))
 
     def refund(self, order_id: str) -> Sale:
         """Take a whole order back, now: a new order whose returns name it.
@@ -257,25 +244,12 @@ class World:
         now = max(self.now_ms(), source.updated + 1)
         parts = tuple((i, line.quantity) for i, line in enumerate(source.lines))
         returned = Returned(source, parts, tip_back=True, charges_back=True)
-        return self.add(
-            Sale(
-                self._new_id("refund"),
-                source.location,
-                now,
-                now,
-                now,
-                returns=(returned,),
-                source="Square Point of Sale",
-            )
+        back = Sale(
+            self._new_id("refund"), source.location, now, now, now, returns=(returned,), source="Square Point of Sale"
         )
+        return self._tell("refunded", self.add(back))
 
-    def complete(self, order_id: str | None = None) -> Sale:
-        """Pay an open order now; without an id, the oldest one.
-
-        Raises:
-            ConfigurationError: no such order, or it is not open.
-
-        """
+    def _open_order(self, order_id: str | None) -> Sale:
         if order_id is None:
             waiting = sorted((s.created, s.id) for s in self.sales.values() if s.state == "OPEN")
             if not waiting:
@@ -284,13 +258,53 @@ class World:
         sale = self.sale(order_id)
         if sale.state != "OPEN":
             raise ConfigurationError(f"the order {order_id!r} is {sale.state}, not OPEN", next_step="Pick an open one.")
+        return sale
+
+    def _close(self, sale: Sale, state: State) -> None:
         self.books[sale.location.id].drop(sale)
         now = max(self.now_ms(), sale.updated + 1)
-        sale.state, sale.closed = "COMPLETED", now
-        sale.payments = sale.payments or (Payment("CARD"),)
+        sale.state, sale.closed = state, now
         self._touch(sale, now)
         self.books[sale.location.id].add(sale)
-        return sale
+
+    def complete(self, order_id: str | None = None) -> Sale:
+        """Pay an open order now; without an id, the oldest one.
+
+        Raises:
+            ConfigurationError: no such order, or it is not open.
+
+        """
+        sale = self._open_order(order_id)
+        sale.payments = sale.payments or (Payment("CARD"),)
+        self._close(sale, "COMPLETED")
+        return self._tell("paid", sale)
+
+    def cancel(self, order_id: str | None = None) -> Sale:
+        """Cancel an open order now; without an id, the oldest one.
+
+        Raises:
+            ConfigurationError: no such order, or it is not open.
+
+        """
+        sale = self._open_order(order_id)
+        self._close(sale, "CANCELED")
+        return self._tell("cancelled", sale)
+
+    def open_location(self, merchant: Merchant, name: str) -> Location:
+        """Let a merchant open another store, like its first one."""
+        self._made += 1
+        id_ = "L" + code(self.options.seed, merchant.handle, name, self._made, length=12)
+        location = replace(merchant.locations[0], id=id_, name=name, active=True)
+        merchant.locations.append(location)
+        self.locations[id_] = location
+        self.books[id_] = Book()
+        return self._tell_of("location_opened", location)
+
+    def report_timezone(self, location_id: str, timezone: str) -> Location:
+        """Let the provider say that a store is in this time zone, right or wrong."""
+        location = self.location(location_id)
+        location.reported_timezone = timezone
+        return self._tell_of("location_changed", location)
 
     def describe(self) -> list[dict[str, object]]:
         """Return the merchants and their locations, ready for JSON."""

@@ -99,7 +99,12 @@ def test_faults_spare_what_is_not_the_providers_and_what_cannot_be_repeated(star
     assert http.get("/healthz").json() == {"status": "ok"}
     assert http.get("/sandbox/stats").status_code == 200
     app = http.get("/sandbox/app").json()
-    asked = {"client_id": app["client_id"], "scope": "ORDERS_READ", "redirect_uri": "http://127.0.0.1:1/"}
+    asked = {
+        "client_id": app["client_id"],
+        "scope": "ORDERS_READ",
+        "redirect_uri": "http://127.0.0.1:1/",
+        "merchant": "",
+    }
     code = httpx.URL(http.get("/oauth2/authorize", params=asked).headers["location"]).params["code"]
     exchange = {**app, "grant_type": "authorization_code", "code": code, "redirect_uri": "http://127.0.0.1:1/"}
     tokens = http.post("/oauth2/token", json=exchange)

@@ -32,6 +32,7 @@ class App:
             "client_id": self.credentials["client_id"],
             "scope": "MERCHANT_PROFILE_READ ORDERS_READ",
             "state": "abc",
+            "merchant": "",
             "redirect_uri": REDIRECT,
             **query,
         }

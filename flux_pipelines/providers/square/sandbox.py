@@ -18,20 +18,23 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
+from flux_pipelines.providers.square.sandbox_consent import answered, page
 from flux_pipelines.providers.square.sandbox_errors import (
     PROXY_ANSWERS,
     SERVER_ERRORS,
     ApiError,
+    ProxyError,
+    damage,
     invalid,
     rate_limited,
 )
 from flux_pipelines.providers.square.sandbox_oauth import Authority
 from flux_pipelines.providers.square.sandbox_orders import OrderWriter
 from flux_pipelines.providers.square.sandbox_search import Searcher, invalid_cursor, parse
+from flux_pipelines.providers.square.sandbox_webhooks import Webhooks
+from flux_pipelines.sandbox.options import CLIENT_ID, CLIENT_SECRET, WEBHOOK_SIGNATURE_KEY
 
 if TYPE_CHECKING:
-    from starlette.types import Receive, Scope, Send
-
     from flux_pipelines.sandbox.model import Location, Merchant
     from flux_pipelines.sandbox.options import SandboxOptions
     from flux_pipelines.sandbox.world import World
@@ -62,14 +65,6 @@ class _Endpoint(NamedTuple):
     needs_body: bool = True
 
 
-class _CutOff(Response):
-    """An answer whose connection breaks in the middle of the body."""
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
-        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-        await send({"type": "http.response.body", "body": bytes(self.body)[: len(self.body) // 2], "more_body": True})
-
-
 class SquareSandbox:
     """Square's side of the wire."""
 
@@ -79,6 +74,7 @@ class SquareSandbox:
         self.world = world
         self.options = options
         self.authority = Authority(world)
+        self.webhooks = Webhooks(world, self.authority)
         self._write = OrderWriter()
         self._searcher = Searcher(world, self._write)
         self._encode = msgspec.json.Encoder().encode
@@ -87,7 +83,7 @@ class SquareSandbox:
     @property
     def routes(self) -> list[Route]:
         """The paths that Square serves."""
-        endpoints = (
+        endpoints: tuple[_Endpoint, ...] = (
             _Endpoint("token", "POST", "/oauth2/token", lambda c: self._encode(self.authority.token(c.body))),
             _Endpoint("revoke", "POST", "/oauth2/revoke", self._revoke),
             _Endpoint("token_status", "POST", "/oauth2/token/status", self._token_status, "", needs_body=False),
@@ -96,6 +92,7 @@ class SquareSandbox:
             _Endpoint("orders_batch", "POST", "/v2/orders/batch-retrieve", self._batch, "ORDERS_READ"),
             _Endpoint("order", "GET", "/v2/orders/{order_id}", self._order, "ORDERS_READ", False),
         )
+        endpoints += self._managed()
         routes = [Route("/oauth2/authorize", self._authorize, methods=["GET"])]
         for endpoint in endpoints:
             routes.append(Route(endpoint.path, self._endpoint(endpoint), methods=[endpoint.method]))
@@ -103,7 +100,46 @@ class SquareSandbox:
         routes += [Route(f"/{root}/{{rest:path}}", self._unknown, methods=every) for root in ("v2", "oauth2")]
         return routes
 
+    def _managed(self) -> tuple[_Endpoint, ...]:
+        """The paths of webhook subscriptions, which are the app's and no merchant's."""
+        hooks = self.webhooks
+        one = "/v2/webhooks/subscriptions/{subscription_id}"
+        listed = (
+            ("event_types", "GET", "/v2/webhooks/event-types", hooks.event_types),
+            ("subscriptions", "GET", "/v2/webhooks/subscriptions", hooks.listed),
+            ("subscribe", "POST", "/v2/webhooks/subscriptions", hooks.create),
+            ("subscription", "GET", one, hooks.retrieve),
+            ("subscription_update", "PUT", one, hooks.update),
+            ("subscription_delete", "DELETE", one, hooks.delete),
+            ("signature_key", "POST", f"{one}/signature-key", hooks.change_key),
+            ("subscription_test", "POST", f"{one}/test", hooks.test),
+        )
+
+        def for_the_app(act: Callable[[Mapping[str, str], Any], Any]) -> Callable[[_Call], bytes]:
+            def run(call: _Call) -> bytes:
+                hooks.check(call.token)
+                return self._encode(act(call.request.path_params, call.body))
+
+            return run
+
+        return tuple(
+            _Endpoint(name, method, path, for_the_app(act), needs_body=False) for name, method, path, act in listed
+        )
+
     # What a test can make happen
+
+    def app(self, url: str) -> Mapping[str, Any]:
+        """Return the settings and secrets of the app as registered here."""
+        hook = next(iter(self.webhooks.subscriptions.values()), None)
+        where = {"notification_url": hook.url} if hook else {}
+        return {
+            "settings": {"base_url": url, **where},
+            "secrets": {
+                "client_id": CLIENT_ID,
+                "client_secret": CLIENT_SECRET,
+                "webhook_signature_key": hook.key if hook else WEBHOOK_SIGNATURE_KEY,
+            },
+        }
 
     def authorised(self) -> set[str]:
         """Return the ids of the merchants that have a live authorisation."""
@@ -173,11 +209,11 @@ class SquareSandbox:
         except ApiError as error:
             response = Response(error.body, error.status, media_type=_JSON)
             self._log_search(endpoint, merchant, fields, error.status, 0)
-        except _Proxied as proxied:
+        except ProxyError as proxied:
             response = Response(proxied.body, proxied.status, media_type=proxied.media_type)
             self._log_search(endpoint, merchant, fields, proxied.status, 0)
         else:
-            response = _damage(fault, content)
+            response = damage(fault, content)
         traffic.statuses[response.status_code] += 1
         response.headers["square-version"] = version if _VERSION.match(version) else DEFAULT_VERSION
         return response
@@ -197,7 +233,7 @@ class SquareSandbox:
         if fault == "error429":
             raise rate_limited()
         if fault == "html":
-            raise _Proxied(*random.choice(PROXY_ANSWERS))
+            raise ProxyError(*random.choice(PROXY_ANSWERS))
         if fault == "cursor":
             raise invalid_cursor()
 
@@ -228,8 +264,12 @@ class SquareSandbox:
 
     async def _authorize(self, request: Request) -> Response:
         self.world.traffic.endpoints["authorize"] += 1
+        query = request.query_params
         try:
-            return RedirectResponse(self.authority.authorize(request.query_params), 302)
+            if answered(query):
+                return RedirectResponse(self.authority.authorize(query), 302)
+            merchants = self.world.merchants.values()
+            return page(query, merchants, self.authority.choose(""), self.authorised())
         except ApiError as error:
             return Response(error.body, error.status, media_type=_JSON)
 
@@ -289,14 +329,6 @@ class SquareSandbox:
 _SEARCH = _Endpoint("orders_search", "POST", "", lambda _: b"")
 
 
-class _Proxied(Exception):
-    """Something in front of the API answers instead of it."""
-
-    def __init__(self, status: int, media_type: str, body: bytes) -> None:
-        super().__init__(status)
-        self.status, self.media_type, self.body = status, media_type, body
-
-
 def _own(call: _Call) -> str | None:
     return call.merchant.id if call.merchant else None
 
@@ -310,16 +342,6 @@ def _check_version(text: str) -> None:
         raise invalid(
             "INVALID_SQUARE_VERSION_FORMAT", "The Square-Version header must have the format YYYY-MM-DD."
         ) from None
-
-
-def _damage(fault: str, content: bytes) -> Response:
-    if fault == "truncate":
-        return Response(content[: len(content) // 2], media_type=_JSON)
-    if fault == "empty":
-        return Response(b"", media_type=_JSON)
-    if fault == "disconnect":
-        return _CutOff(content, media_type=_JSON)
-    return Response(content, media_type=_JSON)
 
 
 def _location(merchant: Merchant, location: Location) -> dict[str, Any]:

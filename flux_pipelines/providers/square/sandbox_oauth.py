@@ -1,7 +1,7 @@
 """Square's OAuth: codes that work once, tokens that expire at an absolute time, and two kinds of refresh token.
 
 With a client secret (code flow) the refresh token is good for ever and comes back unchanged. Without one (PKCE) it works
-once, lives 90 days, and each refresh brings a new one. Facts: ObtainToken and RevokeToken in Square's OpenAPI document 2025-08-20.
+once (or, with the option `refresh_grace`, for a moment longer), lives 90 days, and each refresh brings a new one. Facts: ObtainToken and RevokeToken in Square's OpenAPI document 2025-08-20.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ import base64
 import hashlib
 import hmac
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlencode, urlsplit
 
+from flux_pipelines.providers.square.sandbox_consent import SCOPES, consent_of
 from flux_pipelines.providers.square.sandbox_errors import ApiError, invalid
 from flux_pipelines.sandbox.options import CLIENT_ID, CLIENT_SECRET, DAY
 
@@ -23,18 +23,6 @@ if TYPE_CHECKING:
     from flux_pipelines.sandbox.model import Merchant
     from flux_pipelines.sandbox.world import World
 
-SCOPES = frozenset(
-    {
-        "CUSTOMERS_READ",
-        "EMPLOYEES_READ",
-        "INVENTORY_READ",
-        "ITEMS_READ",
-        "MERCHANT_PROFILE_READ",
-        "ORDERS_READ",
-        "PAYMENTS_READ",
-        "TIMECARDS_READ",
-    }
-)
 _SHORT_LIVED = DAY
 _PKCE_REFRESH = 90 * DAY
 
@@ -65,7 +53,7 @@ class RefreshToken:
     grant: Grant
     scopes: frozenset[str]
     expires_at: datetime | None = None
-    used: bool = False
+    used_at: datetime | None = None
 
 
 @dataclass(slots=True)
@@ -87,6 +75,8 @@ class Authority:
     codes: dict[str, Code] = field(default_factory=dict)
     access: dict[str, AccessToken] = field(default_factory=dict)
     refresh: dict[str, RefreshToken] = field(default_factory=dict)
+    grants: dict[str, list[Grant]] = field(default_factory=dict)
+    on_revoked: Callable[[str, str], None] = lambda merchant_id, revoker: None  # noqa: ARG005
 
     def authorised(self) -> set[str]:
         """Return the ids of the merchants that have a live authorisation."""
@@ -101,33 +91,25 @@ class Authority:
         done = self.authorised()
         return next((m for m in merchants if m.id not in done), merchants[0])
 
+    def granted(self, merchant_id: str) -> frozenset[str]:
+        """Return every scope that a merchant has granted and not taken back."""
+        return frozenset().union(*(grant.scopes for grant in self.grants.get(merchant_id, ())))
+
     def authorize(self, query: Mapping[str, str]) -> str:
-        """Answer the authorisation page for a person who agrees (or, with `deny=1`, does not): where to go next.
+        """Answer for a person who agrees (or, with `deny=1`, does not): where to go next.
 
         Raises:
             ApiError: the request is not one that a page could be shown for.
 
         """
-        if query.get("client_id") != CLIENT_ID:
-            raise ApiError(400, "BAD_REQUEST", "Unable to find client by that `client_id`.", "client_id")
-        redirect = query.get("redirect_uri") or ""
-        parts = urlsplit(redirect)
-        if parts.scheme not in ("http", "https") or not parts.netloc or parts.fragment:
-            raise invalid("INVALID_VALUE", "The `redirect_uri` is not the one registered.", "redirect_uri")
-        scopes = frozenset(query.get("scope", "").split())
-        if not scopes or not scopes <= SCOPES:
-            unknown = ", ".join(sorted(scopes - SCOPES)) or "none given"
-            raise invalid("INVALID_VALUE", f"Invalid scope: {unknown}.", "scope")
-        state = {"state": query["state"]} if query.get("state") else {}
-        joint = "&" if parts.query else "?"
+        consent = consent_of(query)
         if query.get("deny") == "1":
-            denial = {"error": "access_denied", "error_description": "user_denied", **state}
-            return f"{redirect}{joint}{urlencode(denial)}"
-        grant = Grant(self.choose(query.get("merchant", "")).id, scopes)
+            return consent.answer(error="access_denied", error_description="user_denied")
+        grant = Grant(self.choose(query.get("merchant", "")).id, consent.scopes)
         code = f"sq0cgb-{secrets.token_urlsafe(16)}"
         ends = self.world.clock() + timedelta(seconds=self.world.options.code_lifetime)
-        self.codes[code] = Code(grant, ends, redirect, query.get("code_challenge", ""))
-        return f"{redirect}{joint}{urlencode({'code': code, 'response_type': 'code', **state})}"
+        self.codes[code] = Code(grant, ends, consent.redirect, query.get("code_challenge", ""))
+        return consent.answer(code=code, response_type="code")
 
     def token(self, body: Any) -> dict[str, Any]:
         """Answer `POST /oauth2/token`.
@@ -164,10 +146,10 @@ class Authority:
             raise _refused("The authorization code is invalid, has been used, or has expired.")
         if _text(body, "redirect_uri") != code.redirect_uri:
             raise _refused("The `redirect_uri` is not the one that the code was issued for.")
-        if not with_secret:
-            verifier = _text(body, "code_verifier")
-            if not verifier:
-                raise invalid("MISSING_REQUIRED_PARAMETER", "Missing required parameter.", "client_secret")
+        verifier = _text(body, "code_verifier")
+        if not with_secret and not verifier:
+            raise invalid("MISSING_REQUIRED_PARAMETER", "Missing required parameter.", "client_secret")
+        if verifier:
             digest = base64.urlsafe_b64encode(hashlib.sha256(verifier.encode()).digest()).decode().rstrip("=")
             if not code.challenge or not hmac.compare_digest(digest, code.challenge.rstrip("=")):
                 raise _refused("The `code_verifier` does not match the code challenge.")
@@ -176,14 +158,17 @@ class Authority:
 
     def _present(self, body: dict[str, Any], with_secret: bool) -> RefreshToken:
         token = self.refresh.get(_text(body, "refresh_token", required=True))
-        if token is None or token.used or token.grant.revoked:
+        now = self.world.clock()
+        if token is None or token.grant.revoked:
+            raise _refused("The refresh token is invalid or has been revoked.")
+        if token.used_at is not None and (now - token.used_at).total_seconds() >= self.world.options.refresh_grace:
             raise _refused("The refresh token is invalid or has been revoked.")
         if token.expires_at is None and not with_secret:
             raise invalid("MISSING_REQUIRED_PARAMETER", "Missing required parameter.", "client_secret")
         if token.expires_at is not None:
-            if token.expires_at <= self.world.clock():
+            if token.expires_at <= now:
                 raise _refused("The refresh token has expired.")
-            token.used = True
+            token.used_at = token.used_at or now
         return token
 
     def _issue(
@@ -203,6 +188,9 @@ class Authority:
         ends = now + timedelta(seconds=min(life, _SHORT_LIVED) if short_lived else life)
         self.access[access] = AccessToken(grant, ends, scopes)
         self.world.traffic.counts["tokens_issued"] += 1
+        live = self.grants.setdefault(grant.merchant_id, [])
+        if not any(grant is one for one in live):
+            live.append(grant)
         answer = {
             "access_token": access,
             "token_type": "bearer",
@@ -244,7 +232,7 @@ class Authority:
                 found.revoked = True
                 return {"success": True}
             merchant_id = found.grant.merchant_id
-        self.revoke_merchant(merchant_id)
+        self.revoke_merchant(merchant_id, "APPLICATION")
         return {"success": True}
 
     def status(self, token: AccessToken) -> dict[str, Any]:
@@ -291,7 +279,7 @@ class Authority:
 
     def issue(self, merchant: Merchant, scopes: Iterable[str], lifetime: float | None) -> dict[str, Any]:
         """Give out tokens without anybody authorising, as a developer console does."""
-        wanted = frozenset(scopes) or SCOPES
+        wanted = frozenset(scopes) or frozenset(SCOPES)
         answer = self._issue(Grant(merchant.id, wanted), wanted, pkce=False, old=None, given=None, short={})
         if lifetime is not None:
             token = self.access[answer["access_token"]]
@@ -299,15 +287,14 @@ class Authority:
             answer["expires_at"] = _seconds(token.expires_at)
         return answer
 
-    def revoke_merchant(self, merchant_id: str) -> int:
-        """Revoke everything a merchant granted; returns how many access tokens that ended."""
-        ended = 0
-        for token in self._tokens():
-            if token.grant.merchant_id == merchant_id and not token.grant.revoked:
-                token.grant.revoked = True
-        for access in self.access.values():
-            ended += access.grant.merchant_id == merchant_id
-        return ended
+    def revoke_merchant(self, merchant_id: str, revoker: str = "MERCHANT") -> int:
+        """Revoke everything a merchant granted, and say so; returns how many access tokens that ended."""
+        live = self.grants.pop(merchant_id, [])
+        for grant in live:
+            grant.revoked = True
+        if live:
+            self.on_revoked(merchant_id, revoker)
+        return sum(access.grant.merchant_id == merchant_id for access in self.access.values())
 
     def remove_scopes(self, merchant_id: str, scopes: Iterable[str]) -> None:
         """Take permissions away from a merchant's tokens, present and future."""

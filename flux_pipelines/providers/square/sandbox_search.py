@@ -23,8 +23,9 @@ from flux_pipelines.providers.square.sandbox_errors import ApiError, invalid
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from flux_pipelines.sandbox.book import Entry, Moment
     from flux_pipelines.sandbox.model import Merchant, Sale
-    from flux_pipelines.sandbox.world import Entry, Moment, World
+    from flux_pipelines.sandbox.world import World
 
 MAX_LOCATIONS = 10
 DEFAULT_LIMIT = 500
