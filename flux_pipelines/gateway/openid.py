@@ -14,7 +14,7 @@ from authlib.oauth2.rfc6749.parameters import prepare_grant_uri
 from authlib.oauth2.rfc7636 import create_s256_code_challenge
 from joserfc import jwt
 from joserfc.errors import JoseError
-from joserfc.jwk import KeySet
+from joserfc.jwk import RSAKey
 
 from flux_pipelines.domain.errors import ConfigurationError, SignInRefusedError
 from flux_pipelines.gateway.identity import Identity, RoundTrip, client_credentials, decoded, origin_of
@@ -184,19 +184,20 @@ class OpenId:
         """Return the claims of a token that one of the issuer's present keys has signed."""
         try:
             header = msgspec.json.decode(_segment(id_token.partition(".")[0]))
-            kid = header.get("kid") if isinstance(header, dict) else None
+            kid = header.get("kid") if isinstance(header, dict) else ""
         except (ValueError, msgspec.DecodeError):
-            kid = None
-        if not isinstance(kid, str) or not kid:
-            raise _wrong("it does not name its key")
-        keys = self._key_set(kid)
+            kid = ""
+        if kid is not None and not (isinstance(kid, str) and kid):
+            raise _wrong("it cannot be read")
+        key = self._key(kid)
         try:
             # One algorithm, chosen by us: `none` and a MAC made with the public key are then just wrong.
-            return dict(jwt.decode(id_token, keys, algorithms=["RS256"]).claims)
+            return dict(jwt.decode(id_token, key, algorithms=["RS256"]).claims)
         except (JoseError, ValueError):
             raise _wrong("its signature is not right") from None
 
-    def _key_set(self, kid: str) -> KeySet:
+    def _key(self, kid: str | None) -> RSAKey:
+        """Return the key of that name; without a name, the issuer's key if there is only one (OpenID Connect, 10.1)."""
         with self._mutex:
             known = self._keys
         now = self._clock()
@@ -267,18 +268,16 @@ def _segment(text: str) -> bytes:
     return urlsafe_b64decode(text.encode("ascii", "replace"))
 
 
-def _of_kid(jwks: dict[str, Any], kid: str) -> KeySet | None:
+def _of_kid(jwks: dict[str, Any], kid: str | None) -> RSAKey | None:
     keys = jwks.get("keys")
-    chosen = [
+    signing = [
         key
         for key in (keys if isinstance(keys, list) else [])
-        if isinstance(key, dict)
-        and key.get("kid") == kid
-        and key.get("kty") == "RSA"
-        and key.get("use", "sig") == "sig"
+        if isinstance(key, dict) and key.get("kty") == "RSA" and key.get("use", "sig") == "sig"
     ]
+    chosen = [key for key in signing if kid is None or key.get("kid") == kid]
     try:
-        return KeySet.import_key_set({"keys": chosen}) if len(chosen) == 1 else None
+        return RSAKey.import_key(chosen[0]) if len(chosen) == 1 else None
     except (JoseError, ValueError, KeyError):
         return None
 

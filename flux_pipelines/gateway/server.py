@@ -86,7 +86,6 @@ def _config(app: ASGIApp | str, options: GatewayOptions) -> dict[str, Any]:
         "ws": "none",
         "lifespan": "on",
         "log_config": None,
-        # Its lines would hold the queries of callbacks, and with them codes and states.
         "access_log": False,
         "server_header": False,
         # Never uvicorn's defaults: they trust what the environment says, and 127.0.0.1.
@@ -104,10 +103,20 @@ def _server(app: ASGIApp, options: GatewayOptions) -> uvicorn.Server:
     return uvicorn.Server(uvicorn.Config(**_config(app, options)))
 
 
+class _WithoutQuery(logging.Filter):
+    """Callbacks carry codes and states in their query, and uvicorn's access log repeats it to whoever listens."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if isinstance(record.args, tuple):
+            record.args = tuple(str(one).partition("?")[0] if isinstance(one, str) else one for one in record.args)
+        return True
+
+
 def _guard_logs() -> None:
-    errors = logging.getLogger("uvicorn.error")
-    if not any(isinstance(present, RedactingFilter) for present in errors.filters):
-        errors.addFilter(RedactingFilter())
+    for name, guard in (("uvicorn.error", RedactingFilter), ("uvicorn.access", _WithoutQuery)):
+        logger = logging.getLogger(name)
+        if not any(isinstance(present, guard) for present in logger.filters):
+            logger.addFilter(guard())
 
 
 def log_to_stderr() -> None:

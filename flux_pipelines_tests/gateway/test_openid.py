@@ -137,7 +137,7 @@ def test_claims_within_the_leeway_of_clocks_are_accepted(rooms: Runtime, issuer:
 
 @pytest.mark.parametrize("domain", [None, "other.com", "sub.example.com", "", 5])
 def test_only_the_hosted_domain_is_admitted(rooms: Runtime, issuer: Issuer, domain: Any) -> None:
-    with pytest.raises(SignInRefusedError, match="only accounts of example.com"):
+    with pytest.raises(SignInRefusedError, match=r"only accounts of example\.com"):
         identify(rooms, issuer, issuer.sign(issuer.claims(TRIP.nonce, hd=domain)), hosted_domain="example.com")
 
 
@@ -149,6 +149,11 @@ def test_the_hosted_domain_itself_is_admitted(rooms: Runtime, issuer: Issuer) ->
 
 def _part(value: Any) -> str:
     return base64.urlsafe_b64encode(json.dumps(value).encode()).rstrip(b"=").decode()
+
+
+def _renamed(token: str, kid: Any) -> str:
+    """A good token whose header names its key in another way."""
+    return ".".join([_part({"alg": "RS256", "kid": kid}), *token.split(".")[1:]])
 
 
 def _forgeries(issuer: Issuer) -> dict[str, str]:
@@ -167,7 +172,8 @@ def _forgeries(issuer: Issuer) -> dict[str, str]:
         "MAC with the public key": f"{start}.{base64.urlsafe_b64encode(mac).rstrip(b'=').decode()}",
         "another algorithm of the right key": issuer.sign(claims, alg="RS384"),
         "a key that is not published": issuer.sign(claims, kid="two"),
-        "no key named": issuer.sign(claims, kid=None),
+        "key named by a number": _renamed(good, 1),
+        "key without a name": _renamed(good, ""),
         "not a token": "garbage",
         "empty": "",
         "three dots": "...",
@@ -182,7 +188,8 @@ FORGERIES = (
     "MAC with the public key",
     "another algorithm of the right key",
     "a key that is not published",
-    "no key named",
+    "key named by a number",
+    "key without a name",
     "not a token",
     "empty",
     "three dots",
@@ -196,6 +203,15 @@ def test_a_forged_token_is_refused(rooms: Runtime, issuer: Issuer, forgery: str)
 
     with pytest.raises(SignInRefusedError, match="cannot be believed"):
         identify(rooms, issuer, made[forgery])
+
+
+def test_a_token_that_names_no_key_is_believed_only_when_the_issuer_has_but_one(rooms: Runtime, issuer: Issuer) -> None:
+    token = issuer.sign(issuer.claims(TRIP.nonce), kid=None)
+    assert identify(rooms, issuer, token).email == "ada@example.com"
+
+    issuer.published.append(RSAKey.generate_key(2048, {"kid": "two", "use": "sig"}).as_dict(private=False))
+    with pytest.raises(SignInRefusedError, match="key is not known"):
+        identify(rooms, issuer, token)
 
 
 def test_an_encryption_key_does_not_sign(rooms: Runtime, issuer: Issuer) -> None:
@@ -302,7 +318,7 @@ def test_a_discovery_document_cannot_lead_anywhere_else(
 ) -> None:
     issuer.discovery[endpoint] = elsewhere.format(host=issuer.url.partition("//")[2])
 
-    with pytest.raises(ConfigurationError, match="somebody else|must be an https"):
+    with pytest.raises(ConfigurationError, match=r"somebody else|must be an https"):
         client(rooms, issuer).authorize_url("state", TRIP)
     with pytest.raises(FluxError):
         client(rooms, issuer).identify("code", TRIP, None)
