@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
+import random
 import time
 from collections.abc import Callable
-from datetime import date
+from datetime import UTC, date, datetime
 from pathlib import Path
 
 from flux_pipelines.domain.connection import Connection
-from flux_pipelines.domain.errors import FluxError
-from flux_pipelines.state import Database, State, TokenKeeper, Vault, load_keys
+from flux_pipelines.domain.errors import AuthorizationRefusedError, FluxError
+from flux_pipelines.runtime import Runtime
+from flux_pipelines.settings import Settings
+from flux_pipelines.state import Database, NewEvent, State, TokenKeeper, Vault, load_keys
 from flux_pipelines_tests.state.calls import call
 from flux_pipelines_tests.state.endpoint import refresher
 
@@ -94,3 +98,63 @@ def record_calls(url: str, key_file: Path, count: int, ready: Callable[[], int])
         number = ready()
         for n in range(count):
             state.audit.record(call(url=f"https://api.test/{number}/{n}"))
+
+
+def _event(name: str) -> NewEvent:
+    return NewEvent("square", name, "payment.updated", "ML1", datetime.now(UTC), b"{}" * 500)
+
+
+def add_events(url: str, key_file: Path, rounds: int, ready: Callable[[], int]) -> int:
+    """Store the same fifty events a round as the others do, each in an order of its own; return how many were new."""
+    new = 0
+    with open_state(url, key_file) as state:
+        order = random.Random(ready())
+        for number in range(rounds):
+            names = [f"e-{number}-{n}" for n in range(50)]
+            order.shuffle(names)
+            new += sum(state.inbox.add_many([_event(name) for name in names]))
+    return new
+
+
+def add_events_until_killed(url: str, key_file: Path, acknowledged: Path, life: int, ready: Callable[[], int]) -> None:
+    """Store events without end, and write down each once it is stored."""
+    with open_state(url, key_file) as state, acknowledged.open("a", buffering=1) as out:
+        ready()
+        for batch in itertools.count():
+            names = [f"e-{life}-{batch}-{n}" for n in range(7)]
+            state.inbox.add_many([_event(name) for name in names])
+            out.write("".join(f"{name}.\n" for name in names))
+
+
+def redeem(url: str, key_file: Path, token: str, ready: Callable[[], int]) -> str:
+    with open_state(url, key_file) as state:
+        ready()
+        try:
+            return str(state.authorizations.redeem(token, "connect", "square", "session")["verifier"])
+        except AuthorizationRefusedError as refused:
+            return refused.reason
+
+
+def raise_alerts(url: str, key_file: Path, count: int, ready: Callable[[], int]) -> int:
+    with open_state(url, key_file) as state:
+        number = ready()
+        return sum(state.alerts.raise_("webhooks_failing", "square:acme", f"{number}-{n}") for n in range(count))
+
+
+def ask_for_sync(url: str, key_file: Path, ready: Callable[[], int]) -> int:
+    with open_state(url, key_file) as state:
+        ready()
+        return state.requests.add("square:acme", date(2026, 1, 1), date(2026, 1, 2), "ada", "first backfill")
+
+
+def start_request(url: str, key_file: Path, request: int, ready: Callable[[], int]) -> bool:
+    with open_state(url, key_file) as state:
+        return state.requests.start(request, f"run-{ready()}")
+
+
+def get_token_through_runtime(home: Path, key: str, ready: Callable[[], int]) -> str:
+    """Get a token as a run does: from the composition root, with the provider's own OAuth client."""
+    with Runtime(Settings(home=home)) as runtime:
+        keeper = runtime.keeper(runtime.state.connections.get(key))
+        ready()
+        return keeper.token()
