@@ -23,6 +23,8 @@ from flux_pipelines.gateway.throttle import Throttle
 from flux_pipelines.gateway.views import STATIC
 from flux_pipelines.runtime import Runtime
 
+#: Everything that answers, beside the static files.
+ROUTERS = (webhooks.router, health.router, signin.router, connect.router, pages.router, api.router)
 #: From one address: an office behind one address signs in at nine o'clock.
 SIGN_INS_A_MINUTE = 60
 
@@ -68,7 +70,7 @@ def build_app(runtime: Runtime, options: GatewayOptions, *, closes_runtime: bool
     app.add_exception_handler(FluxError, problems.of_flux)
     app.add_exception_handler(HTTPException, problems.of_http)
     app.add_exception_handler(RequestValidationError, problems.of_validation)
-    for router in (webhooks.router, health.router, signin.router, connect.router, pages.router, api.router):
+    for router in ROUTERS:
         app.include_router(router)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
     return app

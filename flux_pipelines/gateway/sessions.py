@@ -6,7 +6,7 @@ import hmac
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Annotated, Literal
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 from fastapi import Depends, HTTPException, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
@@ -113,10 +113,9 @@ def sign_in_url(request: Request) -> str:
 
 def local_path(text: str) -> str:
     """Return the text if it is a path of this gateway, else `/`: what a request says never leads elsewhere."""
-    parts = urlsplit(text) if len(text) <= _LONGEST_PATH and text.isascii() and text.isprintable() else None
-    if parts is None or parts.scheme or parts.netloc or "\\" in text:
-        return "/"
-    return text if text.startswith("/") and not text.startswith("//") else "/"
+    # `//host` and `/\\host` lead to another host in a browser; so does what a browser makes of a tab in between.
+    ours = text.startswith("/") and not text.startswith("//") and "\\" not in text
+    return text if ours and len(text) <= _LONGEST_PATH and text.isascii() and text.isprintable() else "/"
 
 
 # --- forms ---
