@@ -76,7 +76,8 @@ def main() -> None:
 
     from flux_pipelines.definitions import build_definitions
     from flux_pipelines.domain.tables import TRANSACTIONS
-    from flux_pipelines.pipelines.drive import RANGE_END, RANGE_START, dagster_home
+    from flux_pipelines.pipelines.drive import dagster_home
+    from flux_pipelines.pipelines.names import RANGE_END, RANGE_START
     from flux_pipelines.pipelines.partitions import partition_key
     from flux_pipelines.pipelines.resources import lend
     from flux_pipelines.runtime import Runtime

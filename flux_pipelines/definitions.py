@@ -10,7 +10,21 @@ from typing import Any
 import dagster as dg
 
 from flux_pipelines import providers
-from flux_pipelines.pipelines import automation, demand, ingest, jobs, names, sales, upkeep
+from flux_pipelines.pipelines import (
+    automation,
+    closed_days,
+    demand,
+    inbox,
+    ingest,
+    jobs,
+    names,
+    reconcile,
+    requested,
+    sales,
+    tokens,
+    upkeep,
+    watch,
+)
 from flux_pipelines.pipelines.resources import FluxResource
 from flux_pipelines.providers.registry import all_providers
 
@@ -30,24 +44,34 @@ def build_definitions(overrides: Mapping[str, Any] | None = None) -> dg.Definiti
 
 def _definitions(overrides: Mapping[str, Any]) -> dg.Definitions:
     sources = names.sources()
-    looking_after = upkeep.upkeep_job()
-    watches = [automation.watch(provider) for provider in sources]
+    looking_after, comparing, keeping = upkeep.upkeep_job(), reconcile.reconcile_job(), tokens.keep_tokens_job()
+    asked = {job.name: job for job in jobs.jobs()}
+    watches = [watch.watch(provider) for provider in sources]
     return dg.Definitions(
         assets=[
             *(asset for provider in sources for asset in ingest.provider_assets(provider)),
             *sales.marts(),
             *demand.demand_assets(),
         ],
-        asset_checks=[check for check, _ in watches],
-        jobs=[*jobs.jobs(), looking_after],
+        asset_checks=[check for checks, _ in watches for check in checks],
+        jobs=[*asked.values(), looking_after, comparing, keeping],
         schedules=[
             *(automation.daily_schedule(provider) for provider in sources),
             upkeep.upkeep_schedule(looking_after),
+            reconcile.reconcile_schedule(comparing),
+            tokens.keep_tokens_schedule(keeping),
         ],
         sensors=[
             automation.automation_sensor(),
             *(automation.connection_partitions_sensor(provider) for provider in sources),
             *(automation.change_sensor(provider) for provider in sources),
+            *(
+                inbox.inbox_sensor(provider, [asked[names.sync_job(provider.name)], asked[names.REFRESH_CORE_JOB]])
+                for provider in sources
+                if provider.webhooks is not None
+            ),
+            requested.requested_syncs_sensor([asked[names.sync_job(provider.name)] for provider in sources]),
+            closed_days.closed_days_sensor(asked[names.CLOSED_DAYS_JOB]),
             *(sensor for _, sensor in watches),
         ],
         resources={"flux": FluxResource(), **_provider_resources(), **overrides},

@@ -115,11 +115,22 @@ def test_what_checks_a_table_stands_with_it_and_blocks() -> None:
 def test_automation_is_running_from_the_start() -> None:
     repository = build_definitions().get_repository_def()
     assert {s.name for s in repository.sensor_defs} == {
-        "keep_core_tables_up_to_date", "square_connections", "square_changes", "square_watch"
+        "keep_core_tables_up_to_date", "closed_days", "requested_syncs",
+        "square_connections", "square_changes", "square_watch", "square_webhooks",
     }  # fmt: skip
     assert all(s.default_status is dg.DefaultSensorStatus.RUNNING for s in repository.sensor_defs)
-    assert {s.name for s in repository.schedule_defs} == {"square_daily", "maintain_lake_weekly"}
+    assert {s.name for s in repository.schedule_defs} == {
+        "square_daily", "maintain_lake_weekly", "keep_tokens_hourly", "reconcile_daily"
+    }  # fmt: skip
     assert all(s.default_status is dg.DefaultScheduleStatus.RUNNING for s in repository.schedule_defs)
+
+
+def test_everything_that_runs_by_itself_says_what_it_does() -> None:
+    repository = build_definitions().get_repository_def()
+    for automation in (*repository.sensor_defs, *repository.schedule_defs):
+        assert len(automation.description or "") > 30, automation.name
+    for job in repository.get_all_jobs():
+        assert job.description or job.name.startswith("__"), job.name
 
 
 def test_dagster_finds_nothing_to_object_to() -> None:
@@ -133,7 +144,10 @@ def test_every_job_can_be_resolved() -> None:
         names.REFRESH_CORE_JOB,
         names.FORECAST_JOB,
         names.ACCURACY_JOB,
+        names.CLOSED_DAYS_JOB,
         names.UPKEEP_JOB,
+        names.TOKENS_JOB,
+        names.RECONCILE_JOB,
     ):
         assert definitions.resolve_job_def(name).name == name
 

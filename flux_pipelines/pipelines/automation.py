@@ -1,6 +1,6 @@
-"""What runs by itself: partitions that follow connections, the daily sync, changes after the fact, and the watch over both.
+"""What runs by itself: partitions that follow connections, the daily sync, and changes after the fact.
 
-Every provider with orders gets the same four. They are running as soon as the daemon is: nobody has to switch them on.
+Every provider with orders gets the same. They are running as soon as the daemon is: nobody has to switch them on.
 """
 
 # No `from __future__ import annotations` here: Dagster reads the annotations of asset functions as objects.
@@ -16,8 +16,7 @@ from dagster._core.storage.dagster_run import FINISHED_STATUSES
 
 from flux_pipelines.domain.errors import FluxError
 from flux_pipelines.pipelines import names
-from flux_pipelines.pipelines.closing import calendars, is_complete, last_closed, missing_days, stores
-from flux_pipelines.pipelines.metadata import preview
+from flux_pipelines.pipelines.closing import calendars, last_closed, missing_days, stores
 from flux_pipelines.pipelines.partitions import connections_of, partition_key, ranges
 from flux_pipelines.pipelines.resources import FluxResource
 from flux_pipelines.providers.base import OrderWindow, Provider
@@ -26,10 +25,7 @@ if TYPE_CHECKING:
     from flux_pipelines.domain.connection import Connection
     from flux_pipelines.runtime import Runtime
 
-#: How long after a day has ended it may take until it is complete, before somebody should look.
-PATIENCE = timedelta(hours=3)
 DAILY_TAG = "flux/daily"
-YESTERDAY_COMPLETE = "yesterday_complete"
 #: A daily sync that failed is asked for again each hour, this many times in all; then the watch says what to do.
 DAILY_ATTEMPTS = 3
 
@@ -45,13 +41,17 @@ TICK_SECONDS = 35.0
 
 
 def automation_sensor() -> dg.AutomationConditionSensorDefinition:
-    """Return the sensor that brings the core tables up to date. Dagster's own default one starts stopped."""
+    """Return the sensor that brings the core tables up to date. Dagster's own default one starts stopped.
+
+    It looks often, because what a webhook announces has a minute to get from the provider to the core tables.
+    """
     return dg.AutomationConditionSensorDefinition(
         "keep_core_tables_up_to_date",
         target=dg.AssetSelection.all(),
+        description="Brings exactly the partitions of the core tables up to date whose upstream has changed.",
         default_status=dg.DefaultSensorStatus.RUNNING,
-        minimum_interval_seconds=30,
-        run_tags={names.AUTOMATION_TAG: "core"},
+        minimum_interval_seconds=10,
+        run_tags={names.AUTOMATION_TAG: "core", names.PRIORITY_TAG: names.FRESH},
     )
 
 
@@ -110,8 +110,9 @@ def sync_request(
         job_name=names.sync_job(provider),
         tags={
             names.CONNECTION_TAG: connection,
-            "dagster/asset_partition_range_start": start,
-            "dagster/asset_partition_range_end": end,
+            names.QUEUE_TAG: connection,
+            names.RANGE_START: start,
+            names.RANGE_END: end,
             **(tags or {}),
         },
     )
@@ -273,82 +274,3 @@ def _look(runtime: "Runtime", connection: "Connection", begin: datetime, end: da
 
 def _chunks(ids: Sequence[str], size: int) -> list[tuple[str, ...]]:
     return [tuple(ids[start : start + size]) for start in range(0, len(ids), size)]
-
-
-def watch(provider: Provider) -> tuple[dg.AssetChecksDefinition, dg.SensorDefinition]:
-    """Return the check that yesterday is complete for every active connection, and the sensor that evaluates it.
-
-    Dagster's freshness policies look only at an asset's last materialisation, so backfilling an old day would turn them
-    green. The sensor records the check's result without a run; a person can run the check as well.
-    """
-    asset = names.raw_orders(provider.name)
-
-    @dg.asset_check(
-        asset=asset,
-        name=YESTERDAY_COMPLETE,
-        description=(
-            "The latest business date that has ended at every location is landed and complete, for every active "
-            "connection. If it fails: the table says what is missing and why; authorise the connection again if it says "
-            "so, then materialise the missing partitions. Paused connections do not count."
-        ),
-        blocking=False,
-    )
-    def yesterday_complete(context: dg.AssetCheckExecutionContext, flux: FluxResource) -> dg.AssetCheckResult:  # noqa: ARG001
-        passed, metadata = _yesterday(flux.runtime, provider, datetime.now(UTC))
-        return dg.AssetCheckResult(passed=passed, metadata=metadata, severity=dg.AssetCheckSeverity.WARN)
-
-    @dg.sensor(
-        name=f"{provider.name}_watch",
-        description=f"Looks every half hour whether yesterday's {provider.title} orders are complete.",
-        minimum_interval_seconds=1800,
-        default_status=dg.DefaultSensorStatus.RUNNING,
-    )
-    def look_after(context: dg.SensorEvaluationContext, flux: FluxResource) -> dg.SensorResult | dg.SkipReason:  # noqa: ARG001
-        if not flux.hurried_runtime.connections(provider.name):
-            return dg.SkipReason(f"There is no {provider.title} connection yet.")
-        passed, metadata = _yesterday(flux.hurried_runtime, provider, datetime.now(UTC))
-        evaluation = dg.AssetCheckEvaluation(
-            asset_key=asset,
-            check_name=YESTERDAY_COMPLETE,
-            passed=passed,
-            metadata=metadata,
-            severity=dg.AssetCheckSeverity.WARN,
-        )
-        return dg.SensorResult(asset_events=[evaluation])
-
-    return yesterday_complete, look_after
-
-
-def _yesterday(runtime: "Runtime", provider: Provider, now: datetime) -> tuple[bool, dict[str, Any]]:
-    late: list[tuple[str, str, str]] = []
-    looked_at = 0
-    for connection in runtime.connections(provider.name):
-        if connection.status in ("paused", "disconnected"):
-            continue
-        looked_at += 1
-        if connection.status == "needs_reauth":
-            late.append((connection.key, "", f"needs to be authorised again: {connection.status_reason}"))
-            continue
-        try:
-            zones = list(calendars(connection, stores(runtime, connection)).values())
-            if not zones:
-                continue
-            # Until the daily sync has had its time, the day before counts as yesterday.
-            day = last_closed(zones, now - PATIENCE)
-            if day >= runtime.settings.start_date and not is_complete(
-                manifest := runtime.raw.read_manifest(connection.key, day), day, zones
-            ):
-                why = "not landed" if manifest is None else "landed before it had ended"
-                if manifest is not None and manifest.verification.status == "short":
-                    why = f"orders are missing: {manifest.verification.detail}"
-                late.append((connection.key, str(day), why))
-        except FluxError as error:
-            late.append((connection.key, "", str(error)))
-    metadata: dict[str, Any] = {"connections looked at": looked_at, "connections late": len(late)}
-    if late:
-        metadata["late"] = preview(("connection", "business date", "why"), late[:20])
-        metadata["what to do"] = (
-            "Authorise the connections that say so again, then materialise the missing partitions of "
-            f"{names.raw_orders(provider.name).to_user_string()} (or run `flux sync {provider.name}` over them)."
-        )
-    return not late, metadata

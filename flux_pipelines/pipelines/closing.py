@@ -55,6 +55,21 @@ def last_closed(calendars: Iterable[BusinessCalendar], now: datetime) -> date:
     return min(calendar.date_of(now - GRACE) for calendar in calendars) - timedelta(days=1)
 
 
+def was_over(manifest: RawManifest) -> bool:
+    """Tell whether a partition was fetched after its day had ended at every location that was asked."""
+    return all(manifest.fetched_at >= window.end for window in manifest.windows)
+
+
+def open_then(runtime: Runtime, day: date) -> list[str]:
+    """Return the connections whose partition of a business date was fetched before the date had ended for them."""
+    found = []
+    for connection in runtime.connections():
+        manifest = runtime.raw.read_manifest(connection.key, day)
+        if manifest is not None and not was_over(manifest):
+            found.append(connection.key)
+    return found
+
+
 def is_complete(manifest: RawManifest | None, day: date, calendars: Iterable[BusinessCalendar]) -> bool:
     """Tell whether a landed partition was fetched after its day had ended everywhere, and nothing was found missing."""
     if manifest is None or manifest.verification.status == "short":
@@ -63,9 +78,11 @@ def is_complete(manifest: RawManifest | None, day: date, calendars: Iterable[Bus
 
 
 def missing_days(runtime: Runtime, connection: Connection, now: datetime) -> list[date]:
-    """Return the closed business dates that are due: yesterday, and those missed since the last complete one.
+    """Return the closed business dates that are due: yesterday, and every other one since the first complete one.
 
-    A connection that has not landed anything lately begins with yesterday: its history is for a person to backfill.
+    A day that was landed while it was open (webhooks do that) is due like one that was never landed, and so is one
+    that lies before a complete day: webhooks land days out of order. A connection that has not landed anything lately
+    begins with yesterday: its history is for a person to backfill.
     """
     zones = list(calendars(connection, stores(runtime, connection)).values())
     if not zones:
@@ -73,6 +90,6 @@ def missing_days(runtime: Runtime, connection: Connection, now: datetime) -> lis
     newest = last_closed(zones, now)
     first = max(newest - timedelta(days=CATCH_UP_DAYS - 1), runtime.settings.start_date)
     landed = runtime.raw.manifests(connection.key, first, newest)
-    complete = [day for day, manifest in landed.items() if is_complete(manifest, day, zones)]
-    since = max(complete) + timedelta(days=1) if complete else max(newest, first)
-    return [since + timedelta(days=n) for n in range((newest - since).days + 1)]
+    complete = {day for day, manifest in landed.items() if is_complete(manifest, day, zones)}
+    since = min(complete, default=max(newest, first))
+    return [day for n in range((newest - since).days + 1) if (day := since + timedelta(days=n)) not in complete]

@@ -13,7 +13,7 @@ from flux_pipelines.domain.tables import DAILY_ITEM_DEMAND, DEMAND_FORECASTS, FO
 from flux_pipelines.pipelines import names, plots
 from flux_pipelines.pipelines.bookkeeping import attach
 from flux_pipelines.pipelines.checks import Check, Scope, contract, evaluate, no_duplicate_lines
-from flux_pipelines.pipelines.conditions import when_its_day_closes
+from flux_pipelines.pipelines.closing import open_then
 from flux_pipelines.pipelines.failures import explained
 from flux_pipelines.pipelines.figures import Figures
 from flux_pipelines.pipelines.metadata import PREVIEW_ROWS, preview, rows, table_metadata
@@ -75,12 +75,12 @@ def _demand_forecasts() -> dg.AssetsDefinition:
         deps=[dg.AssetDep(names.DAILY_ITEM_DEMAND, partition_mapping=history), dg.AssetDep(names.DAILY_SALES)],
         partitions_def=business_days(),
         backfill_policy=BACKFILL,
-        automation_condition=when_its_day_closes(),
         check_specs=[check.spec(names.DEMAND_FORECASTS) for check in checks],
         group_name=names.DEMAND_GROUP,
         description=(
             f"{DEMAND_FORECASTS.description}\n\nPartition: the as-of date. Each asks the SageMaker endpoint for "
-            f"{HORIZON} days ahead of every product with enough recent history."
+            f"{HORIZON} days ahead of every product with enough recent history. Connections whose as-of date had not ended "
+            "when it was last fetched are left out: half a day is no history."
         ),
         owners=[names.CORE_OWNER],
         kinds={"deltalake", "sagemaker"},
@@ -113,9 +113,12 @@ def _forecast(runtime: "Runtime", as_of: date) -> dict[str, Any]:
     """Write the forecasts as of one business date; return the partition's metadata."""
     from flux_pipelines.forecaster.demand import demand_window, forecast_rows, plan_demand
 
-    demand = _read_demand(runtime.lake, *demand_window(as_of))
+    open_ones = open_then(runtime, as_of)
+    demand = _without(_read_demand(runtime.lake, *demand_window(as_of)), open_ones)
     plan = plan_demand(demand, as_of)
     metadata: dict[str, Any] = {"as of": as_of.isoformat(), "products asked": len(plan.histories)}
+    if open_ones:
+        metadata["left out, day not over"] = ", ".join(open_ones)
     answers = []
     if plan.histories:
         endpoint = runtime.demand_endpoint
@@ -219,12 +222,12 @@ def _forecast_accuracy() -> dg.AssetsDefinition:
         ],
         partitions_def=business_days(),
         backfill_policy=BACKFILL,
-        automation_condition=when_its_day_closes(),
         check_specs=[check.spec(names.FORECAST_ACCURACY) for check in _ACCURACY_CHECKS],
         group_name=names.DEMAND_GROUP,
         description=(
             f"{FORECAST_ACCURACY.description}\n\nPartition: the business date that had been forecast, by whatever "
-            f"as-of dates in the {HORIZON} days before it."
+            f"as-of dates in the {HORIZON} days before it. Connections whose date had not ended when it was last fetched "
+            "are left out."
         ),
         owners=[names.CORE_OWNER],
         kinds={"deltalake", "duckdb"},
@@ -245,7 +248,9 @@ def _forecast_accuracy() -> dg.AssetsDefinition:
                 DEMAND_FORECASTS, where={"as_of": each_day(days[0] - timedelta(days=HORIZON), days[-1])}
             ).read_all()
             sold = _read_demand(lake, accuracy_window(days[0])[0], days[-1])
-            evaluated = pa.concat_tables([accuracy(made, sold, day) for day in days])
+            evaluated = pa.concat_tables(
+                [accuracy(_without(made, open_then(flux.runtime, day)), sold, day) for day in days]
+            )
             commit = lake.replace(FORECAST_ACCURACY, evaluated, [{"target_date": day} for day in days])
         scope = Scope(days[0], days[-1])
         with explained(context), session(lake, [FORECAST_ACCURACY.name]) as database:
@@ -289,3 +294,13 @@ def _accuracy_totals(evaluated: "pa.Table", day: date) -> dict[str, Any]:
 def _read_demand(lake: "DeltaLake", first: date, last: date) -> "pa.Table":
     wanted: Sequence[date] = each_day(first, last)
     return lake.read(DAILY_ITEM_DEMAND, where={"business_date": wanted}).read_all()
+
+
+def _without(table: "pa.Table", connections: Sequence[str]) -> "pa.Table":
+    """Return the rows of all connections but these."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if not connections:
+        return table
+    return table.filter(pc.invert(pc.is_in(table.column("connection"), pa.array(connections, pa.string()))))

@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 
     from flux_pipelines.runtime import Runtime
 
-RANGE_START, RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
 #: More days than this are cut into several runs, to keep what one run holds in memory bounded.
 DAYS_A_RUN = 400
 
@@ -294,14 +293,14 @@ def _chunks(days: Sequence[date]) -> Iterator[tuple[date, date]]:
 
 
 def _day_tags(first: date, last: date) -> dict[str, str]:
-    return {RANGE_START: first.isoformat(), RANGE_END: last.isoformat()}
+    return {names.RANGE_START: first.isoformat(), names.RANGE_END: last.isoformat()}
 
 
 def _connection_tags(connection: str, first: date, last: date) -> dict[str, str]:
     return {
         names.CONNECTION_TAG: connection,
-        RANGE_START: partition_key(connection, first),
-        RANGE_END: partition_key(connection, last),
+        names.RANGE_START: partition_key(connection, first),
+        names.RANGE_END: partition_key(connection, last),
     }
 
 

@@ -29,6 +29,7 @@ from flux_pipelines.pipelines.checks import (
     no_duplicate_lines,
     result,
 )
+from flux_pipelines.pipelines.closing import was_over
 from flux_pipelines.pipelines.conditions import when_upstream_changes
 from flux_pipelines.pipelines.failures import PartitionsFailed, retry_or_fail
 from flux_pipelines.pipelines.metadata import PREVIEW_ROWS, amounts, preview, rows, table_metadata
@@ -227,7 +228,7 @@ def raw_metadata(provider: Provider, manifest: "RawManifest") -> Metadata:
         "bytes": manifest.bytes,
         "bytes stored": manifest.compressed_bytes,
         "locations": len(manifest.locations),
-        "fetched at": dg.MetadataValue.timestamp(manifest.fetched_at),
+        names.FETCHED_AT: dg.MetadataValue.timestamp(manifest.fetched_at),
         "file": manifest.file or "none (no orders)",
         "preview": preview(("state", "orders"), sorted(manifest.states.items())),
     }
@@ -386,6 +387,8 @@ class _Normalising:
                 **amounts("total", figures.total),
                 "quarantined": kept,
                 f"{self._provider.title} API version": manifest.api_version,
+                names.FETCHED_AT: dg.MetadataValue.timestamp(manifest.fetched_at),
+                names.DAY_STATE: names.OVER if was_over(manifest) else names.OPEN,
                 "Delta table version": version,
                 "preview": preview(_SHOWN, [] if head is None else [list(row.values()) for row in head.to_pylist()]),
             }

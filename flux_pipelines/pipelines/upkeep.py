@@ -1,4 +1,4 @@
-"""The lake's upkeep: once a week, checkpoints are written and files that nothing needs any more are deleted."""
+"""Upkeep: once a week, checkpoints are written, and files and records that nothing needs any more are deleted."""
 
 # No `from __future__ import annotations` here: Dagster reads the annotations of op functions as objects.
 
@@ -10,14 +10,21 @@ from flux_pipelines.pipelines.resources import FluxResource
 
 
 @dg.op(
-    name="maintain_tables", description="Writes a checkpoint of every table and deletes files of long-gone versions."
+    name="maintain_tables",
+    description="Writes a checkpoint of every table, and deletes files of long-gone versions and old records of the state.",
 )
 def _maintain(context: dg.OpExecutionContext, flux: FluxResource) -> None:
     lake = flux.runtime.lake
     done = [lake.maintain(name) for name in lake.tables()]
     rows = [(result.table, result.version, result.files_deleted) for result in done]
     context.log.info(f"{len(done)} tables maintained, {sum(result.files_deleted for result in done)} files deleted")
-    context.add_output_metadata({"tables": preview(("table", "version", "files deleted"), rows)})
+    purged = sorted(flux.runtime.state.purge().items())
+    context.add_output_metadata(
+        {
+            "tables": preview(("table", "version", "files deleted"), rows),
+            "records deleted": preview(("of the state", "deleted"), purged),
+        }
+    )
 
 
 def upkeep_job() -> dg.JobDefinition:
@@ -25,7 +32,8 @@ def upkeep_job() -> dg.JobDefinition:
 
     @dg.job(
         name=names.UPKEEP_JOB,
-        description="Look after the lake's tables: checkpoints, expired log entries, unneeded files.",
+        description="Look after the lake's tables (checkpoints, expired log entries, unneeded files) and delete old records of "
+        "the state database: calls, events and requests that are done.",
         executor_def=dg.in_process_executor,
     )
     def maintain_lake() -> None:
@@ -41,5 +49,5 @@ def upkeep_schedule(job: dg.JobDefinition) -> dg.ScheduleDefinition:
         job=job,
         cron_schedule="40 3 * * 0",
         default_status=dg.DefaultScheduleStatus.RUNNING,
-        description="Looks after the lake's tables every Sunday.",
+        description="Looks after the lake's tables and the state database every Sunday.",
     )

@@ -15,7 +15,8 @@ from flux_pipelines.connect import connect_to_sandbox
 from flux_pipelines.definitions import build_definitions
 from flux_pipelines.domain.tables import TRANSACTIONS
 from flux_pipelines.lake import session
-from flux_pipelines.pipelines.drive import RANGE_END, RANGE_START, dagster_home
+from flux_pipelines.pipelines.drive import dagster_home
+from flux_pipelines.pipelines.names import RANGE_END, RANGE_START
 from flux_pipelines.pipelines.partitions import partition_key
 from flux_pipelines.pipelines.resources import lend
 from flux_pipelines.runtime import Runtime

@@ -11,9 +11,10 @@ import dagster as dg
 import httpx
 import pytest
 import time_machine
+from dagster._core.events import AssetMaterializationPlannedData
 
 from flux_pipelines.definitions import build_definitions
-from flux_pipelines.pipelines import automation, names
+from flux_pipelines.pipelines import automation, names, watch
 from flux_pipelines.pipelines.closing import last_closed
 from flux_pipelines.pipelines.partitions import business_days, partition_key
 from flux_pipelines.pipelines.resources import lend
@@ -60,6 +61,20 @@ class Ticker:
                     run.run_id,
                 )
         self.instance.report_run_canceled(run)
+
+    def under_way(self, key: dg.AssetKey, partitions: Iterable[str]) -> None:
+        """Record a run that is materialising these partitions."""
+        run = self.instance.create_run_for_job(dg.job(name="by_hand")(lambda: None))
+        for partition in partitions:
+            self.instance.report_dagster_event(
+                dg.DagsterEvent.build_asset_materialization_planned_event(
+                    "by_hand", "step", AssetMaterializationPlannedData(key, partition=partition)
+                ),
+                run.run_id,
+            )
+        self.instance.report_dagster_event(
+            dg.DagsterEvent(event_type_value=dg.DagsterEventType.RUN_START.value, job_name="by_hand"), run.run_id
+        )
 
 
 def _materialised(key: dg.AssetKey, partition: str) -> Any:
@@ -111,13 +126,23 @@ def test_a_change_that_comes_while_a_run_is_under_way_is_not_forgotten(ticker: T
     assert ticker.tick() == {}
 
 
-def test_forecasts_follow_the_day_that_was_brought_up_to_date_and_only_lately(ticker: Ticker) -> None:
-    latest = date.fromisoformat(str(business_days().get_last_partition_key()))
-    yesterday, long_ago = latest - timedelta(days=1), latest - timedelta(days=90)
+def test_recent_days_do_not_wait_for_stores_that_keep_selling_and_old_ones_wait_for_their_backfill(
+    ticker: Ticker,
+) -> None:
+    today = date.fromisoformat(str(business_days().get_last_partition_key()))
+    old = today - timedelta(days=30)
     ticker.tick()
-    ticker.ran(CORE, [str(yesterday), str(long_ago)])
-    asked = ticker.tick()
-    assert asked["demand_forecasts"] == asked["forecast_accuracy"] == [str(yesterday)]
+    ticker.ran([PROVIDER], keys(A, today, old))
+    for day in (today, old):  # another connection is being synced all the while
+        ticker.under_way(PROVIDER, keys(B, day))
+    assert ticker.tick() == {key.to_user_string(): [str(today)] for key in CORE}
+
+
+def test_forecasts_are_not_asked_for_by_conditions(ticker: Ticker) -> None:
+    """A condition cannot tell a day that has closed from one that webhooks keep filling; `closed_days` can."""
+    yesterday = date.fromisoformat(str(business_days().get_last_partition_key())) - timedelta(days=1)
+    ticker.tick()
+    ticker.ran(CORE, [str(yesterday)])
     assert ticker.tick() == {}
 
 
@@ -194,6 +219,47 @@ def test_days_that_were_missed_are_made_up_for_in_one_run(home: Home) -> None:
     assert hour(home, datetime(2026, 3, 10, 17, 10, tzinfo=UTC)) == []
 
 
+def test_a_day_before_a_complete_one_is_made_up_for_too(home: Home) -> None:
+    """Webhooks land days out of order: yesterday may be complete while the days before it are missing."""
+    home.connect("sakura")
+    for landed in (date(2026, 3, 6), date(2026, 3, 9)):
+        assert home.sync((B, landed), (B, landed)).success
+    requests = hour(home, datetime(2026, 3, 10, 16, 10, tzinfo=UTC))
+    assert [start(request) for request in requests] == [
+        (f"{B}|2026-03-07", f"{B}|2026-03-08"),
+        (f"{B}|2026-03-10", f"{B}|2026-03-10"),
+    ]
+
+
+def test_a_day_that_was_landed_while_it_was_open_is_landed_again_after_it_has_closed(changing_home: Home) -> None:
+    home = changing_home
+    home.connect("sakura")
+    _, sensor = watch.watch(SQUARE)
+    noon = datetime(2026, 3, 10, 3, tzinfo=UTC)  # in Tokyo
+    before = END_DAY - timedelta(days=1)
+    assert home.sync((B, before), (B, before)).success
+    with time_machine.travel(noon):
+        assert home.sync((B, END_DAY), (B, END_DAY)).success
+        assert home.metadata("square", "transactions", partition=f"{B}|{END_DAY}")["day"] == "open"
+        assert hour(home, noon) == [], "it is not due while it is open"
+    closed = datetime(2026, 3, 10, 15, 40, tzinfo=UTC)
+    with time_machine.travel(closed + timedelta(hours=3)):
+        late, _ = tick(home, sensor).asset_events
+        assert isinstance(late, dg.AssetCheckEvaluation)
+        assert "landed before it had ended" in late.metadata["late"].value
+    with time_machine.travel(closed):
+        (request,) = hour(home, closed)
+        assert start(request) == (f"{B}|{END_DAY}", f"{B}|{END_DAY}")
+        job = home.definitions.resolve_job_def(str(request.job_name))
+        assert job.execute_in_process(instance=home.instance, tags=request.tags).success
+        assert hour(home, closed) == []
+    with time_machine.travel(closed + timedelta(hours=3)):
+        good, _ = tick(home, sensor).asset_events
+        assert isinstance(good, dg.AssetCheckEvaluation)
+        assert good.passed
+    assert home.metadata("square", "transactions", partition=f"{B}|{END_DAY}")["day"] == "over"
+
+
 def test_a_connection_that_is_not_active_is_left_out(home: Home) -> None:
     home.connect("sakura")
     home.runtime.state.connections.set_status(B, "needs_reauth", "revoked")
@@ -248,18 +314,27 @@ def test_a_connection_that_cannot_be_asked_keeps_its_place_and_does_not_stop_the
 
 def test_the_watch_tells_which_connection_is_late_and_what_to_do(home: Home) -> None:
     home.connect("harbor", "sakura")
-    _, sensor = automation.watch(SQUARE)
+    _, sensor = watch.watch(SQUARE)
     at = datetime(2026, 3, 10, 20, tzinfo=UTC)
     day = last_closed([calendar("Asia/Tokyo")], at)
     assert home.sync((B, day), (B, day)).success
     with time_machine.travel(at, tick=False):
-        (evaluation,) = tick(home, sensor).asset_events
+        evaluation, alerts = tick(home, sensor).asset_events
     assert isinstance(evaluation, dg.AssetCheckEvaluation)
     assert not evaluation.passed
     told = evaluation.metadata["late"].value
     assert A in told
     assert B not in told
     assert "flux sync square" in evaluation.metadata["what to do"].value
+    assert isinstance(alerts, dg.AssetCheckEvaluation)
+    assert alerts.passed
+    home.runtime.state.alerts.raise_("webhooks_failing", B, "no webhook has come since yesterday. Look at Square.")
+    home.runtime.state.alerts.raise_("webhooks_failing", "other:one", "not of this provider")
+    _, alerts = tick(home, sensor).asset_events
+    assert isinstance(alerts, dg.AssetCheckEvaluation)
+    assert not alerts.passed
+    assert alerts.metadata["open alerts"].value == 1
+    assert "no webhook has come" in alerts.metadata["alerts"].value
 
 
 def calendar(zone: str) -> Any:

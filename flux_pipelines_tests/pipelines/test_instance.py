@@ -16,7 +16,8 @@ import pytest
 import yaml
 
 from flux_pipelines.pipelines.bookkeeping import attach
-from flux_pipelines.pipelines.drive import RANGE_END, RANGE_START, dagster_home
+from flux_pipelines.pipelines.drive import dagster_home
+from flux_pipelines.pipelines.names import RANGE_END, RANGE_START
 from flux_pipelines.pipelines.partitions import business_days, connection_days, partition_key
 from flux_pipelines.runtime import Runtime
 from flux_pipelines.sandbox.server import RunningSandbox

@@ -1,0 +1,386 @@
+"""From webhook events to partitions: which business dates they touch, few runs for many events, done when it is in core.
+
+`docs/webhooks.md` has the states of an event and what happens when a process dies in between. Nothing here is kept in
+memory or in the sensor's cursor: the inbox says where each event stands, and the runs of a batch carry its name.
+"""
+
+# No `from __future__ import annotations` here: Dagster reads the annotations of sensor functions as objects.
+
+import uuid
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+
+from flux_pipelines.domain.errors import ConfigurationError, FluxError, ReauthorizationNeededError
+from flux_pipelines.pipelines import names
+from flux_pipelines.pipelines.automation import sync_request
+from flux_pipelines.pipelines.partitions import connections_of, partition_key, ranges
+from flux_pipelines.pipelines.resources import FluxResource
+from flux_pipelines.pipelines.runs import (
+    Followed,
+    brought_up_to_date,
+    days_of,
+    fetched_at,
+    follow,
+    latest_materialisation,
+    why_failed,
+)
+from flux_pipelines.pipelines.touched import Asker, Batch, Unit, batches
+from flux_pipelines.providers.base import Provider, WebhookSource
+
+if TYPE_CHECKING:
+    from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
+
+    from flux_pipelines.domain.connection import Connection
+    from flux_pipelines.runtime import Runtime
+    from flux_pipelines.state import Event
+
+#: Events looked at in one tick; more wait for the next one.
+EVENTS_A_TICK = 5_000
+#: Events explained by one question to the provider's `affected`.
+EVENTS_A_QUESTION = 100
+#: A tick asks no new question after this long: the one under way may take its time, and Dagster ends a tick at 60 s.
+TICK_SECONDS = 10.0
+#: A batch without a run is one whose tick died before Dagster had its requests; younger ones are being handed over.
+HANDED_OVER = timedelta(seconds=60)
+#: Automation brings the core tables up to date within seconds. After this long the sensor asks for it itself.
+CORE_PATIENCE = timedelta(minutes=2)
+CORE_ATTEMPTS = 3
+#: What failed for a passing reason is asked again after this long, however often it takes.
+PASSING = timedelta(seconds=60)
+
+_STAMP = "%Y%m%dT%H%M%SZ"
+
+
+def inbox_sensor(provider: Provider, jobs: Sequence["UnresolvedAssetJobDefinition"]) -> dg.SensorDefinition:
+    """Return the sensor that brings in what a provider's webhooks announce.
+
+    Args:
+        provider: whose.
+        jobs: its sync, and the one that brings the core tables up to date.
+
+    """
+
+    @dg.sensor(
+        name=f"{provider.name}_webhooks",
+        jobs=list(jobs),
+        description=(
+            f"Syncs the business dates that {provider.title}'s webhooks announce, those of today too: new sales, edits and "
+            "refunds are in the core tables within a minute. Many events become few runs, one at a time for each "
+            "connection. An event is done when core `transactions` has been brought up to date after its run; one whose "
+            "runs fail five times is given up with an alert. `flux inbox list` shows them."
+        ),
+        minimum_interval_seconds=5,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+    )
+    def webhooks(context: dg.SensorEvaluationContext, flux: FluxResource) -> dg.SensorResult:
+        tick = _Tick(context, flux.hurried_runtime, provider)
+        tick.settle()
+        tick.drain()
+        return tick.result()
+
+    return webhooks
+
+
+@dataclass
+class _Touched:
+    """What the events of one tick come to."""
+
+    #: Events that touch partitions, and whether they are tried for the first time.
+    units: dict[int, tuple[frozenset[Unit], bool]] = field(default_factory=dict)
+    #: Events for which nothing is to be done, by the reason why not.
+    kept: dict[str, list[int]] = field(default_factory=dict)
+
+
+class _Tick:
+    """One look at a provider's inbox."""
+
+    def __init__(self, context: dg.SensorEvaluationContext, runtime: "Runtime", provider: Provider) -> None:
+        self._instance = context.instance
+        self._log = context.log
+        self._runtime = runtime
+        self._inbox = runtime.state.inbox
+        self._provider = provider
+        self._rows = names.provider_transactions(provider.name)
+        self._now = datetime.now(UTC)
+        self._stop_at = self._now + timedelta(seconds=TICK_SECONDS)
+        #: Connections that a batch is being synced for: what comes meanwhile waits, and then goes together.
+        self._busy: set[str] = set()
+        self._requests: list[dg.RunRequest] = []
+        self._told: list[str] = []
+
+    def result(self) -> dg.SensorResult:
+        """Return what the tick asks of Dagster."""
+        known = set(self._instance.get_dynamic_partitions(str(connections_of(self._provider.name).name)))
+        new = {
+            request.tags[names.CONNECTION_TAG] for request in self._requests if names.BATCH_TAG in request.tags
+        } - known
+        additions: list[Any] = [connections_of(self._provider.name).build_add_request(sorted(new))] if new else []
+        return dg.SensorResult(
+            run_requests=self._requests,
+            dynamic_partitions_requests=additions,
+            skip_reason=None if self._requests else " ".join(self._told) or "No events wait.",
+        )
+
+    def _say(self, what: str) -> None:
+        self._log.info(what)
+        self._told.append(what)
+
+    # Batches under way
+
+    def settle(self) -> None:
+        """See what became of the batches under way."""
+        for batch, events in self._inbox.batches().items():
+            if not batch.startswith(f"{self._provider.name}-"):
+                continue
+            runs = follow(self._instance, {names.BATCH_TAG: batch}, self._now)
+            if runs.outcome == "under way":
+                self._busy |= {days_of(record.dagster_run)[0] for record in runs.records}
+            elif runs.failed is not None:
+                self._failed(batch, runs.failed, why_failed(self._instance, runs.failed))
+            elif runs.asked < _expected(runs):
+                if self._now - _made_at(batch) > HANDED_OVER:
+                    self._inbox.release(batch, "its run was never made", counted=False)
+                    self._say(f"{events} events go again: their run was never made.")
+            elif not self._fresh(runs, _made_at(batch)):
+                self._inbox.release(batch, "an older fetch was stored after its run", counted=False)
+                self._say(f"{events} events go again: an older fetch was stored after their run.")
+            else:
+                self._into_core(batch, runs)
+
+    def _fresh(self, runs: Followed, since: datetime) -> bool:
+        """Tell whether a batch's orders and rows are still those fetched after its events had come.
+
+        A sync that somebody started before may have ended after the batch's own, and have stored what it had read.
+        """
+        for record in runs.records:
+            connection, days = days_of(record.dagster_run)
+            for day in days:
+                manifest = self._runtime.raw.read_manifest(connection, day)
+                if manifest is None or manifest.fetched_at < since:
+                    return False
+                written = latest_materialisation(self._instance, self._rows, partition_key(connection, day))
+                if written is None or fetched_at(written) < since:
+                    return False
+        return True
+
+    def _into_core(self, batch: str, runs: Followed) -> None:
+        """Finish a batch whose rows have reached core `transactions`; ask for what should have brought them there."""
+        days = sorted({day for record in runs.records for day in days_of(record.dagster_run)[1]})
+        if brought_up_to_date(self._instance, names.TRANSACTIONS, [str(day) for day in days], runs.ended_at):
+            done = self._inbox.finish(batch)
+            self._say(f"{done} events done.")
+            self._all_is_well()
+            return
+        if self._now.timestamp() - runs.ended_at < CORE_PATIENCE.total_seconds():
+            self._say("The core tables are being brought up to date.")
+            return
+        core = follow(self._instance, {names.CORE_TAG: batch}, self._now)
+        if core.outcome == "under way" and core.asked:
+            return
+        if core.asked >= CORE_ATTEMPTS * len(ranges(days)):
+            why = why_failed(self._instance, core.failed) if core.failed is not None else "others keep changing them"
+            self._failed(batch, runs.records[0].dagster_run, f"the core tables could not be brought up to date: {why}")
+            return
+        self._requests += [
+            dg.RunRequest(
+                run_key=f"{batch}|core|{core.asked}|{first}",
+                job_name=names.REFRESH_CORE_JOB,
+                tags={
+                    names.RANGE_START: first.isoformat(),
+                    names.RANGE_END: last.isoformat(),
+                    names.AUTOMATION_TAG: "core",
+                    names.CORE_TAG: batch,
+                },
+            )
+            for first, last in ranges(days)
+        ]
+
+    def _failed(self, batch: str, run: dg.DagsterRun, why: str) -> None:
+        connection = run.tags.get(names.CONNECTION_TAG, "")
+        lost = self._inbox.release(batch, why)
+        self._log.error(f"{connection}: what webhooks announced could not be brought in: {why}")
+        if lost:
+            self._give_up(connection, lost, why)
+
+    def _give_up(self, connection: str, events: int, why: str) -> None:
+        self._runtime.state.alerts.raise_(
+            "inbox_failed",
+            connection,
+            f"{events} webhook events were given up after several attempts: {why} When that is mended, run "
+            "`flux inbox retry`; until then sync their business dates by hand if they matter.",
+        )
+
+    def _all_is_well(self) -> None:
+        if self._inbox.counts(self._provider.name)["failed"]:
+            return
+        for alert in self._runtime.state.alerts.open():
+            if alert.kind == "inbox_failed" and alert.connection_key.startswith(f"{self._provider.name}:"):
+                self._runtime.state.alerts.resolve("inbox_failed", alert.connection_key)
+
+    # Events that wait
+
+    def drain(self) -> None:
+        """Turn the events that wait into batches and their runs."""
+        connections = self._runtime.connections(self._provider.name)
+        # These wait for a person, and must not stand before the others.
+        held = {c.key for c in connections if c.status in ("paused", "needs_reauth")} | self._busy
+        events = self._inbox.pending(self._provider.name, EVENTS_A_TICK, without=held)
+        if not events:
+            return
+        try:
+            webhooks = self._runtime.webhooks(self._provider)
+        except ConfigurationError as error:
+            self._say(f"Events wait, but nobody can say what they mean: {error}")
+            return
+        owners: dict[int, list[Connection]] = {}
+        touched = _Touched()
+        for event in events:
+            mine = [c for c in connections if c.account_id == event.account_id or c.key == event.connection_key]
+            working = [c for c in mine if c.status != "disconnected"]
+            if not working:
+                why = "the account was disconnected" if mine else "no connection is of this account"
+                touched.kept.setdefault(why, []).append(event.id)
+            elif not held & {c.key for c in working}:
+                owners[event.id] = working
+        self._explain(webhooks, [event for event in events if event.id in owners], owners, touched)
+        for why, ids in touched.kept.items():
+            self._inbox.keep(ids, why)
+            self._say(f"{len(ids)} events kept: {why}.")
+        for batch in batches(touched.units):
+            self._request(batch)
+
+    def _explain(
+        self,
+        webhooks: WebhookSource,
+        events: Sequence["Event"],
+        owners: dict[int, list["Connection"]],
+        touched: _Touched,
+    ) -> None:
+        """Ask what the events touch, connection by connection, until the tick's time is up."""
+        by_connection: dict[str, list[Event]] = {}
+        for event in events:
+            by_connection.setdefault(owners[event.id][0].key, []).append(event)
+        for waiting in by_connection.values():
+            if datetime.now(UTC) >= self._stop_at:
+                return
+            asker = Asker(self._runtime, webhooks, owners[waiting[0].id], self._now)
+            try:
+                for some in _portions(waiting):
+                    if datetime.now(UTC) >= self._stop_at:
+                        return
+                    self._explain_some(asker, some, touched)
+            except FluxError as error:
+                # Of this connection alone; the others go on.
+                self._log.error(str(error))
+                rest = [e.id for e in waiting if e.id not in touched.units and e.id not in _all(touched.kept)]
+                passing = error.rerun_helps or isinstance(error, ReauthorizationNeededError)
+                self._put_off(asker.connection.key, rest, str(error), passing=passing)
+            finally:
+                asker.close()
+
+    def _explain_some(self, asker: "Asker", events: Sequence["Event"], touched: _Touched) -> None:
+        try:
+            answers = asker.affected(events)
+        except FluxError:
+            raise
+        except Exception as error:  # noqa: BLE001 - a body that the provider's code does not expect may raise anything
+            if len(events) == 1:
+                why = f"it could not be understood ({type(error).__name__})"
+                self._put_off(asker.connection.key, [events[0].id], why, passing=False)
+                return
+            for event in events:  # one of them is bad: the others must not suffer for it
+                self._explain_some(asker, [event], touched)
+            return
+        for event, affected in zip(events, answers, strict=True):
+            if affected.nothing:
+                touched.kept.setdefault(affected.nothing, []).append(event.id)
+                continue
+            if affected.revoked:
+                touched.kept.setdefault(self._revoked(asker), []).append(event.id)
+                continue
+            if affected.locations and not affected.sold:
+                asker.ask_for_locations()
+                touched.kept.setdefault("the connection's locations were read again", []).append(event.id)
+                continue
+            units, early = asker.units(affected)
+            if early:
+                self._put_off(asker.connection.key, [event.id], "its business date has not begun yet", passing=False)
+            elif units:
+                touched.units[event.id] = (units, not event.attempts)
+            else:
+                touched.kept.setdefault("it is of no business date and location of this connection", []).append(
+                    event.id
+                )
+
+    def _revoked(self, asker: "Asker") -> str:
+        """Take in that the account was disconnected at the provider, unless it has been connected again since."""
+        connection = asker.connection
+        try:
+            asker.source.confirm_access()
+        except ReauthorizationNeededError as error:
+            reason = f"the authorisation was revoked at {self._provider.title}"
+            self._runtime.state.connections.set_status(connection.key, "needs_reauth", reason)
+            self._runtime.state.alerts.raise_(
+                "needs_reauth", connection.key, f"{reason}. {error.next_step or 'Connect the account again.'}"
+            )
+            return f"{reason}; the connection waits to be connected again"
+        return "the connection works: it was authorised again since"
+
+    def _put_off(self, connection: str, ids: Iterable[int], why: str, *, passing: bool) -> None:
+        """Let events wait before they are looked at again; what does not pass by itself counts as an attempt."""
+        batch = self._name()
+        if not self._inbox.assign(ids, batch, connection_key=connection):
+            return
+        if passing:
+            self._inbox.release(batch, why, counted=False, delay=PASSING)
+            return
+        lost = self._inbox.release(batch, why)
+        if lost:
+            self._give_up(connection, lost, why)
+
+    def _name(self) -> str:
+        return f"{self._provider.name}-{self._now.strftime(_STAMP)}-{uuid.uuid4().hex[:8]}"
+
+    def _request(self, batch: Batch) -> None:
+        name, runs = self._name(), batch.runs()
+        # Assigned first: should this process die before Dagster has the request, the batch has no run and is released.
+        events = self._inbox.assign(batch.ids, name, connection_key=runs[0][0])
+        self._say(f"{events} events make {len(batch.units)} partitions stale.")
+        for connection, first, last in runs:
+            tags = {
+                names.BATCH_TAG: name,
+                names.BATCH_RUNS_TAG: str(len(runs)),
+                names.PRIORITY_TAG: names.FRESH,
+            }
+            self._requests.append(
+                sync_request(
+                    self._provider.name,
+                    connection,
+                    first,
+                    last,
+                    run_key=f"{name}|{connection}|{first}",
+                    tags=tags,
+                )
+            )
+
+
+def _expected(runs: Followed) -> int:
+    """Return into how many runs a batch was cut; at least one."""
+    return max((int(r.dagster_run.tags.get(names.BATCH_RUNS_TAG, "1")) for r in runs.records), default=1)
+
+
+def _made_at(batch: str) -> datetime:
+    return datetime.strptime(batch.split("-")[1], _STAMP).replace(tzinfo=UTC)
+
+
+def _portions(events: Sequence["Event"]) -> Iterator[Sequence["Event"]]:
+    for start in range(0, len(events), EVENTS_A_QUESTION):
+        yield events[start : start + EVENTS_A_QUESTION]
+
+
+def _all(groups: dict[str, list[int]]) -> set[int]:
+    return {one for group in groups.values() for one in group}

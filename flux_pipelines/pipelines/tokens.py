@@ -1,0 +1,130 @@
+"""Once an hour: tokens that expire soon are refreshed, also of connections that nothing syncs, and people are warned."""
+
+# No `from __future__ import annotations` here: Dagster reads the annotations of op and schedule functions as objects.
+
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+import dagster as dg
+
+from flux_pipelines.domain.errors import FluxError
+from flux_pipelines.pipelines import names
+from flux_pipelines.pipelines.metadata import preview
+from flux_pipelines.pipelines.resources import FluxResource
+
+if TYPE_CHECKING:
+    from flux_pipelines.domain.connection import Connection
+    from flux_pipelines.runtime import Runtime
+
+#: What expires within this time is refreshed if it can be, and warned of if it cannot.
+AHEAD = timedelta(days=7)
+#: The names under which credentials are stored that only a person can renew.
+_CONSENTS = {"consent_expires_at": "the account's consent", "refresh_token_expires_at": "the refresh token"}
+
+
+@dg.op(name="refresh_tokens", description="Refreshes tokens that expire soon, and warns of consents that do.")
+def _keep(context: dg.OpExecutionContext, flux: FluxResource) -> None:
+    runtime = flux.runtime
+    rows: list[tuple[str, str]] = []
+    failures: list[str] = []
+    for connection in _looked_after(runtime):
+        try:
+            what = _refresh(runtime, connection)
+        except FluxError as error:
+            # One that must be authorised again has its alert by now and is left alone from here on. What may pass is
+            # tried again in an hour, and by whoever uses the token before.
+            what = str(error)
+            failures.append(what)
+        rows.append((connection.key, what))
+        context.log.info(f"{connection.key}: {what}")
+    _warn(runtime)
+    context.add_output_metadata({"connections": len(rows), "tokens": preview(("connection", "what was done"), rows)})
+    if failures:
+        raise dg.Failure("Some tokens could not be refreshed.\n" + "\n".join(failures))
+
+
+def _looked_after(runtime: "Runtime") -> list["Connection"]:
+    """Return the connections whose tokens are kept alive: paused ones too, so that they can be resumed."""
+    return [c for c in runtime.connections() if c.status in ("active", "paused")]
+
+
+def _refresh(runtime: "Runtime", connection: "Connection") -> str:
+    return "refreshed" if runtime.keeper(connection).refresh_if_due(AHEAD) else "good"
+
+
+def _warn(runtime: "Runtime") -> None:
+    """Raise alerts for what only a person can renew and must within a week, and for what waits to be reconnected."""
+    alerts, expiries = runtime.state.alerts, runtime.state.secrets.expiries()
+    soon = datetime.now(UTC) + AHEAD
+    for connection in runtime.connections():
+        if connection.status == "needs_reauth":
+            why = f"the connection must be authorised again: {connection.status_reason}. Connect the account again."
+            alerts.raise_("needs_reauth", connection.key, why)
+        if connection.status not in ("active", "paused"):
+            continue
+        mine = expiries.get(connection.key, {})
+        ending = {what: mine[name] for name, what in _CONSENTS.items() if name in mine and mine[name] < soon}
+        if mine.get("expires_at", soon) < soon and not _can_be_refreshed(runtime, connection):
+            ending["the access token, which cannot be refreshed,"] = mine["expires_at"]
+        if not ending:
+            alerts.resolve("consent_expiring", connection.key)
+            continue
+        what, at = min(ending.items(), key=lambda item: item[1])
+        alerts.raise_(
+            "consent_expiring",
+            connection.key,
+            f"{what} expires on {at:%Y-%m-%d %H:%M} UTC. Connect the account again before; its history and settings stay.",
+        )
+
+
+def _can_be_refreshed(runtime: "Runtime", connection: "Connection") -> bool:
+    return "refresh_token" in runtime.state.secrets.get(
+        connection.key, purpose="see whether the token can be refreshed"
+    )
+
+
+def keep_tokens_job() -> dg.JobDefinition:
+    """Return the job that keeps tokens alive."""
+
+    @dg.job(
+        name=names.TOKENS_JOB,
+        description=(
+            f"Refresh the access tokens that expire within {AHEAD.days} days and in the last quarter of their life, and raise "
+            "an alert a week before a consent ends that only a person can renew."
+        ),
+        executor_def=dg.in_process_executor,
+    )
+    def keep_tokens() -> None:
+        _keep()
+
+    return keep_tokens
+
+
+def keep_tokens_schedule(job: dg.JobDefinition) -> dg.ScheduleDefinition:
+    """Return the hourly schedule, which makes a run only if something expires soon."""
+
+    @dg.schedule(
+        name=f"{names.TOKENS_JOB}_hourly",
+        job=job,
+        cron_schedule="35 * * * *",
+        execution_timezone="UTC",
+        description=(
+            f"Looks every hour whether a connection's token or consent expires within {AHEAD.days} days, and then runs "
+            f"{names.TOKENS_JOB}."
+        ),
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+    )
+    def hourly(context: dg.ScheduleEvaluationContext, flux: FluxResource) -> dg.RunRequest | dg.SkipReason:
+        runtime = flux.hurried_runtime
+        soon = context.scheduled_execution_time.astimezone(UTC) + AHEAD
+        expiries = runtime.state.secrets.expiries()
+        alerted = {a.connection_key for a in runtime.state.alerts.open() if a.kind == "needs_reauth"}
+        for connection in runtime.connections():
+            if connection.status == "needs_reauth" and connection.key not in alerted:
+                return dg.RunRequest()
+            expires = min(expiries.get(connection.key, {}).values(), default=soon)
+            if connection.status in ("active", "paused") and expires < soon:
+                return dg.RunRequest()
+        return dg.SkipReason(f"Nothing expires within {AHEAD.days} days.")
+
+    return hourly

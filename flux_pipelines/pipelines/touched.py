@@ -1,0 +1,148 @@
+"""Which partitions webhook events touch, and how events are put together so that few runs cover them. No Dagster."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from typing import TYPE_CHECKING
+
+from flux_pipelines.pipelines.closing import calendars, stores
+from flux_pipelines.pipelines.partitions import each_day, ranges
+from flux_pipelines.providers.base import Affected, PosSource, WebhookSource
+
+if TYPE_CHECKING:
+    from flux_pipelines.domain.business_day import BusinessCalendar
+    from flux_pipelines.domain.connection import Connection
+    from flux_pipelines.runtime import Runtime
+    from flux_pipelines.state import Event
+
+#: A partition: connection and business date.
+Unit = tuple[str, date]
+#: Business dates in one run, as in a backfill: a run that dies loses little.
+DAYS_A_RUN = 31
+#: Clocks differ; what was made later than this from now was not made.
+_CLOCKS_DIFFER = timedelta(hours=1)
+
+
+@dataclass(slots=True)
+class Batch:
+    """Events that are brought in together, and the partitions to sync for them."""
+
+    ids: list[int]
+    units: set[Unit]
+
+    def runs(self) -> list[tuple[str, date, date]]:
+        """Return the runs it takes: connection, first and last business date."""
+        return [
+            (key, start, min(start + timedelta(days=DAYS_A_RUN - 1), last))
+            for key in sorted({key for key, _ in self.units})
+            for first, last in ranges(day for of, day in self.units if of == key)
+            for start in each_day(first, last)[::DAYS_A_RUN]
+        ]
+
+
+class Asker:
+    """Asks the provider, for one account, what events touch. Opens its client when it is needed."""
+
+    def __init__(
+        self, runtime: Runtime, webhooks: WebhookSource, connections: Sequence[Connection], now: datetime
+    ) -> None:
+        self._runtime = runtime
+        self._webhooks = webhooks
+        self._connections = connections
+        self._now = now
+        self._opened: PosSource | None = None
+        self._zones: dict[str, dict[str, BusinessCalendar]] = {}
+        self._asked_for_locations = False
+
+    @property
+    def connection(self) -> Connection:
+        """The connection whose credentials are used; others of the same account share what is found."""
+        return self._connections[0]
+
+    @property
+    def source(self) -> PosSource:
+        """The provider's client."""
+        if self._opened is None:
+            self._opened = self._runtime.source(self.connection)
+        return self._opened
+
+    def close(self) -> None:
+        """Close what was opened."""
+        if self._opened is not None:
+            self._opened.close()
+
+    def affected(self, events: Sequence[Event]) -> list[Affected]:
+        """Ask what the events touch."""
+        return self._webhooks.affected([(event.event_type, event.body) for event in events], self.source)
+
+    def ask_for_locations(self) -> None:
+        """Read the locations again, once a tick."""
+        if not self._asked_for_locations:
+            self._asked_for_locations = True
+            for connection in self._connections:
+                self._runtime.refresh_locations(connection, self.source)
+            self._zones.clear()
+
+    def units(self, affected: Affected) -> tuple[frozenset[Unit], bool]:
+        """Return the partitions that were touched, and whether one of them has not begun yet."""
+        if affected.locations:
+            self.ask_for_locations()
+        found: set[Unit] = set()
+        for location, created_at in affected.sold:
+            if created_at > self._now + _CLOCKS_DIFFER:
+                return frozenset(), True
+            for connection in self._connections:
+                calendar = self._calendar(connection, location)
+                day = calendar.date_of(created_at) if calendar is not None else None
+                if day is not None and day >= self._runtime.settings.start_date:
+                    found.add((connection.key, day))
+        return frozenset(found), False
+
+    def _calendar(self, connection: Connection, location: str) -> BusinessCalendar | None:
+        zones = self._zones_of(connection)
+        if location not in zones:
+            self.ask_for_locations()  # a store may be new
+            zones = self._zones_of(connection)
+        return zones.get(location)
+
+    def _zones_of(self, connection: Connection) -> dict[str, BusinessCalendar]:
+        if connection.key not in self._zones:
+            self._zones[connection.key] = calendars(connection, stores(self._runtime, connection))
+        return self._zones[connection.key]
+
+
+def batches(units: Mapping[int, tuple[frozenset[Unit], bool]]) -> Iterator[Batch]:
+    """Group events so that each group's partitions are synced together and no two groups share one.
+
+    Neighbouring days go together, except those of events that have failed before: they go by themselves, so that a day
+    that cannot be brought in fails alone.
+    """
+    parent: dict[Unit, Unit] = {}
+
+    def root(unit: Unit) -> Unit:
+        while parent.setdefault(unit, unit) != unit:
+            parent[unit] = unit = parent[parent[unit]]
+        return unit
+
+    calm: set[Unit] = set()
+    for touched, first_time in units.values():
+        one, *others = sorted(touched)
+        for other in others:
+            parent[root(other)] = root(one)
+        root(one)
+        if first_time:
+            calm |= touched
+    troubled = {unit for touched, first_time in units.values() if not first_time for unit in touched}
+    calm -= troubled
+    for connection, day in sorted(calm):
+        before = (connection, day - timedelta(days=1))
+        if before in calm:
+            parent[root((connection, day))] = root(before)
+    grouped: dict[Unit, Batch] = {}
+    for event, (touched, _) in units.items():
+        batch = grouped.setdefault(root(min(touched)), Batch([], set()))
+        batch.ids.append(event)
+        batch.units |= touched
+    yield from grouped.values()
