@@ -97,10 +97,11 @@ def summaries(runtime: Runtime) -> list[Summary]:
     connections = runtime.state.connections.list()
     webhooks, expiries = runtime.state.inbox.last_received(), runtime.state.secrets.expiries()
     alerts = runtime.state.alerts.open()
+    asked = {request.connection_key for request in runtime.state.requests.open()}
     with ThreadPoolExecutor(8, thread_name_prefix="overview") as pool:  # on S3 each is two round trips
         synced = list(pool.map(lambda connection: _last_sync(runtime, connection.key), connections))
     found = [
-        _summary(runtime, connection, moment, webhooks, expiries, alerts)
+        _summary(runtime, connection, moment, webhooks, expiries, alerts, asked=connection.key in asked)
         for connection, moment in zip(connections, synced, strict=True)
     ]
     order = {"bad": 0, "warn": 1, "good": 2, "quiet": 3}
@@ -128,14 +129,16 @@ def detail(runtime: Runtime, key: str) -> Detail:
         lake_problem = problem.what
     alerts = [alert for alert in runtime.state.alerts.open() if alert.connection_key == key]
     webhooks, expiries = runtime.state.inbox.last_received(), runtime.state.secrets.expiries()
+    backfill = _backfill(runtime, key, days)
+    asked = backfill is not None and backfill.under_way
     return Detail(
-        summary=_summary(runtime, connection, last_sync, webhooks, expiries, alerts),
+        summary=_summary(runtime, connection, last_sync, webhooks, expiries, alerts, asked=asked),
         spec=provider(connection.provider),
         locations=locations,
         landed_days=len(days),
         first_day=days[0] if days else None,
         last_day=days[-1] if days else None,
-        backfill=_backfill(runtime, key, days),
+        backfill=backfill,
         earliest=earliest,
         latest=latest,
         proposed=(max(latest - (_LATER_BACKFILL if days else _FIRST_BACKFILL), earliest), latest),
@@ -187,6 +190,8 @@ def _summary(
     webhooks: Mapping[str, datetime],
     expiries: Mapping[str, Mapping[str, datetime]],
     alerts: Sequence[Alert],
+    *,
+    asked: bool,
 ) -> Summary:
     known = all_providers().get(connection.provider)
     mine = [alert for alert in alerts if alert.connection_key == connection.key]
@@ -198,12 +203,14 @@ def _summary(
         last_sync=last_sync,
         last_webhook=webhooks.get(connection.key),
         expiries=expiries.get(connection.key, {}),
-        health=health_of(connection, mine, last_sync, datetime.now(UTC)),
+        health=health_of(connection, mine, last_sync, datetime.now(UTC), asked=asked),
     )
 
 
-def health_of(connection: Connection, alerts: Sequence[Alert], last_sync: datetime | None, now: datetime) -> Health:
-    """Return the verdict on a connection, the gravest first."""
+def health_of(
+    connection: Connection, alerts: Sequence[Alert], last_sync: datetime | None, now: datetime, *, asked: bool = False
+) -> Health:
+    """Return the verdict on a connection, the gravest first. `asked`: a backfill is under way."""
     reason = connection.status_reason
     if connection.status == "needs_reauth":
         return Health("bad", "Needs reconnecting", _sentence(reason), "Reconnect the account to fetch sales again.")
@@ -214,7 +221,8 @@ def health_of(connection: Connection, alerts: Sequence[Alert], last_sync: dateti
     if alerts:
         return Health("warn", "Needs attention", _sentence(alerts[0].message))
     if last_sync is None:
-        return Health("good", "Connected", "No sales have been fetched yet.", "Start its first backfill.")
+        step = "Its first backfill is under way." if asked else "Start its first backfill."
+        return Health("good", "Connected", "No sales have been fetched yet.", step)
     if now - last_sync > _BEHIND_AFTER:
         return Health(
             "warn",

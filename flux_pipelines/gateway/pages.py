@@ -60,7 +60,7 @@ def connections(request: Request, person: SignedIn, said: str = "") -> Response:
 @router.get("/connections/{key}")
 def connection(request: Request, person: SignedIn, key: str, said: str = "") -> Response:
     """Show one connection."""
-    return _connection(request, person, key, said=_SAID.get(said, ""), fresh=said == "connected")
+    return _connection(request, person, key, said=_SAID.get(said, ""))
 
 
 @router.post("/connections/{key}/test", dependencies=_POST)
@@ -143,7 +143,6 @@ def _connection(
     key: str,
     *,
     said: str = "",
-    fresh: bool = False,
     problem: FluxError | None = None,
     wanted: Mapping[str, str] | None = None,
     status: int = 200,
@@ -157,7 +156,6 @@ def _connection(
         here="connections",
         one=one,
         said=said,
-        fresh=fresh,
         problem=problem,
         wanted=wanted or {"first": first.isoformat(), "last": last.isoformat()},
         # A page that is being looked at follows a backfill by itself; one that says what went wrong stays.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from functools import lru_cache
 from pathlib import Path
@@ -45,7 +45,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(instant=instant, ago=ago, money=money, quantity=quantity, day=day, number=number)
+    environment.filters.update(instant=instant, ago=ago, money=money, day=day, number=number)
     return environment
 
 
@@ -54,7 +54,9 @@ def instant(moment: datetime | None, zone_name: str = "UTC") -> Markup | str:
     if moment is None:
         return "never"
     there = moment.astimezone(zone(zone_name))
-    text = f"{there.day} {there:%b, %H:%M %Z}"
+    # The year only where the rest could mean another one.
+    year = f" {there.year}" if abs(datetime.now(UTC) - moment) > timedelta(days=300) else ""
+    text = f"{there.day} {there:%b}{year}, {there:%H:%M %Z}"
     return Markup('<time datetime="{}">{}</time>').format(there.isoformat(timespec="seconds"), text)
 
 
@@ -90,12 +92,6 @@ def money(amount: Decimal, currency: str) -> str:
     """Write an amount with its currency's decimal places: `1,234.50 USD`, `1,234 JPY`."""
     places = known_currencies().get(currency, 2)
     return f"{amount:,.{places}f} {currency}"
-
-
-def quantity(amount: Decimal) -> str:
-    """Write a quantity without the zeros that only its type adds."""
-    text = f"{amount:,.5f}".rstrip("0").rstrip(".")
-    return text or "0"
 
 
 def number(value: int) -> str:

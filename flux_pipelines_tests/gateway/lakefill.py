@@ -1,0 +1,31 @@
+"""Sales in the lake, as the pipelines put them there, without Dagster."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import date
+
+import pyarrow as pa
+
+from flux_pipelines.domain.tables import TRANSACTIONS
+from flux_pipelines.providers.registry import provider
+from flux_pipelines.runtime import Runtime
+from flux_pipelines.sync.normalise import Normalisation
+from flux_pipelines.sync.orders import sync_orders
+
+
+def land(runtime: Runtime, key: str, days: Sequence[date]) -> None:
+    """Fetch a connection's business dates: raw orders, and the rows of `transactions`."""
+    connection = runtime.state.connections.get(key)
+    spec = provider(connection.provider)
+    source = runtime.source(connection)
+    try:
+        locations = runtime.refresh_locations(connection, source)
+        outcomes = list(sync_orders(source, connection, locations, list(days), runtime.raw, provider=spec))
+    finally:
+        source.close()
+    assert [outcome.error for outcome in outcomes if outcome.error] == []
+    manifests = [outcome.manifest for outcome in outcomes if outcome.manifest is not None]
+    batches = Normalisation(spec, runtime.raw, connection, manifests).batches()
+    rows = pa.RecordBatchReader.from_batches(TRANSACTIONS.arrow_schema(), batches)
+    runtime.lake.replace(TRANSACTIONS, rows, [{"connection": key, "business_date": day} for day in days])
