@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
@@ -91,6 +92,32 @@ def test_migrations_make_exactly_the_tables_of_the_models(database_url: str) -> 
         )
         assert compare_metadata(context, Base.metadata) == []
     database.close()
+
+
+def test_a_database_of_the_first_release_is_upgraded_with_everything_in_it(database_url: str, vault: Vault) -> None:
+    database = Database(database_url)
+    if database.is_sqlite:
+        file_of(database_url).parent.mkdir(exist_ok=True)
+    config = Config()
+    config.set_main_option("script_location", "flux_pipelines.state:migrations")
+    with database.writing() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+        ciphertext, key_id = vault.encrypt("EAAA")
+        now = "2026-01-01 00:00:00"
+        connection.execute(
+            text("INSERT INTO connections VALUES ('square:acme', 'acme', 'ML1', 'active', '', '{}', :now, :now)"),
+            {"now": now},
+        )
+        connection.execute(
+            text("INSERT INTO credentials VALUES ('square:acme', 'access_token', :c, :k, :now)"),
+            {"c": ciphertext, "k": key_id, "now": now},
+        )
+    database.close()
+    with State.open(database_url, vault) as state:
+        assert state.secrets.get("square:acme", purpose="test") == {"access_token": "EAAA"}
+        assert state.inbox.counts()["received"] == 0
+        assert state.connections.list()[0].account_id == "ML1"
 
 
 def test_the_head_that_is_checked_for_is_the_newest_migration() -> None:

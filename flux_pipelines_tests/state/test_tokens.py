@@ -90,18 +90,6 @@ def test_a_refresh_token_that_is_not_rotated_stays_good(state: State, acme: str)
     assert "expires_at" not in secrets(state, acme)
 
 
-def test_sixteen_processes_at_the_instant_of_expiry_refresh_once(
-    state: State, acme: str, endpoint: TokenEndpoint, database_url: str, key_file: Path
-) -> None:
-    endpoint.delay = 0.3
-    store(state, acme, expires_in=7)
-    instant = time.time() + 7.0
-    outcomes = together(16, workers.get_token_at, database_url, key_file, acme, endpoint.url, instant)
-    assert outcomes == ["access-1"] * 16
-    assert endpoint.asked == 1
-    assert secrets(state, acme)["access_token"] == "access-1"
-
-
 def test_sixteen_processes_with_an_expired_token_refresh_once_and_all_get_the_new_one(
     state: State, acme: str, endpoint: TokenEndpoint, database_url: str, key_file: Path
 ) -> None:

@@ -12,7 +12,7 @@ from sqlalchemy import select, text
 from flux_pipelines.domain.connection import Connection
 from flux_pipelines.domain.errors import ConfigurationError, DecryptionError
 from flux_pipelines.state import State, Vault, generate_key, load_keys
-from flux_pipelines.state.models import CredentialRow
+from flux_pipelines.state.models import AppSecretRow, AuthorizationRow, Base, CredentialRow
 from flux_pipelines_tests.state import workers
 from flux_pipelines_tests.state.processes import together
 
@@ -139,6 +139,39 @@ def test_rotation_puts_a_new_key_in_front_and_encrypts_everything_with_it(
     assert len(key_file.read_text().splitlines()) == 1
     assert state.secrets.get(acme, purpose="test") == {"access_token": "a", "refresh_token": "b"}
     assert [p.name for p in key_file.parent.iterdir() if "keys" in p.name] == ["keys"]
+
+
+def test_rotation_encrypts_what_apps_and_round_trips_hold_too(state: State, acme: str, key_file: Path) -> None:
+    state.secrets.put(acme, {"access_token": "a"})
+    state.apps.put("square", {}, {"client_id": "i", "client_secret": "s"})
+    trip = state.authorizations.begin("connect", "square", session="s", payload={"verifier": "v"})
+    assert state.rotate_keys(drop_old=True) == 4
+    assert len(key_file.read_text().splitlines()) == 1
+    newest = state.vault.key_ids[0]
+    with state.database.reading() as session:
+        for model in (CredentialRow, AppSecretRow, AuthorizationRow):
+            assert set(session.scalars(select(model.key_id))) == {newest}
+    assert state.apps.secrets("square", purpose="test") == {"client_id": "i", "client_secret": "s"}
+    assert state.authorizations.redeem(trip, "connect", "square", "s") == {"verifier": "v"}
+
+
+@pytest.mark.parametrize("table", ["app_secrets", "authorizations"])
+def test_the_old_key_stays_while_anything_cannot_be_decrypted(state: State, key_file: Path, table: str) -> None:
+    state.apps.put("square", {}, {"client_secret": "s"})
+    state.authorizations.begin("connect", "square", session="s", payload={})
+    foreign, _ = Vault([generate_key()]).encrypt("x")
+    with state.database.session() as session:
+        session.execute(text(f"UPDATE {table} SET ciphertext = :c, key_id = 'foreign'"), {"c": foreign})
+    with pytest.raises(DecryptionError, match="apps/square" if table == "app_secrets" else "authorizations/square"):
+        state.rotate_keys(drop_old=True)
+    assert len(key_file.read_text().splitlines()) == 2
+
+
+def test_every_table_that_holds_ciphertext_is_rotated() -> None:
+    from flux_pipelines.state.secrets import _ENCRYPTED
+
+    holding = {name for name, table in Base.metadata.tables.items() if "key_id" in table.columns}
+    assert {model.__tablename__ for model, _ in _ENCRYPTED} == holding
 
 
 def test_a_process_that_runs_during_a_rotation_keeps_reading_and_writing(

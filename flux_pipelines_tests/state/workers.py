@@ -6,14 +6,14 @@ import itertools
 import random
 import time
 from collections.abc import Callable
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 from flux_pipelines.domain.connection import Connection
 from flux_pipelines.domain.errors import AuthorizationRefusedError, FluxError
 from flux_pipelines.runtime import Runtime
 from flux_pipelines.settings import Settings
-from flux_pipelines.state import Database, NewEvent, State, TokenKeeper, Vault, load_keys
+from flux_pipelines.state import Database, NewEvent, State, TokenKeeper, Tokens, Vault, load_keys
 from flux_pipelines_tests.state.calls import call
 from flux_pipelines_tests.state.endpoint import refresher
 
@@ -26,16 +26,6 @@ def get_token(url: str, key_file: Path, key: str, endpoint: str, lease: float, r
     with open_state(url, key_file) as state:
         ready()
         return TokenKeeper(state, key, refresher(endpoint), lease=lease).token()
-
-
-def get_token_at(url: str, key_file: Path, key: str, endpoint: str, instant: float, ready: Callable[[], int]) -> str:
-    """Hold the token in memory, sleep through the time to refresh it, and ask at the instant it expires."""
-    with open_state(url, key_file) as state:
-        keeper = TokenKeeper(state, key, refresher(endpoint))
-        keeper.token()
-        ready()
-        time.sleep(max(0.0, instant - time.time()))
-        return keeper.token()
 
 
 def renew_token(url: str, key_file: Path, key: str, endpoint: str, rejected: str, ready: Callable[[], int]) -> str:
@@ -152,9 +142,32 @@ def start_request(url: str, key_file: Path, request: int, ready: Callable[[], in
         return state.requests.start(request, f"run-{ready()}")
 
 
-def get_token_through_runtime(home: Path, key: str, ready: Callable[[], int]) -> str:
-    """Get a token as a run does: from the composition root, with the provider's own OAuth client."""
-    with Runtime(Settings(home=home)) as runtime:
+def get_token_at_expiry(settings: Settings, key: str, ready: Callable[[], int]) -> str:
+    """Hold a connection's token as a run does, and ask for it again at the instant it expires."""
+    with Runtime(settings) as runtime:
         keeper = runtime.keeper(runtime.state.connections.get(key))
+        if ready() == 0:  # only now, when every process is up
+            kept = runtime.state.secrets.get(key, purpose="test")
+            expiry = datetime.now(UTC) + timedelta(seconds=5)
+            runtime.state.secrets.put(key, {**kept, "expires_at": expiry.isoformat()})
         ready()
+        keeper.token()
+        expiry = runtime.state.secrets.expiries()[key]["expires_at"]
+        # One that comes late finds it refreshed, with an expiry far away.
+        time.sleep(min(5.0, max(0.0, expiry.timestamp() - time.time())))
         return keeper.token()
+
+
+def refresh_and_hang(settings: Settings, key: str, rotated: Path, ready: Callable[[], int]) -> None:
+    """Have the provider rotate the refresh token, and never come to storing the new one."""
+    with Runtime(settings) as runtime:
+        connection = runtime.state.connections.get(key)
+
+        def refresh(token: str) -> Tokens:
+            fresh = runtime._refresh(connection, token)
+            rotated.touch()
+            time.sleep(600)
+            return fresh
+
+        ready()
+        TokenKeeper(runtime.state, key, refresh, lease=1.0).token()
