@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from flux_pipelines.cli import apps, connections, demo, gateway, inbox, lake, operations, serve, sync, tokens
+from flux_pipelines.cli import apps, connections, demo, gateway, inbox, lake, operations, sandbox, serve, sync, tokens
 from flux_pipelines.cli.output import error
 from flux_pipelines.domain.errors import FluxError
 
@@ -19,7 +19,7 @@ app = typer.Typer(
 )
 app.command()(demo.demo)
 app.command()(serve.up)
-app.command()(serve.sandbox)
+app.add_typer(sandbox.app, name="sandbox")
 app.command()(gateway.gateway)
 app.add_typer(connections.app, name="connections")
 app.command()(sync.sync)

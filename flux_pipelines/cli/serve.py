@@ -1,68 +1,76 @@
-"""`flux up` and `flux sandbox`: the servers."""
+"""`flux up`: every server that an installation needs."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlsplit
 
 import typer
 
-from flux_pipelines.cli.output import say
+from flux_pipelines.cli.output import say, warn
 from flux_pipelines.cli.processes import Processes, answers, choose_port, port_is_free
 from flux_pipelines.connect import connect_to_sandbox
+from flux_pipelines.connect.sandbox_apps import register_at_sandbox
 from flux_pipelines.domain.errors import ConfigurationError
+from flux_pipelines.gateway.options import DEFAULT_PORT as GATEWAY_PORT
+from flux_pipelines.gateway.options import gateway_options
 from flux_pipelines.runtime import Runtime
-from flux_pipelines.sandbox.options import DEFAULT_PORT, SandboxOptions
+from flux_pipelines.sandbox.options import DEFAULT_PORT
 from flux_pipelines.settings import PROJECT_ROOT
 
 UI_PORT = 3000
 FORECASTER_PORT = 8412
-
-
-def sandbox(
-    port: Annotated[int, typer.Option(help="Port to answer on.")] = DEFAULT_PORT,
-    host: Annotated[
-        str, typer.Option(help="Address to answer on; only this machine unless told otherwise.")
-    ] = "127.0.0.1",
-    seed: Annotated[int, typer.Option(help="Another seed makes another world.")] = 1,
-    orders: Annotated[Path | None, typer.Option(metavar="DIR", help="Replay the real orders in this folder.")] = None,
-    faults: Annotated[
-        str, typer.Option(metavar="NAME=SHARE,...", help="Faults to inject, for example error500=0.05.")
-    ] = "",
-    token_lifetime: Annotated[float, typer.Option(metavar="SECONDS", help="Life of access tokens.")] = 30 * 86_400.0,
-    cursor_lifetime: Annotated[float, typer.Option(metavar="SECONDS", help="Life of paging cursors.")] = 300.0,
-    rate_limit: Annotated[int, typer.Option(help="Requests a minute and location before it answers 429.")] = 500,
-) -> None:
-    """Serve every provider's wire protocol over one seeded world, or over real order data."""
-    from flux_pipelines.sandbox.server import serve
-
-    options = SandboxOptions(
-        seed=seed,
-        orders=orders,
-        faults=faults,
-        token_lifetime=token_lifetime,
-        cursor_lifetime=cursor_lifetime,
-        rate_limit=rate_limit,
-    )
-    serve(options, host=host, port=port, ready=lambda url, _: say(f"The sandbox answers at {url} (Ctrl+C to stop)."))
+#: Who may sign in at a sandbox's Google and GitHub, unless the settings name others.
+SANDBOX_PEOPLE = "ada@example.com,grace@example.com"
 
 
 def up(
     sandbox: Annotated[bool, typer.Option("--sandbox", help="Start the sandbox too.")] = False,
     port: Annotated[int, typer.Option(min=1, help="Port of the Dagster UI.")] = UI_PORT,
     sandbox_port: Annotated[int, typer.Option(help="Port of the sandbox.")] = DEFAULT_PORT,
+    gateway_port: Annotated[int, typer.Option(min=1, help="Port of the gateway.")] = GATEWAY_PORT,
+    gateway: Annotated[bool, typer.Option(help="Start the gateway too.")] = True,
 ) -> None:
-    """Start the Dagster UI and daemon, with every default schedule and sensor running, until interrupted."""
+    """Start the Dagster UI and daemon and the gateway, with every schedule and sensor running, until interrupted."""
     with Runtime() as runtime, Processes(runtime.settings.home) as processes:
         if not port_is_free(port):
             raise ConfigurationError(f"port {port} is in use", next_step="Choose another with --port.")
+        if gateway and not port_is_free(gateway_port):
+            raise ConfigurationError(f"port {gateway_port} is in use", next_step="Choose another with --gateway-port.")
         if sandbox:
             url = start_sandbox(processes, sandbox_port)
+            register(runtime, url, gateway_port)
             reconnect_to_sandbox(runtime, url)
             say(f"Sandbox      {url}")
+        if gateway:
+            start_gateway(processes, runtime, gateway_port, with_sandbox=sandbox)
         start_dagster(processes, runtime, port)
         processes.wait()
+
+
+def register(runtime: Runtime, url: str, gateway_port: int) -> None:
+    """Register the app at a sandbox: for sign-in, for connecting accounts, and for webhooks to the gateway."""
+    for name in register_at_sandbox(runtime, url, gateway_url(runtime, gateway_port)):
+        warn(f"Flux is registered at the real {name}; that stays as it is, and the sandbox's {name} is not used.")
+
+
+def gateway_url(runtime: Runtime, port: int) -> str:
+    """Return where browsers and providers reach the gateway."""
+    return gateway_options(runtime.settings, port=port).public_url
+
+
+def start_gateway(processes: Processes, runtime: Runtime, port: int, *, with_sandbox: bool) -> None:
+    """Start the gateway as a child; return when it answers. People of the sandbox may sign in if nobody else may."""
+    environment = {"FLUX_HOME": str(runtime.settings.home)}
+    if with_sandbox and not runtime.settings.allowed_people.strip():
+        environment["FLUX_ALLOWED_PEOPLE"] = SANDBOX_PEOPLE
+    processes.start(
+        "gateway",
+        ["flux_pipelines.cli", "gateway", "--port", str(port)],
+        ready=lambda: answers(port),
+        environment=environment,
+    )
+    say(f"Gateway      {gateway_url(runtime, port)}")
 
 
 def start_sandbox(processes: Processes, port: int, *arguments: str) -> str:
