@@ -6,7 +6,7 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Annotated, Any
 
 from fastapi import APIRouter, HTTPException, Path, Query, Request
-from pydantic import BaseModel, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from starlette.responses import JSONResponse, Response
 
 from flux_pipelines.connect.care import pause, resume, try_out
@@ -40,6 +40,14 @@ Key = Annotated[
 Line = Annotated[str, StringConstraints(max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")]
 
 
+class Filter(BaseModel):
+    """Which part of a list; a name that is not known is refused, so that a typing error does not return everything."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    provider: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,31}$")] | None = None
+
+
 class Me(BaseModel):
     """Who calls."""
 
@@ -70,6 +78,8 @@ class Tried(BaseModel):
 
 class SyncOrder(BaseModel):
     """Business dates to fetch, both included."""
+
+    model_config = ConfigDict(extra="forbid")
 
     first_day: date
     last_day: date
@@ -116,15 +126,11 @@ def me(principal: Caller) -> Me:
 
 
 @v1.get("/connections")
-def connections(
-    request: Request,
-    _: Caller,
-    provider: Annotated[str | None, Query(pattern=r"^[a-z][a-z0-9_]{0,31}$")] = None,
-) -> list[ConnectionView]:
+def connections(request: Request, _: Caller, only: Annotated[Filter, Query()]) -> list[ConnectionView]:
     """List the connections."""
     runtime = runtime_of(request)
     webhooks = runtime.state.inbox.last_received()
-    return [_connection(runtime, found, webhooks) for found in runtime.state.connections.list(provider)]
+    return [_connection(runtime, found, webhooks) for found in runtime.state.connections.list(only.provider)]
 
 
 @v1.get("/connections/{key}")
@@ -161,7 +167,7 @@ def ask_for_sync(request: Request, principal: Writer, key: Key, order: SyncOrder
     first = runtime.settings.start_date
     last = datetime.now(UTC).date() + timedelta(days=1)  # it is tomorrow already somewhere
     if not first <= order.first_day <= order.last_day <= last:
-        raise HTTPException(422, f"The days must be in order, from {first} to {last}.")
+        raise HTTPException(409, f"The days must be in order, from {first} to {last}.")
     runtime.state.connections.get(key)
     runtime.state.requests.add(key, order.first_day, order.last_day, principal.name, order.reason)
     return _latest(runtime, key)
@@ -176,13 +182,9 @@ def latest_sync(request: Request, _: Caller, key: Key) -> SyncView:
 
 
 @v1.get("/inbox")
-def inbox(
-    request: Request,
-    _: Caller,
-    provider: Annotated[str | None, Query(pattern=r"^[a-z][a-z0-9_]{0,31}$")] = None,
-) -> dict[EventStatus, int]:
+def inbox(request: Request, _: Caller, only: Annotated[Filter, Query()]) -> dict[EventStatus, int]:
     """Count the webhook events by status."""
-    return runtime_of(request).state.inbox.counts(provider)
+    return runtime_of(request).state.inbox.counts(only.provider)
 
 
 @v1.get("/alerts")
