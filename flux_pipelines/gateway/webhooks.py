@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from collections.abc import Iterable
@@ -34,7 +33,6 @@ _TEXTS = {
     401: b"The signature is not the provider's.\n",
     403: b"The signature is not the provider's.\n",
     404: b"No webhooks are expected here.\n",
-    408: b"The body did not arrive in time.\n",
     413: b"The body is larger than an event.\n",
     503: b"The event could not be stored. Send it again later.\n",
 }
@@ -55,12 +53,10 @@ class Deliveries:
 
     Args:
         runtime: the opened rooms.
-        body_seconds: the longest a delivery may take to send its body.
 
     """
 
-    def __init__(self, runtime: Runtime, *, body_seconds: float) -> None:
-        self._body_seconds = body_seconds
+    def __init__(self, runtime: Runtime) -> None:
         self._senders = Senders(runtime)
         self._writer = InboxWriter(runtime.state.inbox)
         self._bytes_being_read = 0
@@ -124,23 +120,21 @@ class Deliveries:
         chunks: list[bytes] = []
         size = 0
         try:
-            async with asyncio.timeout(self._body_seconds):
-                while True:
-                    message = await receive()
-                    if message["type"] != "http.request":
-                        raise ClientDisconnect
-                    chunk = message.get("body", b"")
-                    chunks.append(chunk)
-                    size += len(chunk)
-                    self._bytes_being_read += len(chunk)
-                    if size > MAX_BODY_BYTES:
-                        raise _AnswerError(413, "a body larger than an event")
-                    if not message.get("more_body", False):
-                        return chunk if len(chunks) == 1 else b"".join(chunks)
-                    if self._bytes_being_read > _MOST_BYTES_BEING_READ:
-                        raise _AnswerError(503, "too many large bodies arrive at once")
-        except TimeoutError:
-            raise _AnswerError(408, "a body that did not arrive in time") from None
+            while True:
+                # The server gives up bodies that take too long (`protocol.py`); then this is a client that left.
+                message = await receive()
+                if message["type"] != "http.request":
+                    raise ClientDisconnect
+                chunk = message.get("body", b"")
+                chunks.append(chunk)
+                size += len(chunk)
+                self._bytes_being_read += len(chunk)
+                if size > MAX_BODY_BYTES:
+                    raise _AnswerError(413, "a body larger than an event")
+                if not message.get("more_body", False):
+                    return chunk if len(chunks) == 1 else b"".join(chunks)
+                if self._bytes_being_read > _MOST_BYTES_BEING_READ:
+                    raise _AnswerError(503, "too many large bodies arrive at once")
         finally:
             self._bytes_being_read -= size
 
@@ -170,7 +164,7 @@ class _Endpoint:
             return  # nobody is there to be answered
         text = _TEXTS.get(status, _TEXTS[403])
         headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", str(len(text)).encode())]
-        if status in (404, 408, 413, 503):
+        if status in (404, 413, 503):
             # The rest of the body is not waited for.
             headers.append((b"connection", b"close"))
         if status == 503:
@@ -183,7 +177,7 @@ def deliveries(state: State) -> Deliveries:
     """Return the process's `Deliveries`, made with the first one and kept in the application's state."""
     found: Deliveries | None = getattr(state, "deliveries", None)
     if found is None:
-        found = state.deliveries = Deliveries(state.runtime, body_seconds=state.options.body_seconds)
+        found = state.deliveries = Deliveries(state.runtime)
     return found
 
 

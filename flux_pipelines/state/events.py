@@ -1,22 +1,24 @@
-"""The shape of webhook events, and the one statement that stores many of them."""
+"""The shape of webhook events, and how many of them are stored at once."""
 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any, Literal, cast
 
-from sqlalchemy import Row, Table, TextClause, bindparam, text
+import msgspec
+from sqlalchemy import Connection, Row, Table, TextClause, bindparam, text
 
 from flux_pipelines.state.models import InboxRow
 
 EventStatus = Literal["received", "assigned", "done", "kept", "failed"]
 
 TABLE = cast(Table, InboxRow.__table__)
-#: Events in one INSERT.
-MOST_ROWS = 64
+#: Events in one INSERT of SQLite.
+_MOST_ROWS = 64
 _MOST_TEXT = 255
 #: The columns that differ from event to event when they come.
 _BOUND = (
@@ -66,30 +68,51 @@ class Event:
     finished_at: datetime | None
 
 
-@lru_cache(maxsize=MOST_ROWS)
-def insert_statement(rows: int) -> TextClause:
-    """Return the INSERT of so many events that leaves alone those that are here already.
+_NAMES = ", ".join(_BOUND)
+_INSERT = f"INSERT INTO inbox ({_NAMES}, status, attempts, reason) "
+#: Events that are here already are left alone. Text, because SQLAlchemy compiles its own ON CONFLICT anew each time,
+#: which takes longer than the database needs.
+_ONCE = " ON CONFLICT DO NOTHING RETURNING provider, event_id"
 
-    Text, because SQLAlchemy compiles its own ON CONFLICT anew each time, which takes longer than the database needs.
-    """
-    names = ", ".join(_BOUND)
+#: For PostgreSQL, in one document: a few microseconds an event, a tenth of what binding each value takes.
+_INSERT_DOCUMENT = text(
+    f"{_INSERT} SELECT {_NAMES.removesuffix('body')} decode(body, 'base64'), 'received', 0, '' "
+    "FROM json_to_recordset(CAST(:events AS json)) AS event(provider text, event_id text, event_type text, "
+    "account_id text, connection_key text, occurred_at timestamptz, received_at timestamptz, body text)" + _ONCE
+)
+
+
+def insert(connection: Connection, events: Sequence[NewEvent]) -> set[tuple[str, str]]:
+    """Store events of different ids, already made storable; return provider and id of those that are new."""
+    if connection.dialect.name == "postgresql":
+        document = msgspec.json.encode(events).decode()
+        return {(row[0], row[1]) for row in connection.execute(_INSERT_DOCUMENT, {"events": document})}
+    new: set[tuple[str, str]] = set()
+    for first in range(0, len(events), _MOST_ROWS):
+        portion = events[first : first + _MOST_ROWS]
+        values = {f"{name}_{n}": getattr(event, name) for n, event in enumerate(portion) for name in _BOUND}
+        new.update((row[0], row[1]) for row in connection.execute(_insert_rows(len(portion)), values))
+    return new
+
+
+@lru_cache(maxsize=_MOST_ROWS)
+def _insert_rows(rows: int) -> TextClause:
     values = ", ".join(f"({', '.join(f':{name}_{n}' for name in _BOUND)}, 'received', 0, '')" for n in range(rows))
-    return text(
-        f"INSERT INTO inbox ({names}, status, attempts, reason) VALUES {values} "
-        "ON CONFLICT DO NOTHING RETURNING provider, event_id"
-    ).bindparams(*(bindparam(f"{name}_{n}", type_=TABLE.c[name].type) for n in range(rows) for name in _BOUND))
+    return text(f"{_INSERT} VALUES {values}{_ONCE}").bindparams(
+        *(bindparam(f"{name}_{n}", type_=TABLE.c[name].type) for n in range(rows) for name in _BOUND)
+    )
 
 
-def bind(values: dict[str, object], n: int, event: NewEvent, event_id: str) -> None:
-    """Put the values of the n-th event among those of an INSERT."""
-    values[f"provider_{n}"] = event.provider
-    values[f"event_id_{n}"] = event_id
-    values[f"event_type_{n}"] = storable(event.event_type)
-    values[f"account_id_{n}"] = storable(event.account_id)
-    values[f"connection_key_{n}"] = event.connection_key
-    values[f"occurred_at_{n}"] = event.occurred_at
-    values[f"received_at_{n}"] = event.received_at
-    values[f"body_{n}"] = event.body
+def made_storable(event: NewEvent) -> NewEvent:
+    """Return the event with texts that a database can hold: mostly the event itself."""
+    event_id, event_type, account_id = (
+        storable(event.event_id),
+        storable(event.event_type),
+        storable(event.account_id),
+    )
+    if (event_id, event_type, account_id) == (event.event_id, event.event_type, event.account_id):
+        return event
+    return replace(event, event_id=event_id, event_type=event_type, account_id=account_id)
 
 
 def storable(given: str) -> str:

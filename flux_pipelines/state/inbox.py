@@ -23,15 +23,13 @@ from sqlalchemy import (
 
 from flux_pipelines.state.database import Database
 from flux_pipelines.state.events import (
-    MOST_ROWS,
     TABLE,
     Event,
     EventStatus,
     NewEvent,
-    bind,
     event_of,
-    insert_statement,
-    storable,
+    insert,
+    made_storable,
 )
 
 _T = TypeVar("_T")
@@ -59,18 +57,15 @@ class Inbox:
         Nothing that a provider signed makes it fail: a text that the database could not hold is changed so that it
         can, always in the same way, and the body keeps what was sent.
         """
-        keys = [(event.provider, storable(event.event_id)) for event in events]
-        first = dict(zip(reversed(keys), reversed(events), strict=True))
-        # Always in the same order: PostgreSQL would else find two that store the same events waiting for each other.
-        order = sorted(first)
+        told = [made_storable(event) for event in events]
+        keys = [(event.provider, event.event_id) for event in told]
+        first = dict(zip(reversed(keys), reversed(told), strict=True))
         fresh: set[tuple[str, str]] = set()
-        if order:
+        if first:
             with self._database.quick_writing() as connection:
-                for portion in _portions(order, MOST_ROWS):
-                    values: dict[str, object] = {}
-                    for n, key in enumerate(portion):
-                        bind(values, n, first[key], key[1])
-                    fresh.update((row[0], row[1]) for row in connection.execute(insert_statement(len(portion)), values))
+                # Always in the same order: PostgreSQL would else find two that store the same events waiting for each
+                # other.
+                fresh = insert(connection, [first[key] for key in sorted(first)])
         answer = []
         for key in keys:
             answer.append(key in fresh)
