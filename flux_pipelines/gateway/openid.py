@@ -88,6 +88,7 @@ class OpenId:
         self._mutex = threading.Lock()
         self._discovery: tuple[float, _Discovery] | None = None
         self._keys: tuple[float, dict[str, Any]] | None = None
+        self._asked_again_at = float("-inf")
 
     def authorize_url(self, state: str, trip: RoundTrip) -> str:
         """Return where to send the browser."""
@@ -205,8 +206,10 @@ class OpenId:
             found = _of_kid(known[1], kid)
             if found is not None:
                 return found
-            if now - known[0] < _KEYS_AGAIN_SECONDS:
+            if now - self._asked_again_at < _KEYS_AGAIN_SECONDS:
                 raise _wrong("its key is not known")
+            # A new key, or an invention.
+            self._asked_again_at = now
         url = self._endpoints().jwks_uri
         answer = self._client(url).request("GET", _path(url), idempotent=True, auth=False, decode=msgspec.json.decode)
         jwks = answer.value if isinstance(answer.value, dict) else {}

@@ -236,12 +236,12 @@ def test_a_new_key_of_the_issuer_is_found_and_strangers_cannot_make_us_ask_for_e
     for _ in range(3):
         with pytest.raises(SignInRefusedError, match="key is not known"):
             openid.identify("code", TRIP, None)
-    assert issuer.keys_asked == 1
+    assert issuer.keys_asked == 2
 
     issuer.published.append(stranger.as_dict(private=False))
     now += 31
     assert openid.identify("code", TRIP, None).subject == "google:1234567890"
-    assert issuer.keys_asked == 2
+    assert issuer.keys_asked == 3
 
 
 @pytest.mark.parametrize("name", ["https://evil.example", "accounts.google.com", ""])
