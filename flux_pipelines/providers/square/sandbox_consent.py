@@ -81,7 +81,7 @@ def page(
         Choice(
             merchant.id,
             merchant.name,
-            f"{_count(len(merchant.locations), 'location')} · {merchant.currency} · {merchant.id}",
+            f"{_count(len(merchant.locations), 'location')} · {merchant.currency}",
             "authorised before" if merchant.id in authorised else "",
         )
         for merchant in merchants
