@@ -8,23 +8,25 @@ from typing import Annotated
 import typer
 
 from flux_pipelines.cli.output import say, table
+from flux_pipelines.domain.errors import ConfigurationError
 from flux_pipelines.runtime import Runtime
-from flux_pipelines.state.events import EventStatus
 
 app = typer.Typer(help="Webhook events: look at them, try failed ones again.", no_args_is_help=True)
 
 
 @app.command("list")
 def list_(
-    status: Annotated[EventStatus | None, typer.Option(help="Only these.")] = None,
+    status: Annotated[str | None, typer.Option(help="Only these: received, assigned, done, kept or failed.")] = None,
     provider: Annotated[str | None, typer.Option(help="Only of this provider.")] = None,
     limit: Annotated[int, typer.Option(min=1, max=10_000, help="How many at most.")] = 50,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
     """List the newest events, newest first, and how many there are of each status. Their contents are not shown."""
     with Runtime() as runtime:
-        found = runtime.state.inbox.recent(status=status, provider=provider, limit=limit)
         counts = runtime.state.inbox.counts(provider)
+        if status is not None and status not in counts:
+            raise ConfigurationError(f"no event is {status!r}", next_step=f"Known: {', '.join(counts)}.")
+        found = runtime.state.inbox.recent(status=status, provider=provider, limit=limit)
     columns = ("id", "received", "provider", "type", "connection", "status", "attempts", "reason")
     rows = [
         (
