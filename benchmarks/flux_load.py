@@ -52,7 +52,6 @@ def import_everything() -> None:
     import deltalake  # noqa: F401
     import duckdb  # noqa: F401
     import pyarrow.compute
-    import pyarrow.dataset
     import pyarrow.parquet  # noqa: F401
 
     import flux_pipelines.lake
@@ -75,7 +74,6 @@ def main() -> None:
     import dagster as dg
 
     from flux_pipelines.definitions import build_definitions
-    from flux_pipelines.domain.tables import TRANSACTIONS
     from flux_pipelines.pipelines.drive import dagster_home
     from flux_pipelines.pipelines.names import RANGE_END, RANGE_START
     from flux_pipelines.pipelines.partitions import partition_key
@@ -103,10 +101,7 @@ def main() -> None:
             "orders": sum(m.orders for m in manifests),
             "proof": sorted({m.verification.status for m in manifests}),
             "requests": sum(m.requests for m in manifests),
-            "rows": sum(
-                batch.num_rows
-                for batch in runtime.lake.read(TRANSACTIONS.named("square/transactions"), columns=["line_id"])
-            ),
+            "rows": sum(runtime.lake.rows_by_partition("square/transactions").values()),
         }
     tell(facts)
 

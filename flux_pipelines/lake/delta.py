@@ -515,7 +515,7 @@ def _files(opened: DeltaTable) -> list[_File]:
     import pyarrow as pa
 
     columns = opened.metadata().partition_columns
-    actions = pa.table(opened.get_add_actions(flatten=True))
+    actions = pa.RecordBatchReader.from_stream(opened.get_add_actions(flatten=True)).read_all()
     partitions = [actions[f"partition.{column}"].cast(pa.string()).to_pylist() for column in columns]
     facts = (actions[name].to_pylist() for name in ("path", "size_bytes", "num_records"))
     return [

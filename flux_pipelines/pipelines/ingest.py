@@ -422,10 +422,10 @@ def _keep_heads(heads: dict[str, "pa.Table"], batch: "pa.RecordBatch") -> None:
 
     connection = batch.column("connection")[0].as_py()
     days = batch.column("business_date")
-    for day in pc.unique(days).to_pylist():
-        key = partition_key(connection, day)
+    for day in pc.unique(days):
+        key = partition_key(connection, day.as_py())
         head = heads.get(key)
         room = PREVIEW_ROWS - (0 if head is None else head.num_rows)
         if room > 0:
-            more = pa.table(batch.filter(pc.equal(days, day)).slice(0, room).select(_SHOWN))
+            more = pa.Table.from_batches([batch.filter(pc.equal(days, day)).slice(0, room).select(_SHOWN)])
             heads[key] = more if head is None else pa.concat_tables([head, more])

@@ -97,7 +97,7 @@ class OrderWindow:
     end: datetime
 
 
-class OrderHeader(NamedTuple):
+class OrderHeader(msgspec.Struct, frozen=True, gc=False):
     """The few fields of an order that landing needs; everything else stays undecoded."""
 
     order_id: str
@@ -110,7 +110,7 @@ class OrderHeader(NamedTuple):
     currency: str
 
 
-class Order(NamedTuple):
+class Order(msgspec.Struct, frozen=True, gc=False):
     """One order exactly as received. `header` is None when it cannot be read; `problem` then says why."""
 
     raw: msgspec.Raw

@@ -26,6 +26,14 @@ TERMINAL = frozenset({"COMPLETED", "CANCELED"})
 _MASK = (1 << 64) - 1
 
 
+def add_up(totals: dict[str, int], headers: Sequence[OrderHeader]) -> None:
+    """Add the totals of completed orders, in minor units, by currency."""
+    for currency in {header.currency for header in headers}:
+        sums = [h.total for h in headers if h.currency == currency and h.state == "COMPLETED"]
+        if sums:
+            totals[currency] = totals.get(currency, 0) + sum(sums)
+
+
 @dataclass(slots=True)
 class Tally:
     """Orders counted so that two counts can be compared without keeping the orders.
@@ -41,10 +49,7 @@ class Tally:
         """Count orders."""
         self.orders += len(headers)
         self.ids = (self.ids + sum([hash(header.order_id) for header in headers])) & _MASK
-        totals = self.totals
-        for header in headers:
-            if header.state == "COMPLETED":
-                totals[header.currency] = totals.get(header.currency, 0) + header.total
+        add_up(self.totals, headers)
 
     def merge(self, other: Tally) -> None:
         """Add another count to this one."""
@@ -104,24 +109,19 @@ class _OpenDay:
 
     def write(self, orders: Sequence[tuple[Order, OrderHeader]]) -> int:
         """Land the orders that are not there yet; return how many those are."""
-        ids = {header.order_id for _, header in orders}
-        if len(ids) < len(orders):  # twice in one page
-            orders = list({header.order_id: (order, header) for order, header in orders}.values())
-        if not self.seen.isdisjoint(ids):
-            orders = [item for item in orders if item[1].order_id not in self.seen]
+        headers = [header for _, header in orders]
+        ids = {header.order_id for header in headers}
+        if len(ids) < len(orders) or not self.seen.isdisjoint(ids):  # twice in one page, or in an earlier one
+            fresh = {h.order_id: (order, h) for order, h in orders if h.order_id not in self.seen}
+            orders, headers = list(fresh.values()), [header for _, header in fresh.values()]
         self.seen |= ids
         self.segment.write_many([order.raw for order, _ in orders])
-        self.states.update([header.state for _, header in orders])
-        totals = self.totals
-        closed: list[OrderHeader] = []
+        self.states.update([header.state for header in headers])
+        add_up(self.totals, headers)
         since, before = self._closed_from, self._closed_before
-        for _, header in orders:
-            if header.state == "COMPLETED":
-                totals[header.currency] = totals.get(header.currency, 0) + header.total
-            at = header.closed_at
-            if at is not None and since <= at < before and header.state in TERMINAL:
-                closed.append(header)
-        self.closed.add(closed)
+        self.closed.add(
+            [h for h in headers if (at := h.closed_at) is not None and since <= at < before and h.state in TERMINAL]
+        )
         return len(orders)
 
 
@@ -169,14 +169,14 @@ class Landing:
 
     def take(self, orders: Sequence[Order], cost: Stats) -> None:
         """Land a page of orders."""
-        good = self._tail
+        good, start = self._tail, self._index.start
         for order in orders:
             header = order.header
             if header is None:
                 self._refuse(order, order.problem, None)
             elif header.location_id not in self._locations:
                 self._refuse(order, f"it is of the location {header.location_id!r}, which was not asked for", header)
-            elif header.created_at < self._index.start:
+            elif header.created_at < start:
                 self._refuse(order, f"it was made at {header.created_at}, before the time that was asked for", header)
             else:
                 good.append((order, header))

@@ -19,11 +19,18 @@ from collections.abc import Callable, Generator, Sequence
 from contextvars import copy_context
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from operator import attrgetter
 from typing import Protocol
 
 from flux_pipelines.providers.base import Basis, Order, OrderHeader, OrderWindow, Page, PosSource
 from flux_pipelines.transport import Stats, metered
 
+#: The time of an order that a window of that basis goes by.
+INSTANT_OF: dict[Basis, Callable[[OrderHeader], datetime | None]] = {
+    "created": attrgetter("created_at"),
+    "updated": attrgetter("updated_at"),
+    "closed": attrgetter("closed_at"),
+}
 #: A slice is cut when it is expected to need at least this many more pages: a cut costs about one call.
 _WORTH_A_CUT = 2.5
 _LONGEST_PAUSE = 0.5
@@ -222,7 +229,8 @@ class SliceRunner:
 
     def _hand_over(self, piece: Slice, page: Page, sink: Sink, cost: Stats) -> bool:
         """Give a page's orders to the sink; tell whether the slice is complete."""
-        instants = [None if o.header is None else instant_of(o.header, self._basis) for o in page.orders]
+        instant_of = INSTANT_OF[self._basis]
+        instants = [None if o.header is None else instant_of(o.header) for o in page.orders]
         last = max((instant for instant in instants if instant is not None), default=piece.reached)
         with self._changed:
             # Before the orders are handed over: no other thread may cut behind what this page holds.
@@ -236,10 +244,3 @@ class SliceRunner:
             orders = [o for o, instant in zip(orders, instants, strict=True) if instant is None or instant < end]
         sink.take(orders, cost)
         return page.last or last >= end
-
-
-def instant_of(header: OrderHeader, basis: Basis) -> datetime | None:
-    """Return the time of an order that a window of that basis goes by."""
-    if basis == "created":
-        return header.created_at
-    return header.updated_at if basis == "updated" else header.closed_at

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from flux_pipelines.providers.base import Basis, Location, Order, OrderHeader, OrderWindow, Page
-from flux_pipelines.sync.slices import instant_of
+from flux_pipelines.sync.slices import INSTANT_OF
 
 
 def stamp(instant: datetime) -> str:
@@ -114,7 +114,7 @@ class MemorySource:
             if order.header is None:
                 instant: datetime | None = datetime.fromisoformat(given["created_at"])
             else:
-                instant = instant_of(order.header, basis)
+                instant = INSTANT_OF[basis](order.header)
             if instant is not None and window.start <= instant < window.end:
                 yield instant, order
 
