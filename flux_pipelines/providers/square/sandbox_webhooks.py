@@ -262,11 +262,13 @@ def _wanted(body: Any, *required: str) -> dict[str, Any]:
 
 
 def _check_url(url: Any) -> None:
-    parts = urlsplit(url) if isinstance(url, str) and url.isascii() and url.isprintable() and " " not in url else None
-    try:
-        good = parts is not None and parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        good = False
+    good = isinstance(url, str) and url.isascii() and url.isprintable() and " " not in url
+    if good:
+        try:
+            parts = urlsplit(url)
+            good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        except ValueError:
+            good = False
     if not good:
         raise invalid("INVALID_VALUE", "The notification URL must start with https:// or http://.", "notification_url")
 
