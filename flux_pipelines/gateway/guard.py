@@ -17,8 +17,18 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from flux_pipelines.gateway.options import GatewayOptions
 from flux_pipelines.transport.redact import RedactingFilter
 
+
+class _OneLine(logging.Filter):
+    """Paths come from strangers: none of them may begin a line of the log that we did not write."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.msg = "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in str(record.msg))
+        return True
+
+
 logger = logging.getLogger("flux_pipelines.gateway")
 logger.addFilter(RedactingFilter())
+logger.addFilter(_OneLine())
 
 #: Nothing from anywhere else. Forms go to ourselves only: browsers apply `form-action` to every redirect that follows a
 #: form, so the round trips to providers begin with a link, never with a form.
