@@ -214,14 +214,8 @@ def _store_and_prove(
         else:
             _put_back(runtime, previous, settings, kept, problem)
         raise
-    _resolve_alerts(runtime, key)
+    runtime.state.alerts.resolve("consent_expiring", key)  # this is a new consent
     return connections.get(key), locations
-
-
-def _resolve_alerts(runtime: Runtime, key: str) -> None:
-    """Close what no longer holds once an account was authorised anew, or given up."""
-    runtime.state.alerts.resolve("needs_reauth", key)
-    runtime.state.alerts.resolve("consent_expiring", key)
 
 
 def _refuse_other_account(
@@ -281,7 +275,6 @@ def disconnect(runtime: Runtime, key: str, *, by: str, forget_anyway: bool = Fal
         raise ConfigurationError("it is disconnected already", connection=key)
     revoked = not forget_anyway and _revoke(runtime, connection)
     runtime.state.connections.disconnect(key, f"disconnected by {by}")
-    _resolve_alerts(runtime, key)
     return revoked
 
 
