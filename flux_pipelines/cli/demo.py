@@ -10,9 +10,17 @@ import typer
 
 from flux_pipelines.cli.output import console, error, say, table
 from flux_pipelines.cli.processes import Processes, choose_port
-from flux_pipelines.cli.serve import UI_PORT, start_dagster, start_sandbox
+from flux_pipelines.cli.serve import (
+    UI_PORT,
+    gateway_url,
+    register,
+    start_dagster,
+    start_gateway,
+    start_sandbox,
+)
 from flux_pipelines.cli.sync import print_report
 from flux_pipelines.connect import connect_to_sandbox, sandbox_last_day
+from flux_pipelines.gateway.options import DEFAULT_PORT as GATEWAY_PORT
 from flux_pipelines.runtime import Runtime
 from flux_pipelines.sandbox.options import DEFAULT_PORT
 
@@ -25,7 +33,7 @@ def demo(
     days: Annotated[int, typer.Option(min=30, max=70, help="Business days to backfill.")] = 60,
     port: Annotated[int, typer.Option(help="Port of the Dagster UI.")] = UI_PORT,
 ) -> None:
-    """Connect two sandbox merchants, backfill 60 business days, forecast 14 ahead, and open the Dagster UI."""
+    """Connect two sandbox merchants, backfill 60 business days, forecast 14 ahead, and open Dagster UI and gateway."""
     from flux_pipelines.pipelines.drive import sync
 
     began = time.monotonic()
@@ -33,6 +41,8 @@ def demo(
         runtime.warm_forecaster()
         say(f"Everything this demo writes lives under {runtime.settings.home}.")
         url = start_sandbox(processes, choose_port(DEFAULT_PORT))
+        gateway_port = choose_port(GATEWAY_PORT)
+        register(runtime, url, gateway_port)
         keys = []
         for merchant, tenant in MERCHANTS:
             key = f"square:{merchant}"
@@ -50,20 +60,23 @@ def demo(
         print_report(report)
         for failure in report.failures:
             error(failure)
-        table("Where to look", ("", ""), _places(port, no_ui=no_ui))
+        table("Where to look", ("", ""), _places(port, url, gateway_url(runtime, gateway_port), no_ui=no_ui))
         say(f"Done in {time.monotonic() - began:.0f} s.")
         if report.failures:
             raise typer.Exit(1)
         if not no_ui:
+            start_gateway(processes, runtime, gateway_port, with_sandbox=True)
             start_dagster(processes, runtime, choose_port(port))
             processes.wait()
 
 
-def _places(port: int, *, no_ui: bool) -> list[tuple[str, str]]:
+def _places(port: int, sandbox: str, gateway: str, *, no_ui: bool) -> list[tuple[str, str]]:
     places = [
         ("sales a day", 'flux sql "select business_date, currency, sum(net) from daily_sales group by all order by 1"'),
         ("forecasts", "flux sql \"select * from demand_forecasts where status = 'forecast' limit 20\""),
     ]
     if not no_ui:
         places.insert(0, ("lineage", f"http://127.0.0.1:{port}/asset-groups"))
+        places.insert(1, ("connections (sign in as ada@example.com)", gateway))
+        places.append(("a sale, in the tables within a minute", f"flux sandbox emit sale --url {sandbox}"))
     return places

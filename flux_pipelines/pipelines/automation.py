@@ -50,7 +50,7 @@ def automation_sensor() -> dg.AutomationConditionSensorDefinition:
         target=dg.AssetSelection.all(),
         description="Brings exactly the partitions of the core tables up to date whose upstream has changed.",
         default_status=dg.DefaultSensorStatus.RUNNING,
-        minimum_interval_seconds=10,
+        minimum_interval_seconds=5,
         run_tags={names.AUTOMATION_TAG: "core", names.PRIORITY_TAG: names.FRESH},
     )
 

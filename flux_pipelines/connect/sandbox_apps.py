@@ -1,0 +1,77 @@
+"""Registering Flux's app at a sandbox: what a person does in each provider's developer console, in one step."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import msgspec
+
+from flux_pipelines.domain.errors import ConfigurationError
+from flux_pipelines.providers.registry import all_providers
+
+if TYPE_CHECKING:
+    from flux_pipelines.runtime import Runtime
+
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+class _Registration(msgspec.Struct):
+    settings: dict[str, Any]
+    secrets: dict[str, str]
+
+
+class _SandboxApps(msgspec.Struct):
+    apps: dict[str, _Registration]
+
+
+def register_at_sandbox(runtime: Runtime, url: str, gateway_url: str) -> list[str]:
+    """Store the apps of a sandbox as Flux's own and let its webhooks come to a gateway.
+
+    Args:
+        runtime: the opened rooms.
+        url: where the sandbox answers.
+        gateway_url: the public address of the gateway.
+
+    Returns:
+        The registrations that were left alone because they are not a sandbox's.
+
+    """
+    base_url = url.rstrip("/")
+    sandbox = runtime.transport.client(
+        provider="sandbox", connection="", base_url=base_url, limits=(), credentials=None, headers={}
+    )
+    answer = sandbox.request("GET", "/sandbox/app", idempotent=True, auth=False)
+    try:
+        found = msgspec.json.decode(answer.content, type=_SandboxApps).apps
+    except msgspec.DecodeError as problem:
+        raise ConfigurationError(f"{base_url} is not a Flux sandbox") from problem
+    left: list[str] = []
+    for name, registration in found.items():
+        known = runtime.state.apps.get(name)
+        if known is not None and not _is_local(known.settings):
+            left.append(name)
+            continue
+        spec = all_providers().get(name)
+        settings = dict(registration.settings)
+        if spec is not None and spec.webhooks is not None:
+            settings["notification_url"] = f"{gateway_url}/webhooks/{name}"
+            sandbox.request(
+                "POST",
+                "/sandbox/webhooks",
+                json={
+                    "provider": name,
+                    "url": settings["notification_url"],
+                    "signature_key": registration.secrets["webhook_signature_key"],
+                },
+                idempotent=True,
+                auth=False,
+            )
+        runtime.state.apps.put(name, settings, registration.secrets)
+    return left
+
+
+def _is_local(settings: Any) -> bool:
+    """Tell whether a registration is at something on this machine: a sandbox, not the provider itself."""
+    addresses = [str(settings[name]) for name in ("base_url", "issuer") if settings.get(name)]
+    return bool(addresses) and all(urlsplit(address).hostname in _LOOPBACK for address in addresses)
