@@ -141,6 +141,36 @@ def test_pkce_refresh_tokens_work_once_and_end_after_90_days(start: Start, clock
     assert error_of(app.token(**renewal, refresh_token=second["refresh_token"])) == DENIED
 
 
+def pkce(app: App) -> dict[str, Any]:
+    """Connect without a secret; return the tokens."""
+    verifier = "v" * 50
+    challenge = base64.urlsafe_b64encode(hashlib.sha256(verifier.encode()).digest()).decode().rstrip("=")
+    code = app.authorize(code_challenge=challenge)["code"]
+    return dict(app.token(code=code, redirect_uri=REDIRECT, client_secret=None, code_verifier=verifier).json())
+
+
+def test_a_rotated_refresh_token_works_on_for_the_grace(start: Start, clock: Clock) -> None:
+    app = App(start(refresh_grace=60))
+    first = pkce(app)["refresh_token"]
+    renewal = {"grant_type": "refresh_token", "client_secret": None}
+    second = app.token(**renewal, refresh_token=first).json()["refresh_token"]
+    clock.forward(59)  # as after a crash between the answer and its storing
+    again = app.token(**renewal, refresh_token=first)
+    assert again.status_code == 200
+    assert again.json()["refresh_token"] not in (first, second)
+    clock.forward(1)
+    assert error_of(app.token(**renewal, refresh_token=first)) == DENIED
+    assert app.token(**renewal, refresh_token=second).status_code == 200
+
+
+def test_a_verifier_is_checked_beside_a_secret_too(start: Start) -> None:
+    app = App(start())
+    challenge = base64.urlsafe_b64encode(hashlib.sha256(b"v" * 50).digest()).decode().rstrip("=")
+    code = app.authorize(code_challenge=challenge)["code"]
+    assert error_of(app.token(code=code, redirect_uri=REDIRECT, code_verifier="w" * 50)) == DENIED
+    assert app.token(code=code, redirect_uri=REDIRECT, code_verifier="v" * 50).status_code == 200
+
+
 def test_short_lived_and_down_scoped_tokens(start: Start, clock: Clock) -> None:
     app = App(start())
     tokens = app.token(
