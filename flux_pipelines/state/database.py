@@ -21,18 +21,15 @@ from sqlalchemy.orm import Session
 
 from flux_pipelines.domain.errors import (
     ConfigurationError,
-    FluxError,
     StateUnavailableError,
-    StorageFullError,
-    TableDamagedError,
 )
+from flux_pipelines.state.explain import explain, explain_os_error
 from flux_pipelines.state.migrations import HEAD, VERSION_TABLE
 from flux_pipelines.state.models import Base
 
 _WRITES = "flux_writes"
 _QUICK = "flux_quick"
 _URL_STEP = "Write FLUX_DATABASE_URL as sqlite:////path/state.db or postgresql://user:password@host/database."
-_BACKUP_STEP = "Restore it from a backup, or move it away and connect the accounts again."
 
 
 def parse_url(url: str) -> URL:
@@ -300,65 +297,9 @@ class Database:
             raise
         except DBAPIError as error:
             # An error of connecting has no statement; its cause may repeat what the URL held.
-            raise self._explain(error) from (error if error.statement else None)
+            raise explain(error, self._url, self.place) from (error if error.statement else None)
         except PoolTimeoutError as error:
             raise StateUnavailableError(f"too many threads use the state database {self.place} at once") from error
-
-    def _explain(self, error: DBAPIError) -> FluxError:
-        reason = self._reason(error)
-        if self.is_sqlite:
-            match _sqlite_code(error):
-                case sqlite3.SQLITE_FULL:
-                    return StorageFullError(f"no space left for the state database {self.place}")
-                case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
-                    return TableDamagedError(
-                        f"the state database {self.place} is damaged ({reason})", next_step=_BACKUP_STEP
-                    )
-                case sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_READONLY | sqlite3.SQLITE_PERM | sqlite3.SQLITE_AUTH:
-                    return ConfigurationError(
-                        f"the state database {self.place} cannot be opened for writing ({reason})",
-                        next_step="Give this user the right to write the file and its folder.",
-                    )
-            return StateUnavailableError(f"the state database {self.place} cannot be used now ({reason})")
-        code = str(getattr(error.orig, "pgcode", None) or "")
-        if code == "53100":  # disk_full
-            return StorageFullError(f"no space left for the state database {self.place}")
-        if code in ("XX001", "XX002"):  # data_corrupted, index_corrupted
-            return TableDamagedError(f"the state database {self.place} is damaged ({reason})", next_step=_BACKUP_STEP)
-        refused = ("password authentication failed", "no password supplied", "does not exist", "no pg_hba.conf entry")
-        if code.startswith(("28", "3D", "42501")) or (not error.statement and any(r in reason for r in refused)):
-            return ConfigurationError(
-                f"the state database {self.place} refuses this user ({reason})",
-                next_step="Correct user, password and database in FLUX_DATABASE_URL.",
-            )
-        return StateUnavailableError(f"the state database {self.place} cannot be used now ({reason})")
-
-    def _reason(self, error: DBAPIError) -> str:
-        lines = str(error.orig).strip().splitlines() or [type(error.orig).__name__]
-        secrets = [self._url.password, *(v for k, v in self._url.query.items() if "pass" in k)]
-        reason = lines[0]
-        for secret in secrets:
-            if isinstance(secret, str) and secret:
-                reason = reason.replace(secret, "***")
-        return reason
-
-
-def explain_os_error(error: OSError, what: str) -> FluxError:
-    """Return our error for a file that cannot be read or written; `what` names it (`the key file ...`)."""
-    import errno
-
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return StorageFullError(f"no space left for {what}")
-    return ConfigurationError(
-        f"{what} cannot be used ({error.strerror or error})",
-        next_step="Give this user the right to read and write it, or set FLUX_HOME elsewhere.",
-    )
-
-
-def _sqlite_code(error: DBAPIError) -> int | None:
-    # The low byte is the primary code; the rest refines it.
-    code = getattr(error.orig, "sqlite_errorcode", None)
-    return None if code is None else int(code) & 0xFF
 
 
 def _begin_sqlite(connection: Connection) -> None:

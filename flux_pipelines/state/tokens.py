@@ -12,16 +12,13 @@ import logging
 import random
 import threading
 import time
-import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from sqlalchemy import select, update
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from flux_pipelines.domain import errors
 from flux_pipelines.domain.errors import (
     ConfigurationError,
     FluxError,
@@ -30,8 +27,9 @@ from flux_pipelines.domain.errors import (
     StateUnavailableError,
     StorageFullError,
 )
-from flux_pipelines.state.models import ConnectionRow, CredentialRow, TokenLeaseRow
+from flux_pipelines.state.models import ConnectionRow, CredentialRow
 from flux_pipelines.state.stored_tokens import PREVIOUS, StoredTokens, Tokens
+from flux_pipelines.state.token_leases import TokenLease
 
 if TYPE_CHECKING:
     from flux_pipelines.state.facade import State
@@ -40,7 +38,6 @@ _log = logging.getLogger(__name__)
 
 #: How often a token in memory is compared with the stored one, which may have been replaced by hand (s).
 _LOOK_EVERY = 30.0
-_LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class TokenKeeper:
@@ -76,9 +73,8 @@ class TokenKeeper:
         self._key = connection_key
         self._refresh = refresh
         self._grace = grace
-        self._lease = timedelta(seconds=lease)
+        self._lease = TokenLease(state.database, connection_key, timedelta(seconds=lease), timedelta(seconds=cool_off))
         self._patience = patience
-        self._cool_off = timedelta(seconds=cool_off)
         self._mutex = threading.Lock()
         self._known: StoredTokens | None = None
         self._look_at = 0.0
@@ -211,9 +207,8 @@ class TokenKeeper:
         """
         with self._database.reading() as session:
             # A first look without any lock: most of those who wait only need this.
-            lease = session.get(TokenLeaseRow, self._key)
             stamp = self._stamp(session)
-            held = lease is not None and lease.expires_at > self._database.now(session)
+            held = self._lease.held(session)
         known = self._known
         if held and known is not None and known.stamp == stamp:
             if known.valid() and known.access_token != rejected:
@@ -243,26 +238,11 @@ class TokenKeeper:
         return None, None
 
     def _contend(self, session: Session, row: ConnectionRow | None, waited: bool) -> str | FluxError | None:
-        """Take the lease (its holder's name), or say why not (an error), or that somebody else has it (None)."""
         if row is not None and row.status == "needs_reauth":
             return ReauthorizationNeededError(
                 f"the connection needs to be authorised again ({row.status_reason})", connection=self._key
             )
-        now = self._database.now(session)
-        lease = session.get(TokenLeaseRow, self._key, with_for_update=True)
-        if lease is not None:
-            if lease.expires_at > now:
-                return None
-            # Whoever takes the lease clears the failure: one that a waiter finds happened while it waited.
-            if lease.failed_at is not None and (waited or now - lease.failed_at < self._cool_off):
-                return _shared_failure(lease)
-        holder = uuid.uuid4().hex
-        values = {"connection_key": self._key, "holder": holder, "expires_at": now + self._lease}
-        empty = {"failed_at": None, "failure_kind": "", "failure": ""}
-        self._database.upsert(session, TokenLeaseRow, [{**values, **empty}])
-        if lease is not None and lease.holder:
-            _log.warning("%s: the process that was refreshing the token has died; taking over", self._key)
-        return holder
+        return self._lease.take(session, waited=waited)
 
     def _unrefreshable(self, session: Session, stored: StoredTokens, row: ConnectionRow | None) -> FluxError:
         if stored.access_token is None:
@@ -284,7 +264,7 @@ class TokenKeeper:
         if stored is None or stored.refresh_token is None or self._refresh is None:
             raise AssertionError("only what can be refreshed is leased")
         try:
-            with self._heartbeat(holder):
+            with self._lease.prolonged(holder):
                 used, fresh = self._exchange(self._refresh, stored.refresh_token, stored.previous_refresh_token)
                 return self._store_patiently(holder, stored, used, fresh)
         except ReauthorizationNeededError as error:
@@ -293,7 +273,7 @@ class TokenKeeper:
             return None
         except BaseException as error:
             # Every way out frees the lease, an interrupt included.
-            self._note_failure(holder, error)
+            self._lease.fail(holder, error)
             usable = stored.valid() and stored.access_token != rejected
             if usable and isinstance(error, FluxError) and error.rerun_helps:
                 _log.warning("%s: refreshing early failed, the present token still holds: %s", self._key, error.what)
@@ -328,7 +308,7 @@ class TokenKeeper:
         with self._database.session() as session:
             self._state.secrets.hold_keys(session)
             row = session.get(ConnectionRow, self._key, with_for_update=True)
-            self._free(session, holder)
+            self._lease.free(session, holder)
             if self._read(session, "store a new token").refresh_token != stored.refresh_token:
                 # The lease ran out (this process was stopped for long) or the account was connected anew.
                 return None
@@ -345,58 +325,13 @@ class TokenKeeper:
         with self._database.session() as session:
             self._state.secrets.hold_keys(session)
             row = session.get(ConnectionRow, self._key, with_for_update=True)
-            self._free(session, holder)
+            self._lease.free(session, holder)
             if self._read(session, "record a refused token").refresh_token != used:
                 return False
             # The one before was refused as well, or is of no use: it is never shown again.
             self._state.secrets.write(session, self._key, {PREVIOUS: None})
             self._mark(session, row, error.what)
             return True
-
-    def _note_failure(self, holder: str, error: BaseException) -> None:
-        # An interrupt, or trouble with our own database, says nothing about the provider: others try for themselves.
-        shared = isinstance(error, Exception) and not isinstance(error, StateUnavailableError | StorageFullError)
-        with self._database.session() as session:
-            self._free(
-                session,
-                holder,
-                failed_at=self._database.now(session) if shared else None,
-                failure_kind=type(error).__name__[:64],
-                # The message of a foreign exception may hold anything, a token too: only its class is kept.
-                failure=error.what if isinstance(error, FluxError) else "",
-            )
-
-    def _free(self, session: Session, holder: str, **values: object) -> None:
-        session.execute(
-            update(TokenLeaseRow)
-            .where(TokenLeaseRow.connection_key == self._key, TokenLeaseRow.holder == holder)
-            .values(holder="", expires_at=_LONG_AGO, **values)
-        )
-
-    @contextmanager
-    def _heartbeat(self, holder: str) -> Iterator[None]:
-        """Prolong the lease while the provider is being asked: retries may take longer than the lease."""
-        done = threading.Event()
-
-        def beat() -> None:
-            while not done.wait(self._lease.total_seconds() / 3):
-                try:
-                    with self._database.session() as session:
-                        session.execute(
-                            update(TokenLeaseRow)
-                            .where(TokenLeaseRow.connection_key == self._key, TokenLeaseRow.holder == holder)
-                            .values(expires_at=self._database.now(session) + self._lease)
-                        )
-                except FluxError as error:
-                    _log.warning("%s: the token lease could not be prolonged: %s", self._key, error.what)
-
-        thread = threading.Thread(target=beat, name=f"flux-lease-{self._key}", daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            done.set()
-            thread.join()
 
     def _stamp(self, session: Session) -> datetime | None:
         return session.scalar(
@@ -413,11 +348,3 @@ class TokenKeeper:
         if row is not None:
             row.status, row.status_reason, row.updated_at = "needs_reauth", reason, datetime.now(UTC)
             self._state.alerts.follow_status(session, self._key, "needs_reauth", reason)
-
-
-def _shared_failure(lease: TokenLeaseRow) -> FluxError:
-    kind = getattr(errors, lease.failure_kind, None)
-    if not (isinstance(kind, type) and issubclass(kind, FluxError)):
-        kind = ProviderUnavailableError
-    what = lease.failure or lease.failure_kind
-    return kind(f"refreshing the token failed a moment ago ({what})", connection=lease.connection_key)
