@@ -58,9 +58,9 @@ def connections(request: Request, person: SignedIn, said: str = "") -> Response:
 
 
 @router.get("/connections/{key}")
-def connection(request: Request, person: SignedIn, key: str, said: str = "") -> Response:
+def connection(request: Request, person: SignedIn, key: str, said: str = "", follow: str = "yes") -> Response:
     """Show one connection."""
-    return _connection(request, person, key, said=_SAID.get(said, ""))
+    return _connection(request, person, key, said=_SAID.get(said, ""), follow=follow != "no")
 
 
 @router.post("/connections/{key}/test", dependencies=_POST)
@@ -146,6 +146,7 @@ def _connection(
     problem: FluxError | None = None,
     wanted: Mapping[str, str] | None = None,
     status: int = 200,
+    follow: bool = False,
 ) -> Response:
     one = detail(runtime_of(request), _checked(key))
     first, last = one.proposed
@@ -158,8 +159,7 @@ def _connection(
         said=said,
         problem=problem,
         wanted=wanted or {"first": first.isoformat(), "last": last.isoformat()},
-        # A page that is being looked at follows a backfill by itself; one that says what went wrong stays.
-        follow=one.backfill is not None and one.backfill.under_way and problem is None and wanted is None,
+        follow=follow and one.backfill is not None and one.backfill.under_way,
     )
 
 

@@ -176,6 +176,7 @@ def test_the_first_backfill_is_asked_for_once(ada: Browser, harbor: str, runtime
     assert "Waiting to begin." in page
     assert "0 of 2 business dates" in page
     assert 'http-equiv="refresh"' in page
+    assert 'http-equiv="refresh"' not in ada.get(f"/connections/{harbor}?follow=no").text
     assert "Start the first backfill" not in page
     again = ada.submit(f"/connections/{harbor}/sync", {"first": first, "last": first})
     assert again.status_code == 422
