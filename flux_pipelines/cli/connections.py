@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from flux_pipelines.cli.output import error, say, table
-from flux_pipelines.connect import add_with_secrets, connect_to_sandbox, parse_settings, reconfigure
+from flux_pipelines.connect import add_with_secrets, care, connect_to_sandbox, parse_settings, reconfigure
 from flux_pipelines.domain.errors import ConfigurationError, FluxError
 from flux_pipelines.runtime import Runtime
 
@@ -112,12 +112,7 @@ def test(keys: Annotated[list[str] | None, typer.Argument(metavar="[PROVIDER:NAM
         chosen = [c for c in runtime.connections(keys=keys or ()) if keys or c.status not in ("paused", "disconnected")]
         for connection in chosen:
             try:
-                source = runtime.source(connection)
-                try:
-                    source.confirm_access()
-                    locations = runtime.refresh_locations(connection, source)
-                finally:
-                    source.close()
+                locations = care.try_out(runtime, connection.key)
             except FluxError as problem:
                 failed += 1
                 error(str(problem))
@@ -140,10 +135,7 @@ def refresh(key: Key) -> None:
 def pause(key: Key) -> None:
     """Stop syncing a connection; its credentials and history stay."""
     with Runtime() as runtime:
-        connection = runtime.state.connections.get(key)
-        if connection.status in ("needs_reauth", "disconnected"):
-            raise ConfigurationError("it is not active: it waits to be reconnected", connection=key)
-        runtime.state.connections.set_status(key, "paused", "paused by a person")
+        care.pause(runtime, key, by="a person")
     say(f"Paused {key}. `flux connections resume {key}` starts it again.")
 
 
@@ -151,14 +143,7 @@ def pause(key: Key) -> None:
 def resume(key: Key) -> None:
     """Start syncing a paused connection again."""
     with Runtime() as runtime:
-        connection = runtime.state.connections.get(key)
-        if connection.status in ("needs_reauth", "disconnected"):
-            raise ConfigurationError(
-                "it has no credentials that are accepted: resuming would not help",
-                connection=key,
-                next_step="Reconnect it with `flux connections add`.",
-            )
-        runtime.state.connections.set_status(key, "active", "")
+        care.resume(runtime, key)
     say(f"Resumed {key}.")
 
 

@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from flux_pipelines.cli.output import say, table
+from flux_pipelines.connect.care import try_out
 from flux_pipelines.domain.errors import ConfigurationError, FluxError
 from flux_pipelines.providers.apps import check_app
 from flux_pipelines.runtime import Runtime
@@ -94,13 +95,7 @@ def _lake(runtime: Runtime) -> str:
 
 
 def _connection(runtime: Runtime, key: str) -> str:
-    connection = runtime.state.connections.get(key)
-    source = runtime.source(connection)
-    try:
-        source.confirm_access()
-        return f"works, {len(runtime.refresh_locations(connection, source))} locations"
-    finally:
-        source.close()
+    return f"works, {len(try_out(runtime, key))} locations"
 
 
 def _forecaster(runtime: Runtime) -> str:
