@@ -54,9 +54,10 @@ def closed_days_sensor(job: "UnresolvedAssetJobDefinition") -> dg.SensorDefiniti
         sold = list(_news(context.instance, names.DAILY_SALES, seen))
         for provider in names.sources():
             for record in _news(context.instance, names.provider_transactions(provider.name), seen):
-                day = split_partition(record.partition_key)[1] if record.partition_key else date.min
-                if newest - LATEST < day and was_over(record):
-                    due[str(day)] = max(due.get(str(day), 0.0), record.timestamp)
+                if record.partition_key and was_over(record):
+                    day = str(split_partition(record.partition_key)[1])
+                    due[day] = max(due.get(day, 0.0), record.timestamp)
+        due = {day: at for day, at in due.items() if newest - LATEST < date.fromisoformat(day)}
         ready: dict[date, int] = {}
         for record in sold:
             key = record.partition_key or ""
@@ -66,9 +67,9 @@ def closed_days_sensor(job: "UnresolvedAssetJobDefinition") -> dg.SensorDefiniti
                 # `flux sync` makes the forecasts of its last day itself.
                 if not brought_up_to_date(context.instance, names.DEMAND_FORECASTS, [key], record.timestamp):
                     ready[date.fromisoformat(key)] = record.storage_id
-        due = {day: at for day, at in due.items() if newest - LATEST < date.fromisoformat(day)}
         requests = [
             dg.RunRequest(
+                job_name=names.CLOSED_DAYS_JOB,
                 run_key=f"{first}|{last}|{max(ready[day] for day in ready if first <= day <= last)}",
                 tags={
                     names.RANGE_START: first.isoformat(),

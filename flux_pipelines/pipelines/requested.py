@@ -11,14 +11,16 @@ import dagster as dg
 from flux_pipelines.domain.errors import UnknownConnectionError
 from flux_pipelines.pipelines import names
 from flux_pipelines.pipelines.automation import sync_request
-from flux_pipelines.pipelines.partitions import connections_of, each_day
+from flux_pipelines.pipelines.partitions import business_days, connections_of, each_day
 from flux_pipelines.pipelines.resources import FluxResource
 from flux_pipelines.pipelines.runs import follow, why_failed
 from flux_pipelines.pipelines.touched import DAYS_A_RUN
+from flux_pipelines.settings import settings
 
 if TYPE_CHECKING:
     from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
+    from flux_pipelines.domain.connection import Connection
     from flux_pipelines.state import SyncRequest
 
 
@@ -55,8 +57,8 @@ def requested_syncs_sensor(jobs: Sequence["UnresolvedAssetJobDefinition"]) -> dg
                 except UnknownConnectionError:
                     state.requests.finish(request.id, ok=False, detail="the connection was removed")
                     continue
-                if connection.status != "active":
-                    why = f"the connection is {connection.status}"
+                why = _refusal(connection, request)
+                if why:
                     state.requests.finish(request.id, ok=False, detail=why)
                     continue
                 partitions = connections_of(connection.provider)
@@ -86,6 +88,16 @@ def requested_syncs_sensor(jobs: Sequence["UnresolvedAssetJobDefinition"]) -> dg
         return dg.SensorResult(run_requests=requests, dynamic_partitions_requests=additions)
 
     return requested_syncs
+
+
+def _refusal(connection: "Connection", request: "SyncRequest") -> str:
+    """Say why a request cannot be run; empty when it can."""
+    if connection.status != "active":
+        return f"the connection is {connection.status}"
+    first, newest = settings().start_date, date.fromisoformat(str(business_days().get_last_partition_key()))
+    if request.first_day < first or request.last_day > newest:
+        return f"there are business dates from {first} (FLUX_START_DATE) to {newest} only"
+    return ""
 
 
 def _runs(request: "SyncRequest") -> list[tuple[date, date]]:

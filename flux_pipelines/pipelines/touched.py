@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 Unit = tuple[str, date]
 #: Business dates in one run, as in a backfill: a run that dies loses little.
 DAYS_A_RUN = 31
-#: Clocks differ; what was made later than this from now was not made.
-_CLOCKS_DIFFER = timedelta(hours=1)
 
 
 @dataclass(slots=True)
@@ -90,15 +88,17 @@ class Asker:
         if affected.locations:
             self.ask_for_locations()
         found: set[Unit] = set()
+        early = False
         for location, created_at in affected.sold:
-            if created_at > self._now + _CLOCKS_DIFFER:
-                return frozenset(), True
             for connection in self._connections:
                 calendar = self._calendar(connection, location)
-                day = calendar.date_of(created_at) if calendar is not None else None
-                if day is not None and day >= self._runtime.settings.start_date:
+                if calendar is None:
+                    continue
+                day = calendar.date_of(created_at)
+                early = early or calendar.start(day) > self._now
+                if day >= self._runtime.settings.start_date:
                     found.add((connection.key, day))
-        return frozenset(found), False
+        return frozenset(found), early
 
     def _calendar(self, connection: Connection, location: str) -> BusinessCalendar | None:
         zones = self._zones_of(connection)

@@ -280,6 +280,15 @@ def test_what_says_nothing_about_sales_is_kept_with_the_reason(home: Home, drain
     assert home.runtime.state.locations.list(B)[0].seen_at > before
 
 
+def test_a_sale_of_a_day_that_has_not_begun_waits_for_it(home: Home, drain: Drain) -> None:
+    ahead = sell(home, created=datetime.now(UTC) + timedelta(days=1, hours=1))
+    drain.inbox.add_many([payment(ahead)])
+    assert drain.tick().run_requests == []
+    with later(days=2):
+        (request,) = drain.tick().run_requests or ()
+    assert days(request) == [day_of(ahead)]
+
+
 def test_a_revoked_account_is_marked_and_one_that_was_connected_again_is_not(home: Home, drain: Drain) -> None:
     account = home.sandbox.world.merchant("sakura").id
     revoked = event("oauth.authorization.revoked", account, {"revocation": {"revoker_type": "MERCHANT"}})
