@@ -30,7 +30,7 @@ from benchmarks.harness import ROOT, Target, report
 
 KEY = "benchmark-signature-key"
 ACCOUNT = "6SSW7HV8K2ST5"
-CONNECTIONS = 64
+CONNECTIONS = 256
 SECONDS = 8
 RATE = 300
 _EVENT_ID = "\0EVENT\0"
