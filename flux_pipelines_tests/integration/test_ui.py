@@ -32,7 +32,18 @@ ASSETS = (
     "demand_forecasts",
     "forecast_accuracy",
 )
-AUTOMATIONS = ("keep_core_tables_up_to_date", "square_changes", "square_connections", "square_daily", "square_watch")
+AUTOMATIONS = (
+    "keep_core_tables_up_to_date",
+    "closed_days",
+    "requested_syncs",
+    "square_changes",
+    "square_connections",
+    "square_daily",
+    "square_watch",
+    "square_webhooks",
+    "keep_tokens_hourly",
+    "reconcile_daily",
+)
 CHROMIUM_ARGUMENTS = (
     "--no-sandbox",
     "--disable-gpu",
