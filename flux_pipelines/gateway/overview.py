@@ -51,6 +51,7 @@ class Summary:
     last_webhook: datetime | None
     expiries: Mapping[str, datetime]
     health: Health
+    reconnectable: bool  # in a browser
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,6 +205,7 @@ def _summary(
         last_webhook=webhooks.get(connection.key),
         expiries=expiries.get(connection.key, {}),
         health=health_of(connection, mine, last_sync, datetime.now(UTC), asked=asked),
+        reconnectable=known is not None and known.oauth is not None,
     )
 
 
