@@ -200,6 +200,13 @@ def limiter(size: Size) -> bool:
     return report("limiter", {}, targets, {"calls": calls, "arrivals": arrivals, "windows": whole})
 
 
+def webhooks(size: Size) -> bool:
+    """Signed events verified and stored by a gateway, beside the same gateway that only answers 200."""
+    from benchmarks.webhooks import measure
+
+    return measure(size.rounds)
+
+
 def _most_in_window(arrivals: Sequence[float]) -> int:
     most, recent = 0, deque[float]()
     for at in arrivals:
@@ -227,4 +234,5 @@ SCENARIOS: dict[str, Callable[[Size], bool]] = {
     "import": imports,
     "year": year,
     "limiter": limiter,
+    "webhooks": webhooks,
 }
