@@ -7,12 +7,13 @@ is looked up, at most once a second, whether the app was changed, and only then 
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from flux_pipelines.domain.errors import ConfigurationError
+from flux_pipelines.domain.errors import ConfigurationError, FluxError
 from flux_pipelines.providers.registry import all_providers
 
 if TYPE_CHECKING:
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 _KEEP_SECONDS = 3.0
 _LOOK_SECONDS = 1.0
+
+_log = logging.getLogger("flux_pipelines.gateway")
 
 
 @dataclass
@@ -75,17 +78,23 @@ class Senders:
         async with known.reading:
             # Whoever waited for the lock finds what the one before has read.
             if time.monotonic() - known.read_at > older_than:
-                await asyncio.to_thread(self._read, known)
+                try:
+                    await asyncio.to_thread(self._read, known)
+                except FluxError:
+                    # What is known still tells forgeries from events; storing them will say that the database is away.
+                    if known.source is None:
+                        raise
                 known.read_at = time.monotonic()
 
     def _read(self, known: _Sender) -> None:
         app = self._runtime.state.apps.get(known.spec.name)
         changed_at = app.updated_at if app is not None else None
-        if changed_at != known.changed_at or known.source is None:
+        if changed_at != known.changed_at:
             try:
                 known.source = self._runtime.webhooks(known.spec) if app is not None else None
-            except ConfigurationError:
-                known.source = None  # registered, but without a signature key: nothing can be verified
+            except ConfigurationError as problem:
+                _log.warning("webhooks of %s are not taken: %s", known.spec.name, problem)
+                known.source = None
             known.changed_at = changed_at
         found = sorted(self._runtime.connections(known.spec.name), key=lambda one: (one.status == "active", one.key))
         # Two connections may be of one account: an active one gets its events.

@@ -76,7 +76,7 @@ class Deliveries:
             self._note(provider, answer)
             return answer.status
         except FluxError as problem:
-            _log.error("a webhook of %s could not be stored: %s", provider, problem)
+            self._note(provider, _AnswerError(503, str(problem)))
             return 503
         return 200
 
@@ -115,7 +115,7 @@ class Deliveries:
 
     async def _body(self, headers: Iterable[tuple[bytes, bytes]], receive: Receive) -> bytes:
         told = next((value for name, value in headers if name == b"content-length"), b"0")
-        if not told.isdigit() or int(told) > MAX_BODY_BYTES:
+        if not told.isdigit() or len(told) > len(str(MAX_BODY_BYTES)) or int(told) > MAX_BODY_BYTES:
             raise _AnswerError(413, "a body larger than an event")
         chunks: list[bytes] = []
         size = 0
