@@ -91,7 +91,11 @@ def reconfigure(
     try:
         if checked is not None:
             runtime.state.secrets.put(key, checked)
-        return runtime.state.connections.get(key), _prove(runtime, key)
+        found, locations = _prove(runtime, key)
+        if found:
+            _refuse_other_account(runtime, key, before, found, {k: v for k, v in settings.items() if v is not None})
+            runtime.state.connections.set_account(key, found)
+        return runtime.state.connections.get(key), locations
     except BaseException:  # an interrupt too
         undo = {name: before.settings.get(name) for name in settings}
         runtime.state.connections.update_settings(key, undo)
@@ -101,13 +105,12 @@ def reconfigure(
         raise
 
 
-def _prove(runtime: Runtime, key: str) -> list[Location]:
-    """Use a connection's credentials once: for its permission and its locations."""
+def _prove(runtime: Runtime, key: str) -> tuple[str, list[Location]]:
+    """Use a connection's credentials once: for its permission, its account's id and its locations."""
     connection = runtime.state.connections.get(key)
     source = runtime.source(connection)
     try:
-        source.confirm_access()
-        return runtime.refresh_locations(connection, source)
+        return source.confirm_access(), runtime.refresh_locations(connection, source)
     finally:
         source.close()
 
@@ -205,9 +208,11 @@ def _store_and_prove(
         runtime.state.secrets.put(key, secrets)
         connections.set_status(key, "active", "")
     try:
-        locations = _prove(runtime, key)
-        if account_id:
-            connections.set_account(key, account_id)
+        found, locations = _prove(runtime, key)
+        if not account_id and found:  # secrets do not say whose they are, and webhooks name the account
+            _refuse_other_account(runtime, key, previous, found, settings)
+        if account_id or found:
+            connections.set_account(key, account_id or found)
     except BaseException as problem:  # an interrupt too: nothing half-connected is left behind
         if previous is None:
             connections.remove(key)

@@ -167,8 +167,8 @@ class PosSource(Protocol):
     def orders(self, order_ids: Sequence[str]) -> list[Order]:
         """Return the orders of these ids as they are now, in any order; those that do not exist are left out."""
 
-    def confirm_access(self) -> None:
-        """Prove that an empty answer means `no orders`.
+    def confirm_access(self) -> str:
+        """Prove that an empty answer means `no orders`; return the account's id, empty when the provider tells none.
 
         Raises:
             PermissionLostError: the credentials may no longer read orders.

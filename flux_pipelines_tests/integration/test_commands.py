@@ -43,6 +43,10 @@ def test_secrets_come_from_standard_input_and_are_never_shown(flux: Flux, world:
     done = flux.run(*add, "--secrets", "-", stdin=json.dumps({"access_token": token}))
     assert done.returncode == 0, done.stderr
     assert token not in done.stdout + done.stderr
+    (known,) = json.loads(flux("connections", "list", "--json"))
+    assert known["account"].startswith("ML"), "webhooks name the account"
+    twice = flux.fails(*add[:2], "square:twice", *add[3:], "--secrets", "-", stdin=json.dumps({"access_token": token}))
+    assert "connected already, as square:tokyo" in twice
     wrong = flux.fails(
         *add[:2], "square:other", *add[3:], "--secrets", "-", stdin='{"access_token": "EAAA-not-a-token"}'
     )
@@ -60,6 +64,9 @@ def test_a_connection_is_changed_or_stays_as_it_was(flux: Flux, world: RunningSa
     assert "works" in flux("connections", "test"), "what did not work was put back"
     token = issue_token(world, "sakura")
     assert "works" in flux(*change, "--secrets", "-", stdin=json.dumps({"access_token": token}))
+    other = json.dumps({"access_token": issue_token(world, "harbor")})
+    assert "another account" in flux.fails(*change, "--secrets", "-", stdin=other), "two books would become one"
+    assert "works" in flux("connections", "test")
 
 
 @pytest.mark.parametrize(

@@ -118,8 +118,9 @@ class MemorySource:
             if instant is not None and window.start <= instant < window.end:
                 yield instant, order
 
-    def confirm_access(self) -> None:
+    def confirm_access(self) -> str:
         self.access_confirmed += 1
+        return ""
 
     def close(self) -> None:
         pass

@@ -147,7 +147,7 @@ def test_an_empty_day_is_committed_only_after_access_is_proven(tmp_path: Path) -
     assert all(o.manifest is not None and o.manifest.orders == 0 for o in outcomes.values())
 
     class Revoked(MemorySource):
-        def confirm_access(self) -> None:
+        def confirm_access(self) -> str:
             raise PermissionLostError("the token no longer has ORDERS_READ", connection=CONNECTION.key)
 
     outcomes = sync(Revoked([], LOCATIONS), raw_store(tmp_path / "other"))

@@ -243,8 +243,11 @@ class SquareClient:
             found += answer.value.orders
         return found
 
-    def confirm_access(self) -> None:
+    def confirm_access(self) -> str:
         """Prove that the token may read orders, so that an empty answer means that there are none.
+
+        Returns:
+            The merchant's id.
 
         Raises:
             PermissionLostError: a scope that reading needs is not granted (any more).
@@ -258,6 +261,7 @@ class SquareClient:
             raise PermissionLostError(
                 f"the access token no longer has the permission {' and '.join(missing)}", connection=self._connection
             )
+        return answer.value.merchant_id
 
     def close(self) -> None:
         """Release the HTTP connections."""
