@@ -7,11 +7,11 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine, create_engine, event, func, inspect, select, text
 from sqlalchemy.engine import URL, make_url
@@ -27,8 +27,9 @@ from flux_pipelines.state.explain import explain, explain_os_error
 from flux_pipelines.state.migrations import HEAD, VERSION_TABLE
 from flux_pipelines.state.models import Base
 
+T = TypeVar("T")
+
 _WRITES = "flux_writes"
-_QUICK = "flux_quick"
 _URL_STEP = "Write FLUX_DATABASE_URL as sqlite:////path/state.db or postgresql://user:password@host/database."
 
 
@@ -75,10 +76,8 @@ class Database:
         self._fork_guard = threading.Lock()
         self._reader = self._make_engine()
         self._writer = self._reader.execution_options(**{_WRITES: True})
-        quick: dict[str, Any] = {_WRITES: True, _QUICK: True}
-        if not self.is_sqlite:
-            quick["isolation_level"] = "AUTOCOMMIT"  # one journey to the server instead of three
-        self._quick_writer = self._reader.execution_options(**quick)
+        self._quick = self._make_engine(quick=True)
+        self._quick_writer = self._quick.execution_options(**{_WRITES: True})
 
     def __repr__(self) -> str:
         return f"Database({self.place!r})"
@@ -125,16 +124,24 @@ class Database:
         with self._explained(), self._writer.begin() as connection:
             yield connection
 
-    @contextmanager
-    def quick_writing(self) -> Iterator[Connection]:
-        """Open a connection for one statement that is stored quickly. Raises what `session` does.
+    def quickly(self, run: Callable[[Connection], T]) -> T:
+        """Run one statement that may be run twice, at the least cost, and return what it gives. Raises what `session` does.
 
-        On SQLite it is a transaction whose commit survives the death of the process but does not wait for the disk: a
-        power cut may undo it. On PostgreSQL the statement is a transaction of its own, as durable as any other.
+        On SQLite its commit survives the death of the process but does not wait for the disk: a power cut may undo it.
+        On PostgreSQL it is as durable as any other, and one journey to the server: no transaction around it, and that
+        the connection is still good shows when it is used.
         """
         self._after_fork()
-        with self._explained(), self._quick_writer.begin() as connection:
-            yield connection
+        with self._explained():
+            try:
+                with self._quick_writer.begin() as connection:
+                    return run(connection)
+            except DBAPIError as error:
+                if not error.connection_invalidated:
+                    raise
+            # The server was started anew since this connection was last used; the pool has let go of it.
+            with self._quick_writer.begin() as connection:
+                return run(connection)
 
     def now(self, session: Session) -> datetime:
         """Return the time by the clock that everybody who shares this database shares."""
@@ -193,6 +200,7 @@ class Database:
     def close(self) -> None:
         """Close every pooled connection. The database may be used again afterwards."""
         self._reader.dispose()
+        self._quick.dispose()
 
     # --- schema ---
 
@@ -241,7 +249,7 @@ class Database:
 
     # --- engine ---
 
-    def _make_engine(self) -> Engine:
+    def _make_engine(self, *, quick: bool = False) -> Engine:
         if self.is_sqlite:
             engine = create_engine(
                 self._url,
@@ -251,6 +259,8 @@ class Database:
                 max_overflow=45,
             )
             event.listen(engine, "connect", self._configure_sqlite)
+            if quick:
+                event.listen(engine, "connect", _do_not_wait_for_the_disk)
             event.listen(engine, "begin", _begin_sqlite)
             return engine
         defaults = {"connect_timeout": 10, "application_name": "flux"}
@@ -258,7 +268,8 @@ class Database:
             self._url,
             connect_args={name: value for name, value in defaults.items() if name not in self._url.query},
             hide_parameters=True,
-            pool_pre_ping=True,
+            pool_pre_ping=not quick,
+            isolation_level="AUTOCOMMIT" if quick else None,
             pool_size=5,
             max_overflow=45,
         )
@@ -285,6 +296,7 @@ class Database:
             with self._fork_guard:
                 if self._pid != os.getpid():
                     self._reader.dispose(close=False)
+                    self._quick.dispose(close=False)
                     self._pid = os.getpid()
 
     # --- errors ---
@@ -303,14 +315,12 @@ class Database:
 
 
 def _begin_sqlite(connection: Connection) -> None:
-    options = connection.get_execution_options()
-    if options.get(_WRITES):
-        # A pooled connection keeps what its last user chose, and within a transaction it cannot be changed.
-        level = "NORMAL" if options.get(_QUICK) else "FULL"
-        if connection.info.get(_QUICK, "FULL") != level:
-            connection.exec_driver_sql(f"PRAGMA synchronous={level}")
-            connection.info[_QUICK] = level
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if options.get(_WRITES) else "BEGIN")
+    writes = connection.get_execution_options().get(_WRITES)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def _do_not_wait_for_the_disk(connection: sqlite3.Connection, _record: object) -> None:
+    connection.execute("PRAGMA synchronous=NORMAL")
 
 
 def _advisory_lock(connection: Connection, name: str, *, shared: bool = False) -> None:

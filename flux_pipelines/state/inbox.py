@@ -62,10 +62,9 @@ class Inbox:
         first = dict(zip(reversed(keys), reversed(told), strict=True))
         fresh: set[tuple[str, str]] = set()
         if first:
-            with self._database.quick_writing() as connection:
-                # Always in the same order: PostgreSQL would else find two that store the same events waiting for each
-                # other.
-                fresh = insert(connection, [first[key] for key in sorted(first)])
+            # Always in the same order: PostgreSQL would else find two that store the same events waiting for each other.
+            distinct = [first[key] for key in sorted(first)]
+            fresh = self._database.quickly(lambda connection: insert(connection, distinct))
         answer = []
         for key in keys:
             answer.append(key in fresh)

@@ -16,8 +16,8 @@ from typing import Any
 
 import httpx
 import pytest
+from sqlalchemy import Engine, text
 from sqlalchemy import event as sql_event
-from sqlalchemy import text
 
 from flux_pipelines.gateway.server import RunningGateway
 from flux_pipelines.providers.square.webhooks import SIGNATURE_HEADER
@@ -110,17 +110,16 @@ def test_repetitions_at_the_same_time_are_stored_once(runtime: Runtime, url: str
 
 def test_events_that_arrive_together_share_commits(runtime: Runtime, url: str) -> None:
     commits: list[None] = []
-    engine = runtime.state.database._reader
 
     def count(_: object) -> None:
         commits.append(None)
 
-    sql_event.listen(engine, "commit", count)
+    sql_event.listen(Engine, "commit", count)
     try:
         sender = Sender(url, lanes=50)
         sender.deliver((n, event(f"e{n}")) for n in range(500))
     finally:
-        sql_event.remove(engine, "commit", count)
+        sql_event.remove(Engine, "commit", count)
     assert len(stored(runtime)) == len(sender.acknowledged) == 500
     assert len(commits) < 250
 

@@ -165,9 +165,24 @@ def test_quick_commits_do_not_soften_the_others(sqlite_url: str, vault: Vault) -
             state.inbox.add_many([event(f"e-{n}")])
             with state.database.session() as session:
                 levels.append(session.scalar(text("PRAGMA synchronous")))
-            with state.database.quick_writing() as connection:
-                levels.append(connection.execute(text("PRAGMA synchronous")).scalar_one())
+            levels.append(
+                state.database.quickly(lambda connection: connection.execute(text("PRAGMA synchronous")).scalar_one())
+            )
     assert levels == [2, 1] * 3
+
+
+def test_a_server_that_was_started_anew_loses_no_event(state: State) -> None:
+    if state.database.is_sqlite:
+        pytest.skip("there is no server")
+    state.inbox.add_many([event("before")])
+    with state.database.session() as session:
+        session.execute(
+            text(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            )
+        )
+    assert state.inbox.add_many([event("after"), event("before")]) == [True, False]
+    assert names(state.inbox.pending("square")) == ["before", "after"]
 
 
 # --- from received to done ---
