@@ -14,8 +14,9 @@ if TYPE_CHECKING:
 
 _MOST_A_COMMIT = 500
 _MOST_WAITING = 5_000
-#: How long the next group is let grow under load: those just answered are about to send again. Fewer, larger commits take
-#: a fifth less of the processor.
+#: After a group of this size, how long the next one is let grow: those just answered are about to send again. Fewer,
+#: larger commits take about a seventh less of the processor when it is busy.
+_LARGE = 8
 _GATHER_SECONDS = 0.003
 
 
@@ -66,7 +67,7 @@ class InboxWriter:
                 except Exception as problem:  # noqa: BLE001 - each of those who wait raises it
                     error = problem
                 _tell([stored for _, stored in group], error)
-                if len(group) > 1:
+                if len(group) >= _LARGE:
                     await asyncio.sleep(_GATHER_SECONDS)
         finally:
             self._busy = False
