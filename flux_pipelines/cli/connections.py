@@ -13,6 +13,7 @@ from flux_pipelines.connect import add_with_secrets, care, connect_to_sandbox, p
 from flux_pipelines.domain.errors import ConfigurationError, FluxError
 from flux_pipelines.runtime import Runtime
 
+# A person waits: what does not answer is given up within seconds (`patient=False`).
 app = typer.Typer(help="Connect accounts, look at them, pause and remove them.", no_args_is_help=True)
 
 Key = Annotated[str, typer.Argument(metavar="PROVIDER:NAME", help="The connection, for example square:acme.")]
@@ -49,7 +50,7 @@ def add(
     chosen = parse_settings(key, json_object(settings, "the settings"))
     if (secrets is None) == (sandbox is None):
         raise ConfigurationError("give either --secrets - or --sandbox URL")
-    with Runtime() as runtime:
+    with Runtime(patient=False) as runtime:
         if sandbox is not None:
             connection, locations = connect_to_sandbox(
                 runtime, key, tenant=tenant, url=sandbox, merchant=merchant, settings=chosen
@@ -81,7 +82,7 @@ def list_(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
     """List every connection with its status."""
-    with Runtime() as runtime:
+    with Runtime(patient=False) as runtime:
         found = runtime.state.connections.list()
         rows = [
             (
@@ -108,7 +109,7 @@ def list_(
 def test(keys: Annotated[list[str] | None, typer.Argument(metavar="[PROVIDER:NAME]...")] = None) -> None:
     """Call the provider with each connection's credentials (default: all that are not paused)."""
     failed = 0
-    with Runtime() as runtime:
+    with Runtime(patient=False) as runtime:
         chosen = [c for c in runtime.connections(keys=keys or ()) if keys or c.status not in ("paused", "disconnected")]
         for connection in chosen:
             try:
@@ -125,7 +126,7 @@ def test(keys: Annotated[list[str] | None, typer.Argument(metavar="[PROVIDER:NAM
 @app.command()
 def refresh(key: Key) -> None:
     """Get a new access token now, whether it is time or not."""
-    with Runtime() as runtime:
+    with Runtime(patient=False) as runtime:
         runtime.keeper(runtime.state.connections.get(key)).refresh()
         expiry = runtime.state.secrets.expiries().get(key, {}).get("expires_at")
     say(f"{key} has a new access token{f', good until {expiry:%Y-%m-%d %H:%M} UTC' if expiry else ''}.")
@@ -134,7 +135,7 @@ def refresh(key: Key) -> None:
 @app.command()
 def pause(key: Key) -> None:
     """Stop syncing a connection; its credentials and history stay."""
-    with Runtime() as runtime:
+    with Runtime(patient=False) as runtime:
         care.pause(runtime, key, by="a person")
     say(f"Paused {key}. `flux connections resume {key}` starts it again.")
 
@@ -142,7 +143,7 @@ def pause(key: Key) -> None:
 @app.command()
 def resume(key: Key) -> None:
     """Start syncing a paused connection again."""
-    with Runtime() as runtime:
+    with Runtime(patient=False) as runtime:
         care.resume(runtime, key)
     say(f"Resumed {key}.")
 
@@ -163,7 +164,7 @@ def configure(
     changes = json_object(settings, "the settings")
     parse_settings(key, {name: value for name, value in changes.items() if value is not None})
     given = json_object(sys.stdin.read(), "the secrets") if secrets == "-" else None
-    with Runtime() as runtime:
+    with Runtime(patient=False) as runtime:
         connection, locations = reconfigure(runtime, key, settings=changes, secrets=given)
         say(f"{connection.key} works with what it was given.")
         _print_locations(locations)
@@ -175,7 +176,7 @@ def remove(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
     """Forget a connection and its credentials; its history in the lake stays."""
-    with Runtime() as runtime:
+    with Runtime(patient=False) as runtime:
         runtime.state.connections.get(key)
         if not yes and not typer.confirm(f"Remove {key} and its credentials? Its history in the lake stays."):
             raise typer.Exit(1)

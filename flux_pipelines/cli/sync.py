@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from flux_pipelines.cli.output import console, error, say, table, warn
+from flux_pipelines.domain.business_day import EARLIEST_ZONE, zone
 from flux_pipelines.domain.connection import Connection
-from flux_pipelines.domain.errors import ConfigurationError
+from flux_pipelines.domain.errors import ConfigurationError, DayNotReadyError
 from flux_pipelines.domain.money import exponent
 from flux_pipelines.providers.registry import provider as provider_named
 from flux_pipelines.runtime import Runtime
@@ -31,6 +32,7 @@ def days_between(first: str, last: str, earliest: date) -> list[date]:
 
     Raises:
         ConfigurationError: not dates, out of order, or before the first partition.
+        DayNotReadyError: the last one has not begun anywhere yet.
 
     """
     parsed = []
@@ -46,6 +48,11 @@ def days_between(first: str, last: str, earliest: date) -> list[date]:
         raise ConfigurationError(
             f"{start} is before the first business date, {earliest}",
             next_step=f"Set FLUX_START_DATE={start} (for every Flux process) to keep older days.",
+        )
+    today = datetime.now(zone(EARLIEST_ZONE)).date()
+    if end > today:
+        raise DayNotReadyError(
+            f"the business date {end} has not begun anywhere yet", next_step=f"Ask for days up to {today}."
         )
     return [start + timedelta(days=n) for n in range((end - start).days + 1)]
 

@@ -13,6 +13,9 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from flux_pipelines.domain.errors import ConfigurationError, UnknownZoneError
 
+#: Where a business date begins first on Earth (UTC+14, no daylight saving).
+EARLIEST_ZONE = "Pacific/Kiritimati"
+
 
 @lru_cache(maxsize=1024)
 def zone(name: str) -> ZoneInfo:

@@ -7,14 +7,11 @@ from datetime import date, timedelta
 
 import dagster as dg
 
+from flux_pipelines.domain.business_day import EARLIEST_ZONE
 from flux_pipelines.settings import settings
 
 CONNECTION = "connection"
 DAY = "day"
-
-#: Where a business date begins first on Earth (UTC+14, no daylight saving). A date's partition exists from then on,
-#: so that "today" is there for a store in Auckland as well as for one in Honolulu.
-EARLIEST_ZONE = "Pacific/Kiritimati"
 
 #: At most this many partitions a run: a run that dies loses little, and costs its own 3 CPU seconds seldom.
 BACKFILL = dg.BackfillPolicy.multi_run(max_partitions_per_run=31)
@@ -22,7 +19,8 @@ BACKFILL = dg.BackfillPolicy.multi_run(max_partitions_per_run=31)
 
 def business_days() -> dg.DailyPartitionsDefinition:
     """Return the partitions of every core table: business dates from `FLUX_START_DATE` to the date now beginning."""
-    # end_offset=1: the partition exists when its date begins, not when it has ended.
+    # end_offset=1: the partition exists when its date begins, not when it has ended; and it begins where it begins
+    # first, so that "today" is there for a store in Auckland as well as for one in Honolulu.
     return dg.DailyPartitionsDefinition(
         start_date=settings().start_date.isoformat(), timezone=EARLIEST_ZONE, end_offset=1
     )

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,8 @@ from flux_pipelines.settings import PROJECT_ROOT
 SHARED = PROJECT_ROOT.parent / "shared"
 PIZZA = SHARED / "data" / "pizza"
 END_DAY = date(2026, 3, 10)  # two days after New York's clocks went forward
+FIRST = END_DAY - timedelta(days=9)
+RANGE = ("--from", str(FIRST), "--to", str(END_DAY))
 
 
 class Flux:

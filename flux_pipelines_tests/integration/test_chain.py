@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import time
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, timedelta
 from decimal import Decimal
 from pathlib import Path
 
@@ -17,11 +17,8 @@ import pytest
 from flux_pipelines.domain.money import from_minor
 from flux_pipelines.sandbox.options import SandboxOptions
 from flux_pipelines.sandbox.server import RunningSandbox
-from flux_pipelines.sandbox.world import MALFORMED
-from flux_pipelines_tests.integration.conftest import END_DAY, PIZZA, Flux, truth
+from flux_pipelines_tests.integration.conftest import END_DAY, FIRST, PIZZA, RANGE, Flux, truth
 
-FIRST = END_DAY - timedelta(days=9)
-RANGE = ("--from", str(FIRST), "--to", str(END_DAY))
 MONEY = {
     "gross": "gross",
     "discounts": "discount",
@@ -166,54 +163,6 @@ def test_one_of_three_revoked_does_not_hold_back_the_others(flux: Flux) -> None:
         flux(*again)
         flux("sync", "square", "--connection", "square:sakura", *RANGE)
         assert_equals_truth(flux, sandbox, "sakura")
-
-
-def test_a_lost_permission_is_not_a_day_without_sales(flux: Flux) -> None:
-    with RunningSandbox(SandboxOptions(history_days=15, end_day=END_DAY)) as sandbox:
-        flux("connections", "add", "square:sakura", "--tenant", "kissa", "--sandbox", sandbox.url)
-        flux("sync", "square", *RANGE)
-        before = flux.contents()
-        httpx.post(
-            f"{sandbox.url}/sandbox/tokens/scopes", json={"merchant": "sakura", "remove": ["ORDERS_READ"]}
-        ).raise_for_status()
-        assert "permission" in flux.fails("sync", "square", *RANGE)
-        assert flux.contents() == before
-
-
-@pytest.mark.parametrize("kind", sorted(MALFORMED))
-def test_a_bad_order_goes_to_quarantine_whole_and_the_rest_of_the_day_is_there(flux: Flux, kind: str) -> None:
-    noon = datetime(END_DAY.year, END_DAY.month, END_DAY.day, 12, tzinfo=UTC)
-    options = SandboxOptions(history_days=4, end_day=END_DAY, clock=lambda: noon, token_lifetime=2000 * 86400.0)
-    with RunningSandbox(options) as sandbox:
-        (sakura,) = sandbox.world.merchant("sakura").locations
-        body = {"kind": kind, "location_id": sakura.id}
-        bad = httpx.post(f"{sandbox.url}/sandbox/orders/malformed", json=body).raise_for_status().json()
-        flux("connections", "add", "square:sakura", "--tenant", "kissa", "--sandbox", sandbox.url)
-        flux("sync", "square", "--from", str(END_DAY), "--to", str(END_DAY))
-        listed = flux("quarantine", "list", "--payload").splitlines()
-        (record,) = [json.loads(line) for line in listed]
-        assert bad["order_id"] in record["payload"]
-        assert record["business_date"][:10] == str(END_DAY)
-        assert record["reason"]
-        (good,) = truth(sandbox, "sakura", END_DAY, END_DAY)["days"]
-        (row,) = flux.ask("select orders, net from daily_sales")
-        assert (row["orders"], Decimal(row["net"])) == (good["orders"], from_minor(good["net"], "JPY"))
-        replayed = flux.run("quarantine", "replay")
-        assert replayed.returncode == 1, "it is still bad"
-        assert "1 stay" in replayed.stdout
-
-
-def test_an_unknown_zone_is_named_and_nothing_is_lost(flux: Flux) -> None:
-    with RunningSandbox(SandboxOptions(history_days=15, end_day=END_DAY)) as sandbox:
-        flux("connections", "add", "square:sakura", "--tenant", "kissa", "--sandbox", sandbox.url)
-        flux("sync", "square", *RANGE)
-        before = flux.contents()
-        location = flux.ask("select distinct location_id from transactions")[0]["location_id"]
-        httpx.post(
-            f"{sandbox.url}/sandbox/locations/timezone", json={"location_id": location, "timezone": "Mars/Olympus"}
-        ).raise_for_status()
-        assert "Mars/Olympus" in flux.fails("sync", "square", *RANGE)
-        assert flux.contents() == before
 
 
 @pytest.mark.skipif(not PIZZA.exists(), reason="../shared is not there")

@@ -1,0 +1,65 @@
+"""What is wrong at the provider costs nothing that was there, and says what it is."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from decimal import Decimal
+
+import httpx
+
+from flux_pipelines.domain.money import from_minor
+from flux_pipelines.sandbox.options import SandboxOptions
+from flux_pipelines.sandbox.server import RunningSandbox
+from flux_pipelines.sandbox.world import MALFORMED
+from flux_pipelines_tests.integration.conftest import END_DAY, RANGE, Flux, truth
+
+
+def test_a_lost_permission_is_not_a_day_without_sales(flux: Flux) -> None:
+    with RunningSandbox(SandboxOptions(history_days=15, end_day=END_DAY)) as sandbox:
+        flux("connections", "add", "square:sakura", "--tenant", "kissa", "--sandbox", sandbox.url)
+        flux("sync", "square", *RANGE)
+        before = flux.contents()
+        httpx.post(
+            f"{sandbox.url}/sandbox/tokens/scopes", json={"merchant": "sakura", "remove": ["ORDERS_READ"]}
+        ).raise_for_status()
+        assert "permission" in flux.fails("sync", "square", *RANGE)
+        assert flux.contents() == before
+
+
+def test_bad_orders_go_to_quarantine_whole_and_the_rest_of_the_day_is_there(flux: Flux) -> None:
+    noon = datetime(END_DAY.year, END_DAY.month, END_DAY.day, 12, tzinfo=UTC)
+    options = SandboxOptions(history_days=4, end_day=END_DAY, clock=lambda: noon, token_lifetime=2000 * 86400.0)
+    with RunningSandbox(options) as sandbox:
+        (sakura,) = sandbox.world.merchant("sakura").locations
+        bad = {}
+        for kind in MALFORMED:
+            body = {"kind": kind, "location_id": sakura.id}
+            made = httpx.post(f"{sandbox.url}/sandbox/orders/malformed", json=body).raise_for_status().json()
+            bad[made["order_id"]] = kind
+        flux("connections", "add", "square:sakura", "--tenant", "kissa", "--sandbox", sandbox.url)
+        flux("sync", "square", "--from", str(END_DAY), "--to", str(END_DAY))
+        records = [json.loads(line) for line in flux("quarantine", "list", "--payload").splitlines()]
+        found = {kind for order_id, kind in bad.items() for record in records if order_id in record["payload"]}
+        assert (len(records), found) == (len(MALFORMED), set(MALFORMED))
+        assert {record["business_date"][:10] for record in records} == {str(END_DAY)}
+        assert len({record["reason"] for record in records}) == len(MALFORMED), "each says what is wrong with it"
+        (good,) = truth(sandbox, "sakura", END_DAY, END_DAY)["days"]
+        (row,) = flux.ask("select orders, net from daily_sales")
+        assert (row["orders"], Decimal(row["net"])) == (good["orders"], from_minor(good["net"], "JPY"))
+        replayed = flux.run("quarantine", "replay")
+        assert replayed.returncode == 1, "they are still bad"
+        assert f"{len(MALFORMED)} stay" in replayed.stdout
+
+
+def test_an_unknown_zone_is_named_and_nothing_is_lost(flux: Flux) -> None:
+    with RunningSandbox(SandboxOptions(history_days=15, end_day=END_DAY)) as sandbox:
+        flux("connections", "add", "square:sakura", "--tenant", "kissa", "--sandbox", sandbox.url)
+        flux("sync", "square", *RANGE)
+        before = flux.contents()
+        location = flux.ask("select distinct location_id from transactions")[0]["location_id"]
+        httpx.post(
+            f"{sandbox.url}/sandbox/locations/timezone", json={"location_id": location, "timezone": "Mars/Olympus"}
+        ).raise_for_status()
+        assert "Mars/Olympus" in flux.fails("sync", "square", *RANGE)
+        assert flux.contents() == before
