@@ -14,9 +14,10 @@ from typing import Any
 import httpx
 import pytest
 
+from flux_pipelines.forecaster.embedded import EmbeddedForecaster
 from flux_pipelines.sandbox.options import SandboxOptions
 from flux_pipelines.sandbox.server import RunningSandbox
-from flux_pipelines.settings import PROJECT_ROOT
+from flux_pipelines.settings import PROJECT_ROOT, Settings
 
 SHARED = PROJECT_ROOT.parent / "shared"
 PIZZA = SHARED / "data" / "pizza"
@@ -28,6 +29,9 @@ RANGE = ("--from", str(FIRST), "--to", str(END_DAY))
 class Flux:
     """Runs `flux` in a home of its own."""
 
+    #: One forecaster for all homes, while there is one: its libraries take seconds to load.
+    forecast_url = "embedded"
+
     def __init__(self, home: Path, **environment: str) -> None:
         self.home = home
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("FLUX_", "DAGSTER_HOME"))}
@@ -36,6 +40,7 @@ class Flux:
             "FLUX_HOME": str(home),
             "FLUX_START_DATE": "2026-01-01",
             "DAGSTER_DISABLE_TELEMETRY": "1",
+            "FLUX_FORECAST_URL": self.forecast_url,
             **environment,
         }
 
@@ -87,6 +92,14 @@ class Flux:
             for table in tables
         )
         return {row["name"]: row["print"] for row in self.ask(query)}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def forecaster() -> Iterator[None]:
+    with EmbeddedForecaster([Settings().forecast_endpoint]) as running:
+        Flux.forecast_url = running.url
+        yield
+    Flux.forecast_url = "embedded"
 
 
 @pytest.fixture

@@ -191,7 +191,11 @@ def flux_up(flux: Flux) -> Iterator[Up]:
 def test_a_sale_an_edit_and_a_refund_are_in_core_transactions_within_a_minute_of_their_webhooks(
     tmp_path: Path,
 ) -> None:
-    flux = Flux(tmp_path / "home", FLUX_START_DATE=str(datetime.now(UTC).date() - timedelta(days=10)))
+    flux = Flux(
+        tmp_path / "home",
+        FLUX_START_DATE=str(datetime.now(UTC).date() - timedelta(days=10)),
+        FLUX_FORECAST_URL="embedded",
+    )
     with flux_up(flux) as up:
         flux("connections", "add", "square:sakura", "--tenant", "kissa", "--sandbox", str(up.sandbox.base_url))
         assert up.gateway.get("/readyz").status_code == 200
