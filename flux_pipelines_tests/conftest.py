@@ -11,6 +11,11 @@ from uuid import uuid4
 import pytest
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that take minutes, so that no worker is left alone with one of them in the end."""
+    items.sort(key=lambda item: "/integration/" not in item.nodeid)
+
+
 @pytest.fixture(scope="session")
 def make_postgres_url() -> Iterator[Callable[[], str]]:
     """A function that creates an empty database on a real PostgreSQL server of this session and returns its URL."""
