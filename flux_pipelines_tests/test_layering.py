@@ -16,16 +16,19 @@ PACKAGE = PROJECT_ROOT / "flux_pipelines"
 BELOW: dict[str, set[str]] = {
     "domain": set(),
     "settings": set(),
+    "listening": {"domain"},
     "transport": {"domain", "providers"},  # only `providers.base`, for types: see below
     "state": {"domain"},
     "lake": {"domain"},
     "providers": {"domain", "transport", "sandbox"},  # sandbox only from a provider's own sandbox files
     "sync": {"domain", "transport", "lake", "providers"},
     "forecaster": {"domain", "settings"},
-    "sandbox": {"domain", "providers", "settings"},
+    "sandbox": {"domain", "providers", "settings", "listening"},
     "runtime": {"domain", "settings", "transport", "state", "lake", "providers", "sync", "forecaster"},
     "connect": {"domain", "runtime", "providers"},
-    "gateway": {"domain", "settings", "transport", "state", "lake", "providers", "sync", "runtime", "connect"},
+    "gateway": {
+        "domain", "settings", "transport", "state", "lake", "providers", "sync", "runtime", "connect", "listening"
+    },
     "pipelines": {
         "domain", "settings", "transport", "state", "lake", "providers", "sync", "forecaster", "runtime", "definitions"
     },

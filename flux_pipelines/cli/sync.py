@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from flux_pipelines.cli.output import console, error, say, table, warn
-from flux_pipelines.domain.business_day import EARLIEST_ZONE, zone
+from flux_pipelines.domain.business_day import newest_begun
 from flux_pipelines.domain.connection import Connection
 from flux_pipelines.domain.errors import ConfigurationError, DayNotReadyError
 from flux_pipelines.domain.money import exponent
@@ -49,7 +49,7 @@ def days_between(first: str, last: str, earliest: date) -> list[date]:
             f"{start} is before the first business date, {earliest}",
             next_step=f"Set FLUX_START_DATE={start} (for every Flux process) to keep older days.",
         )
-    today = datetime.now(zone(EARLIEST_ZONE)).date()
+    today = newest_begun(datetime.now(UTC))
     if end > today:
         raise DayNotReadyError(
             f"the business date {end} has not begun anywhere yet", next_step=f"Ask for days up to {today}."

@@ -11,6 +11,7 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 import msgspec
 
 from flux_pipelines.connect.accounts import connect_with_code
+from flux_pipelines.domain.addresses import is_loopback
 from flux_pipelines.domain.connection import Connection, split_key
 from flux_pipelines.domain.errors import BadResponseError, ConfigurationError
 from flux_pipelines.providers.base import Location
@@ -66,7 +67,7 @@ def connect_to_sandbox(
     """
     spec = provider_named(split_key(key)[0])
     base_url = url.rstrip("/")
-    if urlsplit(base_url).hostname not in ("127.0.0.1", "localhost", "::1"):
+    if not is_loopback(urlsplit(base_url).hostname or ""):
         raise ConfigurationError(
             "the sandbox must be on this machine",
             connection=key,

@@ -7,13 +7,12 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from flux_pipelines.domain.addresses import is_loopback
 from flux_pipelines.domain.errors import ConfigurationError
 from flux_pipelines.providers.registry import all_providers
 
 if TYPE_CHECKING:
     from flux_pipelines.runtime import Runtime
-
-_LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 class _Registration(msgspec.Struct):
@@ -74,4 +73,4 @@ def register_at_sandbox(runtime: Runtime, url: str, gateway_url: str) -> list[st
 def _is_local(settings: Any) -> bool:
     """Tell whether a registration is at something on this machine: a sandbox, not the provider itself."""
     addresses = [str(settings[name]) for name in ("base_url", "issuer") if settings.get(name)]
-    return bool(addresses) and all(urlsplit(address).hostname in _LOOPBACK for address in addresses)
+    return bool(addresses) and all(is_loopback(urlsplit(address).hostname or "") for address in addresses)

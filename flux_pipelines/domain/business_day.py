@@ -6,6 +6,7 @@ half-open interval of UTC instants, so days of 23 and 25 hours (daylight-saving 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
@@ -15,6 +16,8 @@ from flux_pipelines.domain.errors import ConfigurationError, UnknownZoneError
 
 #: Where a business date begins first on Earth (UTC+14, no daylight saving).
 EARLIEST_ZONE = "Pacific/Kiritimati"
+#: A business date counts as over this long after it has ended at the last of a connection's locations.
+GRACE = timedelta(minutes=30)
 
 
 @lru_cache(maxsize=1024)
@@ -72,3 +75,13 @@ class BusinessCalendar:
         if moment >= self.start(guess + timedelta(days=1)):
             return guess + timedelta(days=1)
         return guess
+
+
+def last_closed(calendars: Iterable[BusinessCalendar], now: datetime) -> date:
+    """Return the latest business date that has ended at every location, with the grace period."""
+    return min(calendar.date_of(now - GRACE) for calendar in calendars) - timedelta(days=1)
+
+
+def newest_begun(now: datetime) -> date:
+    """Return the latest business date that has begun anywhere on Earth."""
+    return now.astimezone(zone(EARLIEST_ZONE)).date()

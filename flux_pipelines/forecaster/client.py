@@ -7,7 +7,6 @@ internal dependency) and two layers would multiply.
 
 from __future__ import annotations
 
-import ipaddress
 import threading
 import time
 from collections import deque
@@ -17,6 +16,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from flux_pipelines.domain.addresses import is_loopback
 from flux_pipelines.domain.errors import ConfigurationError, ForecastError
 from flux_pipelines.forecaster.contract import ItemFailedError, model_error_message, read_answer, write_request
 from flux_pipelines.forecaster.items import ItemForecast, ItemHistory
@@ -290,7 +290,7 @@ def _client(url: str | None, region: str | None) -> SageMakerRuntimeClient:
             aws_secret_access_key="local",  # noqa: S106 - signs requests to this machine only
             config=config.merge(Config(proxies={})),
         )
-        if _is_loopback(local.meta.endpoint_url):
+        if is_loopback(urlsplit(local.meta.endpoint_url).hostname or ""):
             return local
         local.close()
         if session.region_name is None:
@@ -304,11 +304,3 @@ def _client(url: str | None, region: str | None) -> SageMakerRuntimeClient:
             f"boto3 cannot make a client for the forecast endpoint: {error}",
             next_step="Correct FLUX_FORECAST_URL or the AWS configuration.",
         ) from error
-
-
-def _is_loopback(url: str) -> bool:
-    host = urlsplit(url).hostname or ""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

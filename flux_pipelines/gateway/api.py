@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, HTTPException, Path, Query, Request
@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from starlette.responses import JSONResponse, Response
 
 from flux_pipelines.connect.care import pause, resume, try_out
+from flux_pipelines.domain.business_day import newest_begun
 from flux_pipelines.domain.connection import Connection, Status
 from flux_pipelines.gateway.problems import Problem
 from flux_pipelines.gateway.sessions import Caller, Writer, runtime_of
@@ -165,12 +166,12 @@ def ask_for_sync(request: Request, principal: Writer, key: Key, order: SyncOrder
     """Ask for a sync; it is run within a minute, and `latest` follows it."""
     runtime = runtime_of(request)
     first = runtime.settings.start_date
-    last = datetime.now(UTC).date() + timedelta(days=1)  # it is tomorrow already somewhere
+    last = newest_begun(datetime.now(UTC))
     if not first <= order.first_day <= order.last_day <= last:
         raise HTTPException(409, f"The days must be in order, from {first} to {last}.")
     runtime.state.connections.get(key)
-    runtime.state.requests.add(key, order.first_day, order.last_day, principal.name, order.reason)
-    return _latest(runtime, key)
+    asked = runtime.state.requests.add(key, order.first_day, order.last_day, principal.name, order.reason)
+    return _sync(runtime.state.requests.get(asked))
 
 
 @v1.get("/connections/{key}/syncs/latest")
@@ -178,7 +179,7 @@ def latest_sync(request: Request, _: Caller, key: Key) -> SyncView:
     """Return the sync that was asked for last."""
     runtime = runtime_of(request)
     runtime.state.connections.get(key)
-    return _latest(runtime, key)
+    return _sync(runtime.state.requests.latest(key))
 
 
 @v1.get("/inbox")
@@ -220,8 +221,7 @@ def _connection(runtime: Runtime, found: Connection, webhooks: dict[str, datetim
     )
 
 
-def _latest(runtime: Runtime, key: str) -> SyncView:
-    found: SyncRequest | None = runtime.state.requests.latest(key)
+def _sync(found: SyncRequest | None) -> SyncView:
     if found is None:
         raise HTTPException(404)
     return SyncView(

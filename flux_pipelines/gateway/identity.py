@@ -10,8 +10,8 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from flux_pipelines.domain.addresses import is_loopback
 from flux_pipelines.domain.errors import ConfigurationError, SignInRefusedError
-from flux_pipelines.gateway.options import is_loopback_host
 from flux_pipelines.transport.redact import remember
 
 if TYPE_CHECKING:
@@ -147,7 +147,7 @@ def origin_of(url: str, what: str) -> str:
     except ValueError:
         port = -1
     host = parts.hostname or ""
-    safe = parts.scheme == "https" or (parts.scheme == "http" and is_loopback_host(host))
+    safe = parts.scheme == "https" or (parts.scheme == "http" and is_loopback(host))
     if not host or not safe or port == -1 or "@" in parts.netloc:
         raise ConfigurationError(f"{what} must be an https address, and is {url!r}")
     return f"{parts.scheme}://{parts.netloc.lower()}"

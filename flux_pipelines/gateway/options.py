@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from ipaddress import ip_address, ip_network
+from ipaddress import ip_network
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from flux_pipelines.domain.addresses import is_loopback
 from flux_pipelines.domain.errors import ConfigurationError
 from flux_pipelines.settings import Settings
 
 DEFAULT_PORT = 8410
 HEAD_SECONDS = 10.0
 BODY_SECONDS = 20.0
-_LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,16 +102,6 @@ class GatewayOptions:
         return self.public_url + path
 
 
-def is_loopback_host(host: str) -> bool:
-    """Tell whether an address or name stands for this machine only."""
-    if host in _LOOPBACK_NAMES:
-        return True
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
 def gateway_options(settings: Settings, *, host: str = "127.0.0.1", port: int = DEFAULT_PORT) -> GatewayOptions:
     """Put the settings of a gateway together and check that they are safe to serve.
 
@@ -131,7 +121,7 @@ def gateway_options(settings: Settings, *, host: str = "127.0.0.1", port: int = 
         if file is not None and not file.is_file():
             raise ConfigurationError(f"there is no file {file}", next_step="See FLUX_TLS_CERTIFICATE and FLUX_TLS_KEY.")
     proxies = _proxies(settings.trusted_proxies)
-    if not is_loopback_host(host) and certificate is None and not proxies:
+    if not is_loopback(host) and certificate is None and not proxies:
         raise ConfigurationError(
             f"the gateway does not listen on {host} without TLS: session cookies would cross the network for all to read",
             next_step="Give it FLUX_TLS_CERTIFICATE and FLUX_TLS_KEY, or name the reverse proxy that ends TLS in "
@@ -139,7 +129,7 @@ def gateway_options(settings: Settings, *, host: str = "127.0.0.1", port: int = 
         )
     scheme = "https" if certificate is not None else "http"
     default = f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
-    if settings.public_url is None and not is_loopback_host(host):
+    if settings.public_url is None and not is_loopback(host):
         raise ConfigurationError(
             "the gateway does not know its own address",
             next_step="Set FLUX_PUBLIC_URL to what browsers and providers call it, such as https://flux.example.com.",
@@ -152,7 +142,7 @@ def gateway_options(settings: Settings, *, host: str = "127.0.0.1", port: int = 
                 next_step="Give FLUX_TLS_CERTIFICATE and FLUX_TLS_KEY, or name the reverse proxy that ends TLS in "
                 "FLUX_TRUSTED_PROXIES.",
             )
-    elif certificate is not None or not is_loopback_host(urlsplit(public_url).hostname or ""):
+    elif certificate is not None or not is_loopback(urlsplit(public_url).hostname or ""):
         raise ConfigurationError(f"FLUX_PUBLIC_URL is {public_url}: it must begin with https://")
     return GatewayOptions(
         public_url=public_url,

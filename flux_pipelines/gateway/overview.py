@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from typing import Literal
 
-from flux_pipelines.domain.business_day import BusinessCalendar
+from flux_pipelines.domain.business_day import BusinessCalendar, last_closed
 from flux_pipelines.domain.connection import Connection, split_key
 from flux_pipelines.domain.errors import FluxError
 from flux_pipelines.gateway.sales import Sales, recent_sales
@@ -25,8 +25,6 @@ _BEHIND_AFTER = timedelta(hours=36)
 _LATER_BACKFILL = timedelta(days=6)
 #: A first backfill goes back this far unless a person says otherwise: enough to forecast from, fetched in minutes.
 _FIRST_BACKFILL = timedelta(days=89)
-#: A business date is over this long after it has ended at the last location.
-_GRACE = timedelta(minutes=30)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,11 +97,18 @@ def summaries(runtime: Runtime) -> list[Summary]:
     webhooks, expiries = runtime.state.inbox.last_received(), runtime.state.secrets.expiries()
     alerts = runtime.state.alerts.open()
     asked = {request.connection_key for request in runtime.state.requests.open()}
+
+    def synced(connection: Connection) -> tuple[datetime | None, str]:
+        try:
+            return _last_sync(runtime, connection.key, runtime.raw.days(connection.key)), ""
+        except FluxError as problem:
+            return None, problem.what
+
     with ThreadPoolExecutor(8, thread_name_prefix="overview") as pool:  # on S3 each is two round trips
-        synced = list(pool.map(lambda connection: _last_sync(runtime, connection.key), connections))
+        looks = list(pool.map(synced, connections))
     found = [
-        _summary(runtime, connection, moment, webhooks, expiries, alerts, asked=connection.key in asked)
-        for connection, moment in zip(connections, synced, strict=True)
+        _summary(runtime, connection, look, webhooks, expiries, alerts, asked=connection.key in asked)
+        for connection, look in zip(connections, looks, strict=True)
     ]
     order = {"bad": 0, "warn": 1, "good": 2, "quiet": 3}
     return sorted(found, key=lambda one: (order[one.health.tone], one.connection.key))
@@ -119,7 +124,7 @@ def detail(runtime: Runtime, key: str) -> Detail:
     connection = runtime.state.connections.get(key)
     locations = runtime.state.locations.list(key)
     earliest = runtime.settings.start_date
-    latest = max(last_closed(connection, locations, datetime.now(UTC)), earliest)
+    latest = max(_newest_closed(connection, locations, datetime.now(UTC)), earliest)
     days: list[date] = []
     last_sync, sales, lake_problem = None, None, ""
     try:
@@ -133,7 +138,7 @@ def detail(runtime: Runtime, key: str) -> Detail:
     backfill = _backfill(runtime, key, days)
     asked = backfill is not None and backfill.under_way
     return Detail(
-        summary=_summary(runtime, connection, last_sync, webhooks, expiries, alerts, asked=asked),
+        summary=_summary(runtime, connection, (last_sync, lake_problem), webhooks, expiries, alerts, asked=asked),
         spec=provider(connection.provider),
         locations=locations,
         landed_days=len(days),
@@ -154,25 +159,19 @@ def connectable() -> list[Provider]:
     return [spec for spec in all_providers().values() if spec.oauth is not None]
 
 
-def last_closed(connection: Connection, locations: Sequence[CachedLocation], now: datetime) -> date:
-    """Return the latest business date that is over at every location."""
+def _newest_closed(connection: Connection, locations: Sequence[CachedLocation], now: datetime) -> date:
+    """Return the latest business date that is over at every location; of a connection without any, yesterday's (UTC)."""
     zones = [BusinessCalendar(location.timezone, connection.cutoff_hour) for location in locations]
-    today = min((zone.date_of(now - _GRACE) for zone in zones), default=now.date())
-    return today - timedelta(days=1)
+    return last_closed(zones or [BusinessCalendar("UTC", connection.cutoff_hour)], now)
 
 
-def _last_sync(runtime: Runtime, key: str, days: Sequence[date] | None = None) -> datetime | None:
-    """Return when the newest business date was last fetched; None when nothing was, or nobody can tell."""
-    try:
-        landed = runtime.raw.days(key) if days is None else days
-        # The newest may have been begun and not finished: it then has no manifest yet.
-        for day in reversed(landed[-3:]):
-            manifest = runtime.raw.read_manifest(key, day)
-            if manifest is not None:
-                return manifest.fetched_at
-    except FluxError:
-        if days is not None:
-            raise
+def _last_sync(runtime: Runtime, key: str, days: Sequence[date]) -> datetime | None:
+    """Return when the newest of these business dates was last fetched; None when none was."""
+    # The newest may have been begun and not finished: it then has no manifest yet.
+    for day in reversed(days[-3:]):
+        manifest = runtime.raw.read_manifest(key, day)
+        if manifest is not None:
+            return manifest.fetched_at
     return None
 
 
@@ -187,7 +186,7 @@ def _backfill(runtime: Runtime, key: str, landed: Sequence[date]) -> Backfill | 
 def _summary(
     runtime: Runtime,
     connection: Connection,
-    last_sync: datetime | None,
+    look: tuple[datetime | None, str],
     webhooks: Mapping[str, datetime],
     expiries: Mapping[str, Mapping[str, datetime]],
     alerts: Sequence[Alert],
@@ -195,6 +194,7 @@ def _summary(
     asked: bool,
 ) -> Summary:
     known = all_providers().get(connection.provider)
+    last_sync, lake_problem = look
     mine = [alert for alert in alerts if alert.connection_key == connection.key]
     return Summary(
         connection=connection,
@@ -204,15 +204,31 @@ def _summary(
         last_sync=last_sync,
         last_webhook=webhooks.get(connection.key),
         expiries=expiries.get(connection.key, {}),
-        health=health_of(connection, mine, last_sync, datetime.now(UTC), asked=asked),
+        health=health_of(connection, mine, last_sync, datetime.now(UTC), asked=asked, lake_problem=lake_problem),
         reconnectable=known is not None and known.oauth is not None,
     )
 
 
 def health_of(
-    connection: Connection, alerts: Sequence[Alert], last_sync: datetime | None, now: datetime, *, asked: bool = False
+    connection: Connection,
+    alerts: Sequence[Alert],
+    last_sync: datetime | None,
+    now: datetime,
+    *,
+    asked: bool = False,
+    lake_problem: str = "",
 ) -> Health:
-    """Return the verdict on a connection, the gravest first. `asked`: a backfill is under way."""
+    """Return the verdict on a connection, the gravest first.
+
+    Args:
+        connection: which.
+        alerts: its open alerts.
+        last_sync: when its newest business date was fetched.
+        now: the present instant.
+        asked: whether a backfill is under way.
+        lake_problem: why nobody can tell what was fetched; empty when the lake can be read.
+
+    """
     reason = connection.status_reason
     if connection.status == "needs_reauth":
         return Health("bad", "Needs reconnecting", _sentence(reason), "Reconnect the account to fetch sales again.")
@@ -222,6 +238,8 @@ def health_of(
         return Health("quiet", "Paused", _sentence(reason), "Nothing is fetched until it is resumed.")
     if alerts:
         return Health("warn", "Needs attention", _sentence(alerts[0].message))
+    if lake_problem:
+        return Health("warn", "Not known", f"The lake cannot be read now: {_sentence(lake_problem)}")
     if last_sync is None:
         step = "Its first backfill is under way." if asked else "Start its first backfill."
         return Health("good", "Connected", "No sales have been fetched yet.", step)

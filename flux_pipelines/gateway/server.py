@@ -17,10 +17,10 @@ from typing import Any
 import uvicorn
 from starlette.types import ASGIApp
 
-from flux_pipelines.domain.errors import ConfigurationError
 from flux_pipelines.gateway.app import build_app
 from flux_pipelines.gateway.options import BODY_SECONDS, DEFAULT_PORT, HEAD_SECONDS, GatewayOptions, gateway_options
 from flux_pipelines.gateway.protocol import guarded_protocol
+from flux_pipelines.listening import listen
 from flux_pipelines.runtime import Runtime
 from flux_pipelines.settings import Settings
 from flux_pipelines.settings import settings as process_settings
@@ -29,27 +29,6 @@ from flux_pipelines.transport.redact import RedactingFilter
 _START_SECONDS = 60.0
 _GRACE_SECONDS = 10
 _HOST, _PORT = "127.0.0.1", DEFAULT_PORT
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """Bind a listening socket.
-
-    Raises:
-        ConfigurationError: the address or the port cannot be used.
-
-    """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((host, port))
-    except (OSError, OverflowError) as error:
-        listener.close()
-        raise ConfigurationError(
-            f"the gateway cannot listen on {host}:{port}: {error}", next_step="Choose another --port."
-        ) from error
-    listener.listen(1024)
-    return listener
 
 
 def serve(
@@ -69,7 +48,7 @@ def serve(
 
     """
     gateway_options(settings, host=host, port=port or 1)  # refuse before a socket is open
-    with listen(host, port) as listener:
+    with listen("the gateway", host, port) as listener:
         options = gateway_options(settings, host=host, port=listener.getsockname()[1])
         if workers > 1:
             _serve_with_workers(settings, options, listener, workers, ready)
@@ -195,7 +174,7 @@ class RunningGateway:
         self.url = ""
 
     def __enter__(self) -> RunningGateway:
-        listener = listen(_HOST, self._port)
+        listener = listen("the gateway", _HOST, self._port)
         options = gateway_options(self._runtime.settings, host=_HOST, port=listener.getsockname()[1])
         options = replace(options, **self._changes)
         scheme = "https" if options.tls_certificate else "http"

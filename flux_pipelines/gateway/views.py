@@ -90,8 +90,9 @@ def day(value: date) -> str:
 
 def money(amount: Decimal, currency: str) -> str:
     """Write an amount with its currency's decimal places: `1,234.50 USD`, `1,234 JPY`."""
-    places = known_currencies().get(currency, 2)
-    return f"{amount:,.{places}f} {currency}"
+    places = known_currencies().get(currency)
+    # Of a currency that nobody knows the places of, every digit there is.
+    return f"{amount:,.{places}f} {currency}" if places is not None else f"{amount:,} {currency}"
 
 
 def number(value: int) -> str:

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 from dagster._core.storage.dagster_run import FINISHED_STATUSES
 
+from flux_pipelines.domain.business_day import last_closed
 from flux_pipelines.domain.errors import FluxError
 from flux_pipelines.pipelines import names
-from flux_pipelines.pipelines.closing import calendars, last_closed, missing_days, stores
+from flux_pipelines.pipelines.closing import calendars, missing_days, stores
 from flux_pipelines.pipelines.partitions import connections_of, partition_key, ranges
 from flux_pipelines.pipelines.resources import FluxResource
 from flux_pipelines.providers.base import OrderWindow, Provider

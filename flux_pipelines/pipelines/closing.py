@@ -6,15 +6,13 @@ from collections.abc import Iterable
 from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING, Protocol
 
-from flux_pipelines.domain.business_day import BusinessCalendar
+from flux_pipelines.domain.business_day import BusinessCalendar, last_closed
 
 if TYPE_CHECKING:
     from flux_pipelines.domain.connection import Connection
     from flux_pipelines.lake.raw import RawManifest
     from flux_pipelines.runtime import Runtime
 
-#: A day is asked for this long after it has ended at the last of the connection's locations.
-GRACE = timedelta(minutes=30)
 #: Days that were missed (the machine was off, the connection had to be authorised again) are made up for, this far.
 CATCH_UP_DAYS = 7
 #: Locations change seldom: they are asked for again when they were last heard of this long ago.
@@ -48,11 +46,6 @@ def stores(runtime: Runtime, connection: Connection) -> list[Store]:
 def calendars(connection: Connection, locations: Iterable[Store]) -> dict[str, BusinessCalendar]:
     """Return each location's business calendar."""
     return {store.location_id: BusinessCalendar(store.timezone, connection.cutoff_hour) for store in locations}
-
-
-def last_closed(calendars: Iterable[BusinessCalendar], now: datetime) -> date:
-    """Return the latest business date that has ended at every location, with the grace period."""
-    return min(calendar.date_of(now - GRACE) for calendar in calendars) - timedelta(days=1)
 
 
 def was_over(manifest: RawManifest) -> bool:

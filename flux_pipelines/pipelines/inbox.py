@@ -239,7 +239,9 @@ class _Tick:
         owners: dict[int, list[Connection]] = {}
         touched = _Touched()
         for event in events:
-            mine = [c for c in connections if c.account_id == event.account_id or c.key == event.connection_key]
+            # An event that names no account is of no connection, least of all of one whose account is not known.
+            account = event.account_id
+            mine = [c for c in connections if (account and c.account_id == account) or c.key == event.connection_key]
             working = [c for c in mine if c.status != "disconnected"]
             if not working:
                 why = "the account was disconnected" if mine else "no connection is of this account"
@@ -321,12 +323,9 @@ class _Tick:
         connection = asker.connection
         try:
             asker.source.confirm_access()
-        except ReauthorizationNeededError as error:
+        except ReauthorizationNeededError:
             reason = f"the authorisation was revoked at {self._provider.title}"
             self._runtime.state.connections.set_status(connection.key, "needs_reauth", reason)
-            self._runtime.state.alerts.raise_(
-                "needs_reauth", connection.key, f"{reason}. {error.next_step or 'Connect the account again.'}"
-            )
             return f"{reason}; the connection waits to be connected again"
         return "the connection works: it was authorised again since"
 

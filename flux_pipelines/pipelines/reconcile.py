@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
+from flux_pipelines.domain.business_day import last_closed
 from flux_pipelines.domain.errors import FluxError
 from flux_pipelines.pipelines import names
-from flux_pipelines.pipelines.closing import calendars, last_closed
+from flux_pipelines.pipelines.closing import calendars
 from flux_pipelines.pipelines.metadata import preview
 from flux_pipelines.pipelines.partitions import ranges
 from flux_pipelines.pipelines.resources import FluxResource

@@ -53,13 +53,10 @@ def _refresh(runtime: "Runtime", connection: "Connection") -> str:
 
 
 def _warn(runtime: "Runtime") -> None:
-    """Raise alerts for what only a person can renew and must within a week, and for what waits to be reconnected."""
+    """Raise alerts for what only a person can renew and must within a week."""
     alerts, expiries = runtime.state.alerts, runtime.state.secrets.expiries()
     soon = datetime.now(UTC) + AHEAD
     for connection in runtime.connections():
-        if connection.status == "needs_reauth":
-            why = f"the connection must be authorised again: {connection.status_reason}. Connect the account again."
-            alerts.raise_("needs_reauth", connection.key, why)
         if connection.status not in ("active", "paused"):
             continue
         mine = expiries.get(connection.key, {})
@@ -118,10 +115,7 @@ def keep_tokens_schedule(job: dg.JobDefinition) -> dg.ScheduleDefinition:
         runtime = flux.hurried_runtime
         soon = context.scheduled_execution_time.astimezone(UTC) + AHEAD
         expiries = runtime.state.secrets.expiries()
-        alerted = {a.connection_key for a in runtime.state.alerts.open() if a.kind == "needs_reauth"}
         for connection in runtime.connections():
-            if connection.status == "needs_reauth" and connection.key not in alerted:
-                return dg.RunRequest()
             expires = min(expiries.get(connection.key, {}).values(), default=soon)
             if connection.status in ("active", "paused") and expires < soon:
                 return dg.RunRequest()

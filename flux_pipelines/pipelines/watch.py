@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from flux_pipelines.domain.business_day import last_closed
 from flux_pipelines.domain.errors import FluxError
 from flux_pipelines.pipelines import names
-from flux_pipelines.pipelines.closing import calendars, is_complete, last_closed, stores
+from flux_pipelines.pipelines.closing import calendars, is_complete, stores
 from flux_pipelines.pipelines.metadata import preview
 from flux_pipelines.pipelines.resources import FluxResource
 from flux_pipelines.providers.base import Provider

@@ -6,10 +6,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from ipaddress import ip_address
 from typing import Any
 from urllib.parse import urlsplit
 
+from flux_pipelines.domain.addresses import is_loopback
 from flux_pipelines.domain.errors import ConfigurationError
 from flux_pipelines.providers.base import Setting
 from flux_pipelines.providers.registry import all_providers
@@ -113,14 +113,7 @@ def _check_url(setting: str, value: str) -> None:
     except ValueError:
         raise ConfigurationError(f"the setting {setting} is not a URL") from None
     # Secrets and people are sent there: in clear only to this machine.
-    if not host or parts.scheme not in (("http", "https") if _is_loopback(host) else ("https",)):
+    if not host or parts.scheme not in (("http", "https") if is_loopback(host) else ("https",)):
         raise ConfigurationError(f"the setting {setting} must be a URL that starts with https://")
     if parts.username is not None or parts.query or parts.fragment:
         raise ConfigurationError(f"the setting {setting} must be a URL without user, query or fragment")
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost" or host.endswith(".localhost")

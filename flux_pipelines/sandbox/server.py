@@ -23,6 +23,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from flux_pipelines.domain.errors import ConfigurationError
+from flux_pipelines.listening import listen
 from flux_pipelines.sandbox.app import build_app, build_world
 from flux_pipelines.sandbox.options import DEFAULT_PORT, SandboxOptions, utc_now
 from flux_pipelines.sandbox.world import World
@@ -31,21 +32,6 @@ if TYPE_CHECKING:
     import uvicorn
 
 _START_SECONDS = 120.0
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((host, port))
-    except (OSError, OverflowError) as error:
-        listener.close()
-        raise ConfigurationError(
-            f"the sandbox cannot listen on {host}:{port}: {error}", next_step="Choose another --port."
-        ) from error
-    listener.listen(1024)
-    return listener
 
 
 def _url(listener: socket.socket) -> str:
@@ -87,7 +73,7 @@ def serve(
         ConfigurationError: the options, the dataset or the port cannot be used; nothing was served.
 
     """
-    with _listen(host, port) as listener:
+    with listen("the sandbox", host, port) as listener:
         gc.disable()  # a world is hundreds of thousands of small objects that stay: collecting them is pure delay
         try:
             world = build_world(options)
@@ -147,7 +133,7 @@ class RunningSandbox:
 
     def _start_thread(self) -> None:
         self._world = build_world(self.options)
-        listener = _listen("127.0.0.1", self._port)
+        listener = listen("the sandbox", "127.0.0.1", self._port)
         self.url = _url(listener)
         server = self._server = _server(self._world)
 

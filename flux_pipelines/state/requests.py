@@ -105,6 +105,12 @@ class SyncRequests:
             if row is not None and row.status in _OPEN:
                 row.status, row.detail, row.finished_at = "done" if ok else "failed", detail, datetime.now(UTC)
 
+    def get(self, request_id: int) -> SyncRequest | None:
+        """Return one request, or None."""
+        with self._database.reading() as session:
+            row = session.get(SyncRequestRow, request_id)
+            return None if row is None else _request(row)
+
     def latest(self, connection_key: str) -> SyncRequest | None:
         """Return the newest request of a connection."""
         with self._database.reading() as session:

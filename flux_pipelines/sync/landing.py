@@ -13,8 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
 
-from flux_pipelines.domain.errors import UnknownCurrencyError
-from flux_pipelines.domain.money import exponent
+from flux_pipelines.domain.money import known_currencies
 from flux_pipelines.lake.raw import RawWriter, Segment
 from flux_pipelines.providers.base import Order, OrderHeader
 from flux_pipelines.sync.records import BadRecord
@@ -238,7 +237,7 @@ class Landing:
             for state, count in day.states.items():
                 batch.states[state] = batch.states.get(state, 0) + count
             for currency, total in day.totals.items():
-                if total and _is_known(currency):
+                if total and currency in known_currencies():
                     batch.totals[currency] = batch.totals.get(currency, 0) + total
             batch.terminal += sum(day.states[state] for state in TERMINAL)
             batch.closed.merge(day.closed)
@@ -267,11 +266,3 @@ def _newest(orders: list[tuple[Order, OrderHeader]]) -> list[tuple[Order, OrderH
         if known is None or item[1].updated_at > known[1].updated_at:
             found[item[1].order_id] = item
     return list(found.values())
-
-
-def _is_known(currency: str) -> bool:
-    try:
-        exponent(currency)
-    except UnknownCurrencyError:
-        return False
-    return True

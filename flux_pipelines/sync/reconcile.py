@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from datetime import date, datetime
 
 from flux_pipelines.domain.connection import Connection
+from flux_pipelines.domain.money import known_currencies
 from flux_pipelines.lake.raw import RawManifest
 from flux_pipelines.providers.base import Location, OrderHeader, OrderWindow, PosSource
-from flux_pipelines.sync.landing import TERMINAL
+from flux_pipelines.sync.landing import TERMINAL, add_up
 from flux_pipelines.sync.windows import DayIndex, contiguous, group_locations
 
 
@@ -23,8 +24,7 @@ class Count:
     def add(self, header: OrderHeader) -> None:
         """Count an order."""
         self.states[header.state] = self.states.get(header.state, 0) + 1
-        if header.state == "COMPLETED":
-            self.totals[header.currency] = self.totals.get(header.currency, 0) + header.total
+        add_up(self.totals, [header])
 
 
 @dataclass(slots=True)
@@ -70,7 +70,7 @@ def difference(manifest: RawManifest, count: Count) -> str:
         for state in sorted(TERMINAL)
         if count.states.get(state, 0) != manifest.states.get(state, 0)
     ]
-    here, there = _without_zeros(manifest.totals), _without_zeros(count.totals)
+    here, there = _comparable(manifest.totals), _comparable(count.totals)
     told += [
         f"totals in {currency} (minor units) come to {there.get(currency, 0)}, landed were {here.get(currency, 0)}"
         for currency in sorted({*here, *there})
@@ -79,5 +79,6 @@ def difference(manifest: RawManifest, count: Count) -> str:
     return "; ".join(told)
 
 
-def _without_zeros(totals: Mapping[str, int]) -> dict[str, int]:
-    return {currency: total for currency, total in totals.items() if total}
+def _comparable(totals: Mapping[str, int]) -> dict[str, int]:
+    """Return the totals as a manifest has them: no zeros, and no currency whose orders are in quarantine as unknown."""
+    return {currency: total for currency, total in totals.items() if total and currency in known_currencies()}

@@ -11,12 +11,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from http.cookiejar import CookieJar, DefaultCookiePolicy
-from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
 
 import httpx
 import msgspec
 
+from flux_pipelines.domain.addresses import is_loopback
 from flux_pipelines.domain.errors import (
     AmbiguousSendError,
     BadResponseError,
@@ -172,7 +172,7 @@ class ApiClient:
             # in the rate limit has come would reach the server late, in somebody else's slot.
             limits=httpx.Limits(max_connections=64, max_keepalive_connections=16, keepalive_expiry=30.0),
             follow_redirects=False,
-            trust_env=not is_loopback(base_url),
+            trust_env=not is_loopback(httpx.URL(base_url).host),
             # Cookies would tie requests of different windows, and of different people, together.
             cookies=CookieJar(policy=DefaultCookiePolicy(allowed_domains=[])),
         )
@@ -544,17 +544,6 @@ class _BodyTooLargeError(Exception):
 def bearer(token: str) -> dict[str, str]:
     """Return the header of RFC 6750."""
     return {"Authorization": f"Bearer {token}"}
-
-
-def is_loopback(url: str) -> bool:
-    """Tell whether a URL names this machine."""
-    host = httpx.URL(url).host
-    if host == "localhost":
-        return True
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _whole_json(content: bytes) -> None:

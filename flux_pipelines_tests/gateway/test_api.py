@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from flux_pipelines.connect import connect_to_sandbox
+from flux_pipelines.domain.business_day import newest_begun
 from flux_pipelines.domain.connection import Connection
 from flux_pipelines.runtime import Runtime
 from flux_pipelines.sandbox.options import SandboxOptions
@@ -148,11 +149,19 @@ def test_a_sync_that_makes_no_sense_is_refused(
     assert runtime.state.requests.open() == []
 
 
-def test_a_sync_ends_tomorrow_at_the_latest(client: httpx.Client, acme: str) -> None:
-    tomorrow = datetime.now(UTC).date() + timedelta(days=1)
-    body = {"first_day": str(tomorrow), "last_day": str(tomorrow)}
+def test_the_answer_is_the_sync_that_was_asked_for(client: httpx.Client, acme: str) -> None:
+    first, second = DAY, {"first_day": "2026-02-01", "last_day": "2026-02-02"}
+    for order in (first, second, first):
+        answer = client.post(f"/api/v1/connections/{acme}/syncs", json=order)
+        assert answer.status_code == 202
+        assert {name: answer.json()[name] for name in order} == order
+
+
+def test_a_sync_ends_with_the_newest_day_that_has_begun(client: httpx.Client, acme: str) -> None:
+    newest = newest_begun(datetime.now(UTC))
+    body = {"first_day": str(newest), "last_day": str(newest)}
     assert client.post(f"/api/v1/connections/{acme}/syncs", json=body).status_code == 202
-    late = {**body, "last_day": str(tomorrow + timedelta(days=1))}
+    late = {**body, "last_day": str(newest + timedelta(days=1))}
     assert client.post(f"/api/v1/connections/{acme}/syncs", json=late).status_code == 409
 
 

@@ -316,7 +316,10 @@ def test_a_lake_that_cannot_be_read_does_not_take_the_page_away(ada: Browser, ha
         page = ada.get(f"/connections/{harbor}")
         assert page.status_code == 200
         assert "The lake cannot be read now." in page.text
-        assert ada.get("/connections").status_code == 200
+        listed = ada.get("/connections")
+        assert listed.status_code == 200
+        assert "Not known" in listed.text
+        assert "No sales have been fetched yet" not in listed.text, "what cannot be read is not what is not there"
     finally:
         for path, content in sound.items():
             path.write_bytes(content)
@@ -372,6 +375,12 @@ def test_the_gravest_verdict_is_given(status: str, alert: bool, hours: int | Non
     assert health_of(connection, alerts, synced, NOW).word == word
 
 
+def test_what_cannot_be_read_is_not_called_absent() -> None:
+    health = health_of(Connection(KEY, "t"), [], None, NOW, lake_problem="the bucket does not answer")
+    assert (health.tone, health.word) == ("warn", "Not known")
+    assert "bucket does not answer" in health.why
+
+
 @pytest.mark.parametrize(
     ("seconds", "words"),
     [(10, "just now"), (50, "1 minute ago"), (3599, "60 minutes ago"), (5400, "2 hours ago"), (200_000, "2 days ago"),
@@ -385,3 +394,4 @@ def test_amounts_have_their_currencys_places() -> None:
     assert money(Decimal("1234.5000"), "USD") == "1,234.50 USD"
     assert money(Decimal("1234.0000"), "JPY") == "1,234 JPY"
     assert money(Decimal("-0.1250"), "BHD") == "-0.125 BHD"
+    assert money(Decimal("1234.5678"), "QQQ") == "1,234.5678 QQQ", "of an unknown currency no digit is dropped"

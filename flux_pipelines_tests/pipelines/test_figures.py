@@ -9,9 +9,8 @@ from xml.etree import ElementTree
 import pytest
 import time_machine
 
-from flux_pipelines.domain.business_day import BusinessCalendar
+from flux_pipelines.domain.business_day import BusinessCalendar, last_closed
 from flux_pipelines.pipelines import plots
-from flux_pipelines.pipelines.closing import last_closed
 from flux_pipelines.pipelines.metadata import amounts, money, preview
 from flux_pipelines.pipelines.partitions import business_days, by_connection, partition_key, ranges, split_partition
 

@@ -13,6 +13,7 @@ import httpx
 import pytest
 
 from flux_pipelines.domain.business_day import BusinessCalendar
+from flux_pipelines.domain.connection import Connection
 from flux_pipelines.domain.money import from_minor
 from flux_pipelines.pipelines import inbox, names
 from flux_pipelines.pipelines.touched import batches
@@ -276,6 +277,16 @@ def test_what_says_nothing_about_sales_is_kept_with_the_reason(home: Home, drain
     assert "say nothing about sales" in reasons["inventory.count.updated"]
     assert "no connection is of this account" in reasons["payment.updated"]
     assert home.runtime.state.locations.list(B)[0].seen_at > before
+
+
+def test_an_event_that_names_no_account_is_of_no_connection(home: Home, drain: Drain) -> None:
+    home.runtime.state.connections.add(
+        Connection("square:manual", "manual")
+    )  # made with a token; its account is not known
+    drain.inbox.add_many([event("payment.updated", "", {"payment": {"order_id": "x"}})])
+    assert drain.tick().run_requests == []
+    (kept,) = drain.inbox.recent(status="kept")
+    assert "no connection is of this account" in kept.reason
 
 
 def test_a_sale_of_a_day_that_has_not_begun_waits_for_it(home: Home, drain: Drain) -> None:

@@ -113,11 +113,23 @@ def test_a_database_of_the_first_release_is_upgraded_with_everything_in_it(datab
             text("INSERT INTO credentials VALUES ('square:acme', 'access_token', :c, :k, :now)"),
             {"c": ciphertext, "k": key_id, "now": now},
         )
+        connection.execute(
+            text(
+                "INSERT INTO connections VALUES "
+                "('square:lost', 'acme', 'ML2', 'needs_reauth', 'the merchant took it back', '{}', :now, :now)"
+            ),
+            {"now": now},
+        )
     database.close()
     with State.open(database_url, vault) as state:
         assert state.secrets.get("square:acme", purpose="test") == {"access_token": "EAAA"}
         assert state.inbox.counts()["received"] == 0
-        assert state.connections.list()[0].account_id == "ML1"
+        assert state.connections.get("square:acme").account_id == "ML1"
+        (alert,) = state.alerts.open()
+        assert (alert.kind, alert.connection_key) == ("needs_reauth", "square:lost")
+        assert "the merchant took it back" in alert.message
+        state.connections.set_status("square:lost", "active", "")
+        assert state.alerts.open() == []
 
 
 def test_the_head_that_is_checked_for_is_the_newest_migration() -> None:

@@ -109,6 +109,13 @@ def upgrade() -> None:
         postgresql_where=open_,
     )
     op.create_index("ix_alerts_resolved_at", "alerts", ["resolved_at"])
+    # From now on an alert is opened by the change of status; these lost their authorisation before there were any.
+    op.execute(
+        "INSERT INTO alerts (kind, connection_key, message, raised_at, acknowledged_by) "
+        "SELECT 'needs_reauth', key, "
+        "'It is not read any more until somebody reconnects the account: ' || status_reason || '.', updated_at, '' "
+        "FROM connections WHERE status = 'needs_reauth'"
+    )
 
 
 def _inbox() -> None:
