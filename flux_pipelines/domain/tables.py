@@ -257,6 +257,249 @@ FORECAST_ACCURACY = Table(
     partition_by=("target_date",),
 )
 
+_SOURCE = (
+    Column("source_system", "text", "The provider's name."),
+    Column("source_version", "text", "The version of the provider's API that the record was read with."),
+)
+
+PAYMENTS = Table(
+    name="payments",
+    grain="one row a payment, and one a refund",
+    description=(
+        "Every tender that was taken and every amount that was given back, the same for every provider. Refunds are "
+        "negative, so that a plain sum is what stayed."
+    ),
+    columns=(
+        *_WHERE,
+        Column("payment_id", "text", "The payment or refund, by the provider's own id."),
+        Column("kind", "text", "`payment`, or `refund` (negative amounts).", allowed=("payment", "refund")),
+        Column("order_id", "text", "The order that was paid or refunded, when there is one.", required=False),
+        Column("source_payment_id", "text", "For a refund: the payment that was given back, if known.", required=False),
+        Column(
+            "tender",
+            "text",
+            "`cash`, `card` (wallets too), `gift_card`, or `other`.",
+            allowed=("cash", "card", "gift_card", "other"),
+        ),
+        Column("tender_detail", "text", "The provider's own word for the tender, brand included.", required=False),
+        Column("amount", "money", "What was paid or given back, without the tip."),
+        Column("tip", "money", "The tip paid, or given back (negative)."),
+        Column("fee", "money", "What the processor keeps: zero or negative; zero until it is known."),
+        Column("currency", "text", "ISO 4217 code of every amount in the row."),
+        Column(
+            "status",
+            "text",
+            "`completed` counts; `pending` may yet; `canceled` and `failed` moved no money and have zero amounts.",
+            allowed=("completed", "pending", "canceled", "failed"),
+        ),
+        Column("settlement_id", "text", "The payout that it is part of, when the provider tells.", required=False),
+        Column("occurred_at", "instant", "When it was taken or given back, UTC."),
+        Column("updated_at", "instant", "When the provider last changed it, UTC.", required=False),
+        Column(
+            "business_date", "date", "The location's business date; with its order where the provider keeps it there."
+        ),
+        *_SOURCE,
+    ),
+    key=("connection", "payment_id", "kind"),
+    partition_by=("connection", "business_date"),
+)
+
+PRODUCTS = Table(
+    name="products",
+    grain="product x period of validity",
+    description=(
+        "Every sellable variation as it was at any time. What is true now has an empty `valid_to`; a change closes a row "
+        "and opens the next, and a product that was deleted stays, inactive."
+    ),
+    columns=(
+        Column("connection", "text", "The authorised account the row came through, `provider:name`."),
+        Column("tenant", "text", "The customer of Flux whose catalogue this is."),
+        Column("product_id", "text", "The variation, by the provider's own id, as in `transactions`."),
+        Column("item_id", "text", "The item that it is a variation of, when there is one.", required=False),
+        Column("product_name", "text", "The item's name."),
+        Column("variation", "text", "The variation's name (size, flavour).", required=False),
+        Column("category", "text", "The item's category or menu group.", required=False),
+        Column("sku", "text", "Stock keeping unit.", required=False),
+        Column("upc", "text", "Bar code (UPC, EAN, GTIN), digits as given.", required=False),
+        Column("price", "money", "List price of one unit; empty for open prices.", required=False),
+        Column("currency", "text", "ISO 4217 code of `price`.", required=False),
+        Column("active", "boolean", "Whether it can be sold."),
+        Column("valid_from", "instant", "Since when the row is true, UTC."),
+        Column("valid_to", "instant", "Until when (not included), UTC; empty: it still is.", required=False),
+        *_SOURCE,
+    ),
+    key=("connection", "product_id", "valid_from"),
+    partition_by=("connection",),
+)
+
+LOCATIONS = Table(
+    name="locations",
+    grain="location",
+    description="Every store, closed ones too, as its provider describes it now.",
+    columns=(
+        *_WHERE,
+        Column("name", "text", "The store's name."),
+        Column("timezone", "text", "IANA time zone."),
+        Column("currency", "text", "ISO 4217 code."),
+        Column("country", "text", "ISO 3166 alpha-2 code.", required=False),
+        Column("city", "text", "City.", required=False),
+        Column("cutoff_hour", "integer", "Local hour at which its business date ends."),
+        Column("active", "boolean", "Whether it is open for business."),
+        *_SOURCE,
+    ),
+    key=("connection", "location_id"),
+    partition_by=("connection",),
+)
+
+INVENTORY_LEVELS = Table(
+    name="inventory_levels",
+    grain="location x product x hourly snapshot",
+    description="How much of each product each store had, by the hour. The past cannot be asked for: hours missed stay missing.",
+    columns=(
+        *_WHERE,
+        Column("product_id", "text", "The variation, by the provider's own id, as in `products`."),
+        Column("sku", "text", "Stock keeping unit, when the provider gives it with the count.", required=False),
+        Column("quantity", "quantity", "Units; negative when oversold; empty when not counted.", required=False),
+        Column(
+            "availability",
+            "text",
+            "`in_stock`, `out_of_stock`, or `limited` where the provider counts down.",
+            allowed=("in_stock", "out_of_stock", "limited"),
+        ),
+        Column("counted_at", "instant", "When the provider last changed the count, UTC.", required=False),
+        Column("snapshot_at", "instant", "The hour of the snapshot, UTC."),
+        Column("business_date", "date", "The UTC date of the snapshot."),
+        *_SOURCE,
+    ),
+    key=("connection", "location_id", "product_id", "snapshot_at"),
+    partition_by=("connection", "business_date"),
+)
+
+TIME_ENTRIES = Table(
+    name="time_entries",
+    grain="one row a period worked",
+    description="When people worked. No names: an employee is an id.",
+    columns=(
+        *_WHERE,
+        Column("time_entry_id", "text", "The entry, by the provider's own id."),
+        Column("employee_id", "text", "The person, by the provider's own id."),
+        Column("job_title", "text", "The job worked.", required=False),
+        Column("clock_in", "instant", "Begin of work, UTC."),
+        Column("clock_out", "instant", "End of work, UTC; empty while it goes on.", required=False),
+        Column("unpaid_break_minutes", "quantity", "Breaks that are not paid."),
+        Column("paid_hours", "quantity", "Hours to be paid; empty while work goes on.", required=False),
+        Column("hourly_wage", "money", "Wage an hour, when the provider gives it.", required=False),
+        Column("declared_cash_tips", "money", "Cash tips that the person declared.", required=False),
+        Column("currency", "text", "ISO 4217 code of wage and tips."),
+        Column("status", "text", "`open`, `closed` or `deleted`.", allowed=("open", "closed", "deleted")),
+        Column("business_date", "date", "The location's business date of the begin of work."),
+        *_SOURCE,
+    ),
+    key=("connection", "time_entry_id"),
+    partition_by=("connection", "business_date"),
+)
+
+TIE_OUT = Table(
+    name="tie_out",
+    grain="location x business date x currency",
+    description=(
+        "Whether the day's books close: what orders say was owed beside what payments say was paid. `gap` is zero when "
+        "they agree to the cent; `gap_orders` are the orders that explain what is left."
+    ),
+    columns=(
+        *_WHERE,
+        Column("business_date", "date", "The location's local date, with its cut-off hour."),
+        Column("currency", "text", "ISO 4217 code of every amount in the row."),
+        Column("net", "money", "Revenue by the orders, before tax and tips, after returns."),
+        Column("tax", "money", "Tax by the orders."),
+        Column("tips", "money", "Tips by the orders."),
+        Column("gift_cards", "money", "Gift cards sold, by the orders."),
+        Column("rounding", "money", "Cash rounding, by the orders."),
+        Column("owed", "money", "`net + tax + tips + gift_cards + rounding`: what was owed after returns."),
+        Column("paid", "money", "Completed payments, tips included."),
+        Column("refunded", "money", "Completed refunds: zero or negative."),
+        Column("tips_paid", "money", "The part of `paid` and `refunded` that is tips."),
+        Column("fees", "money", "What processors keep: zero or negative."),
+        Column("pending", "money", "Payments and refunds that have not completed."),
+        Column("gap", "money", "`owed - paid - refunded`: zero when the day ties out."),
+        Column(
+            "gap_orders", "text", "Ids of orders whose own gap is not zero, with it, the largest first.", required=False
+        ),
+        Column(
+            "payments_known", "boolean", "Whether payments of this day have been fetched: a gap means nothing if not."
+        ),
+    ),
+    key=("connection", "location_id", "business_date", "currency"),
+    partition_by=("business_date",),
+)
+
+RESTATEMENTS = Table(
+    name="restatements",
+    grain="change of a figure of a settled business date",
+    description=(
+        "When a business date that had been settled changes later: which figure, from what to what, because of which "
+        "orders. Nothing is ever taken out of this table."
+    ),
+    columns=(
+        *_WHERE,
+        Column("business_date", "date", "The business date that changed."),
+        Column("currency", "text", "ISO 4217 code of the amounts."),
+        Column("figure", "text", "`net`, `tax`, `tips`, `gift_cards`, `rounding` or `total`."),
+        Column("amount_before", "money", "What it was when the date was settled or last restated."),
+        Column("amount_after", "money", "What it is."),
+        Column("reason", "text", "The orders that came late, were edited, refunded or voided, with their amounts."),
+        Column("restated_at", "instant", "When the orders that changed it were fetched, UTC."),
+    ),
+    key=("connection", "location_id", "business_date", "currency", "figure", "restated_at"),
+    partition_by=("business_date",),
+)
+
+STORES = Table(
+    name="stores",
+    grain="location of a connection",
+    description=(
+        "Which store each location is, over every provider. A location that nobody has mapped has an empty `store`: it is "
+        "counted, never dropped. People decide with `flux map`."
+    ),
+    columns=(
+        *_WHERE,
+        Column("location_name", "text", "The location's name at its provider."),
+        Column("store", "text", "The store's name in the books; empty when not decided.", required=False),
+        Column("suggestion", "text", "The store that it looks like.", required=False),
+        Column("score", "ratio", "How sure the suggestion is, 0 to 1.", required=False),
+        Column("reason", "text", "What the suggestion rests on.", required=False),
+        Column("decided_by", "text", "Who confirmed it.", required=False),
+        Column("decided_at", "instant", "When it was confirmed, UTC.", required=False),
+    ),
+    key=("connection", "location_id"),
+    partition_by=("tenant",),
+)
+
+PRODUCT_MAP = Table(
+    name="product_map",
+    grain="product of a connection",
+    description=(
+        "Which product of the books each provider's product is. One that nobody has mapped has an empty `canonical_product`: "
+        "it is counted, never dropped. People decide with `flux map`."
+    ),
+    columns=(
+        Column("connection", "text", "The authorised account the product belongs to."),
+        Column("tenant", "text", "The customer of Flux."),
+        Column("product_id", "text", "The product, by the provider's own id."),
+        Column("product_name", "text", "Its name at the provider."),
+        Column("variation", "text", "Its variation's name.", required=False),
+        Column("sku", "text", "Its stock keeping unit.", required=False),
+        Column("canonical_product", "text", "The product's name in the books; empty when not decided.", required=False),
+        Column("suggestion", "text", "The product that it looks like.", required=False),
+        Column("score", "ratio", "How sure the suggestion is, 0 to 1.", required=False),
+        Column("reason", "text", "What the suggestion rests on: `sku`, `upc` or the names.", required=False),
+        Column("decided_by", "text", "Who confirmed it.", required=False),
+        Column("decided_at", "instant", "When it was confirmed, UTC.", required=False),
+    ),
+    key=("connection", "product_id"),
+    partition_by=("tenant",),
+)
+
 QUARANTINE = Table(
     name="quarantine",
     grain="bad record",

@@ -97,7 +97,7 @@ class Deliveries:
                 raise _AnswerError(changed.refused_status, again.what) from again
             source = changed
         try:
-            event = source.read(request.body)
+            event = source.read(request)
         except WebhookRefusedError as refused:
             raise _AnswerError(400, refused.what) from refused
         key = await self._senders.connection(provider, event.account_id)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from flux_pipelines.transport import Transport
 
 Basis = Literal["created", "closed", "updated"]
+#: How much of the world one partition of a feed is: a business date, an hourly snapshot (kept by business date), or
+#: whatever there is now (one partition a connection).
+Grain = Literal["day", "hour", "current"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +39,57 @@ class Setting:
     name: str
     default: int | str | float
     meaning: str
+
+
+@dataclass(frozen=True, slots=True)
+class Feed:
+    """Something that a provider can be asked for beside orders. It lands in `<provider>/raw_<name>`.
+
+    Args:
+        name: `catalog`, `inventory`, `payments`, `labor`.
+        title: what it is, for the UI ("payments and refunds").
+        grain: how much one partition is.
+
+    """
+
+    name: str
+    title: str
+    grain: Grain
+
+
+@dataclass(frozen=True, slots=True)
+class FeedTable:
+    """A table that SQL makes of a feed's records.
+
+    Args:
+        table: a contract's name in `domain.tables`: `payments`, `products`, `locations`, `inventory_levels`, `time_entries`.
+        feed: of which feed; `orders` for what providers keep inside their orders.
+        sql: the file; what it reads and gives is told in `docs/add-a-provider.md`.
+
+    """
+
+    table: str
+    feed: str
+    sql: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Redaction:
+    """What is personal in a provider's records, by the names of JSON members, wherever in a record they are.
+
+    It is applied before a record is stored anywhere. What other members hold is left exactly as received.
+
+    Args:
+        remove: members whose value, whatever it is, becomes null.
+        pseudonymise: members whose text becomes a keyed hash: equal texts stay equal, nobody can read them back.
+        within: members of the first name are treated so only inside a member of the second (`("name", "customer")`),
+            where a name alone would mean too much.
+
+    """
+
+    remove: frozenset[str] = frozenset()
+    pseudonymise: frozenset[str] = frozenset()
+    within: frozenset[tuple[str, str]] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,15 +116,28 @@ class Provider:
     pkce: Literal["no", "always", "without_secret"] = "no"
     #: Whether the refresh token before the present one is accepted for a while after it was replaced.
     refresh_grace: bool = False
+    #: For machine clients that sign in by themselves, without a refresh token.
+    login: str | None = None  # Callable[[OAuthContext], MachineLogin]
+    #: What a person must say before an authorisation can begin: the address of the shop, for example.
+    connect_settings: tuple[Setting, ...] = ()
     webhooks: str | None = None  # Callable[[WebhookContext], WebhookSource]
     sandbox: str | None = None  # Callable[[World, SandboxOptions], Starlette app]
     transactions_sql: Path | None = None
+    #: The member of a raw order that holds its id.
+    order_id_field: str = "id"
+    feeds: tuple[Feed, ...] = ()
+    tables: tuple[FeedTable, ...] = ()
+    redaction: Redaction = Redaction()
     capabilities: frozenset[str] = field(default_factory=frozenset)
 
     def load(self, reference: str) -> Any:
         """Import and return the object behind a `module:attribute` reference."""
         module, _, attribute = reference.partition(":")
         return getattr(importlib.import_module(module), attribute)
+
+    def feed(self, name: str) -> Feed:
+        """Return one of its feeds by name."""
+        return next(feed for feed in self.feeds if feed.name == name)
 
     def settings_of(self, connection: Connection) -> dict[str, Any]:
         """Return the connection's settings with the provider's defaults filled in."""
@@ -90,11 +157,16 @@ class Location:
 
 @dataclass(frozen=True, slots=True)
 class OrderWindow:
-    """A question about orders: these locations, this half-open interval `[start, end)` of UTC instants."""
+    """A question about orders: these locations, this half-open interval `[start, end)` of UTC instants.
+
+    `business_date` is given to providers that keep business dates themselves: the orders of that date are wanted then,
+    and the interval is only where the date lies by the location's calendar.
+    """
 
     location_ids: tuple[str, ...]
     start: datetime
     end: datetime
+    business_date: date | None = None
 
 
 class OrderHeader(msgspec.Struct, frozen=True, gc=False):
@@ -105,9 +177,11 @@ class OrderHeader(msgspec.Struct, frozen=True, gc=False):
     created_at: datetime
     updated_at: datetime
     closed_at: datetime | None
-    state: str
+    state: str  # OPEN, COMPLETED or CANCELED; anything else is never a sale
     total: int  # minor units
     currency: str
+    #: Given by providers that keep business dates themselves; else it follows from `created_at`.
+    business_date: date | None = None
 
 
 class Order(msgspec.Struct, frozen=True, gc=False):
@@ -154,14 +228,27 @@ class PosSource(Protocol):
     """A system that rings up sales. Calls raise the errors of `domain.errors`; they are safe to use from threads."""
 
     max_locations_per_window: int
+    by_business_date: bool
+    """Whether windows by creation are business dates that the provider keeps, in whatever order their orders come."""
+    proof_basis: Literal["closed", "updated"]
+    """The time by which the second query asks that proves a partition complete: not the one that landed it."""
+
+    def divisible(self, window: OrderWindow, basis: Basis) -> bool:
+        """Tell whether the window's pages come oldest first, so that its later part may be fetched by another thread."""
+
+    def history_from(self, now: datetime) -> datetime | None:
+        """Return the earliest instant whose orders can be asked for; None when there is no limit.
+
+        What lies before cannot be had, which is not the same as empty.
+        """
 
     def locations(self) -> list[Location]:
         """Return every location, inactive ones too."""
 
     def pages(self, window: OrderWindow, basis: Basis) -> Iterator[Page]:
-        """Yield the window's orders by created, closed or updated time, oldest first, following cursors to the end.
+        """Yield the window's orders by created, closed or updated time, following cursors to the end.
 
-        An order may be yielded twice (pages shift, expired cursors restart); none is left out.
+        They come oldest first where the window is divisible. An order may be yielded twice (pages shift, expired cursors restart); none is left out.
         """
 
     def orders(self, order_ids: Sequence[str]) -> list[Order]:
@@ -177,6 +264,47 @@ class PosSource(Protocol):
 
     def close(self) -> None:
         """Release connections."""
+
+
+class Record(NamedTuple):
+    """One object of a feed exactly as received, and what it is: `payment`, `refund`, `item`, `count`, `time_entry`.
+
+    `location_id` is empty for what belongs to no one location.
+    """
+
+    kind: str
+    location_id: str
+    raw: msgspec.Raw
+
+
+@dataclass(frozen=True, slots=True)
+class FeedWindow:
+    """A question about a feed: these locations; for a feed by day, this half-open interval of UTC instants as well.
+
+    `business_date` is the partition. For a feed of what there is now, `start` and `end` are both the present instant.
+    """
+
+    location_ids: tuple[str, ...]
+    start: datetime
+    end: datetime
+    business_date: date
+
+
+class FeedSource(Protocol):
+    """A system with feeds beside its orders; the same object as its `PosSource`. Safe to use from threads."""
+
+    def collect(self, feed: str, window: FeedWindow) -> Iterator[Sequence[Record]]:
+        """Yield the records of a window, a page at a time, following cursors to the end.
+
+        A record may be yielded twice (pages shift); none is left out. Raises the errors of `domain.errors`:
+        a lost permission is never an empty answer.
+        """
+
+    def changed(self, feed: str, window: FeedWindow) -> Iterator[tuple[str, datetime]]:
+        """Yield where and when (which instant decides the business date) the records that changed in a window happened.
+
+        Only for feeds by day: late edits make older business dates stale.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +324,14 @@ class OAuthProvider(Protocol):
     def authorize_url(self, redirect_uri: str, state: str, code_challenge: str | None = None) -> str:
         """Return the URL to send the person's browser to."""
 
+    def verify_callback(self, query: Mapping[str, str]) -> None:
+        """Prove that the provider made this callback, where it signs them.
+
+        Raises:
+            ConfigurationError: it did not.
+
+        """
+
     def exchange(self, code: str, redirect_uri: str, code_verifier: str | None = None) -> TokenSet:
         """Exchange an authorization code for tokens."""
 
@@ -209,6 +345,21 @@ class OAuthProvider(Protocol):
 
     def revoke(self, access_token: str) -> None:
         """Revoke the authorisation at the provider."""
+
+    def close(self) -> None:
+        """Release connections."""
+
+
+class MachineLogin(Protocol):
+    """A machine client that signs in with its own credentials."""
+
+    def sign_in(self) -> TokenSet:
+        """Return a token; the provider may give the same one until it is about to expire.
+
+        Raises:
+            ReauthorizationNeededError: the credentials are no longer accepted.
+
+        """
 
     def close(self) -> None:
         """Release connections."""
@@ -234,7 +385,10 @@ class WebhookRequest(NamedTuple):
 
 
 class WebhookEvent(NamedTuple):
-    """The few fields of an event that the inbox needs. `account_id` is the provider's name for the account."""
+    """The few fields of an event that the inbox needs.
+
+    `account_id` is the provider's name for the account, or for a location where events name only that.
+    """
 
     event_id: str
     event_type: str
@@ -242,15 +396,28 @@ class WebhookEvent(NamedTuple):
     occurred_at: datetime | None
 
 
+class Erasure(NamedTuple):
+    """Whose data a person asked to be forgotten: the provider's ids. Empty everywhere: everything of the account."""
+
+    customer_ids: tuple[str, ...] = ()
+    order_ids: tuple[str, ...] = ()
+    texts: tuple[str, ...] = ()  # e-mail addresses, phone numbers: whatever was given to find them by
+
+
 class Affected(NamedTuple):
     """What an event makes stale.
 
     `sold` are the orders it touches: where, and when each was created, which is what its business date follows from.
-    `locations` asks for the connection's locations again; `revoked` says that the account was disconnected at the
+    `days` are business dates that the provider itself names, with the location. `feeds` names what else is stale:
+    for a feed by day where and when (the instant that its business date follows from), else no more than the name.
+    `erase` is what a person asked to be forgotten. `locations` asks for the connection's locations again; `revoked` says that the account was disconnected at the
     provider; `nothing` is why there is nothing to be done, and empty when there is something.
     """
 
     sold: frozenset[tuple[str, datetime]] = frozenset()
+    days: frozenset[tuple[str, date]] = frozenset()
+    feeds: frozenset[tuple[str, str, datetime | None]] = frozenset()  # feed, location, instant
+    erase: Erasure | None = None
     locations: bool = False
     revoked: bool = False
     nothing: str = ""
@@ -270,11 +437,11 @@ class WebhookSource(Protocol):
 
         """
 
-    def read(self, body: bytes) -> WebhookEvent:
+    def read(self, request: WebhookRequest) -> WebhookEvent:
         """Read the event's own fields.
 
         Raises:
-            WebhookRefusedError: the body is not an event.
+            WebhookRefusedError: it is not an event.
 
         """
 

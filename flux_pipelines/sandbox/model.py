@@ -37,6 +37,67 @@ class Item:
     tax_class: str = "food"
     unit: str = ""  # weighed goods: the unit's name
     modifiers: tuple[Modifier, ...] = ()
+    product_id: str = ""  # of the product that it is a variation of
+    sku: str = ""
+    upc: str = ""
+    tracked: bool = False  # whether stock of it is counted
+    updated: int = 0  # UTC milliseconds
+    deleted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Customer:
+    """A person who bought something, with everything that must never reach the lake."""
+
+    id: str
+    given_name: str
+    family_name: str
+    email: str
+    phone: str
+    street: str
+    city: str
+    region: str
+    postal_code: str
+    country: str
+    card_first6: str
+    card_last4: str
+
+
+@dataclass(frozen=True, slots=True)
+class Employee:
+    """A person who works there. `wage` is minor units an hour."""
+
+    id: str
+    given_name: str
+    family_name: str
+    email: str
+    phone: str
+    job_id: str
+    job: str
+    wage: int
+
+
+@dataclass(slots=True)
+class Shift:
+    """A period worked. `breaks` are unpaid minutes; `end` is None while it goes on; instants are UTC milliseconds."""
+
+    id: str
+    employee: Employee
+    location: Location
+    start: int
+    end: int | None
+    breaks: int = 0
+    tips: int = 0  # cash tips declared, minor units
+    updated: int = 0
+    deleted: bool = False
+
+
+@dataclass(slots=True)
+class Count:
+    """The stock of an item at a location: units, possibly below zero; `updated` is UTC milliseconds."""
+
+    quantity: int
+    updated: int
 
 
 class Chosen(NamedTuple):
@@ -158,6 +219,13 @@ class Merchant:
     cutoff_hour: int = 0
     locations: list[Location] = field(default_factory=list)
     items: list[Item] = field(default_factory=list)
+    provider: str = "square"  # whose account this is
+    tenant: str = ""  # the business that it belongs to; several accounts can be of one
+    refunds_on_source: bool = False  # whether the provider keeps a refund on the order that was sold
+    customers: list[Customer] = field(default_factory=list)
+    employees: list[Employee] = field(default_factory=list)
+    shifts: list[Shift] = field(default_factory=list)
+    counts: dict[tuple[str, str], Count] = field(default_factory=dict)  # by location id and item id
 
 
 class Sale:
@@ -171,6 +239,8 @@ class Sale:
         "closed",
         "corrupt",
         "created",
+        "customer",
+        "deleted",
         "discounts",
         "id",
         "lines",
@@ -210,6 +280,7 @@ class Sale:
         reference: str = "",
         version: int = 0,
         corrupt: str = "",
+        customer: Customer | None = None,
     ) -> None:
         self.id = id
         self.location = location
@@ -229,5 +300,7 @@ class Sale:
         self.reference = reference
         self.version = version
         self.corrupt = corrupt
+        self.customer = customer
+        self.deleted = False  # emptied by a merge, where providers keep such orders and say so
         self.revision = 0
         self.priced: Priced | None = None

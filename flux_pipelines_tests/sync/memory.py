@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -58,6 +58,8 @@ class MemorySource:
     """A `PosSource` over a list of orders. `before_page` may change the list, or raise, before a page is made."""
 
     max_locations_per_window = 2
+    by_business_date = False
+    proof_basis: Final = "closed"
 
     def __init__(
         self,
@@ -78,6 +80,12 @@ class MemorySource:
         self._seconds = seconds_a_page
         self._restart_every = restart_every
         self._lock = threading.Lock()
+
+    def divisible(self, _window: OrderWindow, _basis: Basis) -> bool:
+        return True
+
+    def history_from(self, _now: datetime) -> datetime | None:
+        return None
 
     def locations(self) -> list[Location]:
         return self._locations

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
@@ -174,6 +174,8 @@ class SquareClient:
     """One connection's orders and locations (`PosSource`). Safe to use from threads."""
 
     max_locations_per_window = 10
+    by_business_date = False
+    proof_basis: Final = "closed"
 
     def __init__(self, context: SourceContext) -> None:
         settings = context.provider.settings_of(context.connection)
@@ -191,6 +193,14 @@ class SquareClient:
     def stats(self) -> Stats:
         """What this client's calls have cost so far: requests, retries, seconds waited for limits, bytes."""
         return self._api.stats
+
+    def divisible(self, _window: OrderWindow, _basis: Basis) -> bool:
+        """Every search is sorted by the time that it asks by."""
+        return True
+
+    def history_from(self, _now: datetime) -> datetime | None:
+        """Square keeps every order."""
+        return None
 
     def locations(self) -> list[Location]:
         """Return every location of the merchant, inactive ones too, as Square describes it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 from urllib.parse import urlencode
@@ -55,6 +56,9 @@ class SquareOAuth:
         if code_challenge is not None:
             query["code_challenge"] = code_challenge
         return f"{self._context.base_url.rstrip('/')}/oauth2/authorize?{urlencode(query)}"
+
+    def verify_callback(self, query: Mapping[str, str]) -> None:
+        """Accept any callback: Square does not sign them; the state is what proves where it comes from."""
 
     def exchange(self, code: str, redirect_uri: str, code_verifier: str | None = None) -> TokenSet:
         """Exchange an authorization code (single use, five minutes) for tokens.

@@ -100,7 +100,7 @@ class SquareWebhooks:
         if not hmac.compare_digest(base64.b64encode(mac.digest()), given.encode("utf-8", "surrogatepass")):
             raise WebhookRefusedError("the signature is not Square's for this body and this address")
 
-    def read(self, body: bytes) -> WebhookEvent:
+    def read(self, request: WebhookRequest) -> WebhookEvent:
         """Read the envelope.
 
         Raises:
@@ -108,7 +108,7 @@ class SquareWebhooks:
 
         """
         try:
-            envelope = _decode_envelope(body)
+            envelope = _decode_envelope(request.body)
         except (msgspec.DecodeError, UnicodeDecodeError) as problem:
             raise WebhookRefusedError(f"the body is not an event of Square ({problem})") from problem
         if not envelope.event_id or not envelope.type:

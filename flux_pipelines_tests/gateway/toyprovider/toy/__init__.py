@@ -37,8 +37,8 @@ class ToyWebhooks:
         if abs(time.time() - at) > TOLERANCE:
             raise WebhookRefusedError("the delivery is too old")
 
-    def read(self, body: bytes) -> WebhookEvent:
-        told = json.loads(body)
+    def read(self, request: WebhookRequest) -> WebhookEvent:
+        told = json.loads(request.body)
         return WebhookEvent(told["id"], told["kind"], told["shop"], None)
 
     def affected(self, events: Sequence[tuple[str, bytes]], source: PosSource) -> list[Affected]:
