@@ -1,0 +1,63 @@
+"""The contract of every table, once: names, types, meanings, grain.
+
+DDL, Arrow schemas, blocking checks, the column descriptions in the Dagster UI and docs/data-dictionary.md all derive
+from these declarations. Money is `decimal(18,4)` beside a `currency`; instants are UTC microseconds.
+"""
+
+from __future__ import annotations
+
+from flux_pipelines.domain.tables.books import PAYMENTS, RESTATEMENTS, TIE_OUT
+from flux_pipelines.domain.tables.catalogue import INVENTORY_LEVELS, LOCATIONS, PRODUCTS
+from flux_pipelines.domain.tables.demand import DEMAND_FORECASTS, FORECAST_ACCURACY
+from flux_pipelines.domain.tables.labour import TIME_ENTRIES
+from flux_pipelines.domain.tables.mapping import PRODUCT_MAP, STORES
+from flux_pipelines.domain.tables.model import SQL_TYPES, Column, Table, Type
+from flux_pipelines.domain.tables.quarantine import QUARANTINE
+from flux_pipelines.domain.tables.sales import DAILY_ITEM_DEMAND, DAILY_SALES, TRANSACTIONS
+
+#: The core tables, in the order of the lineage. A provider's own tables are these under `<provider>/<name>`.
+TABLES: tuple[Table, ...] = (
+    TRANSACTIONS,
+    DAILY_SALES,
+    DAILY_ITEM_DEMAND,
+    DEMAND_FORECASTS,
+    FORECAST_ACCURACY,
+    QUARANTINE,
+)
+
+__all__ = [
+    "DAILY_ITEM_DEMAND",
+    "DAILY_SALES",
+    "DEMAND_FORECASTS",
+    "FORECAST_ACCURACY",
+    "INVENTORY_LEVELS",
+    "LOCATIONS",
+    "PAYMENTS",
+    "PRODUCTS",
+    "PRODUCT_MAP",
+    "QUARANTINE",
+    "RESTATEMENTS",
+    "SQL_TYPES",
+    "STORES",
+    "TABLES",
+    "TIE_OUT",
+    "TIME_ENTRIES",
+    "TRANSACTIONS",
+    "Column",
+    "Table",
+    "Type",
+    "named",
+]
+
+
+def named(name: str) -> Table:
+    """Return the contract of a table, which need not be among `TABLES`.
+
+    Raises:
+        KeyError: there is none of that name.
+
+    """
+    return _BY_NAME[name]
+
+
+_BY_NAME = {table.name: table for table in globals().copy().values() if isinstance(table, Table)}

@@ -1,0 +1,103 @@
+"""How it was paid, and whether the books of a day close."""
+
+from __future__ import annotations
+
+from flux_pipelines.domain.tables.columns import SOURCE, WHERE
+from flux_pipelines.domain.tables.model import Column, Table
+
+PAYMENTS = Table(
+    name="payments",
+    grain="one row a payment, and one a refund",
+    description=(
+        "Every tender that was taken and every amount that was given back, the same for every provider. Refunds are "
+        "negative, so that a plain sum is what stayed."
+    ),
+    columns=(
+        *WHERE,
+        Column("payment_id", "text", "The payment or refund, by the provider's own id."),
+        Column("kind", "text", "`payment`, or `refund` (negative amounts).", allowed=("payment", "refund")),
+        Column("order_id", "text", "The order that was paid or refunded, when there is one.", required=False),
+        Column("source_payment_id", "text", "For a refund: the payment that was given back, if known.", required=False),
+        Column(
+            "tender",
+            "text",
+            "`cash`, `card` (wallets too), `gift_card`, or `other`.",
+            allowed=("cash", "card", "gift_card", "other"),
+        ),
+        Column("tender_detail", "text", "The provider's own word for the tender, brand included.", required=False),
+        Column("amount", "money", "What was paid or given back, without the tip."),
+        Column("tip", "money", "The tip paid, or given back (negative)."),
+        Column("fee", "money", "What the processor keeps: zero or negative; zero until it is known."),
+        Column("currency", "text", "ISO 4217 code of every amount in the row."),
+        Column(
+            "status",
+            "text",
+            "`completed` counts; `pending` may yet; `canceled` and `failed` moved no money and have zero amounts.",
+            allowed=("completed", "pending", "canceled", "failed"),
+        ),
+        Column("settlement_id", "text", "The payout that it is part of, when the provider tells.", required=False),
+        Column("occurred_at", "instant", "When it was taken or given back, UTC."),
+        Column("updated_at", "instant", "When the provider last changed it, UTC.", required=False),
+        Column(
+            "business_date", "date", "The location's business date; with its order where the provider keeps it there."
+        ),
+        *SOURCE,
+    ),
+    key=("connection", "payment_id", "kind"),
+    partition_by=("connection", "business_date"),
+)
+
+TIE_OUT = Table(
+    name="tie_out",
+    grain="location x business date x currency",
+    description=(
+        "Whether the day's books close: what orders say was owed beside what payments say was paid. `gap` is zero when "
+        "they agree to the cent; `gap_orders` are the orders that explain what is left."
+    ),
+    columns=(
+        *WHERE,
+        Column("business_date", "date", "The location's local date, with its cut-off hour."),
+        Column("currency", "text", "ISO 4217 code of every amount in the row."),
+        Column("net", "money", "Revenue by the orders, before tax and tips, after returns."),
+        Column("tax", "money", "Tax by the orders."),
+        Column("tips", "money", "Tips by the orders."),
+        Column("gift_cards", "money", "Gift cards sold, by the orders."),
+        Column("rounding", "money", "Cash rounding, by the orders."),
+        Column("owed", "money", "`net + tax + tips + gift_cards + rounding`: what was owed after returns."),
+        Column("paid", "money", "Completed payments, tips included."),
+        Column("refunded", "money", "Completed refunds: zero or negative."),
+        Column("tips_paid", "money", "The part of `paid` and `refunded` that is tips."),
+        Column("fees", "money", "What processors keep: zero or negative."),
+        Column("pending", "money", "Payments and refunds that have not completed."),
+        Column("gap", "money", "`owed - paid - refunded`: zero when the day ties out."),
+        Column(
+            "gap_orders", "text", "Ids of orders whose own gap is not zero, with it, the largest first.", required=False
+        ),
+        Column(
+            "payments_known", "boolean", "Whether payments of this day have been fetched: a gap means nothing if not."
+        ),
+    ),
+    key=("connection", "location_id", "business_date", "currency"),
+    partition_by=("business_date",),
+)
+
+RESTATEMENTS = Table(
+    name="restatements",
+    grain="change of a figure of a settled business date",
+    description=(
+        "When a business date that had been settled changes later: which figure, from what to what, because of which "
+        "orders. Nothing is ever taken out of this table."
+    ),
+    columns=(
+        *WHERE,
+        Column("business_date", "date", "The business date that changed."),
+        Column("currency", "text", "ISO 4217 code of the amounts."),
+        Column("figure", "text", "`net`, `tax`, `tips`, `gift_cards`, `rounding` or `total`."),
+        Column("amount_before", "money", "What it was when the date was settled or last restated."),
+        Column("amount_after", "money", "What it is."),
+        Column("reason", "text", "The orders that came late, were edited, refunded or voided, with their amounts."),
+        Column("restated_at", "instant", "When the orders that changed it were fetched, UTC."),
+    ),
+    key=("connection", "location_id", "business_date", "currency", "figure", "restated_at"),
+    partition_by=("business_date",),
+)

@@ -1,0 +1,75 @@
+"""What a contract is made of: columns of a few types, a grain, a key."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+Type = Literal["text", "money", "quantity", "date", "instant", "integer", "ratio", "boolean"]
+
+#: How each contract type is written in DuckDB.
+SQL_TYPES: dict[Type, str] = {
+    "text": "VARCHAR",
+    "money": "DECIMAL(18,4)",
+    "quantity": "DECIMAL(18,5)",
+    "date": "DATE",
+    "instant": "TIMESTAMP WITH TIME ZONE",
+    "integer": "BIGINT",
+    "ratio": "DECIMAL(18,6)",
+    "boolean": "BOOLEAN",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column: its contract type and what it means to a reader. `allowed` closes a text column to those values."""
+
+    name: str
+    type: Type
+    meaning: str
+    required: bool = True
+    allowed: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """One table: grain, columns, the columns that identify a row, and the columns it is partitioned by."""
+
+    name: str
+    grain: str
+    description: str
+    columns: tuple[Column, ...]
+    key: tuple[str, ...]
+    partition_by: tuple[str, ...]
+
+    def __iter__(self) -> Iterator[Column]:
+        return iter(self.columns)
+
+    @property
+    def column_names(self) -> tuple[str, ...]:
+        """The column names, in the order of the table."""
+        return tuple(column.name for column in self.columns)
+
+    def named(self, name: str) -> Table:
+        """Return the same contract under another name: a provider's own `square/transactions`, for example."""
+        return Table(name, self.grain, self.description, self.columns, self.key, self.partition_by)
+
+    def arrow_schema(self) -> pa.Schema:
+        """Return the Arrow schema that rows of this table must have."""
+        import pyarrow as pa
+
+        types: dict[Type, pa.DataType] = {
+            "text": pa.string(),
+            "money": pa.decimal128(18, 4),
+            "quantity": pa.decimal128(18, 5),
+            "date": pa.date32(),
+            "instant": pa.timestamp("us", tz="UTC"),
+            "integer": pa.int64(),
+            "ratio": pa.decimal128(18, 6),
+            "boolean": pa.bool_(),
+        }
+        return pa.schema([pa.field(c.name, types[c.type], nullable=not c.required) for c in self.columns])
