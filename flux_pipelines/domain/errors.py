@@ -98,6 +98,10 @@ class DayNotReadyError(FluxError):
     """A business date that has not begun anywhere yet, or lies before the first partition."""
 
 
+class HistoryUnavailableError(FluxError):
+    """The provider does not give what lies that far back: it cannot be had, which is not the same as empty."""
+
+
 class ReauthorizationNeededError(FluxError):
     """The provider no longer accepts this connection's credentials."""
 

@@ -256,7 +256,7 @@ def _look(runtime: "Runtime", connection: "Connection", begin: datetime, end: da
                         header = order.header
                         if header is None or header.location_id not in zones:
                             continue  # landing its day has put it in quarantine, or will
-                        day = zones[header.location_id].date_of(header.created_at)
+                        day = header.business_date or zones[header.location_id].date_of(header.created_at)
                         if not first <= day <= last:
                             continue  # an open day is for the daily schedule
                         if day not in fetched:

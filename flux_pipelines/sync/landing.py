@@ -15,9 +15,9 @@ from datetime import date, datetime
 
 from flux_pipelines.domain.money import known_currencies
 from flux_pipelines.lake.raw import RawWriter, Segment
-from flux_pipelines.providers.base import Order, OrderHeader
+from flux_pipelines.providers.base import Basis, Order, OrderHeader
 from flux_pipelines.sync.records import BadRecord
-from flux_pipelines.sync.slices import Slice
+from flux_pipelines.sync.slices import INSTANT_OF, Slice
 from flux_pipelines.sync.windows import DayIndex, Group
 from flux_pipelines.transport import Stats
 
@@ -75,7 +75,7 @@ class DayBatch:
     segments: list[tuple[tuple[int, datetime, int], Segment]] = field(default_factory=list)
     states: dict[str, int] = field(default_factory=dict)
     totals: dict[str, int] = field(default_factory=dict)
-    closed: Tally = field(default_factory=Tally)
+    provable: Tally = field(default_factory=Tally)  # those that the second query must find again
     terminal: int = 0
     bad: list[BadRecord] = field(default_factory=list)
     requests: int = 0
@@ -97,14 +97,21 @@ class DayBatch:
 class _OpenDay:
     """The day a slice is at: its segment, the ids it has, and what they come to."""
 
-    def __init__(self, segment: Segment, window: tuple[datetime, datetime], closed_before: datetime) -> None:
+    def __init__(
+        self,
+        segment: Segment,
+        since: datetime,
+        before: datetime,
+        instant_of: Callable[[OrderHeader], datetime | None],
+    ) -> None:
         self.segment = segment
         self.seen: set[str] = set()
         self.states: Counter[str] = Counter()
         self.totals: dict[str, int] = {}
-        self.closed = Tally()
-        self._closed_from = window[0]
-        self._closed_before = closed_before
+        self.provable = Tally()
+        self._since = since
+        self._before = before
+        self._instant_of = instant_of
 
     def write(self, orders: Sequence[tuple[Order, OrderHeader]]) -> int:
         """Land the orders that are not there yet; return how many those are."""
@@ -117,9 +124,9 @@ class _OpenDay:
         self.segment.write_many([order.raw for order, _ in orders])
         self.states.update([header.state for header in headers])
         add_up(self.totals, headers)
-        since, before = self._closed_from, self._closed_before
-        self.closed.add(
-            [h for h in headers if (at := h.closed_at) is not None and since <= at < before and h.state in TERMINAL]
+        since, before, instant_of = self._since, self._before, self._instant_of
+        self.provable.add(
+            [h for h in headers if (at := instant_of(h)) is not None and since <= at < before and h.state in TERMINAL]
         )
         return len(orders)
 
@@ -132,7 +139,8 @@ class Landing:
         group: its locations.
         index: the business dates of the batch, in the group's calendar.
         days: where they land, in the same order.
-        closed_before: for each day, the instant up to which closed orders are compared in its proof.
+        provable_before: for each day, the instant up to which orders are compared in its proof.
+        proof_basis: the time that is meant by that.
         connection: the connection's key.
         lock: guards `days`, which slices share.
         landed: told how many orders have landed.
@@ -145,7 +153,8 @@ class Landing:
         group: Group,
         index: DayIndex,
         days: Sequence[DayBatch],
-        closed_before: Sequence[datetime],
+        provable_before: Sequence[datetime],
+        proof_basis: Basis,
         connection: str,
         lock: threading.Lock,
         landed: Callable[[int], None],
@@ -154,7 +163,8 @@ class Landing:
         self._locations = frozenset(group.location_ids)
         self._index = index
         self._days = days
-        self._closed_before = closed_before
+        self._provable_before = provable_before
+        self._instant_of = INSTANT_OF[proof_basis]
         self._connection = connection
         self._lock = lock
         self._landed = landed
@@ -168,18 +178,25 @@ class Landing:
 
     def take(self, orders: Sequence[Order], cost: Stats) -> None:
         """Land a page of orders."""
-        good, start = self._tail, self._index.start
+        good = self._tail
         for order in orders:
             header = order.header
             if header is None:
                 self._refuse(order, order.problem, None)
             elif header.location_id not in self._locations:
                 self._refuse(order, f"it is of the location {header.location_id!r}, which was not asked for", header)
-            elif header.created_at < start:
-                self._refuse(order, f"it was made at {header.created_at}, before the time that was asked for", header)
+            elif reason := self._misplaced(header):
+                self._refuse(order, reason, header)
             else:
                 good.append((order, header))
-        if good:
+        if self._piece.business_date is not None:
+            # Pages of a whole date come in whatever order, and shift while orders change: all of it is held until the
+            # newest version of each order is known.
+            self._tail = good
+        elif good and not self._piece.divisible:
+            self._land(_newest(good))
+            self._tail = []
+        elif good:
             good = _newest(good)
             last = good[-1][1].created_at
             cut = len(good)
@@ -191,9 +208,19 @@ class Landing:
         with self._lock:
             self._days[self._at].spend(cost)
 
+    def _misplaced(self, header: OrderHeader) -> str:
+        """Say why an order is not one that was asked for; empty when it is."""
+        wanted = self._piece.business_date
+        if wanted is not None:
+            given = header.business_date
+            return "" if given == wanted else f"it is of the business date {given}, and {wanted} was asked for"
+        if header.created_at < self._index.start:
+            return f"it was made at {header.created_at}, before the time that was asked for"
+        return ""
+
     def finish(self) -> None:
         """Land what was held back and hand the days' figures over."""
-        self._land(self._tail)
+        self._land(_newest(self._tail))
         self._tail = []
         for number in list(self._open):
             self._close(number)
@@ -201,8 +228,14 @@ class Landing:
     def _number(self, instant: datetime) -> int:
         return min(max(0, self._index.number(instant)), len(self._days) - 1)
 
+    def _number_of(self, header: OrderHeader) -> int:
+        return min(max(0, self._index.number_of(header)), len(self._days) - 1)
+
     def _land(self, orders: list[tuple[Order, OrderHeader]]) -> None:
         if not orders:
+            return
+        if self._piece.business_date is not None:
+            self._write(self._number_of(orders[0][1]), orders)
             return
         instants = [header.created_at for _, header in orders]
         first, last = self._number(min(instants)), self._number(max(instants))
@@ -214,8 +247,9 @@ class Landing:
                 by_day.setdefault(self._number(item[1].created_at), []).append(item)
             for number in sorted(by_day):
                 self._write(number, by_day[number])
-        for number in [n for n in self._open if n < first]:
-            self._close(number)
+        if self._piece.divisible:  # else more of an earlier day may follow
+            for number in [n for n in self._open if n < first]:
+                self._close(number)
 
     def _write(self, number: int, orders: list[tuple[Order, OrderHeader]]) -> None:
         day = self._open.get(number)
@@ -225,7 +259,9 @@ class Landing:
                 self._opened += 1
                 key = (self._piece.group, self._piece.start, self._opened)
                 self._days[number].segments.append((key, segment))
-            day = self._open[number] = _OpenDay(segment, self._index.window(number), self._closed_before[number])
+            day = self._open[number] = _OpenDay(
+                segment, self._index.window(number)[0], self._provable_before[number], self._instant_of
+            )
         self._landed(day.write(orders))
 
     def _close(self, number: int) -> None:
@@ -240,7 +276,7 @@ class Landing:
                 if total and currency in known_currencies():
                     batch.totals[currency] = batch.totals.get(currency, 0) + total
             batch.terminal += sum(day.states[state] for state in TERMINAL)
-            batch.closed.merge(day.closed)
+            batch.provable.merge(day.provable)
 
     def _refuse(self, order: Order, reason: str, header: OrderHeader | None) -> None:
         payload = bytes(order.raw)
@@ -248,7 +284,7 @@ class Landing:
         if digest in self._bad:
             return
         self._bad.add(digest)
-        number = self._at if header is None else self._number(header.created_at)
+        number = self._at if header is None else self._number_of(header)
         record = BadRecord(
             self._connection, self._days[number].day, reason, payload, header.order_id if header is not None else None
         )

@@ -14,7 +14,7 @@ from datetime import UTC, date, datetime, timedelta
 from itertools import groupby
 
 from flux_pipelines.domain.connection import Connection
-from flux_pipelines.domain.errors import DayNotReadyError, FluxError, IncompleteError
+from flux_pipelines.domain.errors import DayNotReadyError, FluxError, HistoryUnavailableError, IncompleteError
 from flux_pipelines.lake.raw import RawManifest, RawStore, Verification, Window
 from flux_pipelines.providers.base import Basis, Location, PosSource, Provider
 from flux_pipelines.sync.landing import DayBatch, Landing, Tally
@@ -28,7 +28,7 @@ _ORDERS_A_BATCH = 100_000
 #: Days that a batch may hold: Dagster's backfills ask for as many at once.
 _DAYS_A_BATCH = 31
 _GROWTH = 8
-#: How long after the end of a day an order made on it may be closed and still take part in the proof.
+#: How long after the end of a day an order made on it may be closed (or changed) and still take part in the proof.
 _TAIL = timedelta(hours=24)
 #: A batch of days that fails for a passing reason does not stop the next one; a second in a row does.
 _FAILURES_IN_A_ROW = 2
@@ -88,7 +88,7 @@ class _Batch:
 
     days: list[DayBatch]
     indexes: list[DayIndex]  # one a group: the same dates, each in its own calendar
-    closed_before: list[list[datetime]]  # by group, then by day
+    provable_before: list[list[datetime]]  # by group, then by day
     began: datetime
 
 
@@ -105,6 +105,7 @@ class _Engine:
         progress: Callable[[int], None],
     ) -> None:
         self._source = source
+        self._basis: Basis = source.proof_basis
         self._connection = connection
         self._raw = raw
         self._provider = provider
@@ -132,9 +133,14 @@ class _Engine:
             yield from (DayOutcome(day, "failed", error=error) for day in wanted)
             return
         ready = []
+        now = datetime.now(UTC)
+        earliest = self._source.history_from(now)
         for day in wanted:
             begins = min(group.calendar.start(day) for group in self._groups)
-            if begins <= datetime.now(UTC):
+            if earliest is not None and begins < earliest:
+                yield DayOutcome(day, "failed", error=self._out_of_reach(day, earliest))
+                continue
+            if begins <= now:
                 ready.append(day)
                 continue
             yield DayOutcome(
@@ -147,6 +153,14 @@ class _Engine:
                 ),
             )
         yield from self._batches(ready)
+
+    def _out_of_reach(self, day: date, earliest: datetime) -> HistoryUnavailableError:
+        title = self._provider.title
+        return HistoryUnavailableError(
+            f"{title} gives no orders from before {earliest:%Y-%m-%d %H:%M} UTC, so the business date {day} cannot be had",
+            connection=self._connection.key,
+            next_step=f"Ask {title} for access to older orders and connect the account again, or begin later.",
+        )
 
     def _raw_manifest(self, day: date) -> RawManifest | FluxError | None:
         try:
@@ -197,9 +211,12 @@ class _Engine:
         return _Batch(
             days=[DayBatch(day, self._raw.writer(self._connection.key, day)) for day in dates],
             indexes=indexes,
-            closed_before=[
+            provable_before=[
                 [min(index.window(number)[1] + _TAIL, began) for number in range(len(dates))] for index in indexes
-            ],
+            ]
+            if self._basis == "closed"
+            # Orders change long after their day: as far as the batch is asked for, every day of it takes part.
+            else [[min(index.end + _TAIL, began)] * len(dates) for index in indexes],
             began=began,
         )
 
@@ -210,24 +227,35 @@ class _Engine:
                 self._groups[piece.group],
                 batch.indexes[piece.group],
                 batch.days,
-                batch.closed_before[piece.group],
+                batch.provable_before[piece.group],
+                self._basis,
                 self._connection.key,
                 self._lock,
                 self._progress,
             )
 
-        windows = [(index.start, index.end) for index in batch.indexes]
-        self._runner("created", batch).run(self._slices(windows), landing)
+        if self._source.by_business_date:
+            slices = [
+                Slice(number, group.location_ids, start, end, start, business_date=day)
+                for number, (group, index) in enumerate(zip(self._groups, batch.indexes, strict=True))
+                for day, (start, end) in zip(index.days, map(index.window, range(len(index.days))), strict=True)
+            ]
+        else:
+            slices = self._slices([(index.start, index.end) for index in batch.indexes])
+        self._runner("created", batch).run(slices, landing)
 
     def _recount(self, batch: _Batch, *, thorough: bool) -> list[Tally]:
         tallies = [Tally() for _ in batch.days]
 
         def recount(piece: Slice) -> Recount:
-            index, closed_before = batch.indexes[piece.group], batch.closed_before[piece.group]
-            return Recount(index, tallies, batch.days, closed_before, self._lock, thorough=thorough)
+            index, before = batch.indexes[piece.group], batch.provable_before[piece.group]
+            remember = thorough or self._source.by_business_date
+            return Recount(index, tallies, batch.days, before, self._basis, self._lock, thorough=remember)
 
-        windows = [(index.start, bounds[-1]) for index, bounds in zip(batch.indexes, batch.closed_before, strict=True)]
-        self._runner("closed", batch).run(self._slices(windows), recount)
+        windows = [
+            (index.start, bounds[-1]) for index, bounds in zip(batch.indexes, batch.provable_before, strict=True)
+        ]
+        self._runner(self._basis, batch).run(self._slices(windows), recount)
         return tallies
 
     def _runner(self, basis: Basis, batch: _Batch) -> SliceRunner:
@@ -254,7 +282,7 @@ class _Engine:
             if any(index.window(number)[1] > batch.began for index in batch.indexes):
                 verdicts.append(Verification(method="", detail="the day is not over"))
                 continue
-            verdict = judge(day, tally, final=False)
+            verdict = judge(day, tally, self._basis, final=False)
             if verdict is None:
                 verdict = self._again(batch, number)
             verdicts.append(verdict)
@@ -273,7 +301,7 @@ class _Engine:
         for name in ("requests", "retries", "waited_seconds"):
             setattr(alone.days[0], name, getattr(alone.days[0], name) + getattr(batch.days[number], name))
         batch.days[number] = alone.days[0]
-        verdict = judge(alone.days[0], tally, final=True)
+        verdict = judge(alone.days[0], tally, self._basis, final=True)
         assert verdict is not None  # noqa: S101 - a final judgement is one
         return verdict
 
@@ -299,8 +327,8 @@ class _Engine:
             return DayOutcome(day.day, "committed", manifest, bad=tuple(day.bad))
         missing = verdict.confirmed - verdict.expected
         error = IncompleteError(
-            f"{missing} orders of {day.day} are missing: {verdict.expected} were fetched, and the query by closing time "
-            f"finds {verdict.confirmed}",
+            f"{missing} orders of {day.day} are missing: {verdict.expected} were fetched, and {verdict.method} finds "
+            f"{verdict.confirmed}",
             connection=self._connection.key,
         )
         return DayOutcome(day.day, "failed", manifest, error, tuple(day.bad))

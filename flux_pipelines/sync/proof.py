@@ -1,8 +1,9 @@
-"""The second, independent query that confirms a partition: orders by the time they were closed.
+"""The second, independent query that confirms a partition: its orders by another time than the one they were landed by.
 
-The partition was fetched by time of creation. Orders that reached a terminal state between the start of the day and a
-day after its end are asked for again by that time, and those made on the day must be the same ones, with the same
-totals. Both sides leave out what was closed after the fetch began, so that sales that go on do not disturb the proof.
+The partition was fetched by time of creation. Orders that were closed (or changed, as the provider allows to ask)
+between the start of the day and a while after its end are asked for again by that time, and those of the day must be the
+same ones, with the same totals. Both sides leave out what changed after the fetch began, so that sales that go on do not
+disturb the proof.
 """
 
 from __future__ import annotations
@@ -13,20 +14,24 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from flux_pipelines.lake.raw import Verification
-from flux_pipelines.providers.base import Order, OrderHeader
+from flux_pipelines.providers.base import Basis, Order, OrderHeader
 from flux_pipelines.sync.landing import TERMINAL, DayBatch, Tally
+from flux_pipelines.sync.slices import INSTANT_OF
 from flux_pipelines.sync.windows import DayIndex
 from flux_pipelines.transport import Stats
 
-_METHOD = "a second query, by closing time"
+_METHODS: dict[Basis, str] = {
+    "closed": "a second query, by closing time",
+    "updated": "a second query, by time of the last change",
+}
 _PAGES_REMEMBERED = 3
 
 
 class Recount:
-    """The sink of one slice of orders by time of closing: counts them under the business date they were made on.
+    """The sink of one slice of orders by the time of the proof: counts them under the business date they were made on.
 
     Orders that come twice (a search that starts again) come within a few pages; so long are ids remembered, or for
-    ever when `thorough`.
+    ever when `thorough`, or when they come in no order.
     """
 
     def __init__(
@@ -34,7 +39,8 @@ class Recount:
         index: DayIndex,
         tallies: Sequence[Tally],
         days: Sequence[DayBatch],
-        closed_before: Sequence[datetime],
+        provable_before: Sequence[datetime],
+        basis: Basis,
         lock: threading.Lock,
         *,
         thorough: bool,
@@ -42,7 +48,8 @@ class Recount:
         self._index = index
         self._tallies = tallies
         self._days = days
-        self._closed_before = closed_before
+        self._provable_before = provable_before
+        self._instant_of = INSTANT_OF[basis]
         self._lock = lock
         self._recent: deque[set[str]] = deque(maxlen=_PAGES_REMEMBERED)
         self._every: set[str] | None = set() if thorough else None
@@ -55,13 +62,13 @@ class Recount:
         seen = set().union(*self._recent) if self._every is None else self._every
         for order in orders:
             header = order.header
-            if header is None or header.closed_at is None or header.state not in TERMINAL:
+            if header is None or header.state not in TERMINAL or (at := self._instant_of(header)) is None:
                 continue
-            number = self._index.number(header.created_at)
+            number = self._index.number_of(header)
             if not 0 <= number < len(self._days):
                 continue
             self._at = number
-            if self._index.window(number)[0] <= header.closed_at < self._closed_before[number]:
+            if self._index.window(number)[0] <= at < self._provable_before[number]:
                 found.setdefault(number, {})[header.order_id] = header
         ids: set[str] = set()
         for number, headers in found.items():
@@ -82,16 +89,16 @@ class Recount:
                 tally.merge(own)
 
 
-def judge(day: DayBatch, confirmed: Tally, *, final: bool) -> Verification | None:
+def judge(day: DayBatch, confirmed: Tally, basis: Basis, *, final: bool) -> Verification | None:
     """Compare a day with its recount; None when it should be fetched and recounted once more before it is judged."""
-    expected = day.closed
+    expected = day.provable
     open_orders = day.orders - day.terminal
     later = day.terminal - expected.orders
     remarks = [
         f"{number} {what}"
         for number, what in (
             (open_orders, "not closed yet"),
-            (later, "closed outside the time compared"),
+            (later, f"{basis} outside the time compared"),
             (len(day.bad), "unreadable and in quarantine"),
         )
         if number
@@ -101,7 +108,7 @@ def judge(day: DayBatch, confirmed: Tally, *, final: bool) -> Verification | Non
     def verdict(status: str, detail: str) -> Verification:
         return Verification(
             status=status,  # type: ignore[arg-type]
-            method=_METHOD,
+            method=_METHODS[basis],
             expected=expected.orders,
             confirmed=confirmed.orders,
             detail=detail + rest,

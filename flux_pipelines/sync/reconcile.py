@@ -11,6 +11,7 @@ from flux_pipelines.domain.money import known_currencies
 from flux_pipelines.lake.raw import RawManifest
 from flux_pipelines.providers.base import Location, OrderHeader, OrderWindow, PosSource
 from flux_pipelines.sync.landing import TERMINAL, add_up
+from flux_pipelines.sync.slices import INSTANT_OF
 from flux_pipelines.sync.windows import DayIndex, contiguous, group_locations
 
 
@@ -38,28 +39,29 @@ class Recounted:
 def recount(
     source: PosSource, connection: Connection, locations: Sequence[Location], days: Sequence[date], now: datetime
 ) -> Recounted:
-    """Count the orders of some business dates again, by the time they were closed: not the query that landed them.
+    """Count the orders of some business dates again, by the time of the proof: not the query that landed them.
 
     Raises:
         FluxError: the provider cannot be asked, or a location cannot be used.
 
     """
     found = Recounted({day: Count() for day in days})
+    instant_of = INSTANT_OF[source.proof_basis]
     for group in group_locations(connection, locations, source.max_locations_per_window):
         for run in contiguous(days):
             index = DayIndex(group.calendar, run)
             seen: set[str] = set()  # a search that starts again gives orders a second time
-            for page in source.pages(OrderWindow(group.location_ids, index.start, now), "closed"):
+            for page in source.pages(OrderWindow(group.location_ids, index.start, now), source.proof_basis):
                 for order in page.orders:
                     header = order.header
                     if header is None or header.state not in TERMINAL or header.order_id in seen:
                         continue
-                    number = index.number(header.created_at)
+                    number = index.number_of(header)
                     if 0 <= number < len(run):
                         seen.add(header.order_id)
                         found.days[run[number]].add(header)
-                        if header.closed_at is not None:
-                            found.latest = max(found.latest or header.closed_at, header.closed_at)
+                        if (at := instant_of(header)) is not None:
+                            found.latest = max(found.latest or at, at)
     return found
 
 

@@ -18,7 +18,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from contextvars import copy_context
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from operator import attrgetter
 from typing import Protocol
 
@@ -50,6 +50,8 @@ class Slice:
         reached: orders up to here have been handed over.
         pages: pages received.
         expected_pages: what the slice was expected to need when it was cut.
+        business_date: the date that is asked for, of a provider that keeps business dates itself.
+        divisible: whether its orders come oldest first, so that its later part can be given to another thread.
 
     """
 
@@ -61,10 +63,17 @@ class Slice:
     pages: int = 0
     expected_pages: float = 0.0
     done: bool = False
+    business_date: date | None = None
+    divisible: bool = True
+
+    @property
+    def window(self) -> OrderWindow:
+        """The question that it asks."""
+        return OrderWindow(self.location_ids, self.start, self.end, self.business_date)
 
     def pages_left(self) -> float:
-        """Estimate how many pages remain, from what the pages so far covered."""
-        if self.done:
+        """Estimate how many pages remain, from what the pages so far covered; nothing of a slice that cannot be cut."""
+        if self.done or not self.divisible:
             return 0.0
         covered = self.reached - self.start
         if self.pages and covered > timedelta(0):
@@ -201,7 +210,9 @@ class SliceRunner:
         return later
 
     def _fetch(self, state: _State, piece: Slice, sink: Sink) -> None:
-        pages = self._source.pages(OrderWindow(piece.location_ids, piece.start, piece.end), self._basis)
+        with self._changed:
+            piece.divisible = self._source.divisible(piece.window, self._basis)
+        pages = self._source.pages(piece.window, self._basis)
         try:
             while not state.stopped:
                 asked, busy = time.perf_counter(), time.thread_time()
@@ -229,6 +240,13 @@ class SliceRunner:
 
     def _hand_over(self, piece: Slice, page: Page, sink: Sink, cost: Stats) -> bool:
         """Give a page's orders to the sink; tell whether the slice is complete."""
+        if not piece.divisible:
+            with self._changed:
+                piece.pages += 1
+                piece.done = page.last
+                self._changed.notify_all()
+            sink.take(page.orders, cost)
+            return page.last
         instant_of = INSTANT_OF[self._basis]
         instants = [None if o.header is None else instant_of(o.header) for o in page.orders]
         last = max((instant for instant in instants if instant is not None), default=piece.reached)

@@ -10,7 +10,7 @@ from datetime import date, datetime, timedelta
 from flux_pipelines.domain.business_day import BusinessCalendar
 from flux_pipelines.domain.connection import Connection
 from flux_pipelines.domain.errors import ConfigurationError, UnknownZoneError
-from flux_pipelines.providers.base import Location
+from flux_pipelines.providers.base import Location, OrderHeader
 
 _DAY = timedelta(days=1)
 
@@ -92,6 +92,12 @@ class DayIndex:
     def number(self, instant: datetime) -> int:
         """Return which of the days an instant is on: -1 before the first, the number of days after the last."""
         return bisect_right(self._bounds, instant) - 1
+
+    def number_of(self, header: OrderHeader) -> int:
+        """Return which of the days an order is on: the provider's own date where it gives one, else by its creation."""
+        if header.business_date is None:
+            return self.number(header.created_at)
+        return min(max(-1, (header.business_date - self.days[0]).days), len(self.days))
 
     def nearest_start(self, instant: datetime) -> datetime:
         """Return the start of a day that is nearest to an instant."""
