@@ -55,10 +55,6 @@ _SUFFIX = ".ndjson.zst"
 _DAY_FIELD = "flux_business_date"
 
 
-class _Identity(msgspec.Struct):
-    id: str = ""
-
-
 @dataclass
 class Normalisation:
     """One pass over the raw orders of some days. Read `batches()` to the end; the rest is complete then.
@@ -176,12 +172,19 @@ class Normalisation:
         for day in sorted({day for day, _ in problems}):
             for block in _blocks(files[day]):
                 for line in block:
-                    order_id = _identity(line)
+                    order_id = self._identity(line)
                     reason = problems.get((day, order_id))
                     if reason is not None:
                         self.bad.append(
                             BadRecord(self.connection.key, day, f"order {order_id}: {reason}", line, order_id)
                         )
+
+    def _identity(self, line: bytes) -> str:
+        try:
+            found = msgspec.json.decode(line, type=dict[str, msgspec.Raw]).get(self.provider.order_id_field)
+            return "" if found is None else str(msgspec.json.decode(found))
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return ""
 
     def _without_unreadable(self, session: _Session, files: dict[date, Path], folder: Path) -> list[Path]:
         """Write copies of the files without the records that DuckDB cannot read; put those in quarantine."""
@@ -197,7 +200,7 @@ class Normalisation:
                     bad = dict(_unreadable(session, block, scratch))
                     for number, line in enumerate(block):
                         if number in bad:
-                            order_id = _identity(line)
+                            order_id = self._identity(line)
                             self.bad.append(BadRecord(self.connection.key, day, bad[number], line, order_id or None))
                         else:
                             stream.write(line + b"\n")
@@ -254,13 +257,6 @@ def _unreadable(session: _Session, lines: list[bytes], scratch: Path, first: int
     middle = len(lines) // 2
     yield from _unreadable(session, lines[:middle], scratch, first)
     yield from _unreadable(session, lines[middle:], scratch, first + middle)
-
-
-def _identity(line: bytes) -> str:
-    try:
-        return msgspec.json.decode(line, type=_Identity).id
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return ""
 
 
 def _blocks(path: Path) -> Iterator[list[bytes]]:
