@@ -13,6 +13,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
 
+import msgspec
+
 from flux_pipelines.domain.money import known_currencies
 from flux_pipelines.lake.raw import RawWriter, Segment
 from flux_pipelines.providers.base import Basis, Order, OrderHeader
@@ -20,6 +22,10 @@ from flux_pipelines.sync.records import BadRecord
 from flux_pipelines.sync.slices import INSTANT_OF, Slice
 from flux_pipelines.sync.windows import DayIndex, Group
 from flux_pipelines.transport import Stats
+
+#: Takes what is personal out of JSON records, as `privacy.Redactor` does.
+Record = bytes | msgspec.Raw
+Redact = Callable[[Sequence[Record]], list[Record]]
 
 TERMINAL = frozenset({"COMPLETED", "CANCELED"})
 _MASK = (1 << 64) - 1
@@ -103,6 +109,7 @@ class _OpenDay:
         since: datetime,
         before: datetime,
         instant_of: Callable[[OrderHeader], datetime | None],
+        redact: Redact,
     ) -> None:
         self.segment = segment
         self.seen: set[str] = set()
@@ -112,6 +119,7 @@ class _OpenDay:
         self._since = since
         self._before = before
         self._instant_of = instant_of
+        self._redact = redact
 
     def write(self, orders: Sequence[tuple[Order, OrderHeader]]) -> int:
         """Land the orders that are not there yet; return how many those are."""
@@ -121,7 +129,7 @@ class _OpenDay:
             fresh = {h.order_id: (order, h) for order, h in orders if h.order_id not in self.seen}
             orders, headers = list(fresh.values()), [header for _, header in fresh.values()]
         self.seen |= ids
-        self.segment.write_many([order.raw for order, _ in orders])
+        self.segment.write_many(self._redact([order.raw for order, _ in orders]))
         self.states.update([header.state for header in headers])
         add_up(self.totals, headers)
         since, before, instant_of = self._since, self._before, self._instant_of
@@ -144,6 +152,7 @@ class Landing:
         connection: the connection's key.
         lock: guards `days`, which slices share.
         landed: told how many orders have landed.
+        redact: takes what is personal out of records before they are stored anywhere, quarantine included.
 
     """
 
@@ -158,6 +167,7 @@ class Landing:
         connection: str,
         lock: threading.Lock,
         landed: Callable[[int], None],
+        redact: Redact | None = None,
     ) -> None:
         self._piece = piece
         self._locations = frozenset(group.location_ids)
@@ -168,6 +178,7 @@ class Landing:
         self._connection = connection
         self._lock = lock
         self._landed = landed
+        self._redact = redact or list
         self._open: dict[int, _OpenDay] = {}
         self._opened = 0
         self._at = max(0, index.number(piece.start))
@@ -260,7 +271,7 @@ class Landing:
                 key = (self._piece.group, self._piece.start, self._opened)
                 self._days[number].segments.append((key, segment))
             day = self._open[number] = _OpenDay(
-                segment, self._index.window(number)[0], self._provable_before[number], self._instant_of
+                segment, self._index.window(number)[0], self._provable_before[number], self._instant_of, self._redact
             )
         self._landed(day.write(orders))
 
@@ -279,7 +290,7 @@ class Landing:
             batch.provable.merge(day.provable)
 
     def _refuse(self, order: Order, reason: str, header: OrderHeader | None) -> None:
-        payload = bytes(order.raw)
+        payload = bytes(self._redact([order.raw])[0])
         digest = hashlib.sha256(payload).digest()
         if digest in self._bad:
             return

@@ -17,7 +17,7 @@ from flux_pipelines.domain.connection import Connection
 from flux_pipelines.domain.errors import DayNotReadyError, FluxError, HistoryUnavailableError, IncompleteError
 from flux_pipelines.lake.raw import RawManifest, RawStore, Verification, Window
 from flux_pipelines.providers.base import Basis, Location, PosSource, Provider
-from flux_pipelines.sync.landing import DayBatch, Landing, Tally
+from flux_pipelines.sync.landing import DayBatch, Landing, Redact, Tally
 from flux_pipelines.sync.proof import Recount, judge
 from flux_pipelines.sync.records import DayOutcome
 from flux_pipelines.sync.slices import Slice, SliceRunner
@@ -46,6 +46,7 @@ def sync_orders(
     parallel: int = 8,
     verify: bool = True,
     progress: Callable[[int], None] | None = None,
+    redact: Redact | None = None,
 ) -> Iterator[DayOutcome]:
     """Bring the raw orders of some business dates up to date, and yield what became of each as soon as it is known.
 
@@ -60,9 +61,10 @@ def sync_orders(
         parallel: most pages fetched at a time.
         verify: whether to confirm each day with a second query.
         progress: told, from several threads, how many more orders have landed.
+        redact: takes what is personal out of orders before they are stored (`Runtime.redactor`).
 
     """
-    engine = _Engine(source, connection, raw, provider, token, parallel, verify, progress or (lambda _: None))
+    engine = _Engine(source, connection, raw, provider, token, parallel, verify, progress or (lambda _: None), redact)
     yield from engine.run(locations, sorted(set(days)))
 
 
@@ -103,6 +105,7 @@ class _Engine:
         parallel: int,
         verify: bool,
         progress: Callable[[int], None],
+        redact: Redact | None,
     ) -> None:
         self._source = source
         self._basis: Basis = source.proof_basis
@@ -113,6 +116,7 @@ class _Engine:
         self._parallel = parallel
         self._verify = verify
         self._progress = progress
+        self._redact = redact
         self._lock = threading.Lock()
         self._groups: list[Group] = []
         self._access_confirmed = False
@@ -232,6 +236,7 @@ class _Engine:
                 self._connection.key,
                 self._lock,
                 self._progress,
+                self._redact,
             )
 
         if self._source.by_business_date:
