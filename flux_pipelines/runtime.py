@@ -183,7 +183,8 @@ class Runtime:
                 connection=connection.key,
             )
         if "refresh_token" in secrets:
-            return self.app_oauth(spec, connection=connection.key)
+            base_url = str(spec.settings_of(connection)["base_url"])
+            return self.app_oauth(spec, connection=connection.key, base_url=base_url)
         return None
 
     def oauth(
@@ -197,8 +198,13 @@ class Runtime:
         )
         return client
 
-    def app_oauth(self, spec: Provider, *, connection: str = "") -> OAuthProvider:
+    def app_oauth(self, spec: Provider, *, connection: str = "", base_url: str = "") -> OAuthProvider:
         """Open the OAuth client of the app that is registered for a provider.
+
+        Args:
+            spec: the provider.
+            connection: whose account it acts for, when that is known.
+            base_url: where that account is; by default where the app is registered.
 
         Raises:
             ConfigurationError: none is registered.
@@ -208,7 +214,7 @@ class Runtime:
         secrets = self.state.apps.secrets(spec.name, purpose="act for the app")
         return self.oauth(
             spec,
-            base_url=str(app.settings.get("base_url", spec.base_url)),
+            base_url=base_url or str(app.settings.get("base_url", spec.base_url)),
             client_id=secrets["client_id"],
             client_secret=secrets.get("client_secret", ""),
             connection=connection,

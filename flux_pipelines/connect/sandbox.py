@@ -10,20 +10,34 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 
 import msgspec
 
-from flux_pipelines.connect.accounts import connect_with_code
+from flux_pipelines.connect.accounts import add_with_secrets, connect_with_code
 from flux_pipelines.domain.addresses import is_loopback
 from flux_pipelines.domain.connection import Connection, split_key
 from flux_pipelines.domain.errors import BadResponseError, ConfigurationError
-from flux_pipelines.providers.base import Location
+from flux_pipelines.providers.apps import address_of
+from flux_pipelines.providers.base import Location, OAuthProvider, Provider
 from flux_pipelines.providers.registry import provider as provider_named
 
 if TYPE_CHECKING:
     from flux_pipelines.runtime import Runtime
+    from flux_pipelines.transport.client import ApiClient
+
+
+class _Registration(msgspec.Struct):
+    settings: dict[str, Any]
 
 
 class _SandboxApp(msgspec.Struct):
     client_id: str
     client_secret: str
+    apps: dict[str, _Registration] = {}
+
+
+class _Credentials(msgspec.Struct):
+    """What a sandbox gives a machine client of one of its merchants."""
+
+    secrets: dict[str, str]
+    settings: dict[str, Any] = {}
 
 
 class _SandboxWorld(msgspec.Struct):
@@ -54,7 +68,7 @@ def connect_to_sandbox(
     merchant: str | None = None,
     settings: Mapping[str, Any] | None = None,
 ) -> tuple[Connection, list[Location]]:
-    """Connect to a sandbox's merchant through the sandbox's own OAuth, without a browser.
+    """Connect to a sandbox's merchant, without a browser: through the sandbox's own OAuth where the provider has one.
 
     Args:
         runtime: the opened rooms.
@@ -63,6 +77,10 @@ def connect_to_sandbox(
         url: where the sandbox answers; it must be on this machine.
         merchant: which merchant; by default the one named like the connection, else one that is free.
         settings: settings beside `base_url`.
+
+    Raises:
+        ConfigurationError: it is not a sandbox on this machine, or the name cannot be used.
+        FluxError: the sandbox did not authorise it, or what it gave does not work.
 
     """
     spec = provider_named(split_key(key)[0])
@@ -73,35 +91,76 @@ def connect_to_sandbox(
             connection=key,
             next_step="Connect a real account with `--secrets -`.",
         )
+    handle = merchant or split_key(key)[1]
     browser = runtime.transport.client(
         provider=spec.name, connection=key, base_url=base_url, limits=(), credentials=None, headers={}
     )
+    try:
+        return _connect(runtime, spec, browser, key, tenant, base_url, handle, dict(settings or {}))
+    finally:
+        browser.close()
+
+
+def _connect(
+    runtime: Runtime,
+    spec: Provider,
+    browser: ApiClient,
+    key: str,
+    tenant: str,
+    url: str,
+    handle: str,
+    settings: dict[str, Any],
+) -> tuple[Connection, list[Location]]:
     answer = browser.request("GET", "/sandbox/app", idempotent=True, auth=False)
     try:
         app = msgspec.json.decode(answer.content, type=_SandboxApp)
     except msgspec.DecodeError as problem:
-        raise ConfigurationError(f"{base_url} is not a Flux sandbox", connection=key) from problem
+        raise ConfigurationError(f"{url} is not a Flux sandbox", connection=key) from problem
+    if spec.oauth is None:
+        answer = browser.request(
+            "GET",
+            "/sandbox/credentials",
+            params={"provider": spec.name, "merchant": handle},
+            idempotent=True,
+            auth=False,
+        )
+        given = msgspec.json.decode(answer.content, type=_Credentials)
+        settings = {**given.settings, **settings, "base_url": f"{url}/{spec.name}"}
+        return add_with_secrets(runtime, key, tenant=tenant, settings=settings, secrets=given.secrets)
+    registered = app.apps.get(spec.name)
+    template = str(registered.settings.get("base_url", url)) if registered else url
+    base_url = address_of(spec, template, {setting.name: handle for setting in spec.connect_settings})
     oauth = runtime.oauth(
         spec, base_url=base_url, client_id=app.client_id, client_secret=app.client_secret, connection=key
     )
-    redirect_uri = f"{base_url}/sandbox/callback"
+    try:
+        code, redirect_uri = _agree(browser, oauth, key, url, handle)
+        return connect_with_code(
+            runtime,
+            key,
+            oauth,
+            tenant=tenant,
+            code=code,
+            redirect_uri=redirect_uri,
+            settings={**settings, "base_url": base_url},
+            secrets={"client_id": app.client_id, "client_secret": app.client_secret},
+        )
+    finally:
+        oauth.close()
+
+
+def _agree(browser: ApiClient, oauth: OAuthProvider, key: str, url: str, handle: str) -> tuple[str, str]:
+    """Agree on the consent page in a person's place; return the authorization code and where it was sent to."""
+    redirect_uri = f"{url}/sandbox/callback"
     state = random_secrets.token_urlsafe(32)
     consent = urlsplit(oauth.authorize_url(redirect_uri, state))
     query = {k: v[0] for k, v in parse_qs(consent.query).items()}
-    query["merchant"] = merchant or split_key(key)[1]
+    query["merchant"] = handle
     answer = browser.request(
         "GET", f"{consent.path}?{urlencode(query)}", idempotent=True, auth=False, expect="redirect"
     )
-    returned = parse_qs(urlsplit(answer.headers.get("location", "")).query)
-    if returned.get("state") != [state] or "code" not in returned:
+    returned = {k: v[0] for k, v in parse_qs(urlsplit(answer.headers.get("location", "")).query).items()}
+    if returned.get("state") != state or "code" not in returned:
         raise BadResponseError("the sandbox's consent page gave no authorization code", connection=key)
-    return connect_with_code(
-        runtime,
-        key,
-        oauth,
-        tenant=tenant,
-        code=returned["code"][0],
-        redirect_uri=redirect_uri,
-        settings={**(settings or {}), "base_url": base_url},
-        secrets={"client_id": app.client_id, "client_secret": app.client_secret},
-    )
+    oauth.verify_callback(returned)
+    return returned["code"], redirect_uri

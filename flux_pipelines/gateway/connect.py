@@ -7,7 +7,7 @@ The `state` that travels with the browser is random, works once, for ten minutes
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
@@ -23,6 +23,7 @@ from flux_pipelines.gateway.guard import logger
 from flux_pipelines.gateway.overview import connectable
 from flux_pipelines.gateway.sessions import SignedIn, csrf_checked, options_of, person_of, runtime_of, session_token
 from flux_pipelines.gateway.views import page
+from flux_pipelines.providers.apps import address_of
 from flux_pipelines.providers.base import Provider
 from flux_pipelines.runtime import Runtime
 
@@ -41,6 +42,7 @@ class Wish:
     tenant: str = ""
     cutoff_hour: str = ""
     again: bool = False
+    answers: Mapping[str, str] = field(default_factory=dict)  # to the provider's `connect_settings`
 
 
 @router.get("/integrations")
@@ -59,11 +61,18 @@ def form(request: Request, person: SignedIn, provider: str) -> Response:
     return page("connect.html", **_form(request, person, spec, Wish(), {}))
 
 
+async def _answers(request: Request) -> dict[str, str]:
+    """Return what the form says to the provider's own questions."""
+    given = await request.form()
+    return {name: value.strip() for name, value in given.items() if isinstance(value, str)}
+
+
 @router.post("/integrations/{provider}/connect", dependencies=[Depends(csrf_checked)])
 def begin(
     request: Request,
     person: SignedIn,
     provider: str,
+    answers: Annotated[dict[str, str], Depends(_answers)],
     name: Annotated[str, Form()] = "",
     tenant: Annotated[str, Form()] = "",
     cutoff_hour: Annotated[str, Form()] = "",
@@ -72,7 +81,8 @@ def begin(
     """Check the wish and show the link to the provider's consent page."""
     spec = _spec(provider)
     runtime, options = runtime_of(request), options_of(request)
-    wish = Wish(name.strip(), tenant.strip(), cutoff_hour.strip(), again == "yes")
+    own = {setting.name: answers.get(setting.name, "") for setting in spec.connect_settings}
+    wish = Wish(name.strip(), tenant.strip(), cutoff_hour.strip(), again == "yes", own)
     problems, previous, settings = _check(runtime, spec, wish)
     if problems:
         return page("connect.html", status=422, **_form(request, person, spec, wish, problems))
@@ -83,12 +93,13 @@ def begin(
         "key": f"{spec.name}:{wish.name}",
         "tenant": previous.tenant if previous is not None else wish.tenant,
         "settings": settings,
+        "answers": dict(wish.answers),
         "again": wish.again,
         "redirect_uri": redirect_uri,
         "code_verifier": verifier,
     }
     state = runtime.state.authorizations.begin("connect", spec.name, session=session_token(request), payload=payload)
-    oauth = runtime.app_oauth(spec)
+    oauth = runtime.app_oauth(spec, base_url=settings.get("base_url", ""))
     try:
         challenge = create_s256_code_challenge(verifier) if verifier is not None else None
         url = oauth.authorize_url(redirect_uri, state, challenge)
@@ -128,8 +139,10 @@ def callback(
         return page("connect_refused.html", status=400, person=person, here="connections", spec=spec)
     if error or not code:
         return _denied(request, spec, payload, error, error_description)
-    oauth = runtime.app_oauth(spec, connection=payload["key"])
+    base_url = payload["settings"].get("base_url", "")
+    oauth = runtime.app_oauth(spec, connection=payload["key"], base_url=base_url)
     try:
+        oauth.verify_callback(request.query_params)
         connection, locations = connect_with_code(
             runtime,
             payload["key"],
@@ -189,6 +202,7 @@ def _again(request: Request, spec: Provider, payload: Mapping[str, Any]) -> dict
             payload["tenant"],
             "" if cutoff is None else str(cutoff),
             payload["again"],
+            payload["answers"],
         ),
     }
 
@@ -240,8 +254,15 @@ def _check(runtime: Runtime, spec: Provider, wish: Wish) -> tuple[dict[str, str]
         problems["tenant"] = f"Say whose account it is, in at most {_LONGEST_TENANT} characters."
     names = {setting.name for setting in spec.settings}
     settings: dict[str, Any] = {}
-    if "base_url" in names:  # the account lives where the app is registered
-        settings["base_url"] = runtime.app(spec.name).settings.get("base_url", spec.base_url)
+    if "base_url" in names and previous is not None and spec.connect_settings:
+        settings["base_url"] = spec.settings_of(previous)["base_url"]  # an account does not move
+    elif "base_url" in names:  # the account lives where the app is registered
+        template = str(runtime.app(spec.name).settings.get("base_url", spec.base_url))
+        try:
+            settings["base_url"] = address_of(spec, template, wish.answers)
+        except ConfigurationError as problem:
+            setting, _, meaning = problem.what.partition(": ")
+            problems[setting] = meaning
     if wish.cutoff_hour and not wish.again and "name" not in problems:
         try:
             settings |= parse_settings(key, {"cutoff_hour": int(wish.cutoff_hour)})

@@ -4,6 +4,7 @@ identity provider that people sign in with.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,8 +12,10 @@ from urllib.parse import urlsplit
 
 from flux_pipelines.domain.addresses import is_loopback
 from flux_pipelines.domain.errors import ConfigurationError
-from flux_pipelines.providers.base import Setting
+from flux_pipelines.providers.base import Provider, Setting
 from flux_pipelines.providers.registry import all_providers
+
+_LABEL = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +72,29 @@ def app_kinds() -> dict[str, AppKind]:
     }
     found.update({kind.name: kind for kind in _IDENTITY})
     return found
+
+
+def address_of(spec: Provider, template: str, answers: Mapping[str, str]) -> str:
+    """Fill in what people said before connecting (`connect_settings`): `https://{shop}.myshopify.com`.
+
+    An answer may be the whole host as well as its part: `acme` and `acme.myshopify.com` mean the same.
+
+    Raises:
+        ConfigurationError: an answer is missing or could not be a part of a host's name.
+
+    """
+    for setting in spec.connect_settings:
+        hole = f"{{{setting.name}}}"
+        if hole not in template:
+            continue
+        rest = (urlsplit(template).netloc.partition(hole)[2] or "").lower()
+        said = str(answers.get(setting.name, "")).strip().lower().removeprefix("https://").rstrip("/")
+        label = said.removesuffix(rest) if rest else said
+        # A label and nothing more: else a form could send people, and our secret, anywhere.
+        if not _LABEL.fullmatch(label):
+            raise ConfigurationError(f"{setting.name}: {setting.meaning}")
+        template = template.replace(hole, label)
+    return template
 
 
 def check_app(name: str, settings: Mapping[str, Any], secrets: Mapping[str, Any]) -> None:
