@@ -5,11 +5,12 @@ Everything other rooms need is here. Importing it is cheap: pyarrow, deltalake, 
 
 from flux_pipelines.lake.delta import Commit, DeltaLake, Maintenance
 from flux_pipelines.lake.quarantine import Quarantine, payload_bytes
-from flux_pipelines.lake.raw import RawManifest, RawStore, RawWriter, Segment, Verification, Window
+from flux_pipelines.lake.raw import CURRENT, RawManifest, RawStore, RawWriter, Segment, Verification, Window, hour_slot
 from flux_pipelines.lake.sql import Session, session
 from flux_pipelines.lake.store import ObjectStore, object_store
 
 __all__ = [
+    "CURRENT",
     "Commit",
     "DeltaLake",
     "Maintenance",
@@ -22,6 +23,7 @@ __all__ = [
     "Session",
     "Verification",
     "Window",
+    "hour_slot",
     "object_store",
     "payload_bytes",
     "session",

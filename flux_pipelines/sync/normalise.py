@@ -8,7 +8,6 @@ quarantine, and the others are not lost with it.
 
 from __future__ import annotations
 
-import io
 import re
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -26,8 +25,8 @@ import pyarrow.compute as pc
 import zstandard
 
 from flux_pipelines.domain.errors import FluxError, TableDamagedError
-from flux_pipelines.domain.money import known_currencies
 from flux_pipelines.domain.tables import TRANSACTIONS
+from flux_pipelines.sync.reading import minor_unit_macro, quoted, raw_blocks
 from flux_pipelines.sync.records import BadRecord, DayFigures
 
 if TYPE_CHECKING:
@@ -39,7 +38,6 @@ _ROWS_A_BATCH = 16_384
 #: Days with fewer bytes than this are put together, up to so many bytes: DuckDB spends 45 ms on every file, however small.
 _SMALL = 4 * 1024 * 1024
 _TOGETHER = 32 * 1024 * 1024
-_LINES_A_BLOCK = 1024
 #: The largest order that is read, in bytes. Square's largest (500 lines with modifiers) are about 1.5 MB.
 _LARGEST_ORDER = 4 * 1024 * 1024
 #: What of the rows is counted besides: an order's first row, a line of what was sold or given back, a line of goods.
@@ -170,7 +168,7 @@ class Normalisation:
     def _quarantine(self, problems: dict[tuple[date, str], str], files: dict[date, Path]) -> None:
         """Fetch the bad orders, whole, out of the raw files. Rare, so it may take its time."""
         for day in sorted({day for day, _ in problems}):
-            for block in _blocks(files[day]):
+            for block in raw_blocks(files[day]):
                 for line in block:
                     order_id = self._identity(line)
                     reason = problems.get((day, order_id))
@@ -196,7 +194,7 @@ class Normalisation:
                 continue
             copy = folder / f"cleaned-{path.name}"
             with copy.open("wb") as file, zstandard.ZstdCompressor(level=1).stream_writer(file) as stream:
-                for block in _blocks(path):
+                for block in raw_blocks(path):
                     bad = dict(_unreadable(session, block, scratch))
                     for number, line in enumerate(block):
                         if number in bad:
@@ -259,20 +257,6 @@ def _unreadable(session: _Session, lines: list[bytes], scratch: Path, first: int
     yield from _unreadable(session, lines[middle:], scratch, first + middle)
 
 
-def _blocks(path: Path) -> Iterator[list[bytes]]:
-    """Yield a raw file's records in blocks."""
-    with path.open("rb") as file:
-        stream = zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True)
-        block: list[bytes] = []
-        for line in io.BufferedReader(stream, 1 << 20):
-            block.append(line.rstrip(b"\n"))
-            if len(block) == _LINES_A_BLOCK:
-                yield block
-                block = []
-        if block:
-            yield block
-
-
 class _Session:
     """DuckDB with the provider's SQL loaded."""
 
@@ -286,23 +270,21 @@ class _Session:
             config={"memory_limit": memory_limit, "threads": str(threads), "temp_directory": ""}
         )
         self._duckdb.execute("SET TimeZone = 'UTC'")
-        # A MAP, not a join and not IN (...), which DuckDB turns into one: joins do not keep the order of rows.
-        units = ", ".join(f"'{code}': {Decimal(1).scaleb(-places):.4f}" for code, places in known_currencies().items())
-        self._duckdb.execute(f"CREATE MACRO minor_unit(code) AS (MAP {{{units}}})[code]::DECIMAL(5,4)")
+        self._duckdb.execute(minor_unit_macro())
         *definitions, query = self._duckdb.extract_statements(provider.transactions_sql.read_text("utf-8"))
         for definition in definitions:
             self._duckdb.execute(definition)
         self._query = _FLAGGED.format(query.query.rstrip().removesuffix(";"))
         described = self._duckdb.execute("DESCRIBE orders_as_received").fetchall()
         columns = [(_DAY_FIELD, "DATE"), *((name, kind) for name, kind, *_ in described)]
-        self._columns = ", ".join(f"{_quoted(name)}: {_quoted(kind)}" for name, kind in columns)
+        self._columns = ", ".join(f"{quoted(name)}: {quoted(kind)}" for name, kind in columns)
 
     def close(self) -> None:
         self._duckdb.close()
 
     def read(self, files: Sequence[Path]) -> Iterator[pa.RecordBatch]:
         """Yield what the provider's SQL makes of the files, whose names end with their date or whose records have it."""
-        connection, tenant, system, version = (_quoted(value) for value in self._constants)
+        connection, tenant, system, version = (quoted(value) for value in self._constants)
         self._duckdb.execute(
             f"CREATE OR REPLACE TEMP VIEW orders AS SELECT *, {connection} AS connection, {tenant} AS tenant, "
             f"{system} AS source_system, {version} AS source_version, "
@@ -320,12 +302,8 @@ class _Session:
         return None
 
     def _source(self, files: Sequence[Path]) -> str:
-        names = ", ".join(_quoted(str(file)) for file in files)
+        names = ", ".join(quoted(str(file)) for file in files)
         return (
             f"read_json([{names}], format = 'newline_delimited', columns = {{{self._columns}}}, filename = true, "
             f"maximum_object_size = {_LARGEST_ORDER})"
         )
-
-
-def _quoted(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"

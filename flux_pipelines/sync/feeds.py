@@ -1,0 +1,317 @@
+"""Collects feeds, which are what a provider can be asked for beside orders, into raw partitions.
+
+A line of a raw file is one record: `{"kind":"payment","location_id":"L1","object":{...}}`, the object's bytes as received
+but for what is personal in them. A feed by day is fetched like orders: several days at a time, each committed when all
+of its calendars are complete, and not fetched again by the same sync. Of the other feeds there is only the present.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import copy_context
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime
+from itertools import groupby
+from typing import Protocol
+
+import msgspec
+
+from flux_pipelines.domain.connection import Connection
+from flux_pipelines.domain.errors import DayNotReadyError, FluxError, HistoryUnavailableError
+from flux_pipelines.lake.raw import CURRENT, RawManifest, RawStore, RawWriter, Segment, Verification, Window, hour_slot
+from flux_pipelines.providers.base import Feed, FeedSource, FeedWindow, Location, Provider, Record
+from flux_pipelines.sync.records import BadRecord, DayOutcome
+from flux_pipelines.sync.windows import Group, group_locations
+from flux_pipelines.transport import metered
+
+_FAILURES_IN_A_ROW = 2
+_UNPROVEN = Verification(detail="this feed cannot be asked for in a second way")
+
+
+class Redacting(Protocol):
+    """Takes out of records what is personal, before they are stored."""
+
+    def records(self, records: list[bytes]) -> list[bytes]:
+        """Return the records in their order without what is personal."""
+
+
+def line_of(kind: str, location_id: str, raw: bytes) -> bytes:
+    """Return the line of a raw file that keeps a record."""
+    where = msgspec.json.encode(location_id)
+    return b'{"kind":%b,"location_id":%b,"object":%b}' % (msgspec.json.encode(kind), where, raw)
+
+
+@dataclass(slots=True)
+class _Part:
+    """What one calendar group gave for a partition."""
+
+    segment: Segment
+    kinds: Counter[str] = field(default_factory=Counter)
+    bad: list[BadRecord] = field(default_factory=list)
+    requests: int = 0
+    retries: int = 0
+    waited_seconds: float = 0.0
+
+
+@dataclass(slots=True)
+class _Partition:
+    """A partition under way: who is asked what, and the answers."""
+
+    day: date
+    began: datetime
+    writer: RawWriter
+    windows: list[FeedWindow]
+    parts: list[Future[_Part]]
+
+
+def collect_days(
+    source: FeedSource,
+    connection: Connection,
+    locations: Sequence[Location],
+    days: Sequence[date],
+    raw: RawStore,
+    *,
+    provider: Provider,
+    redactor: Redacting | None = None,
+    token: str = "",
+    most_locations: int = 10,
+    parallel: int = 4,
+) -> Iterator[DayOutcome]:
+    """Bring some business dates of a feed by day up to date, and yield what became of each.
+
+    Args:
+        source: the provider's client.
+        connection: whose records.
+        locations: all of its locations.
+        days: the business dates.
+        raw: the raw records of the feed (`raw.feed` says which).
+        provider: the provider's declaration.
+        redactor: takes out what is personal; None stores records as received.
+        token: names this sync. A day that is stored under the same token already is not fetched again.
+        most_locations: the most that may be asked for in one call.
+        parallel: most days under way, and most windows read at a time.
+
+    """
+    engine = _Engine(source, connection, raw, provider, redactor, token)
+    yield from engine.days(locations, sorted(set(days)), most_locations, parallel)
+
+
+def collect_now(
+    source: FeedSource,
+    connection: Connection,
+    locations: Sequence[Location],
+    raw: RawStore,
+    feed: Feed,
+    *,
+    provider: Provider,
+    redactor: Redacting | None = None,
+    token: str = "",
+    now: datetime | None = None,
+) -> DayOutcome:
+    """Store what there is now: as the snapshot of this hour, or in place of what there was.
+
+    Args:
+        source: the provider's client.
+        connection: whose records.
+        locations: all of its locations.
+        raw: the raw records of the feed.
+        feed: the feed, of grain `hour` or `current`.
+        provider: the provider's declaration.
+        redactor: takes out what is personal.
+        token: names this sync.
+        now: the present instant.
+
+    """
+    now = (now or datetime.now(UTC)).astimezone(UTC)
+    slot = hour_slot(now) if feed.grain == "hour" else CURRENT
+    engine = _Engine(source, connection, raw, provider, redactor, token)
+    return engine.now(locations, now, slot)
+
+
+class _Engine:
+    def __init__(
+        self,
+        source: FeedSource,
+        connection: Connection,
+        raw: RawStore,
+        provider: Provider,
+        redactor: Redacting | None,
+        token: str,
+    ) -> None:
+        self._source = source
+        self._connection = connection
+        self._raw = raw
+        self._provider = provider
+        self._redactor = redactor
+        self._token = token
+        self._stopped = threading.Event()
+
+    def days(
+        self, locations: Sequence[Location], days: Sequence[date], most: int, parallel: int
+    ) -> Iterator[DayOutcome]:
+        wanted: deque[date] = deque()
+        for day in days:
+            known = self._stored(day)
+            if known is None:
+                wanted.append(day)
+            else:
+                yield DayOutcome(day, "resumed", known)
+        if not wanted:
+            return
+        try:
+            groups = group_locations(self._connection, locations, most)
+        except FluxError as error:
+            yield from (DayOutcome(day, "failed", error=error) for day in wanted)
+            return
+        pool = ThreadPoolExecutor(max(1, parallel), thread_name_prefix=f"feed-{self._raw.feed}")
+        running: deque[_Partition] = deque()
+        failures = 0
+        try:
+            while wanted or running:
+                while wanted and len(running) < parallel:
+                    day = wanted.popleft()
+                    early = self._not_begun(day, groups)
+                    if early is not None:
+                        yield DayOutcome(day, "failed", error=early)
+                        continue
+                    running.append(self._begin_day(pool, day, groups))
+                if not running:
+                    continue
+                outcome = self._finish(running.popleft())
+                yield outcome
+                broken = outcome.error
+                # A day that lies too far back says nothing of the next one.
+                if isinstance(broken, HistoryUnavailableError):
+                    continue
+                failures = failures + 1 if broken is not None else 0
+                if broken is not None and (not broken.rerun_helps or failures >= _FAILURES_IN_A_ROW):
+                    left = [*(one.day for one in running), *wanted]
+                    yield from (DayOutcome(day, "failed", error=broken) for day in left)
+                    return
+        finally:
+            self._stopped.set()  # threads end with the page they are at
+            pool.shutdown(wait=True, cancel_futures=True)
+            for partition in running:
+                partition.writer.abort()
+
+    def now(self, locations: Sequence[Location], now: datetime, slot: str) -> DayOutcome:
+        day = now.date()
+        ids = tuple(sorted(one.location_id for one in locations))
+        writer = self._raw.writer(self._connection.key, day, slot)
+        window = FeedWindow(ids, now, now, day)
+        part: Future[_Part] = Future()
+        try:
+            part.set_result(self._fetch(window, writer.segment()))
+        except FluxError as error:
+            part.set_exception(error)
+        except BaseException:
+            writer.abort()
+            raise
+        return self._finish(_Partition(day, now, writer, [window], [part]))
+
+    def _stored(self, day: date) -> RawManifest | None:
+        """Return what this very sync has stored already."""
+        if not self._token:
+            return None
+        try:
+            known = self._raw.read_manifest(self._connection.key, day)
+        except FluxError:  # a damaged partition is fetched anew
+            return None
+        return known if known is not None and known.sync_token == self._token else None
+
+    def _not_begun(self, day: date, groups: Sequence[Group]) -> FluxError | None:
+        begins = min(group.calendar.start(day) for group in groups)
+        if begins <= datetime.now(UTC):
+            return None
+        return DayNotReadyError(
+            f"the business date {day} has not begun anywhere yet (it begins {begins:%Y-%m-%d %H:%M} UTC)",
+            connection=self._connection.key,
+            next_step="Ask for it again after it has begun.",
+        )
+
+    def _begin_day(self, pool: ThreadPoolExecutor, day: date, groups: Sequence[Group]) -> _Partition:
+        writer = self._raw.writer(self._connection.key, day)
+        windows = [FeedWindow(group.location_ids, *group.calendar.window(day), day) for group in groups]
+        began = datetime.now(UTC)
+        fetch: Callable[[FeedWindow, Segment], _Part] = self._fetch
+        parts = [pool.submit(copy_context().run, fetch, window, writer.segment()) for window in windows]
+        return _Partition(day, began, writer, windows, parts)
+
+    def _fetch(self, window: FeedWindow, segment: Segment) -> _Part:
+        """Read a window to its end into a segment of its own."""
+        part = _Part(segment)
+        asked = frozenset(window.location_ids)
+        pages = iter(self._source.collect(self._raw.feed, window))
+        with metered() as cost:
+            while not self._stopped.is_set() and (page := next(pages, None)) is not None:
+                self._land(part, window, asked, page)
+        part.requests, part.retries, part.waited_seconds = cost.requests, cost.retries, cost.waited_seconds
+        segment.finish()
+        return part
+
+    def _land(self, part: _Part, window: FeedWindow, asked: frozenset[str], page: Sequence[Record]) -> None:
+        good: list[Record] = []
+        objects: list[bytes] = []
+        for record in page:
+            if record.location_id and record.location_id not in asked:
+                reason = f"it is of the location {record.location_id!r}, which was not asked for"
+                # Redacted like the others: quarantine is stored too.
+                (payload,) = self._redacted([bytes(record.raw)])
+                part.bad.append(BadRecord(self._connection.key, window.business_date, reason, payload))
+            else:
+                good.append(record)
+                objects.append(bytes(record.raw))
+        lines = [
+            line_of(record.kind, record.location_id, text)
+            for record, text in zip(good, self._redacted(objects), strict=True)
+        ]
+        part.segment.write_many(lines)
+        part.kinds.update(record.kind for record in good)
+
+    def _redacted(self, objects: list[bytes]) -> list[bytes]:
+        return objects if self._redactor is None else self._redactor.records(objects)
+
+    def _finish(self, partition: _Partition) -> DayOutcome:
+        """Wait for a partition's parts and commit it; whatever fails, it stays what it was."""
+        try:
+            parts = [part.result() for part in partition.parts]
+            bad = tuple(record for part in parts for record in part.bad)
+            kinds: Counter[str] = Counter()
+            for part in parts:
+                kinds.update(part.kinds)
+            manifest = partition.writer.commit(
+                [part.segment for part in parts],
+                fetched_at=partition.began,
+                quarantined=len(bad),
+                states=kinds,
+                windows=_windows(partition.windows),
+                locations=sorted(id_ for window in partition.windows for id_ in window.location_ids),
+                api_version=self._provider.api_version,
+                requests=sum(part.requests for part in parts),
+                retries=sum(part.retries for part in parts),
+                waited_seconds=round(sum(part.waited_seconds for part in parts), 3),
+                sync_token=self._token,
+                verification=_UNPROVEN,
+            )
+        except FluxError as error:
+            for part in partition.parts:  # the others may still be writing
+                part.cancel()
+            for part in partition.parts:
+                if not part.cancelled():
+                    part.exception()
+            return DayOutcome(partition.day, "failed", error=error)
+        finally:
+            partition.writer.abort()
+        return DayOutcome(partition.day, "committed", manifest, bad=bad)
+
+
+def _windows(windows: Sequence[FeedWindow]) -> list[Window]:
+    """Return what was asked, one window a calendar."""
+    found = []
+    for (start, end), same in groupby(windows, key=lambda window: (window.start, window.end)):
+        ids = tuple(id_ for window in same for id_ in window.location_ids)
+        found.append(Window(basis="collected", start=start, end=end, locations=ids))
+    return found

@@ -1,0 +1,42 @@
+"""What every reader of raw files needs: their records in blocks, and the macro by which SQL makes money exact."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from decimal import Decimal
+from pathlib import Path
+
+import zstandard
+
+from flux_pipelines.domain.money import known_currencies
+
+_LINES_A_BLOCK = 1024
+
+
+def raw_blocks(path: Path) -> Iterator[list[bytes]]:
+    """Yield a raw file's records in blocks."""
+    with path.open("rb") as file:
+        stream = zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True)
+        block: list[bytes] = []
+        for line in io.BufferedReader(stream, 1 << 20):
+            block.append(line.rstrip(b"\n"))
+            if len(block) == _LINES_A_BLOCK:
+                yield block
+                block = []
+        if block:
+            yield block
+
+
+def minor_unit_macro() -> str:
+    """Return the statement that makes the macro `minor_unit(code)`: what one minor unit is, exactly; NULL if not known.
+
+    A MAP, not a join and not IN (...), which DuckDB turns into one: joins do not keep the order of rows.
+    """
+    units = ", ".join(f"'{code}': {Decimal(1).scaleb(-places):.4f}" for code, places in known_currencies().items())
+    return f"CREATE MACRO minor_unit(code) AS (MAP {{{units}}})[code]::DECIMAL(5,4)"
+
+
+def quoted(text: str) -> str:
+    """Write a text as an SQL literal."""
+    return "'" + text.replace("'", "''") + "'"

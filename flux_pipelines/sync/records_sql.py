@@ -1,0 +1,371 @@
+"""Raw records of a feed -> rows of a table's contract, through the SQL of the provider's folder (`FeedTable`).
+
+The SQL reads the view `records` (see `docs/add-a-provider.md`) and gives the contract's columns, `problem` and `record`.
+A record that cannot be read, one that makes the SQL fail, and a row with a problem go to quarantine with the reason; the
+others are not lost with them. Of rows with the same key the newest stays.
+"""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, date
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import duckdb
+import msgspec
+import pyarrow as pa
+
+from flux_pipelines.domain import tables
+from flux_pipelines.domain.errors import ContractBrokenError
+from flux_pipelines.domain.tables import SQL_TYPES, Table
+from flux_pipelines.lake.raw import ORDERS
+from flux_pipelines.sync.reading import minor_unit_macro, quoted, raw_blocks
+from flux_pipelines.sync.records import BadRecord
+
+if TYPE_CHECKING:
+    from flux_pipelines.domain.connection import Connection
+    from flux_pipelines.lake.raw import RawManifest, RawStore
+    from flux_pipelines.providers.base import FeedTable, Location, Provider
+
+#: When the provider last changed what a row tells of: which of two rows with one key is newer.
+CHANGED_AT = "changed_at"
+_NEWEST_BY = (CHANGED_AT, "updated_at", "counted_at")
+#: What the engine itself adds to a table with history.
+HISTORY = ("valid_from", "valid_to")
+#: Decoded records that are put into DuckDB at once.
+_LINES = pa.schema(
+    [
+        ("file", pa.int32()),
+        ("line", pa.int64()),
+        ("kind", pa.string()),
+        ("location_id", pa.string()),
+        ("object", pa.string()),
+    ]
+)
+
+
+class _Line(msgspec.Struct):
+    """One line of a raw file of a feed."""
+
+    kind: str
+    object: msgspec.Raw
+    location_id: str = ""
+
+
+class _Bad(NamedTuple):
+    file: int
+    payload: bytes
+    reason: str
+
+
+@dataclass
+class Derivation:
+    """What the SQL made of some raw files: rows of the contract, and what could not be used.
+
+    Args:
+        rows: the contract's columns; for a table with history `changed_at` in place of `valid_from` and `valid_to`.
+        bad: what goes to quarantine.
+        records: how many records were read.
+
+    """
+
+    rows: pa.Table
+    bad: list[BadRecord] = field(default_factory=list)
+    records: int = 0
+
+
+def has_history(table: Table) -> bool:
+    """Tell whether the engine keeps a table's history."""
+    return set(HISTORY) <= set(table.column_names)
+
+
+def derive(
+    provider: Provider,
+    spec: FeedTable,
+    connection: Connection,
+    locations: Sequence[Location],
+    raw: RawStore,
+    manifests: Sequence[RawManifest],
+    *,
+    memory_limit: str = "512MB",
+) -> Derivation:
+    """Run a provider's SQL over raw partitions of one connection.
+
+    Args:
+        provider: whose SQL it is.
+        spec: the table and its SQL.
+        connection: whose records.
+        locations: the connection's locations: the table `stores` of the SQL.
+        raw: the raw records of the feed (`spec.feed`).
+        manifests: the partitions to read, of any number of days.
+        memory_limit: DuckDB's own limit; beyond it uses temporary files.
+
+    Raises:
+        TableDamagedError: a raw file is missing or damaged.
+        ContractBrokenError: the SQL does not give what the contract asks for, or fails whatever the records are.
+
+    """
+    filled = sorted((m for m in manifests if m.file), key=lambda m: (m.business_date, m.slot, m.fetched_at))
+    session = _Session(provider, spec, connection, locations, memory_limit)
+    try:
+        bad: list[_Bad] = []
+        session.load(filled, _batches(raw, filled, bad, orders=spec.feed == ORDERS))
+        bad += session.take_out_invalid()
+        rows = session.rows(bad)
+        found = [BadRecord(connection.key, filled[b.file].business_date, b.reason, b.payload) for b in bad]
+        return Derivation(rows, found + session.problems(), sum(m.orders for m in filled))
+    finally:
+        session.close()
+
+
+def _batches(
+    raw: RawStore, manifests: Sequence[RawManifest], bad: list[_Bad], *, orders: bool
+) -> Iterator[pa.RecordBatch]:
+    """Yield the lines of raw files, decoded as far as kind and location; what cannot be decoded is bad."""
+    for number, manifest in enumerate(manifests):
+        with raw.local_file(manifest) as path:
+            if path is None:
+                continue
+            at = 0
+            for block in raw_blocks(path):
+                good: list[tuple[int, int, str, str | None, str]] = []
+                for line in block:
+                    at += 1
+                    try:
+                        if orders:
+                            good.append((number, at, "order", None, line.decode()))
+                        else:
+                            found = msgspec.json.decode(line, type=_Line)
+                            text = bytes(found.object).decode()
+                            good.append((number, at, found.kind, found.location_id or None, text))
+                    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+                        bad.append(_Bad(number, line, f"the record does not have the documented form: {error}"))
+                columns = list(zip(*good, strict=True)) or [()] * len(_LINES)
+                yield pa.RecordBatch.from_arrays(
+                    [pa.array(column, kind.type) for column, kind in zip(columns, _LINES, strict=True)], schema=_LINES
+                )
+
+
+class _Session:
+    """DuckDB with the provider's SQL and the records loaded."""
+
+    def __init__(
+        self,
+        provider: Provider,
+        spec: FeedTable,
+        connection: Connection,
+        locations: Sequence[Location],
+        memory_limit: str,
+    ) -> None:
+        self._provider = provider
+        self._spec = spec
+        self._connection = connection
+        self._table = tables.named(spec.table)
+        self._history = has_history(self._table)
+        self._columns = [c for c in self._table if not (self._history and c.name in HISTORY)]
+        self._dates: list[date] = []
+        self._problems: list[BadRecord] = []
+        self._scratch = tempfile.TemporaryDirectory(prefix="flux-records-")
+        self._duckdb = duckdb.connect(
+            config={"memory_limit": memory_limit, "threads": "2", "temp_directory": self._scratch.name}
+        )
+        self._duckdb.execute("SET TimeZone = 'UTC'")
+        self._duckdb.execute(minor_unit_macro())
+        self._duckdb.execute(
+            "CREATE TABLE stores (location_id VARCHAR, name VARCHAR, timezone VARCHAR, currency VARCHAR, active BOOLEAN)"
+        )
+        if locations:
+            self._duckdb.executemany(
+                "INSERT INTO stores VALUES (?, ?, ?, ?, ?)",
+                [(one.location_id, one.name, one.timezone, one.currency, one.active) for one in locations],
+            )
+        *self._definitions, query = self._duckdb.extract_statements(spec.sql.read_text("utf-8"))
+        self._query = query.query.rstrip().removesuffix(";")
+
+    def close(self) -> None:
+        self._duckdb.close()
+        self._scratch.cleanup()
+
+    def load(self, manifests: Sequence[RawManifest], batches: Iterable[pa.RecordBatch]) -> None:
+        """Put the records into a table, which DuckDB keeps on disk if it is large."""
+        version = self._provider.api_version
+        self._duckdb.execute(
+            "CREATE TABLE files (file INTEGER, business_date DATE, collected_at TIMESTAMPTZ, snapshot_at TIMESTAMPTZ, "
+            "source_version VARCHAR)"
+        )
+        if manifests:
+            self._duckdb.executemany(
+                "INSERT INTO files VALUES (?, ?, ?, ?, ?)",
+                [
+                    (number, m.business_date, m.fetched_at.astimezone(UTC), m.hour, m.api_version or version)
+                    for number, m in enumerate(manifests)
+                ],
+            )
+        self._dates = [m.business_date for m in manifests]
+        incoming = pa.RecordBatchReader.from_batches(_LINES, iter(batches))
+        self._duckdb.register("incoming", incoming)
+        self._duckdb.execute("CREATE TABLE lines AS SELECT * FROM incoming")
+        self._duckdb.unregister("incoming")
+        connection, tenant, system = map(quoted, (self._connection.key, self._connection.tenant, self._provider.name))
+        once = ""
+        if self._spec.feed != ORDERS:  # pages shift while they are read: what came twice, byte for byte, is there once
+            once = "QUALIFY row_number() OVER (PARTITION BY file, kind, location_id, md5(object) ORDER BY line) = 1"
+        self._duckdb.execute("CREATE SEQUENCE positions")
+        self._duckdb.execute(
+            "CREATE TABLE given AS SELECT nextval('positions') AS position, * "
+            f"FROM (SELECT * FROM lines {once} ORDER BY file, line)"
+        )
+        self._duckdb.execute("DROP TABLE lines")
+        self._view = (
+            "CREATE OR REPLACE VIEW records AS SELECT kind, location_id, object::JSON AS object, collected_at, "
+            f"snapshot_at, business_date, {connection} AS connection, {tenant} AS tenant, {system} AS source_system, "
+            f"source_version, {self._connection.cutoff_hour}::INTEGER AS cutoff_hour FROM given JOIN files USING (file) "
+            "WHERE {where} ORDER BY position"
+        )
+
+    def take_out_invalid(self) -> list[_Bad]:
+        """Take out what is not JSON."""
+        found = self._duckdb.execute("SELECT file, object FROM given WHERE NOT json_valid(object)").fetchall()
+        self._duckdb.execute("DELETE FROM given WHERE NOT json_valid(object)")
+        return [_Bad(file, text.encode(), "the record is not valid JSON") for file, text in found]
+
+    def rows(self, bad: list[_Bad]) -> pa.Table:
+        """Return the good rows; records that make the SQL fail are found by halving, and taken out."""
+        self._look_at("true")
+        for definition in self._definitions:
+            self._duckdb.execute(definition)
+        self._check_columns()
+        try:
+            self._materialise()
+        except duckdb.Error as error:
+            positions = [row[0] for row in self._duckdb.execute("SELECT position FROM given ORDER BY 1").fetchall()]
+            failing = dict(self._failing(positions))
+            if not failing:
+                raise self._broken(_words(error)) from error
+            for position, reason in failing.items():
+                ((file, text),) = self._duckdb.execute(
+                    "DELETE FROM given WHERE position = ? RETURNING file, object", [position]
+                ).fetchall()
+                bad.append(_Bad(file, text.encode(), f"the record does not have the documented form: {reason}"))
+            self._look_at("true")
+            try:
+                self._materialise()
+            except duckdb.Error as again:
+                raise self._broken(_words(again)) from again
+        self._set_problems_aside()
+        return self._newest()
+
+    def problems(self) -> list[BadRecord]:
+        """Return the rows that the SQL itself objects to, and those that do not fit the contract."""
+        return self._problems
+
+    def _look_at(self, where: str) -> None:
+        self._duckdb.execute(self._view.replace("{where}", where))
+
+    def _check_columns(self) -> None:
+        try:
+            described = self._duckdb.execute(f"DESCRIBE SELECT * FROM ({self._query}\n)").fetchall()
+        except duckdb.Error as error:
+            raise self._broken(_words(error)) from error
+        types = {name: kind for name, kind, *_ in described}
+        wanted = [c.name for c in self._columns] + ["problem", "record"] + ([CHANGED_AT] if self._history else [])
+        missing = [name for name in wanted if name not in types]
+        unknown = [name for name in types if name not in (*wanted, CHANGED_AT)]
+        if missing or unknown:
+            raise self._broken(
+                "; ".join(
+                    f"{what} {', '.join(names)}"
+                    for what, names in (("it lacks", missing), ("nobody knows", unknown))
+                    if names
+                )
+            )
+        inexact = [c.name for c in self._columns if c.type == "money" and types[c.name] in ("DOUBLE", "FLOAT")]
+        if inexact:
+            raise self._broken(f"money must be exact, and is not in {', '.join(inexact)}")
+        self._extra = ", ".join(f"{name}::TIMESTAMPTZ AS {name}" for name in (CHANGED_AT,) if name in types)
+        self._newest_by = next((name for name in _NEWEST_BY if name in types), "")
+
+    def _materialise(self) -> None:
+        """Run the SQL over the records that are looked at, and see whether its rows fit the contract."""
+        conditions = {f"{c.name} is missing": f"{c.name} IS NULL" for c in self._columns if c.required}
+        for c in self._columns:
+            cast = f"TRY_CAST({c.name} AS {SQL_TYPES[c.type]})"
+            if c.allowed:
+                values = ", ".join(map(quoted, c.allowed))
+                conditions[f"{c.name} is none of {', '.join(c.allowed)}"] = f"{c.name} NOT IN ({values})"
+            conditions[f"{c.name} cannot be read"] = f"{c.name} IS NOT NULL AND {cast} IS NULL"
+            if c.type == "money":
+                conditions[f"{c.name} has more than four decimal places"] = (
+                    f"TRY_CAST({c.name} AS DECIMAL(38,12)) <> {cast}"
+                )
+        cases = " ".join(f"WHEN {sql} THEN {quoted(words)}" for words, sql in conditions.items())
+        columns = ", ".join(f"TRY_CAST({c.name} AS {SQL_TYPES[c.type]}) AS {c.name}" for c in self._columns)
+        extra = f", {self._extra}" if self._extra else ""
+        self._duckdb.execute(
+            f"CREATE OR REPLACE TABLE made AS SELECT {columns}{extra}, "
+            f"coalesce(problem::VARCHAR, CASE {cases} END) AS problem, record::VARCHAR AS record, "
+            f"row_number() OVER () AS made_as FROM ({self._query}\n)"
+        )
+
+    def _failing(self, positions: Sequence[int]) -> Iterator[tuple[int, str]]:
+        """Yield the records that make the SQL fail, with its reason, by halving."""
+        if not positions:
+            return
+        self._look_at(f"position BETWEEN {positions[0]} AND {positions[-1]}")
+        try:
+            self._materialise()
+        except duckdb.Error as error:
+            if len(positions) == 1:
+                yield positions[0], _words(error)
+                return
+            middle = len(positions) // 2
+            yield from self._failing(positions[:middle])
+            yield from self._failing(positions[middle:])
+
+    def _set_problems_aside(self) -> None:
+        day = "business_date" if any(c.name == "business_date" for c in self._columns) else "NULL::DATE"
+        dates = ", ".join(sorted({f"DATE '{day}'" for day in self._dates}))
+        if day == "business_date" and dates:
+            self._duckdb.execute(
+                f"UPDATE made SET problem = 'its business date is ' || business_date || ', which was not asked for' "
+                f"WHERE problem IS NULL AND business_date NOT IN ({dates})"
+            )
+        key = ", ".join(f"{name}::VARCHAR" for name in self._table.key if name not in HISTORY and name != "connection")
+        for when, what, problem, record in self._duckdb.execute(
+            f"SELECT DISTINCT {day}, concat_ws(' / ', {key}), problem, record FROM made WHERE problem IS NOT NULL ORDER BY ALL"
+        ).fetchall():
+            payload = record if record is not None else what
+            on = when if when in self._dates else max(self._dates)
+            self._problems.append(BadRecord(self._connection.key, on, f"{what}: {problem}", str(payload).encode()))
+
+    def _newest(self) -> pa.Table:
+        keys = ", ".join(name for name in self._table.key if name not in HISTORY)
+        newest = f"{self._newest_by} DESC NULLS LAST, " if self._newest_by else ""
+        columns = ", ".join([c.name for c in self._columns] + ([CHANGED_AT] if self._history else []))
+        found = self._duckdb.sql(
+            f"SELECT {columns} FROM made WHERE problem IS NULL "
+            f"QUALIFY row_number() OVER (PARTITION BY {keys} ORDER BY {newest} made_as DESC) = 1 ORDER BY {keys}"
+        ).to_arrow_table()
+        return found.cast(derived_schema(self._table))
+
+    def _broken(self, what: str) -> ContractBrokenError:
+        return ContractBrokenError(
+            f"{self._provider.name}'s {self._spec.sql.name} cannot make {self._table.name}: {what}",
+            connection=self._connection.key,
+        )
+
+
+def derived_schema(table: Table) -> pa.Schema:
+    """Return the schema of the rows that `derive` gives for a table."""
+    schema = table.arrow_schema()
+    if not has_history(table):
+        return schema
+    kept = [one for one in schema if one.name not in HISTORY]
+    return pa.schema([*kept, pa.field(CHANGED_AT, pa.timestamp("us", tz="UTC"))])
+
+
+def _words(error: Any) -> str:
+    return re.sub(r"^\w+ Error: ", "", str(error).splitlines()[0])

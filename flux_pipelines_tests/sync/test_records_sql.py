@@ -1,0 +1,146 @@
+"""SQL over raw records: what fits the contract becomes rows, what does not goes to quarantine, and nothing else is lost."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flux_pipelines.domain.connection import Connection
+from flux_pipelines.domain.errors import ContractBrokenError
+from flux_pipelines.lake.raw import RawStore
+from flux_pipelines.lake.store import object_store
+from flux_pipelines.providers.base import FeedTable, Location, Provider
+from flux_pipelines.sync.records_sql import derive
+from flux_pipelines_tests.sync.feedfiles import land, record, run_table
+
+TOY = Provider(
+    name="toy", title="Toy", owner="team:toys", docs_url="", base_url="", api_version="7", rate_limits=(), settings=(), secrets=()
+)  # fmt: skip
+STORES = [Location("L1", "One", "America/New_York", "USD"), Location("L2", "Two", "Asia/Tokyo", "JPY")]
+
+PAYMENTS = """
+CREATE MACRO money(amount, code) AS amount::DECIMAL(18, 0) * minor_unit(code);
+SELECT
+    connection, tenant, r.location_id, object ->> 'id' AS payment_id, 'payment' AS kind,
+    object ->> 'order' AS order_id, NULL AS source_payment_id, object ->> 'tender' AS tender, NULL AS tender_detail,
+    money(object ->> 'amount', s.currency) AS amount, coalesce((object ->> 'tip')::VARCHAR, '0') AS tip, 0 AS fee,
+    s.currency, 'completed' AS status, NULL AS settlement_id, object ->> 'at' AS occurred_at,
+    (object ->> 'updated')::TIMESTAMPTZ AS updated_at, business_date, source_system, source_version,
+    CASE WHEN object ->> 'id' IS NULL THEN 'it has no id' END AS problem, object::VARCHAR AS record
+FROM records AS r LEFT JOIN stores AS s USING (location_id)
+"""
+
+
+def payment(payment_id: str, amount: Any = 1234, **more: Any) -> dict[str, Any]:
+    return {"id": payment_id, "amount": amount, "tender": "card", "at": "2026-03-02T15:00:00Z", **more}
+
+
+def spec(folder: Path, sql: str, table: str = "payments", feed: str = "payments") -> FeedTable:
+    path = folder / f"{table}.sql"
+    path.write_text(sql)
+    return FeedTable(table, feed, path)
+
+
+def test_records_become_rows_of_the_contract(tmp_path: Path) -> None:
+    records = [
+        record("payment", payment("a", updated="2026-03-02T15:00:00Z"), "L1"),
+        record("payment", payment("a", 1300, updated="2026-03-02T15:01:00Z"), "L1"),  # edited while pages were read
+        record("payment", payment("a", updated="2026-03-02T15:00:00Z"), "L1"),  # and the first again
+        record("payment", payment("b", 500, tip="12.3456", updated="2026-03-02T15:00:00+09:00"), "L2"),
+    ]
+    made = run_table(tmp_path, TOY, spec(tmp_path, PAYMENTS), records, STORES)
+    rows = made.rows.to_pylist()
+    assert made.bad == []
+    assert [(row["payment_id"], row["amount"], row["tip"], row["currency"]) for row in rows] == [
+        ("a", Decimal("13.0000"), Decimal(0), "USD"),
+        ("b", Decimal("500.0000"), Decimal("12.3456"), "JPY"),
+    ]
+    assert rows[0]["occurred_at"] == datetime(2026, 3, 2, 15, tzinfo=UTC)
+    assert rows[1]["updated_at"] == datetime(2026, 3, 2, 6, tzinfo=UTC)
+    assert (rows[0]["business_date"], rows[0]["source_version"]) == (date(2026, 3, 2), "7")
+
+
+@pytest.mark.parametrize(
+    ("bad", "reason"),
+    [
+        (payment("x", "12.5.1"), "the record does not have the documented form"),  # makes the SQL raise
+        (payment("x", tip="1.23456"), "tip has more than four decimal places"),
+        (payment("x", tender="shells"), "tender is none of cash, card, gift_card, other"),
+        (payment("x", at="yesterday"), "occurred_at cannot be read"),
+        (payment("x", amount=None), "amount is missing"),
+        ({"amount": 1, "tender": "card", "at": "2026-03-02T15:00:00Z"}, "it has no id"),
+        (b'{"id": "x", "amount": 01}', "the record does not have the documented form"),
+        (b'{"id": "\xff"}', "the record does not have the documented form"),
+    ],
+)
+def test_a_bad_record_goes_to_quarantine_alone(tmp_path: Path, bad: Any, reason: str) -> None:
+    good = [record("payment", payment(f"p{n}"), "L1") for n in range(40)]
+    records = [*good[:23], record("payment", bad, "L1"), *good[23:]]
+    made = run_table(tmp_path, TOY, spec(tmp_path, PAYMENTS), records, STORES)
+    assert sorted(made.rows.column("payment_id").to_pylist()) == sorted(f"p{n}" for n in range(40))
+    assert len(made.bad) == 1
+    assert reason in made.bad[0].reason
+    assert made.bad[0].business_date == date(2026, 3, 2)
+    whole = bad if isinstance(bad, bytes) else b'"amount"'
+    assert whole in made.bad[0].payload
+
+
+def test_orders_are_records_too_and_days_keep_their_own(tmp_path: Path) -> None:
+    sql = PAYMENTS.replace("r.location_id", "object ->> 'where' AS location_id").replace(
+        "LEFT JOIN stores AS s USING (location_id)", "LEFT JOIN stores AS s ON s.location_id = object ->> 'where'"
+    )
+    orders = spec(tmp_path, sql, feed="orders")
+    connection, raw = Connection("toy:test", "tenant"), RawStore(object_store(str(tmp_path / "lake")))
+    days = [date(2026, 3, 2), date(2026, 3, 3)]
+    manifests = [
+        land(raw, connection.key, [record("", payment(f"p{day.day}", where="L1"))] * 2, day=day) for day in days
+    ]
+    made = derive(TOY, orders, connection, STORES, raw, manifests)
+    assert [(row["payment_id"], row["business_date"]) for row in made.rows.to_pylist()] == [
+        ("p2", days[0]), ("p3", days[1])
+    ]  # fmt: skip
+
+
+def test_a_row_of_another_business_date_is_a_problem_not_a_lost_row(tmp_path: Path) -> None:
+    sql = PAYMENTS.replace(" business_date,", " DATE '2026-03-09' AS business_date,")
+    made = run_table(tmp_path, TOY, spec(tmp_path, sql), [record("payment", payment("a"), "L1")], STORES)
+    assert made.rows.num_rows == 0
+    assert "which was not asked for" in made.bad[0].reason
+
+
+def test_hourly_records_know_their_hour_and_an_empty_day_has_no_rows(tmp_path: Path) -> None:
+    sql = """
+        SELECT connection, tenant, location_id, object ->> 'p' AS product_id, NULL AS sku, object ->> 'n' AS quantity,
+            'in_stock' AS availability, collected_at AS counted_at, snapshot_at, business_date, source_system, source_version,
+            NULL AS problem, NULL AS record
+        FROM records
+    """
+    stock = spec(tmp_path, sql, "inventory_levels", "inventory")
+    made = run_table(
+        tmp_path, TOY, stock, [record("count", {"p": "tea", "n": "2.5"}, "L1")], STORES, slot="2026-03-02/14"
+    )
+    (row,) = made.rows.to_pylist()
+    assert (row["snapshot_at"], row["quantity"]) == (datetime(2026, 3, 2, 14, tzinfo=UTC), Decimal("2.50000"))
+    assert run_table(tmp_path, TOY, stock, [], STORES, slot="2026-03-02/15").rows.num_rows == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        (("'completed' AS status,", ""), "it lacks status"),
+        (("'completed' AS status,", "'completed' AS status, 1 AS colour,"), "nobody knows colour"),
+        (("0 AS fee", "0.1::DOUBLE AS fee"), "money must be exact"),
+        (("FROM records", "FROM nowhere"), "nowhere does not exist"),
+        (("0 AS fee", "(SELECT error('whatever it is')) AS fee"), "whatever it is"),
+    ],
+)
+def test_sql_that_does_not_fit_the_contract_is_refused(tmp_path: Path, change: tuple[str, str], what: str) -> None:
+    assert change[0] in PAYMENTS
+    with pytest.raises(ContractBrokenError, match=what):
+        run_table(
+            tmp_path, TOY, spec(tmp_path, PAYMENTS.replace(*change)), [record("payment", payment("a"), "L1")], STORES
+        )
