@@ -1,8 +1,11 @@
-"""Square: orders and locations. Endpoints, limits and quirks with their sources are in README.md beside this file."""
+"""Square: orders, locations, payments, catalogue, stock and timecards. Endpoints, limits and quirks with their sources are in README.md beside this file."""
 
 from pathlib import Path
 
-from flux_pipelines.providers.base import Provider, RateLimit, Setting
+from flux_pipelines.providers.base import Feed, FeedTable, Provider, RateLimit, Setting
+from flux_pipelines.providers.square.privacy import REDACTION
+
+_HERE = Path(__file__).parent
 
 PROVIDER = Provider(
     name="square",
@@ -17,10 +20,21 @@ PROVIDER = Provider(
         Setting("base_url", "https://connect.squareup.com", "Where the API answers."),
         Setting("cutoff_hour", 0, "Local hour at which the trading day ends, 0 to 23."),
         Setting("requests_per_minute", 500, "Most requests a minute and location."),
+        Setting(
+            "keep_personal_data", 0, "1: names, addresses and card digits are stored as received. Default: removed."
+        ),
     ),
     secrets=(("access_token",), ("client_id", "client_secret", "refresh_token")),
-    # PAYMENTS_READ only brings webhooks: a sale rung up at the counter is announced as a payment, never as an order.
-    scopes=("MERCHANT_PROFILE_READ", "ORDERS_READ", "PAYMENTS_READ"),
+    # Orders need the first two. PAYMENTS_READ is for payments, and for webhooks: a sale rung up at the counter is announced
+    # as a payment, never as an order. The others are for a feed each; without one that feed alone fails.
+    scopes=(
+        "MERCHANT_PROFILE_READ",
+        "ORDERS_READ",
+        "PAYMENTS_READ",
+        "ITEMS_READ",
+        "INVENTORY_READ",
+        "TIMECARDS_READ",
+    ),
     pos_source="flux_pipelines.providers.square.client:SquareClient",
     oauth="flux_pipelines.providers.square.oauth:SquareOAuth",
     # Square's two flows exclude each other, and it names the one with a secret as the better for servers: its refresh
@@ -28,6 +42,20 @@ PROVIDER = Provider(
     pkce="without_secret",
     webhooks="flux_pipelines.providers.square.webhooks:SquareWebhooks",
     sandbox="flux_pipelines.providers.square.sandbox:build",
-    transactions_sql=Path(__file__).with_name("transactions.sql"),
-    capabilities=frozenset({"PosSource", "OAuthProvider", "WebhookSource"}),
+    transactions_sql=_HERE / "transactions.sql",
+    feeds=(
+        Feed("payments", "payments and refunds", "day"),
+        Feed("catalog", "catalogue and locations", "current"),
+        Feed("inventory", "stock counts", "hour"),
+        Feed("labor", "timecards", "day"),
+    ),
+    tables=(
+        FeedTable("payments", "payments", _HERE / "payments.sql"),
+        FeedTable("products", "catalog", _HERE / "products.sql"),
+        FeedTable("locations", "catalog", _HERE / "locations.sql"),
+        FeedTable("inventory_levels", "inventory", _HERE / "inventory_levels.sql"),
+        FeedTable("time_entries", "labor", _HERE / "time_entries.sql"),
+    ),
+    redaction=REDACTION,
+    capabilities=frozenset({"PosSource", "FeedSource", "OAuthProvider", "WebhookSource"}),
 )

@@ -11,18 +11,21 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from flux_pipelines.domain.errors import PermissionLostError, ProviderUnavailableError
+from flux_pipelines.domain.errors import PermissionLostError
 from flux_pipelines.providers.base import (
     Basis,
+    FeedWindow,
     Location,
     Order,
     OrderHeader,
     OrderWindow,
     Page,
     RateLimit,
+    Record,
     SourceContext,
 )
-from flux_pipelines.transport.errors import RefusedError
+from flux_pipelines.providers.square.feeds import SquareFeeds
+from flux_pipelines.providers.square.paging import follow, stamp
 
 if TYPE_CHECKING:
     from flux_pipelines.transport import Stats
@@ -31,8 +34,6 @@ _PAGE_SIZE = 1000  # the most that SearchOrders accepts; its default is 500
 _MOST_IDS = 100  # the most that BatchRetrieveOrders accepts
 _ALL_STATES = ("OPEN", "COMPLETED", "CANCELED", "DRAFT")
 _TERMINAL_STATES = ("COMPLETED", "CANCELED")  # only these may be filtered by closed_at
-_CURSOR_CODES = frozenset({"INVALID_CURSOR", "CURSOR_EXPIRED", "EXPIRED_CURSOR"})
-_MOST_RESTARTS_IN_PLACE = 8
 _READING = ("MERCHANT_PROFILE_READ", "ORDERS_READ")  # the scopes without which nothing can be read
 
 
@@ -67,7 +68,7 @@ class _Headers(msgspec.Struct, gc=False):
 class _RawPage(msgspec.Struct):
     orders: list[msgspec.Raw] = []
     cursor: str = ""
-    errors: msgspec.Raw = msgspec.Raw()
+    errors: list[msgspec.Raw] | None = None
     order_entries: msgspec.Raw = msgspec.Raw()
 
 
@@ -147,7 +148,7 @@ def decode_page(body: bytes) -> _DecodedPage:
 
     """
     page = _decode_raw_page(body)
-    if bytes(page.errors) or bytes(page.order_entries):
+    if page.errors or bytes(page.order_entries):
         raise ValueError("a page of orders was asked for, but the answer holds errors or order entries")
     try:
         # Two passes in C over the page are several times faster than one call an order.
@@ -166,12 +167,8 @@ _INSTANTS: dict[Basis, Callable[[OrderHeader], datetime]] = {
 }
 
 
-class _CursorLostError(Exception):
-    """The cursor is no longer accepted; the window goes on from the last instant seen."""
-
-
 class SquareClient:
-    """One connection's orders and locations (`PosSource`). Safe to use from threads."""
+    """One connection's orders and locations (`PosSource`), and its feeds (`FeedSource`). Safe to use from threads."""
 
     max_locations_per_window = 10
     by_business_date = False
@@ -188,6 +185,7 @@ class SquareClient:
             credentials=context.credentials,
             headers={"Square-Version": context.provider.api_version},
         )
+        self._feeds = SquareFeeds(self._api, self._connection, lambda: self._token_status().scopes)
 
     @property
     def stats(self) -> Stats:
@@ -220,23 +218,17 @@ class SquareClient:
             ProviderUnavailableError: cursors die again and again without the search getting any further.
 
         """
-        start = window.start
-        restarts = 0
-        while True:
-            reached = start
-            try:
-                for page in self._search(window, start, basis):
-                    reached = max(reached, _latest(page, basis) or reached)
-                    yield page
-                return
-            except _CursorLostError as lost:
-                restarts = restarts + 1 if reached == start else 0
-                if restarts > _MOST_RESTARTS_IN_PLACE:
-                    raise ProviderUnavailableError(
-                        f"Square's cursors die before the next page can be read (at {reached.isoformat()})",
-                        connection=self._connection,
-                    ) from lost
-                start = reached
+        instant = _INSTANTS[basis]
+
+        def ask(start: datetime, cursor: str) -> _DecodedPage:
+            return self._search(window, start, basis, cursor)
+
+        def latest(page: _DecodedPage) -> datetime | None:
+            return next((instant(o.header) for o in reversed(page.orders) if o.header is not None), None)
+
+        for page in follow(ask, window.start, latest, connection=self._connection):
+            orders = [o for o in page.orders if o.header is None or instant(o.header) < window.end]
+            yield Page(orders, last=not page.cursor)
 
     def orders(self, order_ids: Sequence[str]) -> list[Order]:
         """Return the orders of these ids as they are now; Square leaves out those it does not know."""
@@ -263,64 +255,52 @@ class SquareClient:
             PermissionLostError: a scope that reading needs is not granted (any more).
 
         """
-        answer = self._api.request(
-            "POST", "/oauth2/token/status", json={}, idempotent=True, decode=_decode_token_status
-        )
-        missing = [scope for scope in _READING if scope not in answer.value.scopes]
+        status = self._token_status()
+        missing = [scope for scope in _READING if scope not in status.scopes]
         if missing:
             raise PermissionLostError(
                 f"the access token no longer has the permission {' and '.join(missing)}", connection=self._connection
             )
-        return answer.value.merchant_id
+        return status.merchant_id
+
+    def collect(self, feed: str, window: FeedWindow) -> Iterator[Sequence[Record]]:
+        """Yield the records of a feed, a page at a time, following cursors to the end.
+
+        Raises:
+            PermissionLostError: the permission that the feed needs has not been granted, or was taken back.
+
+        """
+        return self._feeds.collect(feed, window)
+
+    def changed(self, feed: str, window: FeedWindow) -> Iterator[tuple[str, datetime]]:
+        """Yield where and when the payments, refunds or timecards happened that changed in a window."""
+        return self._feeds.changed(feed, window)
 
     def close(self) -> None:
         """Release the HTTP connections."""
         self._api.close()
 
-    def _search(self, window: OrderWindow, start: datetime, basis: Basis) -> Iterator[Page]:
+    def _token_status(self) -> _TokenStatus:
+        answer = self._api.request(
+            "POST", "/oauth2/token/status", json={}, idempotent=True, decode=_decode_token_status
+        )
+        return answer.value
+
+    def _search(self, window: OrderWindow, start: datetime, basis: Basis, cursor: str) -> _DecodedPage:
         body: dict[str, Any] = {
             "location_ids": window.location_ids,
             "limit": _PAGE_SIZE,
             "query": {
                 "filter": {
-                    "date_time_filter": {f"{basis}_at": {"start_at": _stamp(start), "end_at": _stamp(window.end)}},
+                    "date_time_filter": {f"{basis}_at": {"start_at": stamp(start), "end_at": stamp(window.end)}},
                     "state_filter": {"states": _TERMINAL_STATES if basis == "closed" else _ALL_STATES},
                 },
                 "sort": {"sort_field": f"{basis.upper()}_AT", "sort_order": "ASC"},
             },
         }
-        instant = _INSTANTS[basis]
-        while True:
-            page = self._page(body, window)
-            orders = [o for o in page.orders if o.header is None or instant(o.header) < window.end]
-            yield Page(orders, last=not page.cursor)
-            if not page.cursor:
-                return
-            body["cursor"] = page.cursor
-
-    def _page(self, body: dict[str, Any], window: OrderWindow) -> _DecodedPage:
-        try:
-            answer = self._api.request(
-                "POST",
-                "/v2/orders/search",
-                json=body,
-                idempotent=True,
-                budget=window.location_ids,
-                decode=decode_page,
-            )
-        except RefusedError as refused:
-            if "cursor" in body and _CURSOR_CODES.intersection(refused.codes):
-                raise _CursorLostError from refused
-            raise
+        if cursor:
+            body["cursor"] = cursor
+        answer = self._api.request(
+            "POST", "/v2/orders/search", json=body, idempotent=True, budget=window.location_ids, decode=decode_page
+        )
         return answer.value
-
-
-def _latest(page: Page, basis: Basis) -> datetime | None:
-    for order in reversed(page.orders):
-        if order.header is not None:
-            return _INSTANTS[basis](order.header)
-    return None
-
-
-def _stamp(instant: datetime) -> str:
-    return instant.astimezone(UTC).isoformat().replace("+00:00", "Z")

@@ -1,0 +1,78 @@
+"""Following Square's cursors to the end, whatever the list: they die after minutes, and a list then begins again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from typing import Protocol, TypeVar
+
+from flux_pipelines.domain.errors import ProviderUnavailableError
+from flux_pipelines.transport.errors import RefusedError
+
+_CURSOR_CODES = frozenset({"INVALID_CURSOR", "CURSOR_EXPIRED", "EXPIRED_CURSOR"})
+_MOST_RESTARTS_IN_PLACE = 8
+
+
+class Paged(Protocol):
+    """A page of anything; an empty cursor says that it is the last."""
+
+    @property
+    def cursor(self) -> str:
+        """What asks for the next page."""
+
+
+P = TypeVar("P", bound=Paged)
+
+
+def follow(
+    ask: Callable[[datetime, str], P],
+    start: datetime,
+    latest: Callable[[P], datetime | None],
+    *,
+    connection: str,
+) -> Iterator[P]:
+    """Yield the pages of a list that is sorted by time, oldest first.
+
+    A dead cursor makes the list start again from the last instant seen: what lies at that very instant comes twice.
+
+    Args:
+        ask: fetches a page: of the list from an instant on, after a cursor (empty for the first page).
+        start: where the list begins.
+        latest: the last instant on a page; None where a list has no order to go by, so that it starts again as a whole.
+        connection: for the error.
+
+    Raises:
+        ProviderUnavailableError: cursors die again and again without the list getting any further.
+
+    """
+    restarts = 0
+    while True:
+        reached = start
+        cursor = ""
+        try:
+            while True:
+                page = ask(start, cursor)
+                reached = max(reached, latest(page) or reached)
+                yield page
+                cursor = page.cursor
+                if not cursor:
+                    return
+        except RefusedError as refused:
+            if not cursor or not _CURSOR_CODES.intersection(refused.codes):
+                raise
+            restarts = restarts + 1 if reached == start else 0
+            if restarts > _MOST_RESTARTS_IN_PLACE:
+                raise ProviderUnavailableError(
+                    f"Square's cursors die before the next page can be read (at {reached.isoformat()})",
+                    connection=connection,
+                ) from refused
+            start = reached
+
+
+def unordered(_: Paged) -> None:
+    """Say that a page has no instant that a list could go on from."""
+
+
+def stamp(instant: datetime) -> str:
+    """Return an aware instant as Square reads it."""
+    return instant.astimezone(UTC).isoformat().replace("+00:00", "Z")

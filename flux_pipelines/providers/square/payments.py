@@ -1,0 +1,122 @@
+"""Square's payments and refunds of some locations and an interval of time.
+
+`GET /v2/payments` without a location means the main location only, so it is asked for each. Both ends of its intervals
+belong to them; the end is taken off here. Payments that a till took offline are created when they arrive: those are asked
+for by the till's own time as well, which is the time of the sale and decides their business date.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, NamedTuple
+
+from flux_pipelines.providers.base import FeedWindow, Record
+from flux_pipelines.providers.square.paging import follow, stamp
+from flux_pipelines.providers.square.records import Found, Listed, lists
+
+if TYPE_CHECKING:
+    from flux_pipelines.transport.client import ApiClient
+
+_PAGE_SIZE = 100  # the most that both lists give
+# A till's clock may be ahead of Square's, so that a payment seems to be created before it was taken.
+_CLOCKS_APART = timedelta(days=1)
+
+
+class _List(NamedTuple):
+    """One of the two lists."""
+
+    path: str
+    kind: str
+    member: str
+
+
+class _Order(NamedTuple):
+    """By which time a list is asked for and sorted."""
+
+    sort_field: str
+    begin: str
+    end: str
+    extra: Mapping[str, str]
+
+
+_PAYMENTS = _List("/v2/payments", "payment", "payments")
+_REFUNDS = _List("/v2/refunds", "refund", "refunds")
+_DECODERS = {one: lists(one.member) for one in (_PAYMENTS, _REFUNDS)}
+_CREATED = _Order("CREATED_AT", "begin_time", "end_time", {})
+_UPDATED = _Order("UPDATED_AT", "updated_at_begin_time", "updated_at_end_time", {})
+
+
+def _offline(window: FeedWindow) -> _Order:
+    # Without begin_time only the payments of the last year are looked through.
+    extra = {"is_offline_payment": "true", "begin_time": stamp(window.start - _CLOCKS_APART)}
+    return _Order("OFFLINE_CREATED_AT", "offline_begin_time", "offline_end_time", extra)
+
+
+def collect(api: ApiClient, connection: str, window: FeedWindow) -> Iterator[list[Record]]:
+    """Yield the payments and refunds of the window, a page at a time, each once."""
+    for location_id in window.location_ids:
+        seen: set[str] = set()
+        for which, by in ((_PAYMENTS, _CREATED), (_PAYMENTS, _offline(window)), (_REFUNDS, _CREATED)):
+            for page in _pages(api, connection, window, location_id, which, by):
+                records = []
+                for one in page.found:
+                    happened = one.head.happened
+                    # What has no readable time is kept: better in quarantine than nowhere.
+                    if happened is not None and not window.start <= happened < window.end:
+                        continue
+                    if one.head.id:
+                        if one.head.id in seen:
+                            continue
+                        seen.add(one.head.id)
+                    records.append(Record(which.kind, one.head.location_id or location_id, one.raw))
+                if records:
+                    yield records
+
+
+def changed(api: ApiClient, connection: str, window: FeedWindow) -> Iterator[tuple[str, datetime]]:
+    """Yield where and when the payments and refunds happened that changed in the window.
+
+    Square looks through what was created in the last year.
+    """
+    for location_id in window.location_ids:
+        for which in (_PAYMENTS, _REFUNDS):
+            for page in _pages(api, connection, window, location_id, which, _UPDATED):
+                for one in page.found:
+                    happened, at = one.head.happened, one.head.changed
+                    if happened is not None and at is not None and at < window.end:
+                        yield one.head.location_id or location_id, happened
+
+
+def _pages(
+    api: ApiClient, connection: str, window: FeedWindow, location_id: str, which: _List, by: _Order
+) -> Iterator[Listed]:
+    def ask(start: datetime, cursor: str) -> Listed:
+        params: dict[str, str | int] = {
+            by.begin: stamp(start),
+            by.end: stamp(window.end),
+            "sort_field": by.sort_field,
+            "sort_order": "ASC",
+            "location_id": location_id,
+            "limit": _PAGE_SIZE,
+            **by.extra,
+        }
+        if cursor:
+            params["cursor"] = cursor
+        answer = api.request(
+            "GET", which.path, params=params, idempotent=True, budget=(location_id,), decode=_DECODERS[which]
+        )
+        return answer.value
+
+    def latest(page: Listed) -> datetime | None:
+        return max(filter(None, (_instant(one, by) for one in page.found)), default=None)
+
+    return follow(ask, window.start, latest, connection=connection)
+
+
+def _instant(one: Found, by: _Order) -> datetime | None:
+    if by is _UPDATED:
+        return one.head.changed
+    if by is _CREATED:
+        return one.head.created
+    return one.head.happened
