@@ -1,0 +1,210 @@
+"""Feeds into raw partitions: whole days or none, exactly as received, not twice, and nothing of a failure."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from datetime import date, datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import zstandard
+
+from flux_pipelines.domain.connection import Connection
+from flux_pipelines.domain.errors import PermissionLostError, ProviderUnavailableError
+from flux_pipelines.lake.raw import RawManifest, RawStore
+from flux_pipelines.lake.store import object_store
+from flux_pipelines.providers.base import Feed, FeedWindow, Location, Provider, Record
+from flux_pipelines.sync.feeds import collect_days, collect_now
+
+TOY = Provider(
+    name="toy", title="Toy", owner="team:toys", docs_url="", base_url="", api_version="7", rate_limits=(), settings=(), secrets=()
+)  # fmt: skip
+CONNECTION = Connection("toy:acme", "acme", settings={"cutoff_hour": 4})
+LOCATIONS = [
+    Location("L1", "One", "America/New_York", "USD"),
+    Location("L2", "Two", "America/New_York", "USD", active=False),
+    Location("L3", "Three", "Asia/Tokyo", "JPY"),
+]
+DAYS = [date(2026, 3, 6), date(2026, 3, 7), date(2026, 3, 8), date(2026, 3, 9)]
+AWKWARD = b'{ "id" : "\xc3\xa9", "amount":1.10,\n  "big": 12345678901234567890.0 }'
+
+
+class MemoryFeeds:
+    """A `FeedSource` over records with an instant each. `before` may raise for a window."""
+
+    def __init__(self, records: Sequence[tuple[datetime, str, bytes]]) -> None:
+        self.records = list(records)
+        self.asked: list[FeedWindow] = []
+        self.before: Callable[[FeedWindow], None] = lambda window: None
+        self._lock = threading.Lock()
+
+    def collect(self, feed: str, window: FeedWindow) -> Iterator[Sequence[Record]]:
+        with self._lock:
+            self.asked.append(window)
+        self.before(window)
+        now = window.start == window.end
+        found = [
+            Record("payment", location, msgspec.Raw(raw))
+            for at, location, raw in self.records
+            if location in (*window.location_ids, "L9") and (now or window.start <= at < window.end)
+        ]
+        for start in range(0, len(found), 2):
+            yield found[start : start + 2]
+
+    def changed(self, feed: str, window: FeedWindow) -> Iterator[tuple[str, datetime]]:
+        raise NotImplementedError
+
+
+def at(text: str) -> datetime:
+    return datetime.fromisoformat(text)
+
+
+def records() -> list[tuple[datetime, str, bytes]]:
+    return [
+        (at("2026-03-08T03:59:00-04:00"), "L1", AWKWARD),  # before the cut-off, on the day that has 23 hours: the 7th
+        (at("2026-03-08T04:00:00-04:00"), "L1", b'{"id":"b"}'),
+        (at("2026-03-08T23:00:00+09:00"), "L3", b'{"id":"c"}'),
+        *((at("2026-03-09T12:00:00-04:00"), "L2", b'{"id":"d%d"}' % n) for n in range(5)),
+    ]
+
+
+def store(folder: Path, feed: str = "payments") -> RawStore:
+    return RawStore(object_store(str(folder / "lake")), feed)
+
+
+def lines(raw: RawStore, manifest: RawManifest | None) -> list[bytes]:
+    assert manifest is not None
+    with raw.local_file(manifest) as path:
+        if path is None:
+            return []
+        return (
+            zstandard.ZstdDecompressor().stream_reader(path.read_bytes(), read_across_frames=True).read().splitlines()
+        )
+
+
+def test_days_hold_what_fell_on_them_byte_for_byte(tmp_path: Path) -> None:
+    source, raw = MemoryFeeds(records()), store(tmp_path)
+    outcomes = list(collect_days(source, CONNECTION, LOCATIONS, DAYS, raw, provider=TOY, most_locations=1))
+    assert [(o.day, o.status) for o in outcomes] == [(day, "committed") for day in DAYS]
+    found = {o.day: lines(raw, o.manifest) for o in outcomes}
+    assert {day.day: len(there) for day, there in found.items()} == {6: 0, 7: 1, 8: 2, 9: 5}
+    (awkward,) = found[DAYS[1]]
+    assert awkward == b'{"kind":"payment","location_id":"L1","object":' + AWKWARD.replace(b"\n", b" ") + b"}"
+    (manifest,) = [o.manifest for o in outcomes if o.day == DAYS[2]]
+    assert manifest is not None
+    assert (manifest.feed, manifest.orders, manifest.states, manifest.api_version) == (
+        "payments",
+        2,
+        {"payment": 2},
+        "7",
+    )
+    new_york, tokyo = sorted(manifest.windows, key=lambda window: window.locations)
+    assert (new_york.end - new_york.start).total_seconds() == 24 * 3600
+    assert (new_york.locations, tokyo.locations) == (("L1", "L2"), ("L3",))
+    assert {window.location_ids for window in source.asked} == {("L1",), ("L2",), ("L3",)}
+    assert sorted(tmp_path.glob("lake/raw/toy/*/acme/*")) == [
+        tmp_path / "lake/raw/toy/payments/acme" / day.isoformat() for day in DAYS
+    ]
+
+
+def test_the_same_sync_does_not_ask_twice_and_another_one_replaces(tmp_path: Path) -> None:
+    source, raw = MemoryFeeds(records()), store(tmp_path)
+
+    def sync(token: str) -> list[str]:
+        return [o.status for o in collect_days(source, CONNECTION, LOCATIONS, DAYS, raw, provider=TOY, token=token)]
+
+    assert sync("one") == ["committed"] * 4
+    asked = len(source.asked)
+    assert sync("one") == ["resumed"] * 4
+    assert len(source.asked) == asked
+    source.records.pop()
+    assert sync("two") == ["committed"] * 4
+    assert len(lines(raw, raw.read_manifest(CONNECTION.key, DAYS[3]))) == 4
+
+
+def test_a_day_that_fails_stays_what_it_was_and_a_lost_permission_ends_the_rest(tmp_path: Path) -> None:
+    source, raw = MemoryFeeds(records()), store(tmp_path)
+
+    def fail(error: Exception, day: date) -> None:
+        def before(window: FeedWindow) -> None:
+            if window.business_date == day and "L3" in window.location_ids:
+                raise error
+
+        source.before = before
+
+    fail(ProviderUnavailableError("it is down"), DAYS[1])
+    outcomes = list(collect_days(source, CONNECTION, LOCATIONS, DAYS, raw, provider=TOY, parallel=2))
+    assert [o.status for o in outcomes] == ["committed", "failed", "committed", "committed"]
+    assert raw.read_manifest(CONNECTION.key, DAYS[1]) is None
+
+    fail(PermissionLostError("PAYMENTS_READ is gone"), DAYS[0])
+    outcomes = list(collect_days(source, CONNECTION, LOCATIONS, DAYS, raw, provider=TOY, parallel=2))
+    assert [o.status for o in outcomes] == ["failed"] * 4
+    assert all(isinstance(o.error, PermissionLostError) for o in outcomes)
+    assert len(lines(raw, raw.read_manifest(CONNECTION.key, DAYS[3]))) == 5
+    assert not [path for path in tmp_path.glob("lake/.staging/**/*") if path.is_file() and path.suffix == ".zst"]
+
+
+def test_days_to_come_are_refused_and_records_of_others_are_set_aside(tmp_path: Path) -> None:
+    source, raw = MemoryFeeds([*records(), (at("2026-03-09T12:00:00-04:00"), "L9", b'{"id":"x"}')]), store(tmp_path)
+    (outcome,) = collect_days(source, CONNECTION, LOCATIONS[:1], [DAYS[3]], raw, provider=TOY)
+    assert [(bad.reason, bad.payload) for bad in outcome.bad] == [
+        ("it is of the location 'L9', which was not asked for", b'{"id":"x"}')
+    ]
+    assert outcome.manifest is not None
+    assert outcome.manifest.quarantined == 1
+    (outcome,) = collect_days(source, CONNECTION, LOCATIONS, [date(2099, 1, 1)], raw, provider=TOY)
+    assert "has not begun" in str(outcome.error)
+
+
+class Shouting:
+    def records(self, records: list[bytes]) -> list[bytes]:
+        return [json.dumps(dict.fromkeys(json.loads(record), "REMOVED")).encode() for record in records]
+
+
+def test_what_is_personal_is_taken_out_before_anything_is_stored(tmp_path: Path) -> None:
+    source, raw = MemoryFeeds([(at("2026-03-09T12:00:00Z"), "L9", b'{"id":"x"}'), *records()]), store(tmp_path)
+    outcomes = list(collect_days(source, CONNECTION, LOCATIONS, DAYS, raw, provider=TOY, redactor=Shouting()))
+    stored = [line for o in outcomes for line in lines(raw, o.manifest)] + [
+        bad.payload for o in outcomes for bad in o.bad
+    ]
+    assert len(stored) == 10  # the stranger is offered by both calendars
+    assert all(b"REMOVED" in line and b'"d1"' not in line for line in stored)
+
+
+def test_an_hour_is_replaced_by_the_same_hour_and_what_there_is_now_by_itself(tmp_path: Path) -> None:
+    source, stock = MemoryFeeds(records()), store(tmp_path, "inventory")
+
+    def collect(raw: RawStore, feed: Feed, text: str) -> RawManifest | None:
+        return collect_now(source, CONNECTION, LOCATIONS, raw, feed, provider=TOY, now=at(text)).manifest
+
+    hourly, current = Feed("inventory", "stock", "hour"), Feed("catalog", "products", "current")
+    for text in ("2026-03-09T10:05:00Z", "2026-03-09T11:05:00Z", "2026-03-09T11:40:00Z", "2026-03-10T00:00:00Z"):
+        collect(stock, hourly, text)
+    day: list[Any] = [(m.hour, m.fetched_at) for m in stock.hours(CONNECTION.key, date(2026, 3, 9))]
+    assert day == [
+        (at("2026-03-09T10:00:00Z"), at("2026-03-09T10:05:00Z")),
+        (at("2026-03-09T11:00:00Z"), at("2026-03-09T11:40:00Z")),
+    ]
+    assert stock.read_manifest(CONNECTION.key, date(2026, 3, 9)) is None  # a day of hours has no manifest of its own
+    assert len(list(stock.everything(CONNECTION.key))) == 3
+
+    catalog = store(tmp_path, "catalog")
+    assert catalog.current(CONNECTION.key) is None
+    collect(catalog, current, "2026-03-09T10:00:00Z")
+    source.records.pop()
+    collect(catalog, current, "2026-03-10T10:00:00Z")
+    now = catalog.current(CONNECTION.key)
+    assert now is not None
+    assert (now.business_date, now.hour, len(lines(catalog, now))) == (date(2026, 3, 10), None, 7)
+
+    def refuse(window: FeedWindow) -> None:
+        raise PermissionLostError("ITEMS_READ is gone")
+
+    source.before = refuse
+    outcome = collect_now(source, CONNECTION, LOCATIONS, catalog, current, provider=TOY)
+    assert outcome.status == "failed"
+    assert catalog.current(CONNECTION.key) == now
