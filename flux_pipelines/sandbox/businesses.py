@@ -6,13 +6,19 @@ account, a store that never closes, a store that has closed down, cash rounding.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
+from flux_pipelines.sandbox.business_parts import changed, tax
+from flux_pipelines.sandbox.businesses_kitchen import kitchen
+from flux_pipelines.sandbox.businesses_shop import shops
+from flux_pipelines.sandbox.codes import CODES
 from flux_pipelines.sandbox.ids import code
 from flux_pipelines.sandbox.model import Item, Location, Merchant, Modifier, Tax
+from flux_pipelines.sandbox.people import settle
 
 _EVERYTHING = frozenset({"food", "drink", "goods"})
 _PREPARED = frozenset({"food", "drink"})
+_COUNTED = frozenset(
+    {"Bakery", "Retail", "和菓子", "物販", "Leivonnaiset", "Kauppa"}
+)  # categories whose stock is counted
 
 # name, category, tax class, unit of weighed goods, modifiers on offer, {variation: price in minor units}
 _Row = tuple[str, str, str, str, str, dict[str, int]]
@@ -126,15 +132,6 @@ _HARBOR_STORES = (
 _SALES_TAX = {"NY": 88750, "MA": 62500, "MD": 60000, "IL": 102500, "LA": 94500, "CA": 86250, "WA": 103500}
 
 
-def _percent(rate: int) -> str:
-    return f"{rate / 10_000:.4f}".rstrip("0").rstrip(".")
-
-
-def tax(name: str, rate: int, covers: Iterable[str], *, inclusive: bool = False) -> Tax:
-    """Return a tax from its rate in millionths."""
-    return Tax(name, _percent(rate), rate, frozenset(covers), inclusive)
-
-
 def _catalogue(seed: int, handle: str, rows: tuple[_Row, ...]) -> list[Item]:
     items = []
     for name, category, tax_class, unit, group, variations in rows:
@@ -144,7 +141,24 @@ def _catalogue(seed: int, handle: str, rows: tuple[_Row, ...]) -> list[Item]:
         )
         for variation, price in variations.items():
             id_ = code(seed, handle, "variation", name, variation)
-            items.append(Item(id_, name, variation, category, price, tax_class, unit, modifiers))
+            sku, upc = CODES[handle].get((name, variation), ("", ""))
+            items.append(
+                Item(
+                    id_,
+                    name,
+                    variation,
+                    category,
+                    price,
+                    tax_class,
+                    unit,
+                    modifiers,
+                    product_id=code(seed, handle, "item", name),
+                    sku=sku,
+                    upc=upc,
+                    tracked=category in _COUNTED and not unit,
+                    updated=changed(seed, handle, name),
+                )
+            )
     return items
 
 
@@ -239,5 +253,12 @@ def _fjord(seed: int) -> Merchant:
 
 
 def businesses(seed: int) -> list[Merchant]:
-    """Return the merchants of the seeded world, without any history."""
-    return [_harbor(seed), _sakura(seed), _fjord(seed)]
+    """Return the merchants of the seeded world, with their people and without any history."""
+    merchants = [_harbor(seed), _sakura(seed), _fjord(seed)]
+    for merchant in merchants:
+        merchant.tenant = merchant.handle
+    merchants += [kitchen(seed), *shops(seed)]
+    for merchant in merchants:
+        settle(seed, merchant)
+        merchant.published = max(item.updated for item in merchant.items)
+    return merchants

@@ -4,13 +4,33 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
-from flux_pipelines.sandbox.model import Location, Merchant, Sale
+from flux_pipelines.sandbox.model import Count, Customer, Item, Location, Merchant, Sale, Shift
 
-Kind = Literal["sold", "edited", "paid", "cancelled", "refunded", "location_opened", "location_changed"]
+Kind = Literal[
+    "sold",
+    "edited",
+    "paid",
+    "cancelled",
+    "refunded",
+    "location_opened",
+    "location_changed",
+    "stock_changed",  # `item`, `count`, `count_before`
+    "item_created",  # `item`
+    "item_changed",
+    "item_deleted",
+    "catalogue_published",
+    "shift_changed",  # `shift`: begun, ended, edited or deleted
+    "uninstalled",  # the app, by the merchant
+    "erasure_requested",  # `customer`
+]
 
 
 class Happening(NamedTuple):
-    """A change of the world, already made."""
+    """A change of the world, already made.
+
+    `location` is the merchant's first one for what belongs to no one store. A refund's `sale` is the return; of merchants
+    whose provider keeps refunds on the order sold, that order is `sale.returns[0].source`.
+    """
 
     kind: Kind
     merchant: Merchant
@@ -18,3 +38,8 @@ class Happening(NamedTuple):
     sale: Sale | None = None
     amounts: bool = False  # of an edit: what was paid changed too
     late: bool = False  # of a sale: rung up offline, it arrives after the fact
+    item: Item | None = None
+    count: Count | None = None
+    count_before: int = 0
+    shift: Shift | None = None
+    customer: Customer | None = None

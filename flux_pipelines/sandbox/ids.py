@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import uuid
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from flux_pipelines.sandbox.model import IdStyle
 
 
 def code(*parts: object, length: int = 24) -> str:
@@ -16,3 +21,26 @@ def token(*parts: object) -> str:
     """Return 27 letters and digits, as orders have."""
     digest = hashlib.blake2b("|".join(map(str, parts)).encode(), digest_size=21).digest()
     return base64.urlsafe_b64encode(digest).decode()[:27].replace("-", "x").replace("_", "Y")
+
+
+def stem(order_id: str) -> str:
+    """Return what the ids of an order's parts begin with, where the order's own id is a token."""
+    digest = hashlib.blake2b(order_id.encode(), digest_size=12).digest()
+    return base64.urlsafe_b64encode(digest).decode().replace("-", "m").replace("_", "W")
+
+
+def guid(*parts: object) -> str:
+    """Return a version 4 UUID's text."""
+    digest = hashlib.blake2b("|".join(map(str, parts)).encode(), digest_size=16).digest()
+    return str(uuid.UUID(bytes=digest, version=4))
+
+
+def number(*parts: object) -> str:
+    """Return thirteen digits, as a 64-bit id has."""
+    digest = hashlib.blake2b("|".join(map(str, parts)).encode(), digest_size=8).digest()
+    return str(4_000_000_000_000 + int.from_bytes(digest) % 5_000_000_000_000)
+
+
+def made(style: IdStyle, *parts: object) -> str:
+    """Return an id of a style."""
+    return {"token": token, "guid": guid, "number": number}[style](*parts)

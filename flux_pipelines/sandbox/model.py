@@ -14,15 +14,18 @@ if TYPE_CHECKING:
 
 LineKind = Literal["ITEM", "CUSTOM_AMOUNT", "GIFT_CARD"]
 State = Literal["OPEN", "COMPLETED", "CANCELED"]
+IdStyle = Literal["token", "guid", "number"]
 
 
 @dataclass(frozen=True, slots=True)
 class Modifier:
-    """Something added to an item: oat milk, an extra shot."""
+    """Something added to an item: oat milk, an extra shot, a size."""
 
     id: str
     name: str
     price: int
+    group: str = ""  # the name of the group it is chosen from
+    required: bool = False  # whether exactly one of the group is chosen with every unit, as a size is
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,6 +229,11 @@ class Merchant:
     employees: list[Employee] = field(default_factory=list)
     shifts: list[Shift] = field(default_factory=list)
     counts: dict[tuple[str, str], Count] = field(default_factory=dict)  # by location id and item id
+    gratuity_is_tip: bool = False  # whether an automatic gratuity is no revenue but a tip
+    id_style: IdStyle = "token"  # what the provider's ids look like
+    counter: str = "Square Point of Sale"  # where a sale at the counter says it came from
+    online: str = "Online"  # where one that was ordered online says it came from
+    published: int = 0  # when the catalogue was last published, UTC milliseconds
 
 
 class Sale:
@@ -246,12 +254,14 @@ class Sale:
         "lines",
         "location",
         "payments",
+        "presentment",
         "priced",
         "reference",
         "returns",
         "revision",
         "source",
         "state",
+        "test",
         "ticket",
         "tip",
         "tip_rate",
@@ -281,6 +291,8 @@ class Sale:
         version: int = 0,
         corrupt: str = "",
         customer: Customer | None = None,
+        presentment: tuple[str, int] | None = None,
+        test: bool = False,
     ) -> None:
         self.id = id
         self.location = location
@@ -301,6 +313,9 @@ class Sale:
         self.version = version
         self.corrupt = corrupt
         self.customer = customer
+        #: The currency that the buyer saw, and how many millionths of it one of the store's is; None: the store's own.
+        self.presentment = presentment
+        self.test = test  # a trial of the till: no sale at all
         self.deleted = False  # emptied by a merge, where providers keep such orders and say so
         self.revision = 0
         self.priced: Priced | None = None

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from heapq import merge
+from typing import Literal
 from zoneinfo import ZoneInfo
 
 from flux_pipelines.domain.errors import ConfigurationError
@@ -13,11 +14,14 @@ from flux_pipelines.sandbox.book import Book, Entry, Moment
 from flux_pipelines.sandbox.businesses import businesses
 from flux_pipelines.sandbox.deliveries import Outbox
 from flux_pipelines.sandbox.faults import FaultInjector
+from flux_pipelines.sandbox.floor import shifts, stock
 from flux_pipelines.sandbox.happenings import Happening, Kind
 from flux_pipelines.sandbox.history import history
-from flux_pipelines.sandbox.ids import code, token
-from flux_pipelines.sandbox.model import Item, Line, Location, Merchant, Payment, Returned, Sale, State
+from flux_pipelines.sandbox.ids import code, made
+from flux_pipelines.sandbox.model import Item, Line, Location, Merchant, Payment, Returned, Sale, Shift, State
 from flux_pipelines.sandbox.options import SandboxOptions
+from flux_pipelines.sandbox.payments import PaidTender, payments_of
+from flux_pipelines.sandbox.people import greet
 from flux_pipelines.sandbox.traffic import Traffic
 
 #: Kinds of order that no reader can use, for `World.malform`.
@@ -41,6 +45,7 @@ class World:
         self.listeners: list[Callable[[Happening], None]] = []  # the providers, who tell their apps
         self.outbox = Outbox(options.seed)
         self._made = 0
+        self._refunds: dict[str, list[Sale]] = {}  # by the id of the sale that was given back
         seeded = merchants is None
         for merchant in businesses(options.seed) if merchants is None else merchants:
             self.merchants[merchant.id] = merchant
@@ -50,11 +55,22 @@ class World:
         self.end_day: date | None = None
         if seeded:
             end = self.end_day = options.end_day or self._yesterday()
-            sales = [s for m in self.merchants.values() for s in history(options.seed, m, end, options.history_days)]
+            made_up: list[Sale] = []
+            for merchant in self.merchants.values():
+                own = history(options.seed, merchant, end, options.history_days)
+                for sale in own:
+                    greet(merchant, sale)
+                made_up += own
+                merchant.shifts = shifts(options.seed, merchant, end, options.history_days)
+                merchant.counts = stock(options.seed, merchant, int(self.clock().timestamp() * 1000))
+            sales = made_up
         by_location: dict[str, list[Sale]] = {id_: [] for id_ in self.books}
         for sale in sales:
             self.sales[sale.id] = sale
-            by_location[sale.location.id].append(sale)
+            if sale.returns:
+                self._remember(sale)
+            if self.is_order(sale):
+                by_location[sale.location.id].append(sale)
         for id_, those in by_location.items():
             self.books[id_].fill(those)
 
@@ -77,6 +93,39 @@ class World:
                 return merchant
         known = ", ".join(merchant.handle for merchant in self.merchants.values())
         raise ConfigurationError(f"the sandbox has no merchant {name!r}", next_step=f"It has: {known}.")
+
+    def merchants_of(self, provider: str) -> list[Merchant]:
+        """Return the merchants whose account is at a provider, in their order."""
+        return [merchant for merchant in self.merchants.values() if merchant.provider == provider]
+
+    def owner(self, sale: Sale) -> Merchant:
+        """Return whose sale it is."""
+        return self.merchants[sale.location.merchant_id]
+
+    def refunds_of(self, sale: Sale) -> list[Sale]:
+        """Return the returns of what was sold on a sale, oldest first."""
+        return self._refunds.get(sale.id, [])
+
+    def payments_of(self, sale: Sale) -> list[PaidTender]:
+        """Return what was paid on a sale, or given back by a return: see `payments.payments_of`."""
+        before: list[Sale] = []
+        if sale.returns and sale.returns[0].source is not None:
+            every = self.refunds_of(sale.returns[0].source)
+            before = every[: every.index(sale)]
+        return payments_of(sale, self.owner(sale).id_style, before)
+
+    def shifts_between(
+        self, location_ids: Iterable[str], moment: Literal["start", "updated"], first: int, last: int
+    ) -> Iterator[Shift]:
+        """Yield what was worked at some stores by begin or last change (both ends included), oldest first; deleted too."""
+        wanted = set(location_ids)
+        found = [
+            (getattr(shift, moment), shift.id, shift)
+            for merchant in self.merchants.values()
+            for shift in merchant.shifts
+            if shift.location.id in wanted and first <= getattr(shift, moment) <= last
+        ]
+        yield from (shift for _, _, shift in sorted(found, key=lambda one: one[:2]))
 
     def sale(self, order_id: str) -> Sale:
         """Return an order by its id.
@@ -125,21 +174,44 @@ class World:
 
     # Making things happen
 
+    def is_order(self, sale: Sale) -> bool:
+        """Tell whether a sale is an order of its own at its provider.
+
+        It is not when it is a return and the provider keeps refunds on the order that was sold: see `refunds_of`.
+        """
+        return not (sale.returns and self.owner(sale).refunds_on_source)
+
+    def _remember(self, back: Sale) -> None:
+        for returned in back.returns:
+            if returned.source is not None:
+                self._refunds.setdefault(returned.source.id, []).append(back)
+
     def add(self, sale: Sale) -> Sale:
         """Put a new order into the world."""
         self.sales[sale.id] = sale
-        self.books[sale.location.id].add(sale)
+        self._remember(sale)
+        if self.is_order(sale):
+            self.books[sale.location.id].add(sale)
         return sale
+
+    def change(self, sale: Sale) -> None:
+        """Say that an order was changed now: its new instant is found, and nothing derived from it is kept."""
+        self.books[sale.location.id].drop(sale)
+        self._touch(sale, self.now_ms())
+        self.books[sale.location.id].add(sale)
 
     def _touch(self, sale: Sale, updated: int) -> None:
         sale.updated = max(updated, sale.updated + 1)
         sale.version += bool(sale.version)
         sale.revision += 1
         sale.priced = None
+        for back in self.refunds_of(sale):
+            back.priced = None
 
-    def _new_id(self, what: str) -> str:
+    def new_id(self, what: str, merchant: Merchant) -> str:
+        """Return an id that nothing has yet, in the style of the merchant's provider."""
         self._made += 1
-        return token(self.options.seed, what, self._made)
+        return made(merchant.id_style, self.options.seed, what, self._made)
 
     def _tell(self, kind: Kind, sale: Sale, **details: bool) -> Sale:
         happening = Happening(kind, self.merchants[sale.location.merchant_id], sale.location, sale, **details)
@@ -174,7 +246,8 @@ class World:
 
         """
         location = self.location(location_id)
-        items = self.merchants[location.merchant_id].items
+        merchant = self.merchants[location.merchant_id]
+        items = merchant.items
         now = self.now_ms()
         at = now if created is None else int(created.timestamp() * 1000)
         lines = tuple(
@@ -182,14 +255,14 @@ class World:
             for item, quantity in goods or ((items[0], 1), (items[min(5, len(items) - 1)], 2))
         )
         sale = Sale(
-            self._new_id("sale"),
+            self.new_id("sale", merchant),
             location,
             at,
             max(now, at),
             at,
             lines=lines,
             payments=(Payment(paid_by),),
-            source="Online" if online else "Square Point of Sale",
+            source=merchant.online if online else merchant.counter,
             version=2 if online else 0,
             corrupt=corrupt,
         )
@@ -226,32 +299,55 @@ class World:
             sale.lines = (changed, *sale.lines[1:])
         else:
             sale.ticket = f"edit {sale.revision + 1}"
-        self.books[sale.location.id].drop(sale)
-        self._touch(sale, self.now_ms())
-        self.books[sale.location.id].add(sale)
+        self.change(sale)
         return self._tell("edited", sale, amounts=bool(add_units))
 
-    def refund(self, order_id: str) -> Sale:
-        """Take a whole order back, now: a new order whose returns name it.
+    def refund(self, order_id: str, lines: Sequence[int] | None = None) -> Sale:
+        """Take an order back, now: a new sale whose returns name it.
+
+        Where the provider keeps refunds on the order that was sold, lines given back before are not given back again, and
+        the order changes with it.
+
+        Args:
+            order_id: the order that was sold.
+            lines: the indexes of the lines that come back; by default everything, tip and charges included.
 
         Raises:
             ConfigurationError: no such order, or nothing on it to give back.
 
         """
         source = self.sale(order_id)
-        if source.state != "COMPLETED" or not source.lines:
+        merchant = self.owner(source)
+        before = self.refunds_of(source) if merchant.refunds_on_source else []
+        gone = {index for back in before for one in back.returns for index, _ in one.parts}
+        bare = any(one.lines for back in before for one in back.returns)  # money alone came back: nobody knows what of
+        wanted = range(len(source.lines)) if lines is None else lines
+        parts = tuple((i, source.lines[i].quantity) for i in wanted if i < len(source.lines) and i not in gone)
+        if source.state != "COMPLETED" or source.test or not parts or bare:
             raise ConfigurationError(f"nothing of the order {order_id!r} can be given back", next_step="Pick a sale.")
         now = max(self.now_ms(), source.updated + 1)
-        parts = tuple((i, line.quantity) for i, line in enumerate(source.lines))
-        returned = Returned(source, parts, tip_back=True, charges_back=True)
+        whole = lines is None and not before
+        returned = Returned(source, parts, tip_back=whole, charges_back=whole)
         back = Sale(
-            self._new_id("refund"), source.location, now, now, now, returns=(returned,), source="Square Point of Sale"
+            self.new_id("refund", merchant),
+            source.location,
+            now,
+            now,
+            now,
+            returns=(returned,),
+            source=merchant.counter,
         )
-        return self._tell("refunded", self.add(back))
+        self.add(back)
+        if merchant.refunds_on_source:
+            self.change(source)
+        return self._tell("refunded", back)
 
     def _open_order(self, order_id: str | None) -> Sale:
         if order_id is None:
-            waiting = sorted((s.created, s.id) for s in self.sales.values() if s.state == "OPEN")
+            provider = next(iter(self.merchants.values())).provider
+            ids = [location.id for merchant in self.merchants_of(provider) for location in merchant.locations]
+            orders = self.between(ids, "created", -(2**62), 2**62)
+            waiting = [(sale.created, sale.id) for _, sale in orders if sale.state == "OPEN"]
             if not waiting:
                 raise ConfigurationError("the sandbox has no open order", next_step="Start it with more history.")
             order_id = waiting[0][1]
@@ -293,7 +389,9 @@ class World:
     def open_location(self, merchant: Merchant, name: str) -> Location:
         """Let a merchant open another store, like its first one."""
         self._made += 1
-        id_ = "L" + code(self.options.seed, merchant.handle, name, self._made, length=12)
+        id_ = made(merchant.id_style, self.options.seed, merchant.handle, name, self._made)
+        if merchant.id_style == "token":
+            id_ = "L" + code(self.options.seed, merchant.handle, name, self._made, length=12)
         location = replace(merchant.locations[0], id=id_, name=name, active=True)
         merchant.locations.append(location)
         self.locations[id_] = location
@@ -312,6 +410,8 @@ class World:
             {
                 "id": merchant.id,
                 "handle": merchant.handle,
+                "provider": merchant.provider,
+                "tenant": merchant.tenant or merchant.handle,
                 "name": merchant.name,
                 "currency": merchant.currency,
                 "cutoff_hour": merchant.cutoff_hour,

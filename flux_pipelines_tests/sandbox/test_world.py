@@ -31,11 +31,18 @@ def test_the_same_seed_makes_the_same_world_to_the_byte() -> None:
 
 def test_has_the_merchants_that_a_demonstration_needs(month: World) -> None:
     shape = [(m.handle, m.currency, len(m.locations)) for m in month.merchants.values()]
-    assert shape == [("harbor", "USD", 12), ("sakura", "JPY", 1), ("fjord", "EUR", 1)]
+    assert shape == [
+        ("harbor", "USD", 12),
+        ("sakura", "JPY", 1),
+        ("fjord", "EUR", 1),
+        ("harbor-kitchen", "USD", 3),
+        ("harbor-shop", "USD", 2),
+        ("fjord-shop", "EUR", 2),
+    ]
     harbor = month.merchant("Harbor Coffee")
     zones = Counter(location.timezone for location in harbor.locations)
     assert set(zones) == {"America/New_York", "America/Chicago", "America/Los_Angeles"}
-    assert all(len({item.name for item in m.items}) >= 25 for m in month.merchants.values())
+    assert all(len({item.name for item in m.items}) >= 25 for m in month.merchants_of("square"))
 
 
 def test_history_ends_yesterday_and_nothing_is_in_the_future() -> None:

@@ -268,7 +268,7 @@ class SquareSandbox:
         try:
             if answered(query):
                 return RedirectResponse(self.authority.authorize(query), 302)
-            merchants = self.world.merchants.values()
+            merchants = self.world.merchants_of(self.name)
             return page(query, merchants, self.authority.choose(""), self.authorised())
         except ApiError as error:
             return Response(error.body, error.status, media_type=_JSON)

@@ -65,6 +65,8 @@ def envelope(merchant_id: str, event: Event, now: datetime) -> tuple[str, bytes]
 def events_of(happening: Happening, now_ms: int) -> list[Event]:
     """Return what is announced of a happening, oldest first."""
     if happening.sale is None:
+        if not happening.kind.startswith("location_"):
+            return []
         return [_location(happening.kind == "location_opened", happening.location)]
     return list(_sale_events(happening, happening.sale, now_ms))
 

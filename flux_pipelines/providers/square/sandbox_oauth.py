@@ -84,7 +84,7 @@ class Authority:
 
     def choose(self, name: str) -> Merchant:
         """Return the merchant who is asked: the one named, else the first that has not authorised yet."""
-        merchants = list(self.world.merchants.values())
+        merchants = self.world.merchants_of("square")
         for merchant in merchants:
             if name and name in (merchant.id, merchant.handle, merchant.name):
                 return merchant

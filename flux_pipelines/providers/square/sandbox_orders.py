@@ -7,8 +7,6 @@ United States, Canada and Japan `gross_sales_money` leaves included tax out, els
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import time
 from collections.abc import Iterable
 from functools import lru_cache
@@ -16,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from flux_pipelines.sandbox.ids import stem
 from flux_pipelines.sandbox.pricing import (
     PricedCharge,
     PricedLine,
@@ -64,8 +63,7 @@ class _Writer:
     def __init__(self, sale: Sale) -> None:
         self.sale = sale
         self.currency = sale.location.currency
-        digest = hashlib.blake2b(sale.id.encode(), digest_size=12).digest()
-        self.stem = base64.urlsafe_b64encode(digest).decode().replace("-", "m").replace("_", "W")
+        self.stem = stem(sale.id)
 
     def money(self, amount: int) -> msgspec.Raw:
         return _money(amount, self.currency)

@@ -221,7 +221,7 @@ class Webhooks:
         kind = (body.get("event_type") if isinstance(body, dict) else None) or found.event_types[0]
         if kind not in found.event_types:
             raise invalid("INVALID_VALUE", f"The subscription has no event type `{kind}`.", "event_type")
-        merchant = next(iter(self._world.merchants.values()))
+        merchant = self._world.merchants_of("square")[0]
         now = self._world.clock()
         event_id, sent = envelope(merchant.id, sample(kind, merchant, self._world.now_ms()), now)
         self._world.outbox.send([Delivery(found.url, event_id, kind, sent, _headers(found, sent))])
