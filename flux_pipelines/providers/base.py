@@ -123,6 +123,8 @@ class Provider:
     webhooks: str | None = None  # Callable[[WebhookContext], WebhookSource]
     sandbox: str | None = None  # Callable[[World, SandboxOptions], Starlette app]
     transactions_sql: Path | None = None
+    #: When the provider stops answering `api_version`, where it says so in advance.
+    sunset: date | None = None
     #: The member of a raw order that holds its id.
     order_id_field: str = "id"
     feeds: tuple[Feed, ...] = ()

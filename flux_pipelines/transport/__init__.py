@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from flux_pipelines.domain.errors import ConfigurationError
 from flux_pipelines.transport.audit import AuditSink, CallRecord, Stats, metered
 from flux_pipelines.transport.breaker import Breaker, BreakerPolicy
-from flux_pipelines.transport.errors import RefusedError, TransportClosedError
+from flux_pipelines.transport.errors import AnsweredError, RefusedError, TransportClosedError
 from flux_pipelines.transport.limits import Grant, Limit, RateBudget
 from flux_pipelines.transport.redact import guard_http_logs
 from flux_pipelines.transport.retry import RetryPolicy
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from flux_pipelines.transport.client import ApiClient, Timeout
 
 __all__ = [
+    "AnsweredError",
     "AuditSink",
     "BreakerPolicy",
     "CallRecord",

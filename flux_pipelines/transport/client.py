@@ -29,7 +29,13 @@ from flux_pipelines.domain.errors import (
 )
 from flux_pipelines.transport.audit import AuditSink, CallRecord, Stats, count
 from flux_pipelines.transport.breaker import Breaker
-from flux_pipelines.transport.errors import Problem, RefusedError, TransportClosedError, read_problem
+from flux_pipelines.transport.errors import (
+    AnsweredError,
+    Problem,
+    RefusedError,
+    TransportClosedError,
+    read_problem,
+)
 from flux_pipelines.transport.limits import Limit, RateBudget
 from flux_pipelines.transport.redact import redact, redact_url, remember, remember_headers
 from flux_pipelines.transport.retry import RetryPolicy, quota, retry_after
@@ -119,6 +125,7 @@ class _Call:
     auth: bool
     decode: Callable[[bytes], Any] | None
     redirect: bool = False
+    conflicts: bool = True  # whether to try again after 409
     attempts: int = 0
     waited: float = 0.0
     renewed: bool = False
@@ -186,6 +193,15 @@ class ApiClient:
         """Close the connections."""
         self._http.close()
 
+    def pause(self, seconds: float) -> None:
+        """Wait between calls, for work that goes on at the provider.
+
+        Raises:
+            TransportClosedError: the transport was closed meanwhile.
+
+        """
+        self._sleep(seconds)
+
     @overload
     def request(
         self,
@@ -200,6 +216,7 @@ class ApiClient:
         budget: Sequence[str] = ...,
         auth: bool = ...,
         expect: Literal["json", "bytes", "redirect"] = ...,
+        repeat_conflicts: bool = ...,
     ) -> Response[None]: ...
 
     @overload
@@ -216,6 +233,7 @@ class ApiClient:
         budget: Sequence[str] = ...,
         auth: bool = ...,
         expect: Literal["json", "bytes", "redirect"] = ...,
+        repeat_conflicts: bool = ...,
         decode: Callable[[bytes], T],
     ) -> Response[T]: ...
 
@@ -232,6 +250,7 @@ class ApiClient:
         budget: Sequence[str] = (),
         auth: bool = True,
         expect: Literal["json", "bytes", "redirect"] = "json",
+        repeat_conflicts: bool = True,
         decode: Callable[[bytes], Any] | None = None,
     ) -> Response[Any]:
         """Send a request until it is answered well, within the policy, and return the answer.
@@ -249,8 +268,11 @@ class ApiClient:
             auth: whether to send the connection's token.
             expect: `json`: the body must be a whole JSON document; `bytes`: any body, an empty one too; `redirect`: a
                 3xx with a Location, which is not followed (consent pages).
+            repeat_conflicts: whether 409 is passing; False where it says that the request will never be answered as it is (a
+                page of something that was published anew).
             decode: makes the caller's value of the body; raising `msgspec.DecodeError` or `ValueError` says that the body is
-                damaged, and it is then the only check of the body.
+                damaged, `AnsweredError` that the provider says in it that the request failed. It is then the only check of
+                the body.
 
         Raises:
             CircuitOpenError: the provider failed repeatedly and is not called for now.
@@ -271,6 +293,7 @@ class ApiClient:
         call.idempotent = idempotent
         call.decode = decode or (_whole_json if expect == "json" else None)
         call.redirect = expect == "redirect"
+        call.conflicts = repeat_conflicts
         self._breaker.check()
         outcome = self._retry_policy.run(lambda: self._attempt(call), sleep=self._sleep)
         if outcome.error is not None:
@@ -472,7 +495,7 @@ class ApiClient:
                 self._error(ProviderUnavailableError, call, said) if call.idempotent else self._ambiguous(call, said)
             )
         else:
-            outcome.again = status == 409 and call.idempotent
+            outcome.again = status == 409 and call.idempotent and call.conflicts
             outcome.error = self._refused(call, status, said, problem)
 
     def _accept(self, call: _Call, outcome: _Outcome) -> None:
@@ -486,6 +509,8 @@ class ApiClient:
         else:
             try:
                 outcome.value = call.decode(outcome.content)
+            except AnsweredError as said:
+                self._say(call, outcome, said)
             except msgspec.ValidationError as error:
                 # Whole, but not what the provider documents: the next answer would be the same.
                 what = f"was answered with a body of another form ({redact(str(error))[:300]})"
@@ -496,6 +521,17 @@ class ApiClient:
             outcome.failure = True
             outcome.again = call.idempotent
             outcome.error = self._unusable(call, f"was answered {outcome.status} with {damage}")
+
+    def _say(self, call: _Call, outcome: _Outcome, said: AnsweredError) -> None:
+        """Take over what the body of a good status says of the request."""
+        what = f"was answered {outcome.status}: {redact(said.what)[:300]}"
+        if issubclass(said.kind, RefusedError):
+            outcome.error = self._refused(call, outcome.status or 0, what, Problem(said.codes, said.what))
+        else:
+            outcome.error = self._error(said.kind, call, what)
+        outcome.again = said.again
+        outcome.retry_after = said.retry_after
+        outcome.failure = said.failure
 
     def _settle(self, call: _Call, outcome: _Outcome) -> None:
         """Tell the breaker and the budget what the attempt showed."""

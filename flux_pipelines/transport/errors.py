@@ -58,6 +58,38 @@ class TransportClosedError(FluxError):
     rerun_helps = True
 
 
+class AnsweredError(Exception):
+    """Raised by a caller's `decode`: the status is good, but the body says that the request failed (GraphQL does so).
+
+    Args:
+        kind: the class of the error that the caller is to get.
+        what: what the body says, free of secrets.
+        codes: the provider's error codes.
+        again: whether the provider did nothing, so that sending it again is safe and can help.
+        retry_after: seconds to wait before that, if the provider tells.
+        failure: whether it is the provider that failed: counts for the breaker.
+
+    """
+
+    def __init__(
+        self,
+        kind: type[FluxError],
+        what: str,
+        *,
+        codes: tuple[str, ...] = (),
+        again: bool = False,
+        retry_after: float | None = None,
+        failure: bool = False,
+    ) -> None:
+        super().__init__(what)
+        self.kind = kind
+        self.what = what
+        self.codes = codes
+        self.again = again
+        self.retry_after = retry_after
+        self.failure = failure
+
+
 @dataclass(frozen=True, slots=True)
 class Problem:
     """An answer's own explanation: its error codes and a short text, free of secrets."""
