@@ -21,6 +21,8 @@ from flux_pipelines.domain.errors import ConfigurationError
 Failure = Literal["", "timeout", "status", "tls", "connection"]
 #: Makes the headers of an attempt: its number (0 is the first), why the one before failed, when the first one was made.
 Headers = Callable[[int, Failure, str], Mapping[str, str]]
+#: Says how many minutes to wait after an attempt (0 is the first) that failed so, with this status; None: no more.
+Retries = Callable[[int, Failure, int], float | None]
 
 #: Deliveries that may wait at a time, of some two kilobytes each. What is beyond is refused and counted.
 MOST_WAITING = 100_000
@@ -37,21 +39,30 @@ _LAST_RETRY = 29
 class Delivery:
     """One notice to one address; a duplicate is another one with the same event."""
 
-    __slots__ = ("attempt", "body", "event_id", "event_type", "failure", "first_at", "headers", "url")
+    __slots__ = ("attempt", "body", "event_id", "event_type", "failure", "first_at", "headers", "retries", "url")
 
-    def __init__(self, url: str, event_id: str, event_type: str, body: bytes, headers: Headers) -> None:
+    def __init__(
+        self,
+        url: str,
+        event_id: str,
+        event_type: str,
+        body: bytes,
+        headers: Headers,
+        retries: Retries | None = None,
+    ) -> None:
         self.url = url
         self.event_id = event_id
         self.event_type = event_type
         self.body = body
         self.headers = headers
+        self.retries = retries  # None: Square's
         self.attempt = 0
         self.failure: Failure = ""
         self.first_at = ""
 
     def copy(self) -> Delivery:
         """Return a second delivery of the same event."""
-        return Delivery(self.url, self.event_id, self.event_type, self.body, self.headers)
+        return Delivery(self.url, self.event_id, self.event_type, self.body, self.headers, self.retries)
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +203,8 @@ class Outbox:
             self._under_way -= 1
             self.counts["failed"] += 1
             self.statuses[str(status) if status else failure] += 1
-            minutes = retry_minutes(delivery.attempt)
+            again = delivery.retries
+            minutes = again(delivery.attempt, failure, status) if again else retry_minutes(delivery.attempt)
             if minutes is None:
                 self.counts["given_up"] += 1
                 return
