@@ -33,8 +33,14 @@ if TYPE_CHECKING:
     from flux_pipelines.forecaster.client import DemandEndpoint
     from flux_pipelines.forecaster.embedded import EmbeddedForecaster
     from flux_pipelines.lake import DeltaLake, ObjectStore, Quarantine, RawStore
+    from flux_pipelines.privacy import Pseudonyms, Redactor
     from flux_pipelines.state import App, State, TokenKeeper
     from flux_pipelines.transport import Transport
+
+
+def keeps_personal_data(connection: Connection) -> bool:
+    """Tell whether somebody has set `keep_personal_data` to 1 for a connection; by default it is 0."""
+    return str(connection.settings.get("keep_personal_data", 0)) == "1"
 
 
 class Runtime:
@@ -132,6 +138,33 @@ class Runtime:
         from flux_pipelines.lake import Quarantine
 
         return Quarantine(self.lake)
+
+    @cached_property
+    def pseudonyms(self) -> Pseudonyms:
+        """What makes this installation's pseudonyms of personal data."""
+        from flux_pipelines.privacy import Pseudonyms
+        from flux_pipelines.state.installation import PSEUDONYMS
+
+        return Pseudonyms(self.state.installation.secret(PSEUDONYMS, purpose="make pseudonyms"))
+
+    def redactor(self, connection: Connection) -> Redactor | None:
+        """Return what takes personal data out of a connection's records before they are stored.
+
+        None when nothing is to be taken out: the connection's setting `keep_personal_data` is 1, or its provider
+        declares nothing personal.
+        """
+        if keeps_personal_data(connection):
+            return None
+        return self.redactor_of(provider_named(connection.provider))
+
+    def redactor_of(self, spec: Provider) -> Redactor | None:
+        """Return what takes personal data out of a provider's records; None when it declares none."""
+        from flux_pipelines.privacy import Redactor
+
+        declared = spec.redaction
+        if not (declared.remove or declared.pseudonymise or declared.within):
+            return None
+        return Redactor(declared, self.pseudonyms)
 
     def source(self, connection: Connection) -> PosSource:
         """Open the provider's client for a connection.

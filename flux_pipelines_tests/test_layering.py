@@ -21,21 +21,25 @@ BELOW: dict[str, set[str]] = {
     "state": {"domain"},
     "lake": {"domain"},
     "providers": {"domain", "transport", "sandbox"},  # sandbox only from a provider's own sandbox files
+    "privacy": {"domain", "providers"},  # only `providers.base`: see below
     "sync": {"domain", "transport", "lake", "providers"},
     "forecaster": {"domain", "settings"},
     "sandbox": {"domain", "providers", "settings", "listening"},
-    "runtime": {"domain", "settings", "transport", "state", "lake", "providers", "sync", "forecaster"},
+    "runtime": {"domain", "settings", "transport", "state", "lake", "providers", "privacy", "sync", "forecaster"},
     "connect": {"domain", "runtime", "providers"},
+    "erasure": {"domain", "state", "lake", "providers", "privacy", "runtime"},
     "gateway": {
-        "domain", "settings", "transport", "state", "lake", "providers", "sync", "runtime", "connect", "listening"
+        "domain", "settings", "transport", "state", "lake", "providers", "privacy", "sync", "runtime", "connect",
+        "listening",
     },
     "pipelines": {
-        "domain", "settings", "transport", "state", "lake", "providers", "sync", "forecaster", "runtime", "definitions"
+        "domain", "settings", "transport", "state", "lake", "providers", "privacy", "sync", "forecaster", "runtime",
+        "erasure", "definitions",
     },
     "definitions": {"domain", "pipelines", "providers"},
     "cli": {
-        "domain", "settings", "transport", "state", "lake", "providers", "sync", "forecaster", "sandbox", "runtime",
-        "connect", "gateway", "pipelines", "definitions",
+        "domain", "settings", "transport", "state", "lake", "providers", "privacy", "sync", "forecaster", "sandbox",
+        "runtime", "erasure", "connect", "gateway", "pipelines", "definitions",
     },
 }  # fmt: skip
 
@@ -85,7 +89,7 @@ def test_imports_go_down_only(path: Path, room: str) -> None:
         assert other in BELOW[room], f"{room}/{path.name} imports {name}"
         if other == "settings":
             assert room in SETTINGS_READERS, f"{path.name} reads settings: give it arguments"
-        if (room, other) == ("transport", "providers"):
+        if (room, other) in (("transport", "providers"), ("privacy", "providers")):
             assert name == "flux_pipelines.providers.base", f"{path.name} imports {name}"
         if (room, other) == ("providers", "sandbox"):
             assert path.name.startswith("sandbox"), f"{path.name} imports {name}"
@@ -99,7 +103,18 @@ def test_nobody_above_a_provider_names_one() -> None:
     """Adding a provider is adding a folder."""
     named = {folder.name for folder in (PACKAGE / "providers").iterdir() if (folder / "__init__.py").exists()}
     for path, room in modules():
-        if room not in {"pipelines", "sync", "state", "lake", "transport", "runtime", "definitions", "connect"}:
+        if room not in {
+            "pipelines",
+            "sync",
+            "state",
+            "lake",
+            "transport",
+            "runtime",
+            "definitions",
+            "connect",
+            "privacy",
+            "erasure",
+        }:
             continue
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Constant) and isinstance(node.value, str):

@@ -11,9 +11,11 @@ from flux_pipelines.state.authorizations import Authorizations
 from flux_pipelines.state.connections import Connections
 from flux_pipelines.state.cursors import Cursors
 from flux_pipelines.state.database import Database
+from flux_pipelines.state.erasures import ErasureReport, Erasures
 from flux_pipelines.state.events import Event, EventStatus, NewEvent
 from flux_pipelines.state.facade import State
 from flux_pipelines.state.inbox import Inbox
+from flux_pipelines.state.installation import Installation
 from flux_pipelines.state.locations import CachedLocation, Locations
 from flux_pipelines.state.people import People, Person, csrf_of
 from flux_pipelines.state.requests import SyncRequest, SyncRequests
@@ -38,9 +40,12 @@ __all__ = [
     "Connections",
     "Cursors",
     "Database",
+    "ErasureReport",
+    "Erasures",
     "Event",
     "EventStatus",
     "Inbox",
+    "Installation",
     "Locations",
     "NewEvent",
     "People",

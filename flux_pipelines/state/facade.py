@@ -12,7 +12,9 @@ from flux_pipelines.state.authorizations import Authorizations
 from flux_pipelines.state.connections import Connections
 from flux_pipelines.state.cursors import Cursors
 from flux_pipelines.state.database import Database
+from flux_pipelines.state.erasures import Erasures
 from flux_pipelines.state.inbox import Inbox
+from flux_pipelines.state.installation import Installation
 from flux_pipelines.state.locations import Locations
 from flux_pipelines.state.people import People
 from flux_pipelines.state.requests import SyncRequests
@@ -46,6 +48,8 @@ class State:
         self.api_tokens = ApiTokens(database)
         self.inbox = Inbox(database)
         self.requests = SyncRequests(database)
+        self.installation = Installation(database, self.secrets)
+        self.erasures = Erasures(database)
 
     @classmethod
     def open(cls, database_url: str, vault: Vault) -> State:

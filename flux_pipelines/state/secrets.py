@@ -23,6 +23,7 @@ from flux_pipelines.state.models import (
     CredentialRow,
     SecretUseRow,
 )
+from flux_pipelines.state.models_privacy import InstallationSecretRow
 from flux_pipelines.state.vault import Vault
 
 #: The named lock between writing credentials (shared) and rotating keys (exclusive).
@@ -33,6 +34,7 @@ _ENCRYPTED: tuple[tuple[Any, Callable[[Any], str]], ...] = (
     (CredentialRow, lambda row: str(row.connection_key)),
     (AppSecretRow, lambda row: f"apps/{row.app_name}"),
     (AuthorizationRow, lambda row: f"authorizations/{row.provider}"),
+    (InstallationSecretRow, lambda row: "installation"),
 )
 
 
