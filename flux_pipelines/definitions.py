@@ -12,8 +12,11 @@ import dagster as dg
 from flux_pipelines import providers
 from flux_pipelines.pipelines import (
     automation,
+    books,
     closed_days,
     demand,
+    feed_tables,
+    feeds,
     inbox,
     ingest,
     jobs,
@@ -50,7 +53,10 @@ def _definitions(overrides: Mapping[str, Any]) -> dg.Definitions:
     return dg.Definitions(
         assets=[
             *(asset for provider in sources for asset in ingest.provider_assets(provider)),
+            *(asset for provider in sources for asset in feeds.feed_assets(provider)),
+            *(asset for provider in sources for asset in feed_tables.table_assets(provider)),
             *sales.marts(),
+            *books.book_assets(),
             *demand.demand_assets(),
         ],
         asset_checks=[check for checks, _ in watches for check in checks],

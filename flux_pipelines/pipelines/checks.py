@@ -55,18 +55,23 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """The rows that a step has written: business dates, and connections unless it is all of them."""
+    """The rows that a step has written: business dates, and connections unless it is all of them.
 
-    first: date
-    last: date
+    A table without business dates has neither `first` nor `last`.
+    """
+
+    first: date | None
+    last: date | None
     connections: tuple[str, ...] | None = None
 
     def where(self, day: str) -> str:
         """Return the SQL condition that selects the scope. Literals, so that DuckDB prunes partitions by it."""
-        condition = f"{day} between date '{self.first}' and date '{self.last}'"
+        conditions = []
+        if self.first is not None:
+            conditions.append(f"{day} between date '{self.first}' and date '{self.last}'")
         if self.connections is not None:
-            condition += f" and connection in ({', '.join(map(quoted, self.connections))})"
-        return condition
+            conditions.append(f"connection in ({', '.join(map(quoted, self.connections))})")
+        return " and ".join(conditions) or "true"
 
 
 def view_of(table: str) -> str:
@@ -200,30 +205,84 @@ TRANSACTION_RULES = {
     "a return has no positive amounts": "kind <> 'return' or line_type = 'rounding' or (quantity <= 0 and gross <= 0)",
 }
 
+#: What must hold of the tables that are made of feeds, beside what is allowed: a sentence, and the SQL condition.
+TABLE_RULES: Mapping[str, Mapping[str, str]] = {
+    "payments": {
+        "a payment is not negative": "kind <> 'payment' or (amount >= 0 and tip >= 0)",
+        "a refund is not positive": "kind <> 'refund' or (amount <= 0 and tip <= 0)",
+        "what failed or was cancelled moved no money": (
+            "status not in ('canceled', 'failed') or (amount = 0 and tip = 0 and fee = 0)"
+        ),
+    },
+    "products": {
+        "a period ends after it begins": "valid_to is null or valid_to > valid_from",
+        "a price has a currency": "price is null or currency is not null",
+    },
+    "locations": {"the cut-off is an hour": "cutoff_hour between 0 and 23"},
+    "inventory_levels": {"a snapshot is of its day": "cast(snapshot_at at time zone 'UTC' as date) = business_date"},
+    "time_entries": {
+        "work ends after it begins": "clock_out is null or clock_out >= clock_in",
+        "what is over is not open": "status <> 'open' or clock_out is null",
+        "breaks are not negative": "unpaid_break_minutes >= 0",
+    },
+}
 
-def equals_its_sources(sources: Sequence[str]) -> Check:
-    """Return the rule that core transactions are the union of the providers' tables."""
-    union = " union all ".join(
-        f"select connection, business_date, currency, total, net from {view_of(source)} where {{scope}}"
-        for source in sources
+ONE_PERIOD_AT_A_TIME = Check(
+    "one_period_at_a_time",
+    "Of each product one row is true at any time: periods do not overlap, and one is open. If it fails, report it.",
+    """
+    select connection as partition, product_id as subject,
+        'one period begins at ' || following || ', before ' || coalesce(cast(valid_to as varchar), 'an open one ends') as problem
+    from (
+        select *, lead(valid_from) over (partition by connection, product_id order by valid_from) as following from {view}
     )
-    sums = "connection, business_date, currency, count(*) as n, sum(total) as total, sum(net) as net"
+    where following is not null and (valid_to is null or valid_to > following)
+    """,
+)
+
+
+def equals_its_sources(
+    sources: Sequence[str],
+    by: Sequence[str] = ("connection", "business_date", "currency"),
+    sums: Sequence[str] = ("total", "net"),
+) -> Check:
+    """Return the rule that a core table is the union of the providers' tables.
+
+    Args:
+        sources: the providers' tables.
+        by: the columns that rows are counted by, connection first.
+        sums: the columns that are added up besides.
+
+    """
+    columns = ", ".join(dict.fromkeys((*by, *sums)))
+    union = " union all ".join(f"select {columns} from {view_of(source)} where {{scope}}" for source in sources)
+    added = "".join(f", sum({name}) as {name}" for name in sums)
+    counted = f"select {', '.join(by)}, count(*) as n{added}"
+    told = sums[0] if sums else "n"
+    dated = [name for name in by if name == "business_date"]
+    where = " || '|' || ".join(f"coalesce(a.{name}, b.{name})" for name in ("connection", *dated))
+    rest = [name for name in by if name not in ("connection", "business_date")]
+    what = " || ' / ' || ".join(f"coalesce(a.{name}, b.{name})" for name in rest) or "'rows'"
     return Check(
         "equals_its_sources",
-        "Rows and sums per connection, business date and currency equal those of the providers' tables.",
+        f"Rows and sums per {_listed(by)} equal those of the providers' tables.",
         f"""
-        select coalesce(a.connection, b.connection) || '|' || coalesce(a.business_date, b.business_date) as partition,
-            coalesce(a.currency, b.currency) as subject,
+        select {where} as partition, {what} as subject,
             format('{{}} rows and {{}} in all here, {{}} rows and {{}} there',
-                coalesce(a.n, 0), coalesce(a.total, 0)::varchar,
-                coalesce(b.n, 0), coalesce(b.total, 0)::varchar) as problem
-        from (select {sums} from {{view}} group by all) a
-        full join (select {sums} from ({union}) group by all) b
-            on a.connection = b.connection and a.business_date = b.business_date and a.currency = b.currency
-        where a.n is distinct from b.n or a.total is distinct from b.total or a.net is distinct from b.net
+                coalesce(a.n, 0), coalesce(a.{told}, 0)::varchar,
+                coalesce(b.n, 0), coalesce(b.{told}, 0)::varchar) as problem
+        from ({counted} from {{view}} group by all) a
+        full join ({counted} from ({union}) group by all) b
+            on {" and ".join(f"a.{name} = b.{name}" for name in by)}
+        where {" or ".join(f"a.{name} is distinct from b.{name}" for name in ("n", *sums))}
         """,
         reads=tuple(sources),
     )
+
+
+def _listed(names: Sequence[str]) -> str:
+    words = [name.replace("_", " ") for name in names]
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
 
 
 TIES_TO_TRANSACTIONS = Check(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
+from flux_pipelines.domain.tables import Table
 from flux_pipelines.pipelines.checks import Scope
 from flux_pipelines.pipelines.metadata import PREVIEW_ROWS, amounts, preview, rows
 
@@ -52,6 +53,8 @@ class Figures:
             from {self.view} where {where} group by 1
             """
         ).fetchall():
+            if name not in found:  # a partition that lies between those of the step
+                continue
             found[name] |= rows(n)
             found[name] |= {label: int(value) for (label, _), value in zip(self.counts, values, strict=True)}
             heads[name] = preview(self.shown, [list(row.values()) for row in head])
@@ -64,8 +67,79 @@ class Figures:
                 for (label, _), value in zip(self.money, values, strict=True):
                     totals.setdefault(name, {}).setdefault(label, {})[currency] = value
             for name, labels in totals.items():
+                if name not in found:
+                    continue
                 for label, by_currency in labels.items():
                     found[name] |= amounts(label, by_currency)
         for name, head in heads.items():
             found[name]["preview"] = head
         return found
+
+
+#: What is told of the partitions of tables that are made of feeds: counts, amounts, and the columns of the preview.
+_TOLD: Mapping[str, tuple[tuple[tuple[str, str], ...], tuple[tuple[str, str], ...], tuple[str, ...]]] = {
+    "payments": (
+        (
+            ("payments", "count(*) filter (kind = 'payment')"),
+            ("refunds", "count(*) filter (kind = 'refund')"),
+            ("not completed", "count(*) filter (status <> 'completed')"),
+        ),
+        (("amount", "amount"), ("tip", "tip"), ("fee", "fee")),
+        ("location_id", "payment_id", "kind", "tender", "amount", "tip", "fee", "currency", "status"),
+    ),
+    "products": (
+        (
+            ("products", "count(distinct (connection, product_id))"),
+            ("active", "count(*) filter (valid_to is null and active)"),
+            ("past versions", "count(*) filter (valid_to is not null)"),
+        ),
+        (),
+        ("product_id", "product_name", "variation", "category", "sku", "price", "currency", "active", "valid_from"),
+    ),
+    "locations": (
+        (("active", "count(*) filter (active)"),),
+        (),
+        ("location_id", "name", "timezone", "currency", "cutoff_hour", "active"),
+    ),
+    "inventory_levels": (
+        (
+            ("snapshots", "count(distinct snapshot_at)"),
+            ("products", "count(distinct (connection, product_id))"),
+            ("out of stock", "count(*) filter (availability = 'out_of_stock')"),
+        ),
+        (),
+        ("location_id", "product_id", "quantity", "availability", "snapshot_at"),
+    ),
+    "time_entries": (
+        (
+            ("employees", "count(distinct (connection, employee_id))"),
+            ("open", "count(*) filter (status = 'open')"),
+        ),
+        (),
+        ("location_id", "employee_id", "job_title", "clock_in", "clock_out", "paid_hours", "status"),
+    ),
+}
+
+
+def figures_of(table: Table, *, core: bool = False) -> Figures:
+    """Return what is told of each partition of a table that is made of a feed, a provider's or the core's."""
+    counts, money, shown = _TOLD[table.name.rpartition("/")[2]]
+    by = tuple(name for name in table.partition_by if not (core and name == "connection"))
+    key = tuple(name for name in table.key if name not in by)
+    order = tuple(dict.fromkeys((*key, *by)))
+    return Figures(table.name.replace("/", "_"), "business_date", by, counts, money, shown, order)
+
+
+def counts_of(table: Table, database: duckdb.DuckDBPyConnection) -> dict[str, Any]:
+    """Return what is told of a core table that is one partition: its rows, its counts, and the first of each connection."""
+    counts, _, shown = _TOLD[table.name]
+    asked = ", ".join(("count(*)", *(sql for _, sql in counts)))
+    ((total, *values),) = database.execute(f"select {asked} from {table.name}").fetchall()
+    columns = ("connection", *shown)
+    head = database.execute(
+        f"select {', '.join(columns)} from {table.name} "
+        f"qualify row_number() over (partition by connection order by {', '.join(table.key)}) <= {PREVIEW_ROWS} "
+        f"order by {', '.join(table.key)}"
+    ).fetchall()
+    told = {label: int(value) for (label, _), value in zip(counts, values, strict=True)}
+    return {**rows(total), **told, "preview": preview(columns, head)}

@@ -10,7 +10,10 @@ import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
 from flux_pipelines.pipelines import names
+from flux_pipelines.pipelines.books import AS_A_WHOLE, BY_DAY
+from flux_pipelines.pipelines.feed_tables import ORDERS
 from flux_pipelines.pipelines.watch import NO_OPEN_ALERTS, YESTERDAY_COMPLETE
+from flux_pipelines.providers.base import Feed, Grain, Provider
 
 _WATCHED = (YESTERDAY_COMPLETE, NO_OPEN_ALERTS)
 
@@ -18,6 +21,8 @@ _WATCHED = (YESTERDAY_COMPLETE, NO_OPEN_ALERTS)
 def jobs() -> list[UnresolvedAssetJobDefinition]:
     """Return the jobs, those of every provider first."""
     core = [names.TRANSACTIONS, names.DAILY_SALES, names.DAILY_ITEM_DEMAND]
+    books = [dg.AssetKey(table.name) for table, *_ in BY_DAY if names.with_table(table.name)]
+    catalogue = [dg.AssetKey(table.name) for table, _ in AS_A_WHOLE if names.with_table(table.name)]
     return [
         *(
             dg.define_asset_job(
@@ -34,11 +39,28 @@ def jobs() -> list[UnresolvedAssetJobDefinition]:
             )
             for provider in names.sources()
         ),
+        *(job for provider in names.sources() for job in feed_jobs(provider)),
         dg.define_asset_job(
             names.REFRESH_CORE_JOB,
             selection=core,
             description="Bring the core tables of some business dates up to date from what has been fetched.",
             executor_def=dg.in_process_executor,
+        ),
+        *(
+            dg.define_asset_job(name, selection=selection, description=description, executor_def=dg.in_process_executor)
+            for name, selection, description in (
+                (
+                    names.REFRESH_BOOKS_JOB,
+                    books,
+                    "Bring payments, stock and hours worked of some business dates up to date from what has been fetched.",
+                ),
+                (
+                    names.REFRESH_CATALOGUE_JOB,
+                    catalogue,
+                    "Bring products and locations up to date from what has been fetched.",
+                ),
+            )
+            if selection
         ),
         dg.define_asset_job(
             names.FORECAST_JOB,
@@ -60,3 +82,46 @@ def jobs() -> list[UnresolvedAssetJobDefinition]:
             executor_def=dg.in_process_executor,
         ),
     ]
+
+
+_COLLECTS: dict[Grain, str] = {
+    "day": "Fetch {feeds} of {title} for some connections and business dates, and make their tables.",
+    "hour": "Take this hour's snapshot of {feeds} of {title} for some connections, and make its table.",
+    "current": "Fetch {feeds} of {title} as they are now for some connections, and make their tables.",
+}
+
+
+def feeds_of(provider: Provider, grain: Grain) -> list[Feed]:
+    """Return a provider's feeds of a grain."""
+    return [feed for feed in provider.feeds if feed.grain == grain]
+
+
+def feed_jobs(provider: Provider) -> list[UnresolvedAssetJobDefinition]:
+    """Return the jobs of a provider's feeds: one a grain, and one for the tables that it keeps inside its orders."""
+    found = []
+    for grain, description in _COLLECTS.items():
+        feeds = {feed.name: feed.title for feed in feeds_of(provider, grain)}
+        if feeds:
+            tables = [spec.table for spec in provider.tables if spec.feed in feeds]
+            found.append(
+                dg.define_asset_job(
+                    names.collect_job(provider.name, grain),
+                    selection=[
+                        *(names.raw_feed(provider.name, feed) for feed in feeds),
+                        *(names.provider_table(provider.name, table) for table in tables),
+                    ],
+                    description=description.format(feeds=" and ".join(feeds.values()), title=provider.title),
+                    executor_def=dg.in_process_executor,
+                )
+            )
+    inside = [names.provider_table(provider.name, spec.table) for spec in provider.tables if spec.feed == ORDERS]
+    if inside:
+        found.append(
+            dg.define_asset_job(
+                names.derive_job(provider.name),
+                selection=inside,
+                description=f"Make the tables that {provider.title} keeps inside its orders, from orders fetched before.",
+                executor_def=dg.in_process_executor,
+            )
+        )
+    return found

@@ -13,12 +13,20 @@ CORE_OWNER = "team:data"
 
 SALES_GROUP = "sales"
 DEMAND_GROUP = "demand"
+PAYMENTS_GROUP = "payments"
+CATALOGUE_GROUP = "catalogue"
+LABOUR_GROUP = "labour"
 
 TRANSACTIONS = dg.AssetKey("transactions")
 DAILY_SALES = dg.AssetKey("daily_sales")
 DAILY_ITEM_DEMAND = dg.AssetKey("daily_item_demand")
 DEMAND_FORECASTS = dg.AssetKey("demand_forecasts")
 FORECAST_ACCURACY = dg.AssetKey("forecast_accuracy")
+PAYMENTS = dg.AssetKey("payments")
+PRODUCTS = dg.AssetKey("products")
+LOCATIONS = dg.AssetKey("locations")
+INVENTORY_LEVELS = dg.AssetKey("inventory_levels")
+TIME_ENTRIES = dg.AssetKey("time_entries")
 
 #: Dagster's own run tags for a range of partitions, both ends included.
 RANGE_START, RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
@@ -51,6 +59,8 @@ PRIORITY_TAG = "dagster/priority"
 FRESH = "10"
 
 REFRESH_CORE_JOB = "refresh_core"
+REFRESH_BOOKS_JOB = "refresh_books"
+REFRESH_CATALOGUE_JOB = "refresh_catalogue"
 FORECAST_JOB = "forecast_demand"
 ACCURACY_JOB = "evaluate_forecasts"
 CLOSED_DAYS_JOB = "forecast_closed_days"
@@ -77,6 +87,37 @@ def provider_transactions(provider: str) -> dg.AssetKey:
 def sync_job(provider: str) -> str:
     """Return the name of the job that fetches and normalises a provider's orders."""
     return f"sync_{provider}"
+
+
+def raw_feed(provider: str, feed: str) -> dg.AssetKey:
+    """Return the key of what a provider was asked for beside orders, as received; `orders` is a feed too."""
+    return dg.AssetKey([provider, f"raw_{feed}"])
+
+
+def provider_table(provider: str, table: str) -> dg.AssetKey:
+    """Return the key of a provider's own part of a table."""
+    return dg.AssetKey([provider, table])
+
+
+def with_table(table: str) -> list[Provider]:
+    """Return the providers that have their own part of a table: each of transactions, some of what feeds are made into."""
+    if table == TRANSACTIONS.to_user_string():
+        return sources()
+    return [provider for provider in sources() if any(spec.table == table for spec in provider.tables)]
+
+
+#: How the job is called that collects a provider's feeds of a grain.
+_COLLECTING = {"day": "collect", "hour": "snapshot", "current": "catalogue"}
+
+
+def collect_job(provider: str, grain: str) -> str:
+    """Return the name of the job that collects a provider's feeds of a grain, and makes their tables."""
+    return f"{_COLLECTING[grain]}_{provider}"
+
+
+def derive_job(provider: str) -> str:
+    """Return the name of the job that makes the tables which a provider keeps inside its orders."""
+    return f"derive_{provider}"
 
 
 def pool(provider: str) -> str:

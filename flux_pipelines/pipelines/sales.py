@@ -145,19 +145,34 @@ def by_query(table: Table, query: str) -> Writer:
     return write
 
 
-def union_of_providers(lake: "DeltaLake", days: Sequence[date]) -> "Commit":
-    """Replace business dates of `transactions` with the providers' rows, streamed: they have one contract already."""
+def union_of_providers(table: Table) -> Writer:
+    """Return the writer that replaces business dates with the providers' rows, streamed: they have one contract already."""
+
+    def write(lake: "DeltaLake", days: Sequence[date]) -> "Commit":
+        return replace_with_union(lake, table, {"business_date": days})
+
+    return write
+
+
+def replace_with_union(lake: "DeltaLake", table: Table, where: Mapping[str, Sequence[date]]) -> "Commit":
+    """Replace partitions of a core table with the rows that the providers' own parts of it have.
+
+    Args:
+        lake: where the tables are.
+        table: the core table.
+        where: which partitions; all of them if empty.
+
+    """
     import pyarrow as pa
 
-    where = {"business_date": days}
-    sources = [tables.TRANSACTIONS.named(f"{provider.name}/transactions") for provider in names.sources()]
+    sources = [table.named(f"{provider.name}/{table.name}") for provider in names.with_table(table.name)]
     # Also what is there now: a connection that has no rows left must lose its old ones.
-    present = {key for table in (*sources, tables.TRANSACTIONS) for key in lake.rows_by_partition(table.name, where)}
-    rows = (batch for table in sources for batch in lake.read(table, where=where))
+    present = {key for one in (*sources, table) for key in lake.rows_by_partition(one.name, where)}
+    rows = (batch for source in sources for batch in lake.read(source, where=where))
     return lake.replace(
-        tables.TRANSACTIONS,
-        pa.RecordBatchReader.from_batches(tables.TRANSACTIONS.arrow_schema(), rows),
-        [dict(zip(tables.TRANSACTIONS.partition_by, key, strict=True)) for key in sorted(present)],
+        table,
+        pa.RecordBatchReader.from_batches(table.arrow_schema(), rows),
+        [dict(zip(table.partition_by, key, strict=True)) for key in sorted(present)],
     )
 
 
@@ -178,7 +193,7 @@ def transactions() -> Mart:
     by_day = dg.MultiToSingleDimensionPartitionMapping(DAY)
     return Mart(
         tables.TRANSACTIONS,
-        union_of_providers,
+        union_of_providers(tables.TRANSACTIONS),
         tuple(dg.AssetDep(names.provider_transactions(p.name), partition_mapping=by_day) for p in names.sources()),
         names.SALES_GROUP,
         (

@@ -15,7 +15,6 @@ from contextvars import copy_context
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from itertools import groupby
-from typing import Protocol
 
 import msgspec
 
@@ -23,19 +22,13 @@ from flux_pipelines.domain.connection import Connection
 from flux_pipelines.domain.errors import DayNotReadyError, FluxError, HistoryUnavailableError
 from flux_pipelines.lake.raw import CURRENT, RawManifest, RawStore, RawWriter, Segment, Verification, Window, hour_slot
 from flux_pipelines.providers.base import Feed, FeedSource, FeedWindow, Location, Provider, Record
+from flux_pipelines.sync.landing import Redact
 from flux_pipelines.sync.records import BadRecord, DayOutcome
 from flux_pipelines.sync.windows import Group, group_locations
 from flux_pipelines.transport import metered
 
 _FAILURES_IN_A_ROW = 2
 _UNPROVEN = Verification(detail="this feed cannot be asked for in a second way")
-
-
-class Redacting(Protocol):
-    """Takes out of records what is personal, before they are stored."""
-
-    def records(self, records: list[bytes]) -> list[bytes]:
-        """Return the records in their order without what is personal."""
 
 
 def line_of(kind: str, location_id: str, raw: bytes) -> bytes:
@@ -75,7 +68,7 @@ def collect_days(
     raw: RawStore,
     *,
     provider: Provider,
-    redactor: Redacting | None = None,
+    redact: Redact | None = None,
     token: str = "",
     most_locations: int = 10,
     parallel: int = 4,
@@ -89,13 +82,13 @@ def collect_days(
         days: the business dates.
         raw: the raw records of the feed (`raw.feed` says which).
         provider: the provider's declaration.
-        redactor: takes out what is personal; None stores records as received.
+        redact: takes out what is personal; None stores records as received.
         token: names this sync. A day that is stored under the same token already is not fetched again.
         most_locations: the most that may be asked for in one call.
         parallel: most days under way, and most windows read at a time.
 
     """
-    engine = _Engine(source, connection, raw, provider, redactor, token)
+    engine = _Engine(source, connection, raw, provider, redact, token)
     yield from engine.days(locations, sorted(set(days)), most_locations, parallel)
 
 
@@ -107,7 +100,7 @@ def collect_now(
     feed: Feed,
     *,
     provider: Provider,
-    redactor: Redacting | None = None,
+    redact: Redact | None = None,
     token: str = "",
     now: datetime | None = None,
 ) -> DayOutcome:
@@ -120,14 +113,14 @@ def collect_now(
         raw: the raw records of the feed.
         feed: the feed, of grain `hour` or `current`.
         provider: the provider's declaration.
-        redactor: takes out what is personal.
+        redact: takes out what is personal.
         token: names this sync.
         now: the present instant.
 
     """
     now = (now or datetime.now(UTC)).astimezone(UTC)
     slot = hour_slot(now) if feed.grain == "hour" else CURRENT
-    engine = _Engine(source, connection, raw, provider, redactor, token)
+    engine = _Engine(source, connection, raw, provider, redact, token)
     return engine.now(locations, now, slot)
 
 
@@ -138,14 +131,14 @@ class _Engine:
         connection: Connection,
         raw: RawStore,
         provider: Provider,
-        redactor: Redacting | None,
+        redact: Redact | None,
         token: str,
     ) -> None:
         self._source = source
         self._connection = connection
         self._raw = raw
         self._provider = provider
-        self._redactor = redactor
+        self._redact = redact
         self._token = token
         self._stopped = threading.Event()
 
@@ -272,7 +265,7 @@ class _Engine:
         part.kinds.update(record.kind for record in good)
 
     def _redacted(self, objects: list[bytes]) -> list[bytes]:
-        return objects if self._redactor is None else self._redactor.records(objects)
+        return objects if self._redact is None else [bytes(one) for one in self._redact(objects)]
 
     def _finish(self, partition: _Partition) -> DayOutcome:
         """Wait for a partition's parts and commit it; whatever fails, it stays what it was."""

@@ -160,14 +160,13 @@ def test_days_to_come_are_refused_and_records_of_others_are_set_aside(tmp_path: 
     assert "has not begun" in str(outcome.error)
 
 
-class Shouting:
-    def records(self, records: list[bytes]) -> list[bytes]:
-        return [json.dumps(dict.fromkeys(json.loads(record), "REMOVED")).encode() for record in records]
+def shouting(given: Sequence[bytes | msgspec.Raw]) -> list[bytes | msgspec.Raw]:
+    return [json.dumps(dict.fromkeys(json.loads(bytes(record)), "REMOVED")).encode() for record in given]
 
 
 def test_what_is_personal_is_taken_out_before_anything_is_stored(tmp_path: Path) -> None:
     source, raw = MemoryFeeds([(at("2026-03-09T12:00:00Z"), "L9", b'{"id":"x"}'), *records()]), store(tmp_path)
-    outcomes = list(collect_days(source, CONNECTION, LOCATIONS, DAYS, raw, provider=TOY, redactor=Shouting()))
+    outcomes = list(collect_days(source, CONNECTION, LOCATIONS, DAYS, raw, provider=TOY, redact=shouting))
     stored = [line for o in outcomes for line in lines(raw, o.manifest)] + [
         bad.payload for o in outcomes for bad in o.bad
     ]

@@ -1,0 +1,94 @@
+"""Core tables over every provider beside sales: payments, stock and hours worked by the day; products and locations."""
+
+# No `from __future__ import annotations` here: Dagster reads the annotations of asset functions as objects.
+
+from typing import Any
+
+import dagster as dg
+
+from flux_pipelines.domain import tables
+from flux_pipelines.domain.tables import Table
+from flux_pipelines.pipelines import names
+from flux_pipelines.pipelines.checks import (
+    CHECK_MEMORY,
+    Scope,
+    equals_its_sources,
+    evaluate,
+)
+from flux_pipelines.pipelines.conditions import when_upstream_changes
+from flux_pipelines.pipelines.failures import explained
+from flux_pipelines.pipelines.feed_tables import checks_of
+from flux_pipelines.pipelines.figures import counts_of, figures_of
+from flux_pipelines.pipelines.metadata import table_metadata
+from flux_pipelines.pipelines.partitions import DAY
+from flux_pipelines.pipelines.resources import FluxResource
+from flux_pipelines.pipelines.sales import Mart, replace_with_union, union_of_providers
+
+#: Core tables by business date, each with its group, and what is counted and added up to compare it with its sources.
+BY_DAY = (
+    (tables.PAYMENTS, names.PAYMENTS_GROUP, ("connection", "business_date", "currency"), ("amount", "tip", "fee")),
+    (tables.INVENTORY_LEVELS, names.CATALOGUE_GROUP, ("connection", "business_date"), ("quantity",)),
+    (tables.TIME_ENTRIES, names.LABOUR_GROUP, ("connection", "business_date"), ("paid_hours",)),
+)
+#: Core tables of what there is, with their groups.
+AS_A_WHOLE = (
+    (tables.PRODUCTS, names.CATALOGUE_GROUP),
+    (tables.LOCATIONS, names.CATALOGUE_GROUP),
+)
+
+
+def book_assets() -> list[dg.AssetsDefinition]:
+    """Return the core assets that are made of feeds, those alone that some provider has a part of."""
+    return [
+        *(by_day(table, group, by, sums).asset() for table, group, by, sums in BY_DAY if names.with_table(table.name)),
+        *(whole(table, group) for table, group in AS_A_WHOLE if names.with_table(table.name)),
+    ]
+
+
+def by_day(table: Table, group: str, by: tuple[str, ...], sums: tuple[str, ...]) -> Mart:
+    """Return the union of every provider's part of a table by business date."""
+    mapping = dg.MultiToSingleDimensionPartitionMapping(DAY)
+    providers = names.with_table(table.name)
+    return Mart(
+        table,
+        union_of_providers(table),
+        tuple(dg.AssetDep(names.provider_table(p.name, table.name), partition_mapping=mapping) for p in providers),
+        group,
+        (*checks_of(table), equals_its_sources([f"{p.name}/{table.name}" for p in providers], by, sums)),
+        figures_of(table, core=True),
+        written_alone=False,  # one connection's rows may come while another's are being read
+    )
+
+
+def whole(table: Table, group: str) -> dg.AssetsDefinition:
+    """Return the union of every provider's part of a table without business dates: one partition, replaced whole."""
+    key = dg.AssetKey(table.name)
+    sources = [f"{provider.name}/{table.name}" for provider in names.with_table(table.name)]
+    checks = (*checks_of(table), equals_its_sources(sources, ("connection",), ()))
+
+    @dg.asset(
+        key=key,
+        deps=[names.provider_table(provider.name, table.name) for provider in names.with_table(table.name)],
+        automation_condition=when_upstream_changes(written_alone=False),
+        check_specs=[check.spec(key) for check in checks],
+        group_name=group,
+        description=table.description,
+        owners=[names.CORE_OWNER],
+        kinds={"deltalake", "duckdb"},
+        tags={"stage": "core"},
+        metadata=table_metadata(table),
+        code_version="1",
+    )
+    def union(context: dg.AssetExecutionContext, flux: FluxResource) -> dg.MaterializeResult:  # type: ignore[type-arg]
+        from flux_pipelines.lake import session
+
+        with explained(context):
+            lake = flux.runtime.lake
+            commit = replace_with_union(lake, table, {})
+            everything = Scope(None, None)
+            with session(lake, [table.name, *sources], where={}, memory_limit=CHECK_MEMORY) as database:
+                metadata: dict[str, Any] = counts_of(table, database)
+                results = list(evaluate(database, checks, key, table.name, "", everything))
+        return dg.MaterializeResult(metadata={**metadata, "Delta table version": commit.version}, check_results=results)
+
+    return union

@@ -1,0 +1,255 @@
+"""Tables that a provider's SQL makes of its feeds: `<provider>/payments`, `<provider>/products` and so on."""
+
+# No `from __future__ import annotations` here: Dagster reads the annotations of asset functions as objects.
+
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import date
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+
+from flux_pipelines.domain import tables
+from flux_pipelines.domain.errors import TableDamagedError
+from flux_pipelines.domain.tables import Table
+from flux_pipelines.pipelines import names
+from flux_pipelines.pipelines.bookkeeping import attach
+from flux_pipelines.pipelines.checks import (
+    CHECK_MEMORY,
+    ONE_PERIOD_AT_A_TIME,
+    TABLE_RULES,
+    Check,
+    Scope,
+    contract,
+    evaluate,
+    no_duplicate_lines,
+    view_of,
+)
+from flux_pipelines.pipelines.conditions import when_upstream_changes
+from flux_pipelines.pipelines.failures import PartitionsFailed, retry_or_fail
+from flux_pipelines.pipelines.feeds import (
+    RECORDS_USABLE,
+    feed_partitions,
+    key_of,
+    partitions_of,
+    quarantine_check,
+    replace_quarantined,
+)
+from flux_pipelines.pipelines.figures import figures_of
+from flux_pipelines.pipelines.metadata import table_metadata
+from flux_pipelines.pipelines.partitions import BACKFILL
+from flux_pipelines.pipelines.resources import FluxResource
+from flux_pipelines.providers.base import FeedTable, Grain, Provider
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from flux_pipelines.domain.connection import Connection
+    from flux_pipelines.lake import RawManifest
+    from flux_pipelines.runtime import Runtime
+    from flux_pipelines.sync.records import BadRecord
+
+ORDERS = "orders"
+#: Raw bytes that the SQL is run over at once.
+_TOGETHER = 32 * 1024 * 1024
+
+
+def grain_of(provider: Provider, spec: FeedTable) -> Grain:
+    """Return the grain of the feed that a table is made of."""
+    return "day" if spec.feed == ORDERS else provider.feed(spec.feed).grain
+
+
+def table_assets(provider: Provider) -> list[dg.AssetsDefinition]:
+    """Return the assets of the tables that are made of a provider's feeds."""
+    return [feed_table(provider, spec) for spec in provider.tables]
+
+
+def checks_of(table: Table) -> tuple[Check, ...]:
+    """Return what must hold of a table that is made of a feed."""
+    base = table.name.rpartition("/")[2]
+    history = (ONE_PERIOD_AT_A_TIME,) if base == tables.PRODUCTS.name else ()
+    return (no_duplicate_lines(table), contract(table, TABLE_RULES.get(base, {})), *history)
+
+
+def feed_table(provider: Provider, spec: FeedTable) -> dg.AssetsDefinition:
+    """Return the asset that makes a table of a feed through the provider's SQL."""
+    base = tables.named(spec.table)
+    table = base.named(f"{provider.name}/{base.name}")
+    key = names.provider_table(provider.name, base.name)
+    source = names.raw_feed(provider.name, spec.feed)
+    grain = grain_of(provider, spec)
+    checks = checks_of(table)
+
+    @dg.asset(
+        key=key,
+        deps=[source],
+        partitions_def=feed_partitions(provider, grain),
+        backfill_policy=BACKFILL,
+        automation_condition=when_upstream_changes(),
+        check_specs=[check.spec(key) for check in (*checks, RECORDS_USABLE)],
+        group_name=provider.name,
+        description=(
+            f"{base.description}\n\nMade from `{source.to_user_string()}` by `{spec.sql.name}` in its folder."
+        ),
+        owners=[provider.owner],
+        kinds={"deltalake", "duckdb"},
+        tags={"stage": "normalised", "provider": provider.name},
+        metadata=table_metadata(table),
+        code_version="1",
+    )
+    def made(
+        context: dg.AssetExecutionContext, flux: FluxResource
+    ) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:  # type: ignore[type-arg]
+        from flux_pipelines.lake import session
+
+        runtime = flux.runtime
+        step = _Deriving(runtime, provider, spec, table, grain)
+        partitions = partitions_of(grain, context.partition_keys)
+        step.run(partitions)
+        where: dict[str, Sequence[str | date]] = {"connection": list(partitions)}
+        days = sorted({day for of_one in partitions.values() for day in of_one})
+        scope = Scope(None, None, tuple(partitions))
+        if grain != "current":
+            where["business_date"] = days
+            scope = Scope(days[0], days[-1], tuple(partitions))
+        with session(runtime.lake, [table.name], where=where, memory_limit=CHECK_MEMORY) as database:
+            view = view_of(table.name)
+            results = list(evaluate(database, checks, key, view, "business_date", scope))
+            step.describe(figures_of(table).of(database, scope, list(step.done)) if step.done else {})
+        results.append(quarantine_check(key, step.bad))
+        if step.failed:
+            yield from results
+            raise retry_or_fail(context, step.done, step.failed)
+        attach(context, step.done)
+        yield dg.MaterializeResult(asset_key=key, check_results=results)
+
+    return made
+
+
+class _Deriving:
+    """One step of a table that is made of a feed."""
+
+    def __init__(self, runtime: "Runtime", provider: Provider, spec: FeedTable, table: Table, grain: Grain) -> None:
+        self._runtime = runtime
+        self._provider = provider
+        self._spec = spec
+        self._table = table
+        self._grain = grain
+        self._raw = runtime.raw.of(spec.feed)
+        self._asset = names.provider_table(provider.name, spec.table).to_user_string()
+        self.done: dict[str, dict[str, Any]] = {}
+        self.failed: list[PartitionsFailed] = []
+        self.bad: list[BadRecord] = []
+
+    def run(self, partitions: Mapping[str, Sequence[date]]) -> None:
+        """Make every partition that has raw records; connection by connection."""
+        for key, days in partitions.items():
+            connection = self._runtime.state.connections.get(key)
+            found = self._manifests(key, days)
+            if not found:
+                continue
+            try:
+                self._replace(connection, found)
+            except TableDamagedError as error:
+                if len(found) == 1:
+                    self._fail(key, list(found), error)
+                    continue
+                for day, manifests in found.items():  # one of them is damaged: the others must not suffer for it
+                    try:
+                        self._replace(connection, {day: manifests})
+                    except TableDamagedError as damaged:
+                        self._fail(key, [day], damaged)
+
+    def describe(self, figures: Mapping[str, Mapping[str, Any]]) -> None:
+        """Add what is told of each partition's rows."""
+        for key, entries in figures.items():
+            self.done[key] = {**entries, **self.done[key]}
+
+    def _fail(self, key: str, days: Sequence[date], error: TableDamagedError) -> None:
+        self.failed.append(PartitionsFailed(key, tuple(days), error))
+
+    def _manifests(self, key: str, days: Sequence[date]) -> dict[date, list["RawManifest"]]:
+        found: dict[date, list[RawManifest]] = {}
+        never: list[date] = []
+        for day in days:
+            try:
+                stored = self._stored(key, day)
+            except TableDamagedError as error:
+                self._fail(key, [day], error)
+                continue
+            if stored:
+                found[day] = stored
+            else:
+                never.append(day)
+        if never:
+            raw = names.raw_feed(self._provider.name, self._spec.feed).to_user_string()
+            missing = TableDamagedError(
+                f"there is nothing of {raw} for these partitions",
+                connection=key,
+                next_step=f"Materialise `{raw}` for them first.",
+            )
+            self._fail(key, never, missing)
+        return found
+
+    def _stored(self, key: str, day: date) -> list["RawManifest"]:
+        if self._grain == "hour":
+            return self._raw.hours(key, day)
+        manifest = self._raw.current(key) if self._grain == "current" else self._raw.read_manifest(key, day)
+        return [] if manifest is None else [manifest]
+
+    def _replace(self, connection: "Connection", found: Mapping[date, Sequence["RawManifest"]]) -> None:
+        import pyarrow as pa
+
+        bad: dict[date, list[BadRecord]] = {m.business_date: [] for manifests in found.values() for m in manifests}
+
+        def batches() -> Iterator[pa.RecordBatch]:
+            for manifests in _chunks(list(found.values())):
+                yield from self._derived(connection, manifests, bad).to_batches()
+
+        if self._grain == "current":
+            partitions: list[dict[str, str | date]] = [{"connection": connection.key}]
+        else:
+            partitions = [{"connection": connection.key, "business_date": day} for day in found]
+        rows = pa.RecordBatchReader.from_batches(self._table.arrow_schema(), batches())
+        commit = self._runtime.lake.replace(self._table, rows, partitions)
+        kept = replace_quarantined(self._runtime, self._asset, self._grain, connection.key, bad)
+        self.bad += [record for of_day in bad.values() for record in of_day]
+        for day, manifests in found.items():
+            newest = manifests[-1]
+            self.done[key_of(self._grain, connection.key, day)] = {
+                "records": sum(manifest.orders for manifest in manifests),
+                "quarantined": kept[newest.business_date],
+                f"{self._provider.title} API version": newest.api_version,
+                names.FETCHED_AT: dg.MetadataValue.timestamp(newest.fetched_at),
+                "Delta table version": commit.version,
+            }
+
+    def _derived(
+        self, connection: "Connection", manifests: Sequence["RawManifest"], bad: dict[date, list["BadRecord"]]
+    ) -> "pa.Table":
+        """Return the rows of some partitions; what cannot be used is put to `bad`."""
+        from flux_pipelines.sync.history import merge
+        from flux_pipelines.sync.records_sql import derive, has_history
+
+        locations = self._runtime.state.locations.list(connection.key)
+        made = derive(self._provider, self._spec, connection, locations, self._raw, manifests)
+        for record in made.bad:
+            bad[record.business_date].append(record)
+        if not has_history(self._table):
+            return made.rows
+        known = self._runtime.lake.read(self._table, where={"connection": connection.key}).read_all().to_pylist()
+        return merge(self._table, known, made.rows, manifests[-1].fetched_at)
+
+
+def _chunks(partitions: Sequence[Sequence["RawManifest"]]) -> Iterator[list["RawManifest"]]:
+    """Give whole partitions together, up to so many bytes."""
+    chunk: list[RawManifest] = []
+    size = 0
+    for manifests in partitions:
+        more = sum(manifest.bytes for manifest in manifests)
+        if chunk and size + more > _TOGETHER:
+            yield chunk
+            chunk, size = [], 0
+        chunk += manifests
+        size += more
+    if chunk:
+        yield chunk
