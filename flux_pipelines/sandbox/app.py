@@ -9,7 +9,7 @@ from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import BaseRoute, Mount
+from starlette.routing import BaseRoute, Mount, Route
 
 from flux_pipelines.providers.registry import all_providers
 from flux_pipelines.sandbox.control import Control, ProviderSandbox
@@ -36,17 +36,31 @@ async def _not_found(request: Request, _: Exception) -> Response:
     return JSONResponse({"error": f"The sandbox has nothing at {request.url.path}."}, 404)
 
 
+def _clash(one: BaseRoute, other: BaseRoute) -> bool:
+    """Tell whether two routes could be asked for by the same path."""
+    if not isinstance(one, Route) or not isinstance(other, Route):
+        return True  # a mount takes every path below it: nobody can say
+    return bool(one.path_regex.match(other.path) or other.path_regex.match(one.path))
+
+
 def build_app(world: World) -> Starlette:
     """Return the app over a world: found by the registry, no provider is named here."""
+    # Whose merchants come first in the world comes first here, then by name.
+    rank = {merchant.provider: place for place, merchant in reversed([*enumerate(world.merchants.values())])}
+    known = [provider for provider in all_providers().values() if provider.sandbox is not None]
     sandboxes: list[ProviderSandbox] = [
-        provider.load(provider.sandbox)(world, world.options)
-        for provider in all_providers().values()
-        if provider.sandbox is not None
+        provider.load(provider.sandbox or "")(world, world.options)
+        for provider in sorted(known, key=lambda provider: rank.get(provider.name, len(rank)))
     ]
-    routes: list[BaseRoute] = [*Control(world, sandboxes).routes]
+    control = Control(world, sandboxes).routes
+    routes: list[BaseRoute] = [*control]
     routes += [Mount(f"/{sandbox.name}", routes=sandbox.routes) for sandbox in sandboxes]
-    # Real base URLs have no prefix: where two providers share a path, the prefix above tells them apart.
-    routes += [route for sandbox in sandboxes for route in sandbox.routes]
+    # Real base URLs have no prefix. Who shares a path with an earlier one is found under the prefix alone.
+    at_root: list[BaseRoute] = [*control]
+    for sandbox in sandboxes:
+        if not any(_clash(one, other) for one in sandbox.routes for other in at_root):
+            at_root += sandbox.routes
+    routes += at_root[len(control) :]
     deliverer = Deliverer(world.outbox, world.clock)
 
     @asynccontextmanager

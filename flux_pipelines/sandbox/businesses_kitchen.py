@@ -75,8 +75,10 @@ def kitchen(seed: int) -> Merchant:
         tenant="harbor",
         refunds_on_source=True,
         gratuity_is_tip=True,
+        goods_by_product=True,
         id_style="guid",
         counter="In Store",
+        trade="restaurant",
     )
     for name, group, tax_class, unit, price, groups, tracked in _MENU:
         sku, upc = CODES[HANDLE].get((name, ""), ("", ""))

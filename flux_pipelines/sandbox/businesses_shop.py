@@ -1,7 +1,7 @@
 """The web shops of the seeded world: goods that are sent, a counter beside them, and buyers who see another currency.
 
-Their provider keeps refunds on the order that was sold; ids are 64-bit numbers. A sale that was ordered online belongs to
-the location that sends it.
+Their provider keeps refunds on the order that was sold; ids are 64-bit numbers. The first location is the web shop: what is
+ordered online belongs to it and is sent from there. The others have a counter.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _FJORD: _Rows = (
 
 
 class _Place(NamedTuple):
-    """A stock location: `online` orders are sent from it; where not, there is a counter."""
+    """A stock location."""
 
     name: str
     city: str
@@ -49,11 +49,6 @@ class _Place(NamedTuple):
     busy: float
     opens: int
     hours: float
-
-
-_WAREHOUSE = "Roastery"
-#: The stock locations that online orders are sent from; the others have a counter.
-ONLINE = frozenset({_WAREHOUSE, "Verkkokauppa"})
 
 
 def _shop(
@@ -68,7 +63,7 @@ def _shop(
 ) -> Merchant:
     currency, country, language, zone = money
     merchant = Merchant(
-        number(seed, handle),
+        number(seed, handle, "location", places[0].name),
         handle,
         name,
         currency,
@@ -80,6 +75,7 @@ def _shop(
         id_style="number",
         counter="pos",
         online="web",
+        trade="shop",
     )
     for product, category, tax_class, variants in rows:
         for variant, price in variants.items():
@@ -129,7 +125,7 @@ def shops(seed: int) -> list[Merchant]:
         "harbor",
         _HARBOR,
         (
-            _Place(_WAREHOUSE, "Brooklyn", "NY", "11231", 14, 0, 24.0),
+            _Place("Roastery", "Brooklyn", "NY", "11231", 14, 0, 24.0),
             _Place("Pier Store", "New York", "NY", "10004", 10, 9, 10.0),
         ),
         ("USD", "US", "en-US", "America/New_York"),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import date
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, cast, runtime_checkable
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
@@ -56,6 +56,16 @@ class ProviderSandbox(Protocol):
         """Let the access tokens of one merchant, or of all, expire now."""
 
 
+@runtime_checkable
+class CredentialedSandbox(Protocol):
+    """A provider's sandbox whose apps sign in with credentials of their own."""
+
+    name: str
+
+    def credentials(self, merchant: Merchant) -> Mapping[str, Any]:
+        """Return the `secrets` and `settings` that a connection to the merchant is made with."""
+
+
 def _summary(sale: Sale) -> Body:
     return {
         "order_id": sale.id,
@@ -85,6 +95,7 @@ class Control:
         reads: dict[str, Callable[[Request], Any]] = {
             "app": self._app,
             "merchants": self._merchants,
+            "credentials": self._credentials,
             "stats": self._stats,
             "orders": self._orders,
         }
@@ -181,7 +192,7 @@ class Control:
         try:
             first = date.fromisoformat(query["from"]) if "from" in query else None
             last = date.fromisoformat(query["to"]) if "to" in query else None
-            cutoff = int(query.get("cutoff_hour", "0"))
+            cutoff = int(query["cutoff_hour"]) if "cutoff_hour" in query else None
         except ValueError as error:
             raise ConfigurationError(f"not a date or hour: {error}") from error
         days = truth(
@@ -198,30 +209,45 @@ class Control:
             answer["days"] = [day.as_json() for day in days]
         return answer
 
-    def _of(self, body: Body) -> list[ProviderSandbox]:
-        wanted = text(body, "provider")
-        return [provider for provider in self.providers if wanted in (None, provider.name)]
+    def _of(self, body: Body, merchant: Merchant | None = None) -> list[ProviderSandbox]:
+        """Return the providers that a body asks for: the merchant's own, else the one named, else all."""
+        wanted = text(body, "provider") or (merchant.provider if merchant else None)
+        found = [provider for provider in self.providers if wanted in (None, provider.name)]
+        if not found:
+            raise ConfigurationError(f"the sandbox has no provider {wanted!r}")
+        return found
+
+    def _credentials(self, request: Request) -> Any:
+        """Tell what a machine client signs in with: ?merchant=, and ?provider= when it is not the merchant's own."""
+        query = dict(request.query_params)
+        merchant = self.world.merchant(needed(query, "merchant"))
+        (provider,) = self._of(query, merchant)
+        if not isinstance(provider, CredentialedSandbox):
+            raise ConfigurationError(
+                f"{provider.name} has no machine clients", next_step="Authorise it in the browser instead."
+            )
+        return provider.credentials(merchant)
 
     def _issue(self, body: Body) -> Any:
         merchant = self.world.merchant(needed(body, "merchant"))
         lifetime = number(body, "lifetime", 0.0) or None
-        return self._of(body)[0].issue(merchant, body.get("scopes") or (), lifetime)
+        return self._of(body, merchant)[0].issue(merchant, body.get("scopes") or (), lifetime)
 
     def _revoke(self, body: Body) -> Any:
         merchant = self.world.merchant(needed(body, "merchant"))
-        return {"revoked": sum(provider.revoke(merchant) for provider in self._of(body))}
+        return {"revoked": sum(provider.revoke(merchant) for provider in self._of(body, merchant))}
 
     def _expire(self, body: Body) -> Any:
         name = text(body, "merchant")
         merchant = self.world.merchant(name) if name else None
-        return {"expired": sum(provider.expire(merchant) for provider in self._of(body))}
+        return {"expired": sum(provider.expire(merchant) for provider in self._of(body, merchant))}
 
     def _remove_scopes(self, body: Body) -> Any:
         merchant = self.world.merchant(needed(body, "merchant"))
         scopes = body.get("remove")
         if not isinstance(scopes, list) or not scopes:
             raise ConfigurationError("`remove` must list the scopes to take away")
-        for provider in self._of(body):
+        for provider in self._of(body, merchant):
             provider.remove_scopes(merchant, scopes)
         return {"removed": scopes}
 

@@ -70,8 +70,8 @@ class WebhookControl:
         """Return what an app is registered with, by provider."""
         return {provider.name: provider.app(url) for provider in self._telling}
 
-    def _of(self, body: Body) -> list[TellingSandbox]:
-        wanted = text(body, "provider")
+    def _of(self, body: Body, merchant: Merchant | None = None) -> list[TellingSandbox]:
+        wanted = text(body, "provider") or (merchant.provider if merchant else None)
         found = [provider for provider in self._telling if wanted in (None, provider.name)]
         if not found:
             raise ConfigurationError(f"the sandbox has no provider {wanted!r} with webhooks")
@@ -126,7 +126,7 @@ class WebhookControl:
     def _emit(self, body: Body) -> Any:
         merchant = self._world.merchant(needed(body, "merchant"))
         before = self._world.outbox.counts["events"]
-        for provider in self._of(body):
+        for provider in self._of(body, merchant):
             provider.webhooks.emit(merchant, needed(body, "type"))
         return {"webhooks": self._world.outbox.counts["events"] - before}
 

@@ -2,70 +2,74 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import date, timedelta
 from random import Random
 
-from flux_pipelines.sandbox.history import HOUR, MINUTE, local_ms
+from flux_pipelines.sandbox.history import CLOSED_DOWN_DAYS, HOUR, end_of, local_ms
 from flux_pipelines.sandbox.ids import made
-from flux_pipelines.sandbox.model import Count, Location, Merchant, Shift
+from flux_pipelines.sandbox.model import Count, Employee, Location, Merchant, Shift
 
 _DAY = 24 * HOUR
+_FLOATERS = 3
+_BREAKS = (0, 0, 15, 30, 30, 45)
 
 
 def shifts(seed: int, merchant: Merchant, end_day: date, days: int) -> list[Shift]:
     """Return who worked when, oldest first within a location, in the `days` business dates that end with `end_day`.
 
-    Some forgot to clock out, some entries were corrected days later or deleted, and late ones cross midnight.
+    Some forgot to clock out, some entries were corrected days later or deleted, and late ones cross midnight. A web shop
+    keeps no hours.
     """
     found: list[Shift] = []
-    if not merchant.employees:
+    if merchant.trade == "shop":
         return found
+    places = len(merchant.locations)
     for place, location in enumerate(merchant.locations):
-        staff = [e for i, e in enumerate(merchant.employees) if i % len(merchant.locations) == place or i < 3]
-        last_ms = local_ms(end_day, 24.0, location.timezone) - 1
+        last_ms = end_of(location, end_day)
         for back in range(days - 1, -1, -1):
-            if not location.active and back < 30:
+            if not location.active and back < CLOSED_DOWN_DAYS:
                 break
             day = end_day - timedelta(days=back)
+            # The first ones work somewhere else every day: nobody is at two places at once.
+            turn = day.toordinal() if places > 1 else 0
+            staff = [
+                employee
+                for index, employee in enumerate(merchant.employees)
+                if (index + (turn if index < _FLOATERS else 0)) % places == place
+            ]
             found += _day(seed, merchant, location, day, staff, last_ms)
     return found
 
 
-def _day(seed: int, merchant: Merchant, location: Location, day: date, staff: list, last_ms: int) -> list[Shift]:
+def _day(
+    seed: int, merchant: Merchant, location: Location, day: date, staff: Sequence[Employee], last_ms: int
+) -> list[Shift]:
     rng = Random(f"{seed}|shifts|{location.id}|{day}")  # noqa: S311
     found = []
     opening = local_ms(day, location.opens, location.timezone)
-    # Each of the first staff works somewhere else every day: nobody is at two places at once.
     for employee in staff:
-        if rng.random() < 0.25:
-            continue
-        late = rng.random() < 0.5
-        start = opening + int(rng.uniform(-0.5, 0.25) * HOUR)
-        if late:
-            start += int(max(0.0, location.hours - 7) * HOUR)
-        end: int | None = start + int(rng.uniform(4.0, 8.5) * HOUR)
-        breaks = rng.choice((0, 0, 15, 30, 30, 45))
-        tips = rng.randrange(0, 60) * 25 if employee.job == "Server" and merchant.currency == "USD" else 0
         chance = rng.random()
-        shift = Shift(
-            made(merchant.id_style, seed, "shift", location.id, day, employee.id),
-            employee,
-            location,
-            start,
-            end,
-            breaks,
-            tips,
-        )
-        if start > last_ms:
+        late = rng.random() < 0.5
+        start = opening + int((rng.random() - 0.5) * HOUR)
+        start += int(max(0.0, location.hours - 7) * HOUR) if late else 0
+        end = start + int((4.0 + 4.5 * rng.random()) * HOUR)
+        breaks = rng.choice(_BREAKS)
+        tips = rng.randrange(60) * 25
+        edited = int((2 + 94 * rng.random()) * HOUR)
+        if chance > 0.8 or start > last_ms:
             continue
-        if chance < 0.012 or (end is not None and end > last_ms):
-            shift.end, shift.breaks, shift.tips, shift.updated = None, 0, 0, start
-        else:
-            assert end is not None  # noqa: S101 (set above)
-            shift.updated = end + rng.randrange(MINUTE)
-            if chance < 0.05:
-                shift.updated = min(last_ms, end + int(rng.uniform(2, 96) * HOUR))
-                shift.deleted = chance < 0.02
+        id_ = made(merchant.id_style, seed, "shift", location.id, day, employee.id)
+        if chance < 0.01 or end > last_ms:
+            # Still at work, or never clocked out.
+            found.append(Shift(id_, employee, location, start, None, updated=start))
+            continue
+        shift = Shift(id_, employee, location, start, end, breaks, updated=end + 1000)
+        if employee.job == "Server" and merchant.currency == "USD":
+            shift.tips = tips
+        if chance < 0.05:
+            shift.updated = min(last_ms, end + edited)
+            shift.deleted = chance < 0.02
         found.append(shift)
     return found
 

@@ -31,7 +31,7 @@ from flux_pipelines.sandbox.pricing import price
 
 HOUR = 3_600_000
 MINUTE = 60_000
-_CLOSED_DOWN_DAYS = 30  # an inactive store sold nothing in the last days of history
+CLOSED_DOWN_DAYS = 30  # an inactive store sold nothing in the last days of history
 
 _WEEKDAYS = (0.86, 0.90, 0.95, 1.00, 1.16, 1.28, 1.08)
 _LEANINGS = {"Bakery": 5, "Kitchen": 6, "Leivonnaiset": 5, "デザート": 6, "Retail": 5, "Baari": 4}
@@ -91,18 +91,8 @@ class StoreHistory:
     def day(self, day: date, last_ms: int, *, still_open: bool) -> list[Sale]:
         """Return the orders of one business day, oldest first; nothing is updated after `last_ms`."""
         rng = Random(f"{self.seed}|{self.location.id}|{day}")  # noqa: S311
-        season = 1.0 + 0.10 * math.sin(2 * math.pi * (day.timetuple().tm_yday - 30) / 365.25)
-        expected = self.location.busy * _WEEKDAYS[day.weekday()] * season
-        count = max(3, round(rng.gauss(expected, math.sqrt(expected))))
-        opening = local_ms(day, self.location.opens, self.location.timezone)
-        # A store that never closes trades the day's real length: 23, 24 or 25 hours.
-        closing = local_ms(day, self.location.opens + self.location.hours, self.location.timezone)
-        stretch = (closing - opening) / (len(self.slots) * _SLOT)
-        starts = sorted(
-            opening + int((slot * _SLOT + rng.randrange(_SLOT)) * stretch)
-            for slot in rng.choices(self.slots, cum_weights=self.shape, k=count)
-        )
-        picks = iter(rng.choices(self.items, cum_weights=self.weights[day.weekday()], k=count * 6))
+        starts = self._starts(rng, day)
+        picks = self._picks(rng, day, len(starts))
         sales: list[Sale] = []
         returned = list(self.recent)
         for created in starts:
@@ -129,25 +119,45 @@ class StoreHistory:
         self.recent = (returned + [sale for sale in sales if _returnable(sale)])[-150:]
         return sales
 
+    def _starts(self, rng: Random, day: date) -> list[int]:
+        """Return when the day's orders begin, oldest first: a matter of weekday, season and chance."""
+        season = 1.0 + 0.10 * math.sin(2 * math.pi * (day.timetuple().tm_yday - 30) / 365.25)
+        expected = self.location.busy * _WEEKDAYS[day.weekday()] * season
+        count = max(3, round(rng.gauss(expected, math.sqrt(expected))))
+        opening = local_ms(day, self.location.opens, self.location.timezone)
+        # A store that never closes trades the day's real length: 23, 24 or 25 hours.
+        closing = local_ms(day, self.location.opens + self.location.hours, self.location.timezone)
+        stretch = (closing - opening) / (len(self.slots) * _SLOT)
+        return sorted(
+            opening + int((slot * _SLOT + rng.randrange(_SLOT)) * stretch)
+            for slot in rng.choices(self.slots, cum_weights=self.shape, k=count)
+        )
+
+    def _picks(self, rng: Random, day: date, count: int) -> Iterator[Item]:
+        """Return the items that people ask for, more than `count` orders need."""
+        return iter(rng.choices(self.items, cum_weights=self.weights[day.weekday()], k=count * 6))
+
     def _later(self, rng: Random, sale: Sale, last_ms: int) -> None:
         """Make some orders arrive late (offline tills, up to 72 hours) or be edited afterwards."""
         if sale.state == "OPEN":
             return
         chance = rng.random()
         if chance < 0.012:
-            sale.updated = sale.created + int(rng.uniform(0.5, 72.0) * HOUR)
+            sale.updated = sale.arrived = sale.created + int(rng.uniform(0.5, 72.0) * HOUR)
         elif chance < 0.024:
             sale.updated += int(rng.uniform(0.5, 96.0) * HOUR)
             sale.version += bool(sale.version)
         floor = sale.closed if sale.closed is not None else sale.created
         sale.updated = max(floor, min(sale.updated, last_ms))
+        if sale.arrived is not None:
+            sale.arrived = sale.updated
 
     def _sale(self, rng: Random, id_: str, created: int, picks: Iterator[Item], returned: list[Sale] | None) -> Sale:
         unit = _UNIT[self.currency]
         small = self.currency == "JPY"
         lines = []
         for _ in range(1 + bisect_right(_LINES, rng.random() * 100)):
-            lines.append(_line(rng, next(picks)))
+            lines.append(line_of(rng, next(picks)))
         extra = rng.random()
         if extra < 0.03:
             amount = rng.randrange(3, 40) * (50 if not small else 100)
@@ -176,7 +186,7 @@ class StoreHistory:
             closed,
             state,
             lines=tuple(lines),
-            discounts=_discounts(rng, lines, unit, small),
+            discounts=discounts(rng, lines, unit, small=small),
             charges=charges,
             payments=payments,
             returns=back,
@@ -233,7 +243,7 @@ class StoreHistory:
         return Sale(id_, self.location, created, closed, closed, returns=(one,), source=_POINT_OF_SALE)
 
     def _unlinked(self, rng: Random, id_: str, created: int, item: Item) -> Sale:
-        line = _line(rng, item)
+        line = line_of(rng, item)
         closed = created + rng.randrange(5_000, 60_000)
         one = Returned(None, lines=(line,), reason="Returned without a receipt")
         return Sale(id_, self.location, created, closed, closed, returns=(one,), source=_POINT_OF_SALE)
@@ -262,7 +272,8 @@ def _give_back(rng: Random, returned: list[Sale], *, whole: bool) -> Returned | 
     return Returned(source, ((index, quantity),))
 
 
-def _line(rng: Random, item: Item) -> Line:
+def line_of(rng: Random, item: Item) -> Line:
+    """Return a line of an item: how many or how much, and with what."""
     modifiers: tuple[Chosen, ...] = ()
     if item.unit:
         precision = 1 if item.unit == "METRIC_GRAM" else 3
@@ -278,7 +289,8 @@ def _line(rng: Random, item: Item) -> Line:
     return Line("ITEM", item, item.name, quantity, item.price, 0, modifiers, item.tax_class)
 
 
-def _discounts(rng: Random, lines: Sequence[Line], unit: int, small: bool) -> tuple[Discount, ...]:
+def discounts(rng: Random, lines: Sequence[Line], unit: int, *, small: bool) -> tuple[Discount, ...]:
+    """Return the discounts of one order, none for most; `unit` is what is round in its currency."""
     chance = rng.random()
     if chance > 0.16:
         return ()
@@ -307,15 +319,14 @@ def _discounts(rng: Random, lines: Sequence[Line], unit: int, small: bool) -> tu
     return tuple(found)
 
 
-def history(seed: int, merchant: Merchant, end_day: date, days: int) -> list[Sale]:
-    """Return everything the merchant rang up in the `days` business days that end with `end_day`."""
-    sales: list[Sale] = []
-    for location in merchant.locations:
-        store = StoreHistory(seed, merchant, location)
-        last_ms = local_ms(end_day, 24.0, location.timezone) - 1
-        for back in range(days - 1, -1, -1):
-            if not location.active and back < _CLOSED_DOWN_DAYS:
-                break
-            day = end_day - timedelta(days=back)
-            sales += store.day(day, last_ms, still_open=back < 2)
-    return sales
+def store_days(store: StoreHistory, end_day: date, days: int, last_ms: int) -> Iterator[list[Sale]]:
+    """Yield what a store rang up on each of the `days` business days that end with `end_day`."""
+    for back in range(days - 1, -1, -1):
+        if not store.location.active and back < CLOSED_DOWN_DAYS:
+            return
+        yield store.day(end_day - timedelta(days=back), last_ms, still_open=back < 2)
+
+
+def end_of(location: Location, end_day: date) -> int:
+    """Return the last UTC millisecond of a store's history: nothing is updated after it."""
+    return local_ms(end_day, 24.0, location.timezone) - 1

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 LineKind = Literal["ITEM", "CUSTOM_AMOUNT", "GIFT_CARD"]
 State = Literal["OPEN", "COMPLETED", "CANCELED"]
 IdStyle = Literal["token", "guid", "number"]
+Trade = Literal["counter", "restaurant", "shop"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,6 +234,8 @@ class Merchant:
     id_style: IdStyle = "token"  # what the provider's ids look like
     counter: str = "Square Point of Sale"  # where a sale at the counter says it came from
     online: str = "Online"  # where one that was ordered online says it came from
+    goods_by_product: bool = False  # whether a line names its product (`Item.product_id`) instead of its variation
+    trade: Trade = "counter"  # how it sells, which is how its past is made up
     published: int = 0  # when the catalogue was last published, UTC milliseconds
 
 
@@ -243,6 +246,7 @@ class Sale:
     """
 
     __slots__ = (
+        "arrived",
         "charges",
         "closed",
         "corrupt",
@@ -316,6 +320,7 @@ class Sale:
         #: The currency that the buyer saw, and how many millionths of it one of the store's is; None: the store's own.
         self.presentment = presentment
         self.test = test  # a trial of the till: no sale at all
+        self.arrived: int | None = None  # rung up offline: when the provider learnt of it, UTC milliseconds
         self.deleted = False  # emptied by a merge, where providers keep such orders and say so
         self.revision = 0
         self.priced: Priced | None = None

@@ -16,10 +16,10 @@ from flux_pipelines.sandbox.deliveries import Outbox
 from flux_pipelines.sandbox.faults import FaultInjector
 from flux_pipelines.sandbox.floor import shifts, stock
 from flux_pipelines.sandbox.happenings import Happening, Kind
-from flux_pipelines.sandbox.history import history
 from flux_pipelines.sandbox.ids import code, made
 from flux_pipelines.sandbox.model import Item, Line, Location, Merchant, Payment, Returned, Sale, Shift, State
 from flux_pipelines.sandbox.options import SandboxOptions
+from flux_pipelines.sandbox.past import history
 from flux_pipelines.sandbox.payments import PaidTender, payments_of
 from flux_pipelines.sandbox.people import greet
 from flux_pipelines.sandbox.traffic import Traffic

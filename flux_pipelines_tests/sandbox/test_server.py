@@ -107,7 +107,7 @@ def test_a_test_makes_things_happen(start: Start) -> None:
     assert fetch(online["id"])["version"] == online["version"] + 1
     refund = fetch(post("orders/refund", order_id=sold["id"]).json()["order_id"])
     assert refund["returns"][0]["source_order_id"] == sold["id"]  # type: ignore[index]
-    waiting = square.http.get("/sandbox/orders?state=OPEN&limit=1").json()["orders"][0]["order_id"]
+    waiting = square.http.get("/sandbox/orders?merchant=harbor&state=OPEN&limit=1").json()["orders"][0]["order_id"]
     done = fetch(post("orders/complete", order_id=waiting).json()["order_id"]) if waiting else {}
     assert (done["state"], done["closed_at"]) == ("COMPLETED", "2026-11-04T12:00:00.000Z")
     bad = [fetch(post("orders/malformed", kind=k).json()["order_id"]) for k in ("types", "totals", "currency")]
