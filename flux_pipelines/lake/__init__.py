@@ -6,6 +6,7 @@ Everything other rooms need is here. Importing it is cheap: pyarrow, deltalake, 
 from flux_pipelines.lake.delta import Commit, DeltaLake, Maintenance
 from flux_pipelines.lake.quarantine import Quarantine, payload_bytes
 from flux_pipelines.lake.raw import CURRENT, RawManifest, RawStore, RawWriter, Segment, Verification, Window, hour_slot
+from flux_pipelines.lake.rewrite import rewrite
 from flux_pipelines.lake.sql import Session, session
 from flux_pipelines.lake.store import ObjectStore, object_store
 
@@ -26,5 +27,6 @@ __all__ = [
     "hour_slot",
     "object_store",
     "payload_bytes",
+    "rewrite",
     "session",
 ]

@@ -267,6 +267,19 @@ class DeltaLake:
             )
             return Maintenance(table, opened.version(), len(deleted))
 
+    def forget_history(self, table: str) -> int:
+        """Delete every data file that the present version does not need, at once; return how many. For erasing.
+
+        Earlier versions cannot be read any more. Files that no version ever named, as a killed writer leaves them, are
+        deleted when they are an hour old: a younger one may be about to be committed.
+        """
+        with self._errors(table):
+            opened = self._open(table)
+            if opened is None:
+                return 0
+            gone = opened.vacuum(0, dry_run=False, full=False, enforce_retention_duration=False)
+            return len(gone) + len(opened.vacuum(1, dry_run=False, full=True, enforce_retention_duration=False))
+
     def _commit(
         self, table: Table, wanted: set[tuple[str, ...]], staged: list[StagedFile], if_version: int | None
     ) -> Commit:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -74,6 +74,36 @@ class Quarantine:
                 continue
             return len(mine)
 
+    def rewrite(self, connection: str, change: Callable[[bytes], bytes]) -> int:
+        """Replace payloads of a connection's records, and delete the files that held them; return how many changed."""
+        count = 0
+        for key in self._lake.rows_by_partition(QUARANTINE.name, {"connection": connection}):
+            day = date.fromisoformat(dict(zip(QUARANTINE.partition_by, key, strict=True))["business_date"])
+            count += self._rewrite_day(connection, day, change)
+        # Also when nothing has changed now: an earlier attempt may have ended before it came to this.
+        self._lake.forget_history(QUARANTINE.name)
+        return count
+
+    def _rewrite_day(self, connection: str, day: date, change: Callable[[bytes], bytes]) -> int:
+        partition: dict[str, str | date] = {"connection": connection, "business_date": day}
+        while True:
+            version = self._lake.version(QUARANTINE.name)
+            if version is None:
+                return 0
+            rows, count = [], 0
+            for row in self._rows(partition, version):
+                before = payload_bytes(row)
+                after = change(before)
+                count += after != before
+                rows.append(row if after == before else {**row, **_kept(row["asset"], connection, day, after)})
+            if not count:
+                return 0
+            try:
+                self._lake.replace(QUARANTINE, _table(rows), [partition], if_version=version)
+            except VersionChangedError:
+                continue
+            return count
+
     def list(
         self,
         *,
@@ -107,21 +137,24 @@ def payload_bytes(row: Row) -> bytes:
     return base64.b64decode(text) if row["payload_encoding"] == "base64" else text.encode()
 
 
-def _row(asset: str, connection: str, day: date, record: UnusableRecord, now: datetime) -> Row:
+def _kept(asset: str, connection: str, day: date, record: bytes) -> Row:
+    """Return the columns that follow from a record's bytes."""
     try:
-        payload, encoding = record.payload.decode(), "utf-8"
+        payload, encoding = record.decode(), "utf-8"
     except UnicodeDecodeError:
-        payload, encoding = base64.b64encode(record.payload).decode(), "base64"
-    identity = b"|".join((asset.encode(), connection.encode(), day.isoformat().encode(), record.payload))
+        payload, encoding = base64.b64encode(record).decode(), "base64"
+    identity = b"|".join((asset.encode(), connection.encode(), day.isoformat().encode(), record))
+    return {"record_id": hashlib.sha256(identity).hexdigest(), "payload": payload, "payload_encoding": encoding}
+
+
+def _row(asset: str, connection: str, day: date, record: UnusableRecord, now: datetime) -> Row:
     return {
-        "record_id": hashlib.sha256(identity).hexdigest(),
+        **_kept(asset, connection, day, record.payload),
         "asset": asset,
         "connection": connection,
         "business_date": day,
         "order_id": record.order_id,
         "reason": record.reason,
-        "payload": payload,
-        "payload_encoding": encoding,
         "quarantined_at": now,
     }
 

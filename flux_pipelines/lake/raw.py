@@ -70,6 +70,7 @@ class RawManifest(msgspec.Struct, frozen=True, kw_only=True):
 
     `orders` is the number of records, whatever they are, and `states` how many there are of each state of an order, or
     of each kind of record. `slot` is the folder under the connection's; empty where that is the business date.
+    `redacted` tells that personal data was taken out before anything was stored.
     """
 
     connection: str
@@ -93,6 +94,7 @@ class RawManifest(msgspec.Struct, frozen=True, kw_only=True):
     verification: Verification = Verification()
     feed: str = ORDERS
     slot: str = ""
+    redacted: bool = False
     format: Literal[1] = 1
 
     @property
@@ -202,6 +204,10 @@ class Segment:
             self._file = None
 
 
+class PartitionChangedError(Exception):
+    """The partition is no longer the one that was to be replaced."""
+
+
 class RawWriter:
     """Replaces one partition: write segments (from several threads if need be), then commit or abort.
 
@@ -245,14 +251,18 @@ class RawWriter:
         waited_seconds: float = 0.0,
         sync_token: str = "",
         verification: Verification | None = None,
+        redacted: bool = False,
+        replacing: RawManifest | None = None,
     ) -> RawManifest:
         """Make these segments, in this order, the partition's content. Segments left out are thrown away.
 
         The same orders in the same segments give the same file; when that file is already there only the manifest is
-        replaced. No orders at all is a valid commit: there is no file then.
+        replaced. No orders at all is a valid commit: there is no file then. With `replacing`, nothing is done unless
+        that is what the partition is.
 
         Raises:
             StorageFullError: no space left; the partition is what it was before.
+            PartitionChangedError: it is not `replacing` any more.
 
         """
         try:
@@ -280,9 +290,12 @@ class RawWriter:
                 verification=verification or Verification(),
                 feed=self._feed,
                 slot=self._slot,
+                redacted=redacted,
             )
             with self._store.lock(self._folder):
                 previous = self._store.get(f"{self._folder}/manifest.json")
+                if replacing is not None and previous != _encode(replacing):
+                    raise PartitionChangedError(self._folder)
                 # Looked at, not believed from the manifest: a rerun must be able to repair a damaged file.
                 if path is not None and not self._store.holds(f"{self._folder}/{file}", compressed, digest):
                     self._store.put_atomic(f"{self._folder}/{file}", path)

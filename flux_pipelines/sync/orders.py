@@ -327,6 +327,7 @@ class _Engine:
             waited_seconds=round(day.waited_seconds, 3),
             sync_token="" if short else self._token,
             verification=verdict,
+            redacted=self._redact is not None,
         )
         if not short:
             return DayOutcome(day.day, "committed", manifest, bad=tuple(day.bad))
