@@ -26,7 +26,8 @@ BELOW: dict[str, set[str]] = {
     "forecaster": {"domain", "settings"},
     "sandbox": {"domain", "providers", "settings", "listening"},
     "runtime": {"domain", "settings", "transport", "state", "lake", "providers", "privacy", "sync", "forecaster"},
-    "connect": {"domain", "runtime", "providers"},
+    "connect": {"domain", "transport", "runtime", "providers"},
+    "mapping": {"domain", "state", "lake", "runtime"},
     "erasure": {"domain", "state", "lake", "providers", "privacy", "runtime"},
     "gateway": {
         "domain", "settings", "transport", "state", "lake", "providers", "privacy", "sync", "runtime", "connect",
@@ -34,12 +35,12 @@ BELOW: dict[str, set[str]] = {
     },
     "pipelines": {
         "domain", "settings", "transport", "state", "lake", "providers", "privacy", "sync", "forecaster", "runtime",
-        "erasure", "definitions",
+        "erasure", "mapping", "definitions",
     },
     "definitions": {"domain", "pipelines", "providers"},
     "cli": {
         "domain", "settings", "transport", "state", "lake", "providers", "privacy", "sync", "forecaster", "sandbox",
-        "runtime", "erasure", "connect", "gateway", "pipelines", "definitions",
+        "runtime", "erasure", "mapping", "connect", "gateway", "pipelines", "definitions",
     },
 }  # fmt: skip
 
@@ -112,6 +113,7 @@ def test_nobody_above_a_provider_names_one() -> None:
             "runtime",
             "definitions",
             "connect",
+            "mapping",
             "privacy",
             "erasure",
         }:

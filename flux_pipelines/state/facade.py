@@ -16,6 +16,7 @@ from flux_pipelines.state.erasures import Erasures
 from flux_pipelines.state.inbox import Inbox
 from flux_pipelines.state.installation import Installation
 from flux_pipelines.state.locations import Locations
+from flux_pipelines.state.mappings import Mappings
 from flux_pipelines.state.people import People
 from flux_pipelines.state.requests import SyncRequests
 from flux_pipelines.state.secrets import Secrets
@@ -50,6 +51,7 @@ class State:
         self.requests = SyncRequests(database)
         self.installation = Installation(database, self.secrets)
         self.erasures = Erasures(database)
+        self.mappings = Mappings(database)
 
     @classmethod
     def open(cls, database_url: str, vault: Vault) -> State:

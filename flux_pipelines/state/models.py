@@ -334,3 +334,22 @@ class AlertRow(Base):
     acknowledged_at: Mapped[datetime | None] = mapped_column(Instant)
     acknowledged_by: Mapped[str] = mapped_column(Text)
     resolved_at: Mapped[datetime | None] = mapped_column(Instant)
+
+
+class MappingRow(Base):
+    """What a person has said about a product or a location: that it is the thing of that name, or that it is not."""
+
+    __tablename__ = "mapping_decisions"
+    __table_args__ = (
+        Index("ix_mapping_decisions_thing", "kind", "connection_key", "external_id", "name", unique=True),
+        Index("ix_mapping_decisions_decided_at", "decided_at"),
+    )
+
+    id: Mapped[int] = mapped_column(_Id, primary_key=True, autoincrement=True)
+    kind: Mapped[str] = mapped_column(String(16))  # product or store
+    connection_key: Mapped[str] = mapped_column(String(96))  # also of connections that are no more: their history stays
+    external_id: Mapped[str] = mapped_column(String(255))
+    name: Mapped[str] = mapped_column(String(255))
+    verdict: Mapped[str] = mapped_column(String(16))  # same, different or undone
+    decided_by: Mapped[str] = mapped_column(Text)
+    decided_at: Mapped[datetime] = mapped_column(Instant)
