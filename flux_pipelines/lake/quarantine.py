@@ -90,16 +90,17 @@ class Quarantine:
             version = self._lake.version(QUARANTINE.name)
             if version is None:
                 return 0
-            rows, count = [], 0
+            rows, count = {}, 0
             for row in self._rows(partition, version):
                 before = payload_bytes(row)
                 after = change(before)
                 count += after != before
-                rows.append(row if after == before else {**row, **_kept(row["asset"], connection, day, after)})
+                new = row if after == before else {**row, **_kept(row["asset"], connection, day, after)}
+                rows[new["record_id"]] = new
             if not count:
                 return 0
             try:
-                self._lake.replace(QUARANTINE, _table(rows), [partition], if_version=version)
+                self._lake.replace(QUARANTINE, _table([*rows.values()]), [partition], if_version=version)
             except VersionChangedError:
                 continue
             return count

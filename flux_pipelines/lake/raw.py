@@ -294,7 +294,7 @@ class RawWriter:
             )
             with self._store.lock(self._folder):
                 previous = self._store.get(f"{self._folder}/manifest.json")
-                if replacing is not None and previous != _encode(replacing):
+                if replacing is not None and not _is(previous, replacing):
                     raise PartitionChangedError(self._folder)
                 # Looked at, not believed from the manifest: a rerun must be able to repair a damaged file.
                 if path is not None and not self._store.holds(f"{self._folder}/{file}", compressed, digest):
@@ -514,6 +514,14 @@ def _is_day(name: str) -> bool:
 
 def _parse(name: str) -> date:
     return date.fromisoformat(name)
+
+
+def _is(stored: bytes | None, manifest: RawManifest) -> bool:
+    """Tell whether a stored manifest is this one; an older Flux may have written it with fewer fields."""
+    try:
+        return stored is not None and msgspec.json.decode(stored, type=RawManifest) == manifest
+    except msgspec.DecodeError:
+        return False
 
 
 def _encode(manifest: RawManifest) -> bytes:

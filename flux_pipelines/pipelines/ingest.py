@@ -158,6 +158,7 @@ class _Landing:
                     provider=self._provider,
                     token=sync_token(self._context.run),
                     verify=self._verify,
+                    redact=self._runtime.redactor(connection),
                 ):
                     left.pop(outcome.day, None)
                     if outcome.manifest is not None:
