@@ -34,7 +34,7 @@ _ENCRYPTED: tuple[tuple[Any, Callable[[Any], str]], ...] = (
     (CredentialRow, lambda row: str(row.connection_key)),
     (AppSecretRow, lambda row: f"apps/{row.app_name}"),
     (AuthorizationRow, lambda row: f"authorizations/{row.provider}"),
-    (InstallationSecretRow, lambda row: "installation"),
+    (InstallationSecretRow, lambda _: "installation"),
 )
 
 
