@@ -1,0 +1,52 @@
+"""A request of Toast's API, read and allowed, and what answers it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+
+    from flux_pipelines.providers.toast.sandbox_auth import Client
+    from flux_pipelines.providers.toast.sandbox_orders import View
+    from flux_pipelines.sandbox.model import Location
+
+
+class Call(NamedTuple):
+    """One request, read and allowed."""
+
+    request: Request
+    body: Any
+    client: Client
+    restaurant: Location | None
+    view: View
+
+    @property
+    def query(self) -> Mapping[str, str]:
+        """The query's parameters."""
+        return self.request.query_params
+
+    @property
+    def here(self) -> Location:
+        """The restaurant that the header names."""
+        assert self.restaurant is not None  # noqa: S101 (checked before the call is made)
+        return self.restaurant
+
+
+class Answer(NamedTuple):
+    """What an endpoint answers: a body in JSON, and headers beside the usual."""
+
+    body: bytes
+    headers: Mapping[str, str] = {}
+
+
+class Endpoint(NamedTuple):
+    """What is particular to one path."""
+
+    name: str
+    method: str
+    path: str
+    answer: Callable[[Call], Answer]
+    scope: str
+    restaurant: bool = True  # whether the header that names the restaurant is needed

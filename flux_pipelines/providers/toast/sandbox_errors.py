@@ -1,0 +1,120 @@
+"""Toast's error envelope, the ErrorMessage, and what answers in its place when something in front of the API does."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from starlette.responses import Response
+
+if TYPE_CHECKING:
+    from starlette.types import Receive, Scope, Send
+
+JSON = "application/json"
+
+
+class ApiError(Exception):
+    """An answer other than 200, in the documented form (devguide, "API responses and errors")."""
+
+    def __init__(self, status: int, code: int, message: str, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.headers = dict(headers or {})
+        error: dict[str, Any] = {
+            "status": status,
+            "code": code,
+            "message": message,
+            "messageKey": None,
+            "fieldName": None,
+            "link": None,
+            "requestId": str(uuid.uuid4()),
+            "developerMessage": None,
+            "errors": [],
+            "canRetry": None,
+        }
+        self.body = msgspec.json.encode(error)
+
+
+def invalid(message: str, code: int = 10001) -> ApiError:
+    """Return a 400."""
+    return ApiError(400, code, message)
+
+
+def forbidden(message: str) -> ApiError:
+    """Return the 403 of a scope that is missing or a restaurant that is not connected."""
+    return ApiError(403, 10011, message)
+
+
+def unauthorized(message: str) -> ApiError:
+    """Return a 401."""
+    return ApiError(401, 10010, message)
+
+
+def missing(what: str) -> ApiError:
+    """Return a 404."""
+    return ApiError(404, 10020, f"{what} not found")
+
+
+def rate_limited(headers: Mapping[str, str] | None = None) -> ApiError:
+    """Return a 429; its headers say how long to wait."""
+    return ApiError(429, 10029, "Rate limit exceeded. Retry after the time that the Retry-After header gives.", headers)
+
+
+def republished() -> ApiError:
+    """Return the 409 of a list whose configuration was published between two of its pages."""
+    return ApiError(409, 10409, "The restaurant configuration was republished. Restart without pageToken.")
+
+
+#: What a proxy in front of the API answers when it answers instead: (status, content type, body).
+PROXY_ANSWERS: tuple[tuple[int, str, bytes], ...] = (
+    (
+        502,
+        "text/html",
+        b"<html>\r\n<head><title>502 Bad Gateway</title></head>\r\n<body>\r\n<center><h1>502 Bad Gateway</h1></center>"
+        b"\r\n</body>\r\n</html>\r\n",
+    ),
+    (
+        200,
+        "text/html; charset=UTF-8",
+        b"<!DOCTYPE html><html><head><title>Just a moment...</title></head><body><noscript>Enable JavaScript and cookies"
+        b" to continue</noscript></body></html>",
+    ),
+    (503, "text/plain", b"upstream connect error or disconnect/reset before headers. reset reason: connection failure"),
+    (504, "text/html", b"<html><head><title>504 Gateway Time-out</title></head><body></body></html>"),
+)
+#: Server errors in Toast's own form.
+SERVER_ERRORS: tuple[tuple[int, int, str], ...] = (
+    (500, 10000, "An unexpected internal error occurred."),
+    (502, 10000, "Bad gateway."),
+    (503, 10000, "The service is temporarily unavailable."),
+    (504, 10000, "The gateway timed out."),
+)
+
+
+class ProxyError(Exception):
+    """Something in front of the API answers instead of it."""
+
+    def __init__(self, status: int, media_type: str, body: bytes) -> None:
+        super().__init__(status)
+        self.status, self.media_type, self.body = status, media_type, body
+
+
+class _CutOff(Response):
+    """An answer whose connection breaks in the middle of the body."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        await send({"type": "http.response.body", "body": bytes(self.body)[: len(self.body) // 2], "more_body": True})
+
+
+def damage(fault: str, content: bytes) -> Response:
+    """Return an answer as the fault leaves it."""
+    if fault == "truncate":
+        return Response(content[: len(content) // 2], media_type=JSON)
+    if fault == "empty":
+        return Response(b"", media_type=JSON)
+    if fault == "disconnect":
+        return _CutOff(content, media_type=JSON)
+    return Response(content, media_type=JSON)
