@@ -8,7 +8,7 @@ never asked.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from flux_pipelines.providers.base import FeedWindow, Record
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 _PAGE_SIZE = 200  # the most, and the default
 _MOST_LOCATIONS = 10  # no limit is documented; it is what other searches take
+# The instants of timecards are told in whole seconds: a change within the first second of a window seems to be before it.
+_TRUNCATED = timedelta(seconds=1)
 _decode = lists("timecards")
 
 
@@ -52,6 +54,7 @@ def changed(api: ApiClient, connection: str, window: FeedWindow) -> Iterator[tup
     They cannot be filtered by their last change but sorted by it: newest first, until it lies before the window. Deleted
     timecards are in no list.
     """
+    since = window.start - _TRUNCATED
     for ids in _some(window.location_ids):
 
         def ask(_: datetime, cursor: str, ids: tuple[str, ...] = ids) -> Listed:
@@ -62,9 +65,9 @@ def changed(api: ApiClient, connection: str, window: FeedWindow) -> Iterator[tup
             changes = [(one, at) for one in page.found if (at := one.head.changed) is not None]
             for one, at in changes:
                 began = one.head.happened
-                if began is not None and window.start <= at < window.end:
+                if began is not None and since <= at < window.end:
                     yield one.head.location_id or "", began
-            if any(at < window.start for _, at in changes):
+            if any(at < since for _, at in changes):
                 break
 
 

@@ -19,6 +19,7 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
 from flux_pipelines.providers.square.sandbox_consent import answered, page
+from flux_pipelines.providers.square.sandbox_cursors import invalid_cursor
 from flux_pipelines.providers.square.sandbox_errors import (
     PROXY_ANSWERS,
     SERVER_ERRORS,
@@ -30,11 +31,16 @@ from flux_pipelines.providers.square.sandbox_errors import (
 )
 from flux_pipelines.providers.square.sandbox_oauth import Authority
 from flux_pipelines.providers.square.sandbox_orders import OrderWriter
-from flux_pipelines.providers.square.sandbox_search import Searcher, invalid_cursor, parse
+from flux_pipelines.providers.square.sandbox_search import Searcher, parse
+from flux_pipelines.providers.square.sandbox_shelf import Shelf
+from flux_pipelines.providers.square.sandbox_staff import Staff
+from flux_pipelines.providers.square.sandbox_till import Till
 from flux_pipelines.providers.square.sandbox_webhooks import Webhooks
 from flux_pipelines.sandbox.options import CLIENT_ID, CLIENT_SECRET, WEBHOOK_SIGNATURE_KEY
 
 if TYPE_CHECKING:
+    from starlette.datastructures import QueryParams
+
     from flux_pipelines.sandbox.model import Location, Merchant
     from flux_pipelines.sandbox.options import SandboxOptions
     from flux_pipelines.sandbox.world import World
@@ -74,7 +80,8 @@ class SquareSandbox:
         self.world = world
         self.options = options
         self.authority = Authority(world)
-        self.webhooks = Webhooks(world, self.authority)
+        self._till, self._shelf, self._staff = Till(world), Shelf(world), Staff(world)
+        self.webhooks = Webhooks(world, self.authority, self._till)
         self._write = OrderWriter()
         self._searcher = Searcher(world, self._write)
         self._encode = msgspec.json.Encoder().encode
@@ -92,13 +99,32 @@ class SquareSandbox:
             _Endpoint("orders_batch", "POST", "/v2/orders/batch-retrieve", self._batch, "ORDERS_READ"),
             _Endpoint("order", "GET", "/v2/orders/{order_id}", self._order, "ORDERS_READ", False),
         )
-        endpoints += self._managed()
+        endpoints += self._feeds() + self._managed()
         routes = [Route("/oauth2/authorize", self._authorize, methods=["GET"])]
         for endpoint in endpoints:
             routes.append(Route(endpoint.path, self._endpoint(endpoint), methods=[endpoint.method]))
         every = ["GET", "POST", "PUT", "DELETE", "PATCH"]
         routes += [Route(f"/{root}/{{rest:path}}", self._unknown, methods=every) for root in ("v2", "oauth2")]
         return routes
+
+    def _feeds(self) -> tuple[_Endpoint, ...]:
+        """The paths of what is not an order."""
+
+        def asked(answer: Callable[[Merchant, QueryParams], Any]) -> Callable[[_Call], bytes]:
+            return lambda call: self._encode(answer(_merchant(call), call.request.query_params))
+
+        def told(answer: Callable[[Merchant, Any], Any]) -> Callable[[_Call], bytes]:
+            return lambda call: self._encode(answer(_merchant(call), call.body))
+
+        till, shelf, staff = self._till, self._shelf, self._staff
+        counts, cards = "/v2/inventory/counts/batch-retrieve", "/v2/labor/timecards/search"
+        return (
+            _Endpoint("payments", "GET", "/v2/payments", asked(till.payments), "PAYMENTS_READ", False),
+            _Endpoint("refunds", "GET", "/v2/refunds", asked(till.refunds), "PAYMENTS_READ", False),
+            _Endpoint("catalog_search", "POST", "/v2/catalog/search", told(shelf.search), "ITEMS_READ"),
+            _Endpoint("inventory_counts", "POST", counts, told(shelf.counts), "INVENTORY_READ"),
+            _Endpoint("timecards_search", "POST", cards, told(staff.search), "TIMECARDS_READ"),
+        )
 
     def _managed(self) -> tuple[_Endpoint, ...]:
         """The paths of webhook subscriptions, which are the app's and no merchant's."""
@@ -187,10 +213,10 @@ class SquareSandbox:
         merchant = self.world.merchants[holder.grant.merchant_id] if holder else None
         within = True
         if endpoint.scope is not None and merchant is not None:
-            within = traffic.arrive(self._keys(merchant, body), arrived, self.options.rate_limit)
+            within = traffic.arrive(self._keys(merchant, request, body), arrived, self.options.rate_limit)
         fields = body if isinstance(body, dict) else {}
         one_time = fields.get("grant_type") == "authorization_code"
-        has_cursor = bool(fields.get("cursor"))
+        has_cursor = bool(fields.get("cursor") or request.query_params.get("cursor"))
         fault = "" if one_time else faults.draw(cursor=has_cursor, answer=endpoint.scope is not None)
         if delay := faults.delay():
             await asyncio.sleep(delay)
@@ -218,11 +244,15 @@ class SquareSandbox:
         response.headers["square-version"] = version if _VERSION.match(version) else DEFAULT_VERSION
         return response
 
-    def _keys(self, merchant: Merchant, body: Any) -> set[str]:
+    def _keys(self, merchant: Merchant, request: Request, body: Any) -> set[str]:
         """Return what a request counts against: the locations it names, or else the merchant's account."""
         fields = body if isinstance(body, dict) else {}
-        ids = fields.get("location_ids")
-        named = [*(ids if isinstance(ids, list) else []), fields.get("location_id")]
+        query = fields.get("query")
+        conditions = query.get("filter") if isinstance(query, dict) else None
+        named = [fields.get("location_id"), request.query_params.get("location_id")]
+        for where in (fields, conditions if isinstance(conditions, dict) else {}):
+            ids = where.get("location_ids")
+            named += ids if isinstance(ids, list) else []
         known = {id_ for id_ in named if isinstance(id_, str) and id_ in self.world.locations}
         return known or {f"{merchant.id}/-"}
 
@@ -287,13 +317,12 @@ class SquareSandbox:
         return self._encode(self.authority.status(self.authority.check(call.token)))
 
     def _locations(self, call: _Call) -> bytes:
-        assert call.merchant is not None  # noqa: S101 (behind a token)
-        shown = sorted(call.merchant.locations, key=lambda location: location.name)
-        return self._encode({"locations": [_location(call.merchant, location) for location in shown]})
+        merchant = _merchant(call)
+        shown = sorted(merchant.locations, key=lambda location: location.name)
+        return self._encode({"locations": [_location(merchant, location) for location in shown]})
 
     def _search(self, call: _Call) -> bytes:
-        assert call.merchant is not None  # noqa: S101 (behind a token)
-        content, returned = self._searcher.answer(call.merchant, parse(call.body))
+        content, returned = self._searcher.answer(_merchant(call), parse(call.body))
         self._log_search(_SEARCH, call.merchant, call.body, 200, returned)
         return content
 
@@ -327,6 +356,11 @@ class SquareSandbox:
 
 
 _SEARCH = _Endpoint("orders_search", "POST", "", lambda _: b"")
+
+
+def _merchant(call: _Call) -> Merchant:
+    assert call.merchant is not None  # noqa: S101 (behind a token)
+    return call.merchant
 
 
 def _own(call: _Call) -> str | None:

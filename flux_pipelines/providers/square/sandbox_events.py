@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
 from flux_pipelines.providers.square.sandbox_orders import order, stamp
-from flux_pipelines.sandbox.pricing import price
+from flux_pipelines.providers.square.sandbox_payments import REFUNDING, payment, refund
+from flux_pipelines.providers.square.sandbox_shelf import count_object
+from flux_pipelines.providers.square.sandbox_staff import timecard
 
 if TYPE_CHECKING:
+    from flux_pipelines.providers.square.sandbox_till import Till
     from flux_pipelines.sandbox.happenings import Happening
     from flux_pipelines.sandbox.model import Location, Merchant, Sale
 
@@ -27,6 +30,9 @@ Json = dict[str, Any]
 EVENT_SCOPES: dict[str, str | None] = {
     "catalog.version.updated": "ITEMS_READ",
     "inventory.count.updated": "INVENTORY_READ",
+    "labor.timecard.created": "TIMECARDS_READ",
+    "labor.timecard.deleted": "TIMECARDS_READ",
+    "labor.timecard.updated": "TIMECARDS_READ",
     "location.created": "MERCHANT_PROFILE_READ",
     "location.updated": "MERCHANT_PROFILE_READ",
     "oauth.authorization.revoked": None,
@@ -38,8 +44,6 @@ EVENT_SCOPES: dict[str, str | None] = {
     "refund.created": "PAYMENTS_READ",
     "refund.updated": "PAYMENTS_READ",
 }
-_VOID_AFTER = timedelta(hours=168)
-_SOURCE_TYPES = {"CASH": "CASH", "WALLET": "WALLET", "OTHER": "EXTERNAL"}
 
 
 class Event(NamedTuple):
@@ -62,34 +66,59 @@ def envelope(merchant_id: str, event: Event, now: datetime) -> tuple[str, bytes]
     return event_id, msgspec.json.encode(body)
 
 
-def events_of(happening: Happening, now_ms: int) -> list[Event]:
+def events_of(happening: Happening, now_ms: int, till: Till) -> list[Event]:
     """Return what is announced of a happening, oldest first."""
-    if happening.sale is None:
-        if not happening.kind.startswith("location_"):
-            return []
+    if happening.sale is not None:
+        return list(_sale_events(happening, happening.sale, now_ms, till))
+    if happening.kind.startswith("location_"):
         return [_location(happening.kind == "location_opened", happening.location)]
-    return list(_sale_events(happening, happening.sale, now_ms))
+    if happening.kind == "stock_changed":
+        return [_counted(happening)]
+    if happening.kind == "shift_changed":
+        return [_worked(happening)]
+    if happening.kind in ("item_created", "item_changed", "item_deleted"):
+        return [sample("catalog.version.updated", happening.merchant, now_ms)]
+    return []
 
 
-def _sale_events(happening: Happening, sale: Sale, now_ms: int) -> Iterator[Event]:
+def _sale_events(happening: Happening, sale: Sale, now_ms: int, till: Till) -> Iterator[Event]:
     online = bool(sale.version)
     if happening.kind == "sold":
         if online:
             yield _order("created", sale, state="OPEN", version=1)
-        yield from _payments(sale, happening)
+        yield from _payments(sale, now_ms, till)
         if online:
             yield _order("updated", sale)
     elif happening.kind == "paid":
-        yield from _payments(sale, happening)
+        yield from _payments(sale, now_ms, till)
         if online:
             yield _fulfillment(sale)
             yield _order("updated", sale)
     elif happening.kind == "refunded":
-        yield from _refunds(sale, now_ms)
+        yield from _refunds(sale, now_ms, till)
     else:
         yield _order("updated", sale)
         if happening.amounts:
-            yield from (event for event in _payments(sale, happening) if event.type == "payment.updated")
+            yield from (event for event in _payments(sale, now_ms, till) if event.type == "payment.updated")
+
+
+def _counted(happening: Happening) -> Event:
+    counts = []
+    if happening.item is not None and happening.count is not None:
+        counts = [count_object(happening.location.id, happening.item.id, happening.count)]
+    detail = {"type": "inventory_counts", "id": str(uuid.uuid4()), "object": {"inventory_counts": counts}}
+    return Event("inventory.count.updated", detail)
+
+
+def _worked(happening: Happening) -> Event:
+    shift = happening.shift
+    assert shift is not None  # noqa: S101 (a shift is what changed)
+    if shift.deleted:
+        return Event("labor.timecard.deleted", {"type": "labor", "id": shift.id, "deleted": True})
+    what = "created" if shift.end is None and shift.updated == shift.start else "updated"
+    return Event(
+        f"labor.timecard.{what}", {"type": "timecard", "id": shift.id, "object": {"timecard": timecard(shift)}}
+    )
 
 
 def _order(what: str, sale: Sale, *, state: str = "", version: int = 0) -> Event:
@@ -120,10 +149,11 @@ def _fulfillment(sale: Sale) -> Event:
     return Event("order.fulfillment.updated", {"type": kind, "id": sale.id, "object": {kind: stub}})
 
 
-def _payments(sale: Sale, happening: Happening) -> Iterator[Event]:
+def _payments(sale: Sale, now_ms: int, till: Till) -> Iterator[Event]:
+    paid = [one for one in till.paid(sale) if one.tender.status == "completed"]
     for final in (False, True):
-        for index in range(len(price(sale).tenders)):
-            yield _payment_event(payment(sale, index, final=final, late=happening.late), final=final)
+        for one in paid:
+            yield _payment_event(payment(one, now_ms, final=final), final=final)
 
 
 def _payment_event(found: Json, *, final: bool) -> Event:
@@ -133,107 +163,20 @@ def _payment_event(found: Json, *, final: bool) -> Event:
     )
 
 
-def payment(sale: Sale, index: int, *, final: bool, late: bool = False) -> Json:
-    """Return the Payment object of one of an order's tenders: as approved, or as completed (`final`)."""
-    figures = price(sale).tenders[index]
-    tender = order(sale)["tenders"][index]
-    currency = sale.location.currency
-    source = _SOURCE_TYPES.get(figures.type, "CARD")
-    # Taken offline, it was created when it arrived: the instant of the sale is in the details, and in the order.
-    at = sale.updated if late else (sale.closed or sale.created)
-    done = final or source != "CARD"
-    result: Json = {
-        "id": tender["id"],
-        "created_at": stamp(at),
-        "updated_at": stamp(max(sale.updated, at) + (400 if final else 0)),
-        "amount_money": _money(figures.amount - figures.tip, currency),
-    }
-    if figures.tip:
-        result["tip_money"] = _money(figures.tip, currency)
-    result |= {
-        "status": "COMPLETED" if done else "APPROVED",
-        "source_type": source,
-        "location_id": sale.location.id,
-        "order_id": sale.id,
-        "total_money": _money(figures.amount, currency),
-        "approved_money": _money(figures.amount, currency),
-        "receipt_number": tender["id"][:4],
-    }
-    if source == "CARD":
-        created = datetime.fromtimestamp(at / 1000, UTC)
-        result |= {
-            "delay_action": "CANCEL",
-            "delay_duration": "PT168H",
-            "delayed_until": stamp(int((created + _VOID_AFTER).timestamp() * 1000)),
-            "card_details": _card(tender, at, final=final, gift=figures.type == "SQUARE_GIFT_CARD"),
-        }
-        if not final:
-            result["capabilities"] = ["EDIT_TIP_AMOUNT", "EDIT_TIP_AMOUNT_UP", "EDIT_TIP_AMOUNT_DOWN"]
-    elif source == "CASH":
-        cash = tender["cash_details"]
-        result["cash_details"] = {
-            "buyer_supplied_money": cash["buyer_tendered_money"],
-            "change_back_money": cash["change_back_money"],
-        }
-    elif source == "EXTERNAL":
-        result["external_details"] = {"type": "OTHER", "source": "Other"}
-    else:
-        result["wallet_details"] = {"status": "CAPTURED" if final else "AUTHORIZED", "brand": "CASH_APP"}
-    if sale.lines and sale.lines[0].name:
-        result["note"] = sale.lines[0].name
-    if done:
-        result["receipt_url"] = f"https://squareup.com/receipt/preview/{tender['id']}"
-    if late:
-        result |= {
-            "is_offline_payment": True,
-            "offline_payment_details": {"client_created_at": stamp(sale.created)},
-        }
-    result["version_token"] = f"{sale.id[:20]}{sale.revision}{'o' if final else 'c'}"
-    return result
-
-
-def _card(tender: Json, at: int, *, final: bool, gift: bool) -> Json:
-    timeline = {"authorized_at": stamp(at + 100)}
-    if final:
-        timeline["captured_at"] = stamp(at + 350)
-    known = tender.get("card_details", {}).get("card", {})
-    card = {"card_brand": "SQUARE_GIFT_CARD", "last_4": "0000"} if gift else dict(known)
-    return {
-        "status": "CAPTURED" if final else "AUTHORIZED",
-        "card": {**card, "card_type": "UNKNOWN_CARD_TYPE" if gift else "CREDIT", "prepaid_type": "NOT_PREPAID"},
-        "entry_method": "CONTACTLESS",
-        "card_payment_timeline": timeline,
-    }
-
-
-def _refunds(sale: Sale, now_ms: int) -> Iterator[Event]:
-    returned = sale.returns[0]
-    found = order(sale)
-    if not found.get("refunds"):
-        return  # nothing had been paid: no money moves, nothing is announced
-    (money,) = found["refunds"]
-    for status, event in (("PENDING", "created"), ("COMPLETED", "updated")):
-        refund = {
-            "id": money["id"],
-            "status": status,
-            "amount_money": money["amount_money"],
-            "payment_id": money["tender_id"],
-            "order_id": sale.id,
-            "created_at": stamp(sale.created),
-            "updated_at": stamp(max(sale.updated, now_ms) + (500 if event == "updated" else 10)),
-            "location_id": sale.location.id,
-            "reason": returned.reason,
-        }
-        yield Event(f"refund.{event}", {"type": "refund", "id": refund["id"], "object": {"refund": refund}})
-    if returned.source is not None and price(returned.source).tenders:
-        paid = payment(returned.source, 0, final=True)
+def _refunds(sale: Sale, now_ms: int, till: Till) -> Iterator[Event]:
+    # Where nothing had been paid no money moves, and nothing is announced.
+    backs = till.given_back(sale)
+    for final, event in ((False, "created"), (True, "updated")):
+        for back in backs:
+            found = refund(back, final=final)
+            yield Event(f"refund.{event}", {"type": "refund", "id": back.id, "object": {"refund": found}})
+    for returned in sale.returns if backs else ():
         # The payment changes with it: its own order is the sale's, which did not.
-        paid |= {
-            "refunded_money": money["amount_money"],
-            "refund_ids": [money["id"]],
-            "updated_at": stamp(max(sale.updated, now_ms) + 500),
-        }
-        yield _payment_event(paid, final=True)
+        for paid in till.paid(returned.source) if returned.source is not None else ():
+            if any(one.sale is sale for one in paid.refunds):
+                changed = payment(paid, now_ms)
+                changed["updated_at"] = stamp(max(sale.updated, now_ms) + REFUNDING)
+                yield _payment_event(changed, final=True)
 
 
 def _location(opened: bool, location: Location) -> Event:
@@ -269,7 +212,3 @@ def sample(event_type: str, merchant: Merchant, now_ms: int) -> Event:
         return Event(event_type, {"type": "webhooks", "id": id_})
     name = event_type.partition(".")[0]
     return Event(event_type, {"type": name, "id": id_, "object": {name: {"id": id_, "created_at": at}}})
-
-
-def _money(amount: int, currency: str) -> Json:
-    return {"amount": amount, "currency": currency}

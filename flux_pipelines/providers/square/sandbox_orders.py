@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from flux_pipelines.providers.square.sandbox_people import recipient, tender_card
 from flux_pipelines.sandbox.ids import stem
 from flux_pipelines.sandbox.pricing import (
     PricedCharge,
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 Json = dict[str, Any]
 
 _GROSS_WITHOUT_TAX = frozenset({"US", "CA", "JP"})
-_BRANDS = ("VISA", "MASTERCARD", "AMERICAN_EXPRESS", "DISCOVER")
 _CACHE_BYTES = 512 * 1024 * 1024
 _WEIGHTS = frozenset({"IMPERIAL_POUND", "METRIC_GRAM", "METRIC_KILOGRAM"})
 
@@ -259,8 +259,7 @@ class _Writer:
             result["tip_money"] = self.money(tip)
         result["type"] = type_
         if type_ == "CARD":
-            brand = _BRANDS[ord(id_[0]) % len(_BRANDS)] if self.currency != "JPY" else "JCB"
-            card = {"card_brand": brand, "last_4": f"{sum(map(ord, id_)) * 37 % 10000:04d}"}
+            card = tender_card(sale, id_)
             result["card_details"] = {"status": "CAPTURED", "card": card, "entry_method": "CONTACTLESS"}
         elif type_ == "CASH":
             step = 500 if self.currency != "JPY" else 1000
@@ -269,7 +268,9 @@ class _Writer:
                 "buyer_tendered_money": self.money(given),
                 "change_back_money": self.money(given - amount),
             }
-        if type_ != "NO_SALE":
+        if sale.customer:
+            result["customer_id"] = sale.customer.id
+        if amount:
             result["payment_id"] = id_
         return result
 
@@ -337,7 +338,12 @@ def order(sale: Sale) -> Json:
         result["service_charges"] = [write.charge(i, charge) for i, charge in enumerate(figures.charges)]
     if sale.version and sale.state != "CANCELED":
         state = "COMPLETED" if sale.state == "COMPLETED" else "PROPOSED"
-        result["fulfillments"] = [{"uid": write.uid("f"), "type": "PICKUP", "state": state}]
+        fulfillment: Json = {"uid": write.uid("f"), "type": "PICKUP", "state": state}
+        if sale.customer:
+            fulfillment["pickup_details"] = {"recipient": recipient(sale.customer), "schedule_type": "ASAP"}
+        result["fulfillments"] = [fulfillment]
+    if sale.customer:
+        result["customer_id"] = sale.customer.id
     result["created_at"] = stamp(sale.created)
     result["updated_at"] = stamp(sale.updated)
     if sale.closed is not None:
@@ -389,7 +395,7 @@ def _refund(write: _Writer, source: Sale | None, amount: int) -> Json:
         "location_id": sale.location.id,
         "transaction_id": source.id if source is not None else sale.id,
         "tender_id": tender,
-        "created_at": stamp(sale.created),
+        "created_at": stamp(sale.closed or sale.created),
         "reason": sale.returns[0].reason,
         "amount_money": write.money(amount),
         "status": "APPROVED",

@@ -30,6 +30,7 @@ from flux_pipelines.sandbox.options import PERSONAL_ACCESS_TOKEN, WEBHOOK_SIGNAT
 
 if TYPE_CHECKING:
     from flux_pipelines.providers.square.sandbox_oauth import Authority
+    from flux_pipelines.providers.square.sandbox_till import Till
     from flux_pipelines.sandbox.happenings import Happening
     from flux_pipelines.sandbox.model import Merchant
     from flux_pipelines.sandbox.world import World
@@ -101,9 +102,10 @@ def _headers(subscription: Subscription, body: bytes) -> Headers:
 class Webhooks:
     """The app's subscriptions, and the events that go to them."""
 
-    def __init__(self, world: World, authority: Authority) -> None:
+    def __init__(self, world: World, authority: Authority, till: Till) -> None:
         self._world = world
         self._authority = authority
+        self._till = till
         self._made: dict[str, str] = {}  # idempotency key -> subscription id
         self.subscriptions: dict[str, Subscription] = {}
         world.listeners.append(self._hear)
@@ -114,7 +116,7 @@ class Webhooks:
     def _hear(self, happening: Happening) -> None:
         if any(s.enabled for s in self.subscriptions.values()):
             granted = self._authority.granted(happening.merchant.id)
-            for event in events_of(happening, self._world.now_ms()):
+            for event in events_of(happening, self._world.now_ms(), self._till):
                 if EVENT_SCOPES[event.type] in granted:
                     self.send(happening.merchant.id, event)
 

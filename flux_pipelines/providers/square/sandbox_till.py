@@ -1,0 +1,296 @@
+"""`GET /v2/payments` and `GET /v2/refunds` with the rules of Square's documentation, over what was paid in the world.
+
+At most 100 a page, and a larger limit counts as 100; newest first unless asked otherwise; both ends of an interval belong to
+it; without an end it is the time of the first request, without a begin a year before. Without a location, payments are the
+main location's and refunds everybody's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
+from heapq import merge
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from flux_pipelines.providers.square.sandbox_cursors import Cursors, Position, fingerprint
+from flux_pipelines.providers.square.sandbox_errors import invalid
+from flux_pipelines.providers.square.sandbox_params import a_number, a_query, between, forbidden, one_of
+from flux_pipelines.providers.square.sandbox_payments import Paid, payment, refund, refund_updated
+
+if TYPE_CHECKING:
+    from starlette.datastructures import QueryParams
+
+    from flux_pipelines.sandbox.book import Moment
+    from flux_pipelines.sandbox.happenings import Happening
+    from flux_pipelines.sandbox.model import Merchant, Sale
+    from flux_pipelines.sandbox.payments import PaidTender
+    from flux_pipelines.sandbox.world import World
+
+Json = dict[str, Any]
+
+_PAGE = 100
+_HOUR = 3_600_000
+_DAY = 24 * _HOUR
+_YEAR = 365 * _DAY
+#: Until when after a payment what Square keeps of it can become known.
+_FEES_WITHIN = 4 * _DAY
+_COMMON = frozenset(
+    {
+        *("begin_time", "end_time", "updated_at_begin_time", "updated_at_end_time"),
+        *("sort_order", "sort_field", "cursor", "location_id", "limit"),
+    }
+)
+_PAYMENT_QUERY = _COMMON | {
+    *("total", "last_4", "card_brand", "is_offline_payment", "offline_begin_time", "offline_end_time")
+}
+_REFUND_QUERY = _COMMON | {"status", "source_type"}
+
+
+class _Entry(NamedTuple):
+    """One object of a list, by what it is sorted by."""
+
+    at: int
+    id: str
+    write: Callable[[], Json]
+    created: int
+    updated: int
+
+
+class _Ask(NamedTuple):
+    """A checked query; intervals are UTC milliseconds with both ends."""
+
+    location_ids: tuple[str, ...]
+    sort_field: str
+    descending: bool
+    limit: int
+    created: tuple[int, int]
+    updated: tuple[int, int] | None
+    cursor: str
+    fingerprint: bytes
+
+
+class Till:
+    """What was paid and given back at Square's merchants: found by time, listed a page at a time."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._cursors = Cursors(world)
+        self._arrived: dict[str, dict[str, int]] | None = None  # by location: offline sales, and when they arrived
+        self._told: list[tuple[Sale, int]] = []
+        world.listeners.append(self._hear)
+
+    # What was paid
+
+    def _hear(self, happening: Happening) -> None:
+        if happening.sale is not None and happening.late and happening.merchant.provider == "square":
+            self._told.append((happening.sale, happening.sale.updated))
+
+    def _offline(self, location_id: str) -> dict[str, int]:
+        """Return a store's sales that a till took offline, and when they arrived.
+
+        Of the history those are some of the sales at the counter that changed half an hour or more after they were made.
+        """
+        if self._arrived is None:
+            self._arrived = {}
+            own = {merchant.id for merchant in self._world.merchants_of("square")}
+            for sale in self._world.sales.values():
+                if sale.location.merchant_id in own and not sale.version and not sale.revision and _is_late(sale):
+                    self._arrived.setdefault(sale.location.id, {})[sale.id] = sale.updated
+        for sale, arrived in self._told:
+            self._arrived.setdefault(sale.location.id, {})[sale.id] = arrived
+        self._told.clear()
+        return self._arrived.get(location_id, {})
+
+    def paid(self, sale: Sale) -> list[Paid]:
+        """Return the payments of an order, with what came of them."""
+        found = [one for one in self._world.payments_of(sale) if one.kind == "payment"]
+        backs = self._world.refunds_of(sale) if found else []
+        refunds = [one for back in backs for one in self.given_back(back)]
+        arrived = self._offline(sale.location.id).get(sale.id)
+        return [Paid(one, arrived, tuple(r for r in refunds if r.source_id == one.id)) for one in found]
+
+    def given_back(self, sale: Sale) -> list[PaidTender]:
+        """Return the refunds that were made with a return."""
+        return [one for one in self._world.payments_of(sale) if one.kind == "refund"] if sale.returns else []
+
+    # The lists
+
+    def payments(self, merchant: Merchant, params: QueryParams) -> Json:
+        """Answer `GET /v2/payments`."""
+        query = a_query(params, _PAYMENT_QUERY)
+        fields = ("CREATED_AT", "OFFLINE_CREATED_AT", "UPDATED_AT")
+        ask = self._ask(merchant, query, fields, everywhere=False)
+        now = self._world.now_ms()
+        offline_only, offline = _offline_wanted(query, ask.sort_field)
+        total, last_4, brand = a_number(query, "total"), query.get("last_4"), query.get("card_brand")
+
+        def entries(location_id: str, first: int, last: int) -> Iterator[_Entry]:
+            for paid in self._payments(location_id, ask, first, last):
+                if (offline_only or offline) and paid.arrived is None:
+                    continue
+                if offline and not offline[0] <= paid.tender.at <= offline[1]:
+                    continue
+                if total not in (None, paid.tender.amount + paid.tender.tip):
+                    continue
+                if last_4 or brand:
+                    card = payment(paid, now).get("card_details", {}).get("card", {})
+                    if last_4 not in (None, card.get("last_4")) or brand not in (None, card.get("card_brand")):
+                        continue
+                updated = paid.updated(now)
+                at = {"CREATED_AT": paid.created, "UPDATED_AT": updated}.get(ask.sort_field, paid.tender.at)
+                yield _Entry(at, paid.tender.id, partial(payment, paid, now), paid.created, updated)
+
+        return self._page("payments", ask, entries, now, sorted_already=ask.sort_field == "CREATED_AT")
+
+    def refunds(self, merchant: Merchant, params: QueryParams) -> Json:
+        """Answer `GET /v2/refunds`."""
+        query = a_query(params, _REFUND_QUERY)
+        ask = self._ask(merchant, query, ("CREATED_AT", "UPDATED_AT"), everywhere=True)
+        status, source = query.get("status"), query.get("source_type")
+
+        def entries(location_id: str, first: int, last: int) -> Iterator[_Entry]:
+            moment: Moment = "updated" if ask.sort_field == "UPDATED_AT" else "closed"
+            # A refund's last change is a moment after its return's.
+            found = self._world.between([location_id], moment, first - _HOUR, last + _HOUR, descending=ask.descending)
+            for _, sale in found:
+                for one in self.given_back(sale):
+                    shown = refund(one)
+                    if status in (None, shown["status"]) and source in (None, shown["destination_type"]):
+                        updated = refund_updated(one)
+                        at = updated if moment == "updated" else one.at
+                        yield _Entry(at, one.id, partial(refund, one), one.at, updated)
+
+        return self._page("refunds", ask, entries, self._world.now_ms(), sorted_already=False)
+
+    def _ask(self, merchant: Merchant, query: Mapping[str, str], fields: tuple[str, ...], *, everywhere: bool) -> _Ask:
+        own = [location.id for location in merchant.locations]
+        location_id = query.get("location_id")
+        if location_id is not None and location_id not in own:
+            raise forbidden()
+        ids = (location_id,) if location_id else tuple(own) if everywhere else (own[0],)
+        limit = a_number(query, "limit")
+        if limit is not None and limit < 1:
+            raise invalid("VALUE_TOO_LOW", "`limit` must be at least 1.", "limit")
+        now = self._world.now_ms()
+        created = between(query.get("begin_time"), query.get("end_time"), "begin_time", "end_time")
+        names = ("updated_at_begin_time", "updated_at_end_time")
+        updated = between(query.get(names[0]), query.get(names[1]), *names)
+        return _Ask(
+            ids,
+            one_of(query.get("sort_field"), "sort_field", fields),
+            one_of(query.get("sort_order"), "sort_order", ("DESC", "ASC")) == "DESC",
+            _PAGE if limit is None or limit > _PAGE else limit,
+            (created[0] if "begin_time" in query else now - _YEAR, now if created[1] is None else created[1]),
+            (updated[0], now if updated[1] is None else updated[1]) if set(names) & query.keys() else None,
+            query.get("cursor", ""),
+            fingerprint({name: text for name, text in query.items() if name not in ("cursor", "limit")}),
+        )
+
+    def _payments(self, location_id: str, ask: _Ask, first: int, last: int) -> Iterator[Paid]:
+        """Yield payments of a store whose instant of the sort may lie in an interval."""
+        late = self._offline(location_id)
+        if ask.sort_field == "CREATED_AT":
+            closed = self._world.between([location_id], "closed", first, last, descending=ask.descending)
+            on_time = ((at, sale) for (at, _), sale in closed if sale.id not in late)
+            arrived = sorted(
+                ((at, self._world.sales[id_]) for id_, at in late.items() if first <= at <= last),
+                key=lambda one: (one[0], one[1].id),
+                reverse=ask.descending,
+            )
+            both = merge(on_time, arrived, key=lambda one: (one[0], one[1].id), reverse=ask.descending)
+            for _, sale in both:
+                yield from self.paid(sale)
+            return
+        for sale in (
+            self._changed(location_id, first, last)
+            if ask.sort_field == "UPDATED_AT"
+            else map(self._world.sales.__getitem__, late)
+        ):
+            yield from self.paid(sale)
+
+    def _changed(self, location_id: str, first: int, last: int) -> Iterable[Sale]:
+        """Return the sales whose payments may have changed in an interval: sold, edited, charged for, given back."""
+        found: dict[str, Sale] = {}
+        for _, sale in self._world.between([location_id], "closed", first - _FEES_WITHIN, last):
+            found[sale.id] = sale
+        for _, sale in self._world.between([location_id], "updated", first - _HOUR, last):
+            found[sale.id] = sale
+            for returned in sale.returns:
+                if returned.source is not None:
+                    found[returned.source.id] = returned.source
+        return found.values()
+
+    def _page(
+        self,
+        member: str,
+        ask: _Ask,
+        entries: Callable[[str, int, int], Iterator[_Entry]],
+        now: int,
+        *,
+        sorted_already: bool,
+    ) -> Json:
+        issued = now / 1000
+        first, last = ask.created
+        if ask.sort_field == "UPDATED_AT":
+            first, last = ask.updated or (first, now)  # nothing changes before it is made
+        created_last = ask.created[1]
+        after: tuple[int, str] | None = None
+        if ask.cursor:
+            position = self._cursors.open(ask.cursor, ask.fingerprint, issued)
+            after, created_last = (position.at, position.id), position.last
+            if ask.sort_field != "OFFLINE_CREATED_AT":
+                last = min(last, position.at) if ask.descending else last
+                first = first if ask.descending else max(first, position.at)
+        size = self._cursors.page_size(ask.limit, ask.fingerprint, after)
+        page: list[_Entry] = []
+        more = False
+        streams = (self._sorted(entries(id_, first, last), ask, lazily=sorted_already) for id_ in ask.location_ids)
+        for one in merge(*streams, key=lambda entry: entry[:2], reverse=ask.descending):
+            if after is not None and (one[:2] >= after if ask.descending else one[:2] <= after):
+                continue
+            if not ask.created[0] <= one.created <= created_last:
+                continue
+            if ask.updated and not ask.updated[0] <= one.updated <= ask.updated[1]:
+                continue
+            if len(page) == size:
+                more = True
+                break
+            page.append(one)
+        answer: Json = {member: [one.write() for one in page]} if page else {}
+        if more:
+            end = page[-1]
+            answer["cursor"] = self._cursors.seal(Position(ask.fingerprint, issued, created_last, end.at, end.id))
+        return answer
+
+    @staticmethod
+    def _sorted(entries: Iterator[_Entry], ask: _Ask, *, lazily: bool) -> Iterator[_Entry]:
+        if not lazily:
+            return iter(sorted(entries, key=lambda entry: entry[:2], reverse=ask.descending))
+        return _within_instants(entries, descending=ask.descending)
+
+
+def _within_instants(entries: Iterator[_Entry], *, descending: bool) -> Iterator[_Entry]:
+    """Put the payments of one instant in the order of their ids; the instants are in order already."""
+    held: list[_Entry] = []
+    for one in entries:
+        if held and one.at != held[0].at:
+            yield from sorted(held, key=lambda entry: entry.id, reverse=descending)
+            held = []
+        held.append(one)
+    yield from sorted(held, key=lambda entry: entry.id, reverse=descending)
+
+
+def _offline_wanted(query: Mapping[str, str], sort_field: str) -> tuple[bool, tuple[int, int] | None]:
+    """Return whether only offline payments are wanted, and of which interval of the tills' time."""
+    text = query.get("is_offline_payment", "false")
+    if text not in ("true", "false"):
+        raise invalid("EXPECTED_BOOLEAN", "Expected true or false.", "is_offline_payment")
+    names = ("offline_begin_time", "offline_end_time")
+    span = between(query.get(names[0]), query.get(names[1]), *names)
+    offline = (span[0], 2**62 if span[1] is None else span[1]) if set(names) & query.keys() else None
+    return text == "true" or sort_field == "OFFLINE_CREATED_AT", offline
+
+
+def _is_late(sale: Sale) -> bool:
+    at = sale.closed if sale.closed is not None else sale.created
+    return sale.state == "COMPLETED" and sale.updated - at >= _HOUR // 2 and sum(map(ord, sale.id)) % 2 == 0
