@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
@@ -25,11 +25,15 @@ class InboxWriter:
 
     Args:
         inbox: where events are stored.
+        redacted: takes out of events what must not be stored. Called in a thread, with a whole group at once.
 
     """
 
-    def __init__(self, inbox: Inbox) -> None:
+    def __init__(
+        self, inbox: Inbox, redacted: Callable[[Sequence[NewEvent]], Sequence[NewEvent]] = lambda events: events
+    ) -> None:
         self._inbox = inbox
+        self._redacted = redacted
         self._waiting: list[tuple[NewEvent, asyncio.Future[None]]] = []
         self._busy = False
         # One thread: a second one would commit smaller groups and wait for the same disk.
@@ -63,7 +67,7 @@ class InboxWriter:
                 group, self._waiting = self._waiting[:_MOST_A_COMMIT], self._waiting[_MOST_A_COMMIT:]
                 error: BaseException | None = None
                 try:
-                    await loop.run_in_executor(self._thread, self._inbox.add_many, [event for event, _ in group])
+                    await loop.run_in_executor(self._thread, self._store, [event for event, _ in group])
                 except Exception as problem:  # noqa: BLE001 - each of those who wait raises it
                     error = problem
                 _tell([stored for _, stored in group], error)
@@ -71,6 +75,9 @@ class InboxWriter:
                     await asyncio.sleep(_GATHER_SECONDS)
         finally:
             self._busy = False
+
+    def _store(self, events: Sequence[NewEvent]) -> None:
+        self._inbox.add_many(self._redacted(events))
 
     def close(self) -> None:
         """Let the thread end; what is being committed is committed."""

@@ -9,16 +9,20 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import TYPE_CHECKING
 
 from flux_pipelines.domain.errors import ConfigurationError, FluxError
 from flux_pipelines.providers.registry import all_providers
+from flux_pipelines.runtime import keeps_personal_data
 
 if TYPE_CHECKING:
+    from flux_pipelines.privacy import Redactor
     from flux_pipelines.providers.base import Provider, WebhookSource
     from flux_pipelines.runtime import Runtime
+    from flux_pipelines.state import NewEvent
 
 _KEEP_SECONDS = 3.0
 _LOOK_SECONDS = 1.0
@@ -31,7 +35,10 @@ class _Sender:
     spec: Provider
     source: WebhookSource | None = None
     changed_at: datetime | None = None
+    redactor: Redactor | None = None
     accounts: dict[str, str] = field(default_factory=dict)
+    #: Connections whose personal data somebody has asked to keep.
+    keepers: frozenset[str] = frozenset()
     read_at: float = float("-inf")
     reading: asyncio.Lock = field(default_factory=asyncio.Lock)
 
@@ -74,6 +81,24 @@ class Senders:
             await self._read_again(known, _LOOK_SECONDS)
         return known.accounts.get(account_id)
 
+    def redacted(self, events: Sequence[NewEvent]) -> list[NewEvent]:
+        """Return the events without what is personal in their bodies, but for connections that keep it."""
+        answer = list(events)
+        for provider in {event.provider for event in events}:
+            known = self._known[provider]
+            if known.redactor is None:
+                continue
+            mine = [
+                number
+                for number, event in enumerate(events)
+                if event.provider == provider and event.connection_key not in known.keepers
+            ]
+            bodies = known.redactor([events[number].body for number in mine])
+            for number, body in zip(mine, bodies, strict=True):
+                if body is not events[number].body:
+                    answer[number] = replace(events[number], body=bytes(body))
+        return answer
+
     async def _read_again(self, known: _Sender, older_than: float) -> None:
         async with known.reading:
             # Whoever waited for the lock finds what the one before has read.
@@ -87,6 +112,8 @@ class Senders:
                 known.read_at = time.monotonic()
 
     def _read(self, known: _Sender) -> None:
+        if known.redactor is None:
+            known.redactor = self._runtime.redactor_of(known.spec)
         app = self._runtime.state.apps.get(known.spec.name)
         changed_at = app.updated_at if app is not None else None
         if changed_at != known.changed_at:
@@ -99,3 +126,4 @@ class Senders:
         found = sorted(self._runtime.connections(known.spec.name), key=lambda one: (one.status == "active", one.key))
         # Two connections may be of one account: an active one gets its events.
         known.accounts = {one.account_id: one.key for one in found if one.account_id}
+        known.keepers = frozenset(one.key for one in found if keeps_personal_data(one))

@@ -1,4 +1,7 @@
-"""`POST /webhooks/{provider}`: read once, verified, in the inbox before the answer. Nothing of what is refused is kept."""
+"""`POST /webhooks/{provider}`: read once, verified, in the inbox before the answer. Nothing of what is refused is kept.
+
+What a provider declares personal is taken out of a body after it was verified, and before it is stored.
+"""
 
 from __future__ import annotations
 
@@ -58,7 +61,7 @@ class Deliveries:
 
     def __init__(self, runtime: Runtime) -> None:
         self._senders = Senders(runtime)
-        self._writer = InboxWriter(runtime.state.inbox)
+        self._writer = InboxWriter(runtime.state.inbox, self._senders.redacted)
         self._bytes_being_read = 0
         self._refused: dict[str, int] = {}
         self._logged_at = float("-inf")

@@ -124,6 +124,30 @@ class Database:
         with self._explained(), self._writer.begin() as connection:
             yield connection
 
+    @contextmanager
+    def erasing(self) -> Iterator[Connection]:
+        """Open a transaction as `writing` does; on SQLite the bytes that it replaces or deletes are overwritten."""
+        with self.writing() as connection:
+            if not self.is_sqlite:
+                yield connection
+                return
+            connection.exec_driver_sql("PRAGMA secure_delete=ON")
+            try:
+                yield connection
+            finally:
+                connection.exec_driver_sql("PRAGMA secure_delete=OFF")
+
+    def forget_erased(self) -> None:
+        """See that bytes which were overwritten are not in the write-ahead log either, where nobody is reading it.
+
+        Else they go with the next checkpoint. PostgreSQL drops them with its own vacuum.
+        """
+        if self.is_sqlite:
+            with self._explained(), self._reader.connect() as connection:
+                driver = connection.connection.driver_connection
+                assert driver is not None  # noqa: S101 - it was just opened
+                driver.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
     def quickly(self, run: Callable[[Connection], T]) -> T:
         """Run one statement that may be run twice, at the least cost, and return what it gives. Raises what `session` does.
 

@@ -35,7 +35,7 @@ _BOUND = (
 
 @dataclass(frozen=True, slots=True)
 class NewEvent:
-    """An event whose signature was found good. `body` is stored byte for byte as it came."""
+    """An event whose signature was found good. `body` is stored byte for byte as it is given: as it came, redacted."""
 
     provider: str
     event_id: str

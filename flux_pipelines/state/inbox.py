@@ -6,7 +6,7 @@ An event goes `received` -> `assigned` to a batch -> `done`; or it is `kept` (no
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar, cast
 
@@ -39,6 +39,8 @@ MAX_ATTEMPTS = 5
 _C = TABLE.c
 #: Ids in one statement, and events deleted in one transaction.
 _MOST_IDS = 5_000
+#: Bodies looked at together.
+_BODIES = 500
 
 
 class Inbox:
@@ -55,7 +57,7 @@ class Inbox:
         PostgreSQL they are as durable as the server commits.
 
         Nothing that a provider signed makes it fail: a text that the database could not hold is changed so that it
-        can, always in the same way, and the body keeps what was sent.
+        can, always in the same way, and the body keeps what was given.
         """
         told = [made_storable(event) for event in events]
         keys = [(event.provider, event.event_id) for event in told]
@@ -236,6 +238,40 @@ class Inbox:
             total += gone
             if gone < _MOST_IDS:
                 return total
+
+    def rewrite(self, provider: str, key: str, account_id: str, change: Callable[[Sequence[bytes]], Sequence[bytes]]) -> int:
+        """Replace bodies of a connection's events, whatever their status, so that the old bytes are gone; return how many.
+
+        Args:
+            provider: the connection's provider.
+            key: the connection; events that came before it was known are found by its account.
+            account_id: the account; may be empty.
+            change: given some bodies, returns those that shall stand in their places.
+
+        """
+        mine = _C.connection_key == key
+        if account_id:
+            mine = or_(mine, and_(_C.provider == provider, _C.account_id == account_id))
+        count, after = 0, 0
+        while True:
+            query = select(_C.id, _C.body).where(mine, _C.id > after).order_by(_C.id).limit(_BODIES)
+            with self._database.reading() as session:
+                found = [(row.id, bytes(row.body)) for row in session.execute(query)]
+            if not found:
+                break
+            after = found[-1][0]
+            changed = [
+                (number, new)
+                for (number, old), new in zip(found, change([body for _, body in found]), strict=True)
+                if new != old
+            ]
+            if changed:
+                with self._database.erasing() as connection:
+                    for number, new in changed:
+                        connection.execute(update(TABLE).where(_C.id == number).values(body=new))
+            count += len(changed)
+        self._database.forget_erased()
+        return count
 
     # --- statements ---
 

@@ -288,6 +288,7 @@ class _Engine:
                 waited_seconds=round(sum(part.waited_seconds for part in parts), 3),
                 sync_token=self._token,
                 verification=_UNPROVEN,
+                redacted=self._redact is not None,
             )
         except FluxError as error:
             for part in partition.parts:  # the others may still be writing
