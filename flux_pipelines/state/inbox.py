@@ -239,7 +239,9 @@ class Inbox:
             if gone < _MOST_IDS:
                 return total
 
-    def rewrite(self, provider: str, key: str, account_id: str, change: Callable[[Sequence[bytes]], Sequence[bytes]]) -> int:
+    def rewrite(
+        self, provider: str, key: str, account_id: str, change: Callable[[Sequence[bytes]], Sequence[bytes]]
+    ) -> int:
         """Replace bodies of a connection's events, whatever their status, so that the old bytes are gone; return how many.
 
         Args:
