@@ -15,6 +15,7 @@ from flux_pipelines.pipelines import (
     books,
     closed_days,
     demand,
+    feed_runs,
     feed_tables,
     feeds,
     inbox,
@@ -63,6 +64,7 @@ def _definitions(overrides: Mapping[str, Any]) -> dg.Definitions:
         jobs=[*asked.values(), looking_after, comparing, keeping],
         schedules=[
             *(automation.daily_schedule(provider) for provider in sources),
+            *(schedule for provider in sources for schedule in feed_runs.feed_schedules(provider)),
             upkeep.upkeep_schedule(looking_after),
             reconcile.reconcile_schedule(comparing),
             tokens.keep_tokens_schedule(keeping),
@@ -71,6 +73,7 @@ def _definitions(overrides: Mapping[str, Any]) -> dg.Definitions:
             automation.automation_sensor(),
             *(automation.connection_partitions_sensor(provider) for provider in sources),
             *(automation.change_sensor(provider) for provider in sources),
+            *(sensor for provider in sources for sensor in feed_runs.feed_change_sensors(provider)),
             *(
                 inbox.inbox_sensor(provider, [asked[names.sync_job(provider.name)], asked[names.REFRESH_CORE_JOB]])
                 for provider in sources

@@ -146,7 +146,9 @@ def daily_schedule(provider: Provider) -> dg.ScheduleDefinition:
             except FluxError as error:
                 context.log.error(str(error))
                 continue
-            for first, last in ranges(day for day in due if _may_be_asked(context.instance, connection.key, day)):
+            for first, last in ranges(
+                day for day in due if may_be_asked(context.instance, daily_name(connection.key, day))
+            ):
                 requests.append(
                     sync_request(
                         provider.name,
@@ -154,7 +156,7 @@ def daily_schedule(provider: Provider) -> dg.ScheduleDefinition:
                         first,
                         last,
                         run_key=f"{connection.key}|{first}|{last}",
-                        tags={DAILY_TAG: _daily_name(connection.key, last)},
+                        tags={DAILY_TAG: daily_name(connection.key, last)},
                     )
                 )
         return requests or dg.SkipReason("Every connection's closed days have been asked for.")
@@ -162,14 +164,14 @@ def daily_schedule(provider: Provider) -> dg.ScheduleDefinition:
     return daily
 
 
-def _daily_name(connection: str, day: date) -> str:
-    return f"{connection}|{day}"
+def daily_name(what: str, day: date) -> str:
+    """Return how the daily runs of a connection (or of one of its feeds) for a date are tagged."""
+    return f"{what}|{day}"
 
 
-def _may_be_asked(instance: dg.DagsterInstance, connection: str, day: date) -> bool:
-    """Tell whether a day may be asked for: never asked yet, or its last runs failed and there are attempts left."""
-    filters = dg.RunsFilter(tags={DAILY_TAG: _daily_name(connection, day)})
-    runs = instance.get_runs(filters, limit=DAILY_ATTEMPTS)
+def may_be_asked(instance: dg.DagsterInstance, name: str) -> bool:
+    """Tell whether a daily run may be asked for: never asked yet, or the last ones failed and there are attempts left."""
+    runs = instance.get_runs(dg.RunsFilter(tags={DAILY_TAG: name}), limit=DAILY_ATTEMPTS)
     return len(runs) < DAILY_ATTEMPTS and all(run.is_failure_or_canceled for run in runs)
 
 
@@ -250,7 +252,7 @@ def _look(runtime: "Runtime", connection: "Connection", begin: datetime, end: da
     try:
         while look.until < end and datetime.now(UTC) < stop_at:
             upto = min(look.until + SLICE, end)
-            for ids in _chunks(sorted(zones), source.max_locations_per_window):
+            for ids in chunks(sorted(zones), source.max_locations_per_window):
                 for page in source.pages(OrderWindow(ids, look.until - OVERLAP, upto), "updated"):
                     for order in page.orders:
                         header = order.header
@@ -273,5 +275,6 @@ def _look(runtime: "Runtime", connection: "Connection", begin: datetime, end: da
     return look
 
 
-def _chunks(ids: Sequence[str], size: int) -> list[tuple[str, ...]]:
+def chunks(ids: Sequence[str], size: int) -> list[tuple[str, ...]]:
+    """Cut ids into tuples of at most `size`."""
     return [tuple(ids[start : start + size]) for start in range(0, len(ids), size)]

@@ -10,7 +10,7 @@ from flux_pipelines.domain.business_day import BusinessCalendar, last_closed
 
 if TYPE_CHECKING:
     from flux_pipelines.domain.connection import Connection
-    from flux_pipelines.lake.raw import RawManifest
+    from flux_pipelines.lake.raw import RawManifest, RawStore
     from flux_pipelines.runtime import Runtime
 
 #: Days that were missed (the machine was off, the connection had to be authorised again) are made up for, this far.
@@ -70,19 +70,26 @@ def is_complete(manifest: RawManifest | None, day: date, calendars: Iterable[Bus
     return manifest.fetched_at >= max(calendar.window(day)[1] for calendar in calendars)
 
 
-def missing_days(runtime: Runtime, connection: Connection, now: datetime) -> list[date]:
+def missing_days(runtime: Runtime, connection: Connection, now: datetime, raw: RawStore | None = None) -> list[date]:
     """Return the closed business dates that are due: yesterday, and every other one since the first complete one.
 
     A day that was landed while it was open (webhooks do that) is due like one that was never landed, and so is one
     that lies before a complete day: webhooks land days out of order. A connection that has not landed anything lately
     begins with yesterday: its history is for a person to backfill.
+
+    Args:
+        runtime: the rooms.
+        connection: whose days.
+        now: the present instant.
+        raw: the raw records of which feed; orders unless another is given.
+
     """
     zones = list(calendars(connection, stores(runtime, connection)).values())
     if not zones:
         return []
     newest = last_closed(zones, now)
     first = max(newest - timedelta(days=CATCH_UP_DAYS - 1), runtime.settings.start_date)
-    landed = runtime.raw.manifests(connection.key, first, newest)
+    landed = (raw or runtime.raw).manifests(connection.key, first, newest)
     complete = {day for day, manifest in landed.items() if is_complete(manifest, day, zones)}
     since = min(complete, default=max(newest, first))
     return [day for n in range((newest - since).days + 1) if (day := since + timedelta(days=n)) not in complete]

@@ -45,6 +45,8 @@ AUTOMATION_TAG = "flux/automation"
 #: Run tag that names the batch of webhook events that a run brings in, and into how many runs the batch was cut.
 BATCH_TAG = "flux/batch"
 BATCH_RUNS_TAG = "flux/batch-runs"
+#: Run tag that names the feed that a run collects.
+FEED_TAG = "flux/feed"
 #: Run tag of a run that brings the core tables up to date for a batch, because automation did not.
 CORE_TAG = "flux/batch-core"
 #: Run tag that names the sync request of the gateway that a run belongs to.
