@@ -79,7 +79,7 @@ def stored(runtime: Runtime) -> list[Any]:
 
 
 def test_an_event_is_in_the_inbox_when_it_is_acknowledged(runtime: Runtime, url: str, client: httpx.Client) -> None:
-    body = json.dumps(json.loads(event("one", note="é€😀")), ensure_ascii=False, indent=3).encode()
+    body = json.dumps(json.loads(event("one", remark="é€😀")), ensure_ascii=False, indent=3).encode()
     before = datetime.now(UTC)
     answer = send(client, url, body)
     (found,) = stored(runtime)
