@@ -16,6 +16,7 @@ from flux_pipelines.domain.connection import Connection
 from flux_pipelines.domain.errors import ConfigurationError, ReauthorizationNeededError
 from flux_pipelines.providers.base import (
     Location,
+    MachineLogin,
     OAuthContext,
     OAuthProvider,
     PosSource,
@@ -197,15 +198,23 @@ class Runtime:
         """Return the keeper of a connection's token."""
         from flux_pipelines.state import TokenKeeper
 
-        grace = provider_named(connection.provider).refresh_grace
-        return TokenKeeper(self.state, connection.key, lambda token: self._refresh(connection, token), grace=grace)
+        spec = provider_named(connection.provider)
+        return TokenKeeper(
+            self.state,
+            connection.key,
+            lambda token: self._refresh(connection, token),
+            grace=spec.refresh_grace,
+            sign_in=(lambda: self._sign_in(connection)) if spec.login is not None else None,
+        )
 
     def oauth_of(self, connection: Connection) -> OAuthProvider | None:
         """Open the OAuth client of the app that a connection belongs to: its own if one was stored with it, else ours.
 
-        None for a token that a person made: no app stands behind it.
+        None for a token that a person made, or a machine client: no app stands behind it.
         """
         spec = provider_named(connection.provider)
+        if spec.oauth is None:
+            return None
         secrets = self.state.secrets.get(connection.key, purpose="act for the app")
         if "client_id" in secrets:
             return self.oauth(
@@ -261,6 +270,30 @@ class Runtime:
             return app.refresh(refresh_token)
         finally:
             app.close()
+
+    def _sign_in(self, connection: Connection) -> TokenSet:
+        spec = provider_named(connection.provider)
+        secrets = self.state.secrets.get(connection.key, purpose="sign in at the provider")
+        if spec.login is None or "client_id" not in secrets:
+            raise ConfigurationError(
+                "the connection has no credentials to sign in with",
+                connection=connection.key,
+                next_step="Connect the account again with its secrets.",
+            )
+        login: MachineLogin = spec.load(spec.login)(
+            OAuthContext(
+                spec,
+                str(spec.settings_of(connection)["base_url"]),
+                secrets["client_id"],
+                secrets.get("client_secret", ""),
+                self.transport,
+                connection.key,
+            )
+        )
+        try:
+            return login.sign_in()
+        finally:
+            login.close()
 
     def app(self, name: str) -> App:
         """Return Flux's own registration at a provider or identity provider.

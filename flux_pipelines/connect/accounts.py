@@ -34,6 +34,8 @@ def parse_settings(key: str, given: Mapping[str, Any]) -> dict[str, Any]:
             raise ConfigurationError(
                 f"the setting {name} must be {'a whole number' if wanted is int else 'a text'}", connection=key
             )
+        if isinstance(value, int | float) and value < 0:
+            raise ConfigurationError(f"the setting {name} must not be negative", connection=key)
         if name == "cutoff_hour" and value not in range(24):
             raise ConfigurationError("cutoff_hour must be 0 to 23", connection=key)
         if name == "requests_per_minute" and int(value) < 1:

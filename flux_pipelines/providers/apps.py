@@ -61,14 +61,10 @@ def app_kinds() -> dict[str, AppKind]:
                 Setting("base_url", spec.base_url, "Where the provider answers."),
                 Setting("notification_url", "", "The webhook address, exactly as it is registered at the provider."),
             ),
-            ("client_id",) if spec.pkce == "without_secret" else ("client_id", "client_secret"),
-            (
-                *(("client_secret",) if spec.pkce == "without_secret" else ()),
-                *(("webhook_signature_key",) if spec.webhooks else ()),
-            ),
+            *_secrets_of(spec),
         )
         for spec in all_providers().values()
-        if spec.oauth is not None
+        if spec.oauth is not None or spec.webhooks is not None
     }
     found.update({kind.name: kind for kind in _IDENTITY})
     return found
@@ -95,6 +91,16 @@ def address_of(spec: Provider, template: str, answers: Mapping[str, str]) -> str
             raise ConfigurationError(f"{setting.name}: {setting.meaning}")
         template = template.replace(hole, label)
     return template
+
+
+def _secrets_of(spec: Provider) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the secrets that a registration must and may have."""
+    if spec.oauth is None:  # there is only a webhook subscription: machine clients' credentials are the connections'
+        return ("webhook_signature_key",), ()
+    key = ("webhook_signature_key",) if spec.webhooks else ()
+    if spec.pkce == "without_secret":
+        return ("client_id",), ("client_secret", *key)
+    return ("client_id", "client_secret"), key
 
 
 def check_app(name: str, settings: Mapping[str, Any], secrets: Mapping[str, Any]) -> None:

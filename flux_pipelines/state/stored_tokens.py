@@ -14,6 +14,8 @@ EXPIRY = "expires_at"
 REFRESH_EXPIRY = "refresh_token_expires_at"
 #: The refresh token before the present one, until that has been used with success.
 PREVIOUS = "previous_refresh_token"
+#: How long before its expiry a machine client's token is replaced. Toast gives a new one in the last minute only.
+_SIGN_IN_BEFORE = timedelta(seconds=45)
 
 
 class Tokens(Protocol):
@@ -46,12 +48,18 @@ class StoredTokens:
     expires_at: datetime | None
     refresh_expires_at: datetime | None
     stamp: datetime | None  # when the access token was stored
+    signs_in: bool = (
+        False  # a machine client, whose provider gives a new token only when the old one is about to expire
+    )
+    client_secret: str | None = None  # what it signs in with
 
     def __repr__(self) -> str:
         return "StoredTokens(...)"
 
     @classmethod
-    def of(cls, secrets: Mapping[str, str], stamp: datetime | None, connection: str) -> StoredTokens:
+    def of(
+        cls, secrets: Mapping[str, str], stamp: datetime | None, connection: str, *, signs_in: bool = False
+    ) -> StoredTokens:
         """Pick the tokens from among a connection's secrets.
 
         Raises:
@@ -65,17 +73,30 @@ class StoredTokens:
             expires_at=_instant(secrets, EXPIRY, connection),
             refresh_expires_at=_instant(secrets, REFRESH_EXPIRY, connection),
             stamp=stamp,
+            signs_in=signs_in,
+            client_secret=secrets.get("client_secret") if signs_in else None,
         )
+
+    @property
+    def rests_on(self) -> tuple[str | None, ...]:
+        """What the next token is got with: if it is another by then, somebody has stored something else."""
+        return (self.client_secret, self.access_token) if self.signs_in else (self.refresh_token,)
 
     def valid(self) -> bool:
         """Whether the provider should still accept the access token."""
         return self.access_token is not None and (self.expires_at is None or datetime.now(UTC) < self.expires_at)
 
     def refresh_at(self) -> datetime | None:
-        """When to refresh: 10 % of the life before expiry, at least 60 s, but never before half of the life."""
+        """When to refresh: 10 % of the life before expiry, at least 60 s, but never before half of the life.
+
+        A machine client signs in just before its token expires, and only then: earlier, or of a token that was given out
+        in its last minutes, it would get the same one again.
+        """
         if self.expires_at is None:
             return None
         life = self._life(self.expires_at)
+        if self.signs_in:
+            return self.expires_at - (_SIGN_IN_BEFORE if life > 4 * _SIGN_IN_BEFORE else timedelta(0))
         return self.expires_at - min(max(life / 10, timedelta(seconds=60)), life / 2)
 
     def due(self) -> bool:
@@ -99,6 +120,8 @@ class StoredTokens:
 
     def after(self, used: str, fresh: Tokens, *, grace: bool) -> dict[str, str | None]:
         """Return what to store, and to delete (None), once a refresh with the token `used` has succeeded."""
+        if self.signs_in:
+            return {"access_token": fresh.access_token, EXPIRY: _text(fresh.expires_at)}
         newest = fresh.refresh_token or used
         rotated = newest != used
         changes: dict[str, str | None] = {

@@ -50,6 +50,8 @@ class TokenKeeper:
             which also holds when no refresh token is stored. It raises ReauthorizationNeededError when the provider no
             longer accepts the refresh token; any other error is taken as passing.
         grace: whether the provider accepts the refresh token before the present one for a while.
+        sign_in: for a machine client: gets a token with the credentials stored for it, instead of `refresh`. It raises
+            ReauthorizationNeededError when the provider does not accept them.
         lease: seconds after which a refresher that has died is taken over; a living one prolongs its lease.
         patience: seconds to wait for another refresher at most.
         cool_off: seconds for which nobody tries a failed refresh again. Those who waited for it, and those who come
@@ -64,6 +66,7 @@ class TokenKeeper:
         refresh: Callable[[str], Tokens] | None,
         *,
         grace: bool = False,
+        sign_in: Callable[[], Tokens] | None = None,
         lease: float = 30.0,
         patience: float = 300.0,
         cool_off: float = 1.0,
@@ -73,6 +76,11 @@ class TokenKeeper:
         self._key = connection_key
         self._refresh = refresh
         self._grace = grace
+        self._sign_in = sign_in
+        self._same_again: tuple[str, float] = (
+            "",
+            0.0,
+        )  # a rejected token that was given again, and until when it is known
         self._lease = TokenLease(state.database, connection_key, timedelta(seconds=lease), timedelta(seconds=cool_off))
         self._patience = patience
         self._mutex = threading.Lock()
@@ -104,11 +112,20 @@ class TokenKeeper:
         Raises:
             ReauthorizationNeededError: the provider no longer accepts the connection, or it has a token that cannot be
                 refreshed; the connection is marked `needs_reauth`.
+            ProviderUnavailableError: signing in gave the rejected token again.
             FluxError: the refresh failed.
 
         """
         with self._mutex:
-            return self._obtain(rejected=rejected)
+            same, until = self._same_again
+            fresh = rejected if same == rejected and time.monotonic() < until else self._obtain(rejected=rejected)
+            if fresh != rejected or self._sign_in is None:
+                return fresh
+            # Every thread that had it rejected comes here: one sign-in must do for all of them.
+            self._same_again = (rejected, time.monotonic() + _LOOK_EVERY)
+        raise ProviderUnavailableError(
+            "the provider rejects its token, and gives the same one when asked for another", connection=self._key
+        )
 
     def refresh(self) -> None:
         """Refresh now, whether it is time or not. Several that ask at once cause one refresh.
@@ -120,6 +137,10 @@ class TokenKeeper:
 
         """
         stored = self._peek()
+        if self._sign_in is not None:
+            with self._mutex:
+                self._obtain(rejected=stored.access_token or "")
+            return
         if self._refresh is None or stored.refresh_token is None:
             raise ConfigurationError(
                 "its token cannot be refreshed: there is no refresh token",
@@ -131,6 +152,8 @@ class TokenKeeper:
     def refresh_if_due(self, within: timedelta) -> bool:
         """Refresh ahead of time when a token expires within this time, in the last quarter of its life.
 
+        A machine client needs none of that: it signs in when it is used.
+
         Returns:
             Whether it was refreshed; False too when it cannot be, or waits to be reconnected.
 
@@ -140,7 +163,9 @@ class TokenKeeper:
 
         """
         stored = self._peek()
-        if self._refresh is None or stored.refresh_token is None or not stored.due_within(within):
+        if self._sign_in is not None or self._refresh is None or stored.refresh_token is None:
+            return False
+        if not stored.due_within(within):
             return False
         if self._state.connections.get(self._key).status in ("needs_reauth", "disconnected"):
             return False
@@ -221,7 +246,7 @@ class TokenKeeper:
             good = stored.valid() and stored.access_token != rejected
             if good and not stored.due():
                 return stored, None
-            can_refresh = self._refresh is not None and stored.refresh_token is not None
+            can_refresh = self._sign_in is not None or (self._refresh is not None and stored.refresh_token is not None)
             if not can_refresh:
                 if good:
                     return stored, None
@@ -261,14 +286,14 @@ class TokenKeeper:
 
     def _refresh_as(self, holder: str, stored: StoredTokens | None, rejected: str | None) -> str | None:
         """Refresh as the lease's holder; None when somebody has stored other tokens meanwhile: look again."""
-        if stored is None or stored.refresh_token is None or self._refresh is None:
+        if stored is None:
             raise AssertionError("only what can be refreshed is leased")
         try:
             with self._lease.prolonged(holder):
-                used, fresh = self._exchange(self._refresh, stored.refresh_token, stored.previous_refresh_token)
+                used, fresh = self._replacement(stored)
                 return self._store_patiently(holder, stored, used, fresh)
         except ReauthorizationNeededError as error:
-            if self._give_up(holder, stored.refresh_token, error):
+            if self._give_up(holder, stored, error):
                 raise
             return None
         except BaseException as error:
@@ -279,6 +304,14 @@ class TokenKeeper:
                 _log.warning("%s: refreshing early failed, the present token still holds: %s", self._key, error.what)
                 return self._use(stored)
             raise
+
+    def _replacement(self, stored: StoredTokens) -> tuple[str, Tokens]:
+        """Get another token; return what it was got with too, where that is a refresh token."""
+        if self._sign_in is not None:
+            return "", self._sign_in()
+        if stored.refresh_token is None or self._refresh is None:
+            raise AssertionError("only what can be refreshed is leased")
+        return self._exchange(self._refresh, stored.refresh_token, stored.previous_refresh_token)
 
     def _exchange(self, refresh: Callable[[str], Tokens], newest: str, previous: str | None) -> tuple[str, Tokens]:
         """Refresh with the newest refresh token, or else once with the one before; return which it was."""
@@ -309,7 +342,7 @@ class TokenKeeper:
             self._state.secrets.hold_keys(session)
             row = session.get(ConnectionRow, self._key, with_for_update=True)
             self._lease.free(session, holder)
-            if self._read(session, "store a new token").refresh_token != stored.refresh_token:
+            if self._read(session, "store a new token").rests_on != stored.rests_on:
                 # The lease ran out (this process was stopped for long) or the account was connected anew.
                 return None
             self._state.secrets.write(session, self._key, changes)
@@ -320,13 +353,13 @@ class TokenKeeper:
         # Only here, after the commit, may the new token be used.
         return self._use(kept)
 
-    def _give_up(self, holder: str, used: str, error: ReauthorizationNeededError) -> bool:
-        """Mark the connection, unless other tokens were stored while this refresh token was being refused."""
+    def _give_up(self, holder: str, used: StoredTokens, error: ReauthorizationNeededError) -> bool:
+        """Mark the connection, unless other tokens were stored while these were being refused."""
         with self._database.session() as session:
             self._state.secrets.hold_keys(session)
             row = session.get(ConnectionRow, self._key, with_for_update=True)
             self._lease.free(session, holder)
-            if self._read(session, "record a refused token").refresh_token != used:
+            if self._read(session, "record a refused token").rests_on != used.rests_on:
                 return False
             # The one before was refused as well, or is of no use: it is never shown again.
             self._state.secrets.write(session, self._key, {PREVIOUS: None})
@@ -342,7 +375,7 @@ class TokenKeeper:
 
     def _read(self, session: Session, purpose: str) -> StoredTokens:
         secrets = self._state.secrets.read(session, self._key, purpose)
-        return StoredTokens.of(secrets, self._stamp(session), self._key)
+        return StoredTokens.of(secrets, self._stamp(session), self._key, signs_in=self._sign_in is not None)
 
     def _mark(self, session: Session, row: ConnectionRow | None, reason: str) -> None:
         if row is not None:

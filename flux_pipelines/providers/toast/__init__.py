@@ -1,0 +1,69 @@
+"""Toast: orders, menus, stock and time entries. Endpoints, limits and quirks with their sources are in README.md."""
+
+from pathlib import Path
+
+from flux_pipelines.providers.base import Feed, FeedTable, Provider, RateLimit, Redaction, Setting
+
+_HERE = Path(__file__).parent
+
+PROVIDER = Provider(
+    name="toast",
+    title="Toast",
+    owner="team:integrations",
+    docs_url="https://doc.toasttab.com/",
+    base_url="https://ws-api.toasttab.com",
+    # Toast has no version header; each API has its own in its path. This is the version of the orders API's description.
+    api_version="2.9.4",
+    rate_limits=(RateLimit(requests=20, seconds=1.0), RateLimit(requests=10_000, seconds=900.0)),
+    settings=(
+        Setting("base_url", "https://ws-api.toasttab.com", "Where the API answers, as Toast gave it to you."),
+        Setting("restaurants", "", "GUIDs of the restaurants, separated by commas; empty: all that Toast lists."),
+        Setting("cutoff_hour", 4, "Local hour at which the trading day ends; orders have Toast's own business date."),
+        Setting("requests_per_hour", 0, "Most requests an hour and restaurant; 0: Toast's present limits."),
+        Setting("history_pause_seconds", 5, "Pause between intervals of history, which Toast asks for."),
+        Setting("keep_personal_data", 0, "1 keeps names, phone numbers, addresses and card digits in raw records."),
+    ),
+    secrets=(("client_id", "client_secret"),),
+    scopes=("orders:read", "restaurants:read", "menus:read", "config:read", "stock:read", "labor:read"),
+    pos_source="flux_pipelines.providers.toast.client:ToastClient",
+    login="flux_pipelines.providers.toast.login:ToastLogin",
+    webhooks="flux_pipelines.providers.toast.webhooks:ToastWebhooks",
+    sandbox="flux_pipelines.providers.toast.sandbox:ToastSandbox",
+    transactions_sql=_HERE / "transactions.sql",
+    order_id_field="guid",
+    feeds=(
+        Feed("catalog", "restaurants and menus", "current"),
+        Feed("inventory", "stock", "hour"),
+        Feed("labor", "time entries", "day"),
+    ),
+    tables=(
+        FeedTable("payments", "orders", _HERE / "payments.sql"),
+        FeedTable("products", "catalog", _HERE / "products.sql"),
+        FeedTable("locations", "catalog", _HERE / "locations.sql"),
+        FeedTable("inventory_levels", "inventory", _HERE / "inventory_levels.sql"),
+        FeedTable("time_entries", "labor", _HERE / "time_entries.sql"),
+    ),
+    redaction=Redaction(
+        remove=frozenset(
+            {
+                "customer",
+                "deliveryInfo",
+                "curbsidePickupInfo",
+                "tabName",
+                "last4Digits",
+                "first6Digits",
+                "networkTransactionIdentifier",
+                "cardHolderFirstName",
+                "cardHolderLastName",
+                "cardHolderExpirationMonth",
+                "cardHolderExpirationYear",
+                "loyaltyIdentifier",
+                "createdByFirstName",
+                "createdByLastName",
+                "createdByEmailAddress",
+                "createdByPhoneNumber",
+            }
+        ),
+    ),
+    capabilities=frozenset({"PosSource", "FeedSource", "MachineLogin", "WebhookSource"}),
+)

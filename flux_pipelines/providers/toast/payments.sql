@@ -1,0 +1,90 @@
+-- Payments and refunds of Toast orders -> rows of the `payments` contract. DuckDB SQL; see docs/add-a-provider.md.
+--
+-- A payment is inside a check of its order; a refund is a member of the payment that it gives back, with the payment's
+-- GUID, and stays with the order's business date. Several refunds of one payment are one sum at Toast.
+
+CREATE MACRO dollars(amount) AS coalesce(TRY_CAST(amount AS DECIMAL(18,4)), 0);
+
+-- Floats that were added up leave crumbs: rounded to the minor unit.
+CREATE MACRO exact(amount, factor) AS CASE
+    WHEN factor IS NULL THEN dollars(amount) ELSE (round(dollars(amount) / factor) * factor)::DECIMAL(18,4) END;
+
+WITH checks AS (
+    SELECT *, unnest(from_json(object -> 'checks', '["json"]')) AS one
+    FROM records
+    WHERE kind = 'order' AND NOT coalesce(TRY_CAST(object ->> 'createdInTestMode' AS BOOLEAN), false)
+),
+
+payments AS (
+    SELECT *, unnest(from_json(one -> 'payments', '["json"]')) AS payment FROM checks
+),
+
+judged AS (
+    SELECT
+        *,
+        payment ->> 'guid' AS id,
+        object ->> 'flux_currency' AS currency,
+        minor_unit(object ->> 'flux_currency') AS factor,
+        -- Only card payments have a status of their own. One that is not known here may have moved money: it waits.
+        CASE
+            WHEN json_type(payment -> 'voidInfo') = 'OBJECT' THEN 'canceled'
+            WHEN coalesce(payment ->> 'paymentStatus', 'CAPTURED') = 'CAPTURED' THEN 'completed'
+            WHEN payment ->> 'paymentStatus' IN ('VOIDED', 'CANCELLED') THEN 'canceled'
+            WHEN payment ->> 'paymentStatus' IN ('DENIED', 'ERROR', 'ERROR_NETWORK') THEN 'failed'
+            WHEN payment ->> 'type' = 'CREDIT' THEN 'pending'
+            ELSE 'completed' END AS status,
+        CASE
+            WHEN payment ->> 'type' = 'CASH' THEN 'cash'
+            WHEN payment ->> 'type' = 'CREDIT' THEN 'card'
+            WHEN payment ->> 'type' IN ('GIFTCARD', 'TOAST_SV') THEN 'gift_card'
+            ELSE 'other' END AS tender,
+        coalesce(
+            TRY_CAST(payment ->> 'paidDate' AS TIMESTAMPTZ), TRY_CAST(object ->> 'openedDate' AS TIMESTAMPTZ),
+            TRY_CAST(object ->> 'createdDate' AS TIMESTAMPTZ)
+        ) AS paid_at
+    FROM payments
+),
+
+both AS (
+    SELECT
+        *, 'payment' AS row_kind, 1 AS sign, payment ->> 'amount' AS given, payment ->> 'tipAmount' AS given_tip,
+        payment ->> 'originalProcessingFee' AS kept, paid_at AS moment
+    FROM judged
+    UNION ALL
+    SELECT
+        *, 'refund', -1, payment -> 'refund' ->> 'refundAmount', payment -> 'refund' ->> 'tipRefundAmount', NULL,
+        coalesce(TRY_CAST(payment -> 'refund' ->> 'refundDate' AS TIMESTAMPTZ), paid_at)
+    FROM judged
+    WHERE json_type(payment -> 'refund') = 'OBJECT'
+        AND (dollars(payment -> 'refund' ->> 'refundAmount') <> 0
+            OR dollars(payment -> 'refund' ->> 'tipRefundAmount') <> 0)
+)
+
+SELECT
+    connection,
+    tenant,
+    object ->> 'flux_location_id' AS location_id,
+    id AS payment_id,
+    row_kind AS kind,
+    object ->> 'guid' AS order_id,
+    CASE WHEN row_kind = 'refund' THEN id END AS source_payment_id,
+    tender,
+    coalesce(nullif(payment ->> 'cardType', ''), payment ->> 'type') AS tender_detail,
+    CASE WHEN status IN ('canceled', 'failed') THEN 0 ELSE sign * exact(given, factor) END::DECIMAL(18,4) AS amount,
+    CASE WHEN status IN ('canceled', 'failed') THEN 0 ELSE sign * exact(given_tip, factor) END::DECIMAL(18,4) AS tip,
+    CASE WHEN status IN ('canceled', 'failed') THEN 0 ELSE -exact(kept, factor) END::DECIMAL(18,4) AS fee,
+    currency,
+    status,
+    NULL::VARCHAR AS settlement_id,
+    moment AS occurred_at,
+    TRY_CAST(object ->> 'modifiedDate' AS TIMESTAMPTZ) AS updated_at,
+    business_date,
+    source_system,
+    source_version,
+    CASE
+        WHEN id IS NULL THEN 'one of its payments has no guid'
+        WHEN factor IS NULL THEN 'its currency is not one that ISO 4217 gives a minor unit'
+        WHEN given IS NOT NULL AND TRY_CAST(given AS DECIMAL(18,4)) IS NULL THEN 'the amount of a payment is not a number'
+    END AS problem,
+    payment::VARCHAR AS record
+FROM both;
