@@ -226,6 +226,13 @@ def event(event_type: str, **inside: Any) -> tuple[str, bytes]:
     return event_type, json.dumps(envelope).encode()
 
 
+def counted(*locations: str) -> tuple[str, bytes]:
+    counts = [{"catalog_object_id": "V", "state": "IN_STOCK", "location_id": one, "quantity": "3"} for one in locations]
+    data = {"type": "inventory_counts", "id": "x", "object": {"inventory_counts": counts}}
+    return "inventory.count.updated", json.dumps({"event_id": "e", "type": "x", "data": data}).encode()
+
+
+CATALOG = frozenset({("catalog", "", None)})
 AT = "2026-03-02T10:00:00Z"
 INSTANT = datetime(2026, 3, 2, 10, tzinfo=UTC)
 
@@ -247,7 +254,13 @@ def test_payments_refunds_and_orders_touch_their_order(httpserver: HTTPServer, t
         event("order.fulfillment.updated", order_id="B"),
     )
     a, b = ("L1", INSTANT), ("L2", datetime(2026, 3, 3, 23, 30, 0, 500000, tzinfo=UTC))
-    assert found == [Affected(frozenset({one})) for one in (a, a, b, b)]
+    paid = frozenset({("payments", "L1", datetime(2026, 3, 5, 10, tzinfo=UTC))})
+    assert found == [
+        Affected(frozenset({a}), feeds=paid),
+        Affected(frozenset({a})),  # this refund does not say when it was made
+        Affected(frozenset({b})),
+        Affected(frozenset({b})),
+    ]
     assert orders.asked == [["A", "B"]], "one call for all of them"
 
 
@@ -277,7 +290,8 @@ def test_an_order_that_square_does_not_give(httpserver: HTTPServer, tmp_path: Pa
         event("order.created", order_id="A", location_id="L1"),
     )
     assert stub == Affected(frozenset({("L1", INSTANT)})), "what the stub says is enough"
-    assert payment.nothing == incomplete.nothing == "Square does not give the order A"
+    assert payment == Affected(feeds=frozenset({("payments", "L1", INSTANT)})), "the payment itself is known"
+    assert incomplete.nothing == "Square does not give the order A"
 
 
 def test_an_order_whose_header_cannot_be_read_does_not_lose_the_others(httpserver: HTTPServer, tmp_path: Path) -> None:
@@ -292,16 +306,48 @@ def test_an_order_whose_header_cannot_be_read_does_not_lose_the_others(httpserve
 @pytest.mark.parametrize(
     ("told", "wanted"),
     [
-        (event("location.updated"), Affected(locations=True)),
-        (event("location.created"), Affected(locations=True)),
+        (event("location.updated"), Affected(locations=True, feeds=CATALOG)),
+        (event("location.created"), Affected(locations=True, feeds=CATALOG)),
         (event("oauth.authorization.revoked", revoker_type="MERCHANT"), Affected(revoked=True)),
         (
             event("inventory.count.updated"),
-            Affected(nothing="events of type inventory.count.updated say nothing about sales"),
+            Affected(nothing="the event names no location whose stock changed"),
+        ),
+        (
+            counted("L1", "L2", "L1"),
+            Affected(feeds=frozenset({("inventory", "L1", None), ("inventory", "L2", None)})),
+        ),
+        (event("catalog.version.updated", updated_at=AT), Affected(feeds=CATALOG)),
+        (
+            event(
+                "labor.timecard.updated",
+                location_id="L1",
+                start_at="2026-03-02T05:00:00-05:00",
+                created_at="2026-03-09T00:00:00Z",
+            ),
+            Affected(feeds=frozenset({("labor", "L1", INSTANT)})),
+        ),
+        (
+            ("labor.timecard.deleted", b'{"data":{"id":"T1","type":"labor","deleted":true}}'),
+            Affected(nothing="the event does not say where and when work began"),
+        ),
+        (
+            event("labor.scheduled_shift.updated", location_id="L1"),
+            Affected(nothing="events of type labor.scheduled_shift.updated say nothing about sales"),
+        ),
+        (
+            # Taken offline: created when it arrived, made when the till says.
+            event(
+                "payment.created",
+                location_id="L1",
+                created_at="2026-03-04T10:00:00Z",
+                offline_payment_details={"client_created_at": AT},
+            ),
+            Affected(feeds=frozenset({("payments", "L1", INSTANT)})),
         ),
         (event("brand.new"), Affected(nothing="events of type brand.new say nothing about sales")),
         (event("payment.created", amount=3), Affected(nothing="this payment belongs to no order")),
-        (("order.created", b'{"data":{"object":{}}}'), Affected(nothing="this order belongs to no order")),
+        (("order.created", b'{"data":{"object":{}}}'), Affected(nothing="this order has no id")),
     ],
 )
 def test_what_needs_no_call(told: tuple[str, bytes], wanted: Affected) -> None:
@@ -340,3 +386,14 @@ def test_squares_own_examples(httpserver: HTTPServer, tmp_path: Path) -> None:
     assert [name for name, one in found.items() if one.revoked] == ["OauthAuthorizationRevokedEvent.json"]
     assert [name for name, one in found.items() if one.locations] == ["LocationUpdatedEvent.json"]
     assert len(orders.asked) == 1
+    assert {
+        (name.removesuffix("Event.json"), feed, place) for name, one in found.items() for feed, place, _ in one.feeds
+    } == {
+        ("PaymentCreated", "payments", "S8GWD5R9QB376"),
+        ("PaymentUpdated", "payments", "S8GWD5R9QB376"),
+        ("RefundCreated", "payments", "NAQ1FHV6ZJ8YV"),
+        ("RefundUpdated", "payments", "NAQ1FHV6ZJ8YV"),
+        ("InventoryCountUpdated", "inventory", "YYQR03DGCTXA4"),
+        ("CatalogVersionUpdated", "catalog", ""),
+        ("LocationUpdated", "catalog", ""),
+    }

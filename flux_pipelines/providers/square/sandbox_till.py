@@ -75,39 +75,30 @@ class Till:
     def __init__(self, world: World) -> None:
         self._world = world
         self._cursors = Cursors(world)
-        self._arrived: dict[str, dict[str, int]] | None = None  # by location: offline sales, and when they arrived
-        self._told: list[tuple[Sale, int]] = []
+        self._offline: dict[str, dict[str, Sale]] | None = None  # by location: what tills took offline
         world.listeners.append(self._hear)
 
     # What was paid
 
     def _hear(self, happening: Happening) -> None:
-        if happening.sale is not None and happening.late and happening.merchant.provider == "square":
-            self._told.append((happening.sale, happening.sale.updated))
+        if happening.sale is not None and happening.late and self._offline is not None:
+            self._offline.setdefault(happening.location.id, {})[happening.sale.id] = happening.sale
 
-    def _offline(self, location_id: str) -> dict[str, int]:
-        """Return a store's sales that a till took offline, and when they arrived.
-
-        Of the history those are some of the sales at the counter that changed half an hour or more after they were made.
-        """
-        if self._arrived is None:
-            self._arrived = {}
-            own = {merchant.id for merchant in self._world.merchants_of("square")}
+    def _offline_at(self, location_id: str) -> dict[str, Sale]:
+        """Return a store's sales that a till took offline. Looked for once, as there are few among many."""
+        if self._offline is None:
+            self._offline = {}
             for sale in self._world.sales.values():
-                if sale.location.merchant_id in own and not sale.version and not sale.revision and _is_late(sale):
-                    self._arrived.setdefault(sale.location.id, {})[sale.id] = sale.updated
-        for sale, arrived in self._told:
-            self._arrived.setdefault(sale.location.id, {})[sale.id] = arrived
-        self._told.clear()
-        return self._arrived.get(location_id, {})
+                if _arrived(sale) is not None:
+                    self._offline.setdefault(sale.location.id, {})[sale.id] = sale
+        return self._offline.get(location_id, {})
 
     def paid(self, sale: Sale) -> list[Paid]:
         """Return the payments of an order, with what came of them."""
         found = [one for one in self._world.payments_of(sale) if one.kind == "payment"]
         backs = self._world.refunds_of(sale) if found else []
         refunds = [one for back in backs for one in self.given_back(back)]
-        arrived = self._offline(sale.location.id).get(sale.id)
-        return [Paid(one, arrived, tuple(r for r in refunds if r.source_id == one.id)) for one in found]
+        return [Paid(one, _arrived(sale), tuple(r for r in refunds if r.source_id == one.id)) for one in found]
 
     def given_back(self, sale: Sale) -> list[PaidTender]:
         """Return the refunds that were made with a return."""
@@ -188,12 +179,12 @@ class Till:
 
     def _payments(self, location_id: str, ask: _Ask, first: int, last: int) -> Iterator[Paid]:
         """Yield payments of a store whose instant of the sort may lie in an interval."""
-        late = self._offline(location_id)
+        late = self._offline_at(location_id)
         if ask.sort_field == "CREATED_AT":
             closed = self._world.between([location_id], "closed", first, last, descending=ask.descending)
             on_time = ((at, sale) for (at, _), sale in closed if sale.id not in late)
             arrived = sorted(
-                ((at, self._world.sales[id_]) for id_, at in late.items() if first <= at <= last),
+                ((at, sale) for sale in late.values() if first <= (at := _arrived(sale) or 0) <= last),
                 key=lambda one: (one[0], one[1].id),
                 reverse=ask.descending,
             )
@@ -201,11 +192,8 @@ class Till:
             for _, sale in both:
                 yield from self.paid(sale)
             return
-        for sale in (
-            self._changed(location_id, first, last)
-            if ask.sort_field == "UPDATED_AT"
-            else map(self._world.sales.__getitem__, late)
-        ):
+        changed = ask.sort_field == "UPDATED_AT"
+        for sale in self._changed(location_id, first, last) if changed else late.values():
             yield from self.paid(sale)
 
     def _changed(self, location_id: str, first: int, last: int) -> Iterable[Sale]:
@@ -291,6 +279,6 @@ def _offline_wanted(query: Mapping[str, str], sort_field: str) -> tuple[bool, tu
     return text == "true" or sort_field == "OFFLINE_CREATED_AT", offline
 
 
-def _is_late(sale: Sale) -> bool:
-    at = sale.closed if sale.closed is not None else sale.created
-    return sale.state == "COMPLETED" and sale.updated - at >= _HOUR // 2 and sum(map(ord, sale.id)) % 2 == 0
+def _arrived(sale: Sale) -> int | None:
+    """Return when a sale arrived that a till took offline; what was ordered online cannot be."""
+    return None if sale.version else sale.arrived

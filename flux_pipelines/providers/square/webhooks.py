@@ -1,4 +1,4 @@
-"""Square's webhooks: the signature over address and body, and which orders an event is about.
+"""Square's webhooks: the signature over address and body, and which orders and feeds an event makes stale.
 
 A delivery carries no timestamp that is signed, so a replayed one cannot be told by its age: the inbox knows its event id.
 """
@@ -10,7 +10,7 @@ import hashlib
 import hmac
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -23,9 +23,14 @@ from flux_pipelines.providers.base import (
     WebhookEvent,
     WebhookRequest,
 )
+from flux_pipelines.providers.square.records import Head, read_head
 
 SIGNATURE_HEADER = "x-square-hmacsha256-signature"
 _REVOKED = "oauth.authorization.revoked"
+_CATALOG = ("catalog", "", None)
+_COUNTED = ("inventory.count.updated",)
+# Timecards were called shifts before 2025-05-21; those events still come to old subscriptions.
+_WORKED = ("labor.timecard.", "labor.shift.")
 
 
 class _Envelope(msgspec.Struct):
@@ -38,9 +43,17 @@ class _Envelope(msgspec.Struct):
 class _Subject(msgspec.Struct):
     """An order event's stub, a payment or a refund: all of them say which order, where and when."""
 
-    order_id: str = ""
-    location_id: str = ""
+    order_id: str | None = ""
+    location_id: str | None = ""
     created_at: datetime | None = None
+
+
+class _About(NamedTuple):
+    """What an event is about: an order, with what its stub says of it, and what else is stale whatever the order says."""
+
+    order_id: str
+    stub: tuple[str, datetime] | None = None
+    feeds: frozenset[tuple[str, str, datetime | None]] = frozenset()
 
 
 class _Data(msgspec.Struct):
@@ -116,9 +129,9 @@ class SquareWebhooks:
         return WebhookEvent(envelope.event_id, envelope.type, envelope.merchant_id, _instant(envelope.created_at))
 
     def affected(self, events: Sequence[tuple[str, bytes]], source: PosSource) -> list[Affected]:
-        """Say which orders each event touches: the order itself and, for a return, those whose lines came back."""
+        """Say what each event touches: its order and, for a return, those whose lines came back; and feeds."""
         subjects = [_subject(event_type, body) for event_type, body in events]
-        named = {subject.order_id for subject in subjects if isinstance(subject, _Subject)}
+        named = {subject.order_id for subject in subjects if isinstance(subject, _About)}
         orders = _fetch(source, named)
         sources = {order_id: _source_ids(order) for order_id, order in orders.items()}
         orders |= _fetch(source, {wanted for ids in sources.values() for wanted in ids} - orders.keys())
@@ -128,26 +141,63 @@ class SquareWebhooks:
         ]
 
 
-def _subject(event_type: str, body: bytes) -> _Subject | Affected:
+def _subject(event_type: str, body: bytes) -> _About | Affected:
     """Return what an event is about if that is an order, else what follows from the event alone."""
     family = event_type.partition(".")[0]
     if event_type == _REVOKED:
         return Affected(revoked=True)
     if family == "location":
-        return Affected(locations=True)
-    if family not in ("order", "payment", "refund"):
+        return Affected(locations=True, feeds=frozenset({_CATALOG}))
+    if event_type == "catalog.version.updated":
+        return Affected(feeds=frozenset({_CATALOG}))
+    known = family in ("order", "payment", "refund") or event_type in _COUNTED or event_type.startswith(_WORKED)
+    if not known:
         return Affected(nothing=f"events of type {event_type} say nothing about sales")
     try:
         inside = _decode_event(body).data.object
-        subject = _decode_subject(next(iter(inside.values()), msgspec.Raw(b"{}")))
+        if event_type in _COUNTED:
+            return _counted(inside)
+        about = next(iter(inside.values()), msgspec.Raw(b"{}"))
+        return _worked(about) if family == "labor" else _sold(family, about)
     except (msgspec.DecodeError, UnicodeDecodeError) as problem:
         return Affected(nothing=f"the event cannot be read ({problem})")
-    if not subject.order_id:
-        return Affected(nothing=f"this {family} belongs to no order")
-    if family != "order":
-        # A payment's own time may lie on another day than its order's, so it stands in for nothing.
-        subject = _Subject(subject.order_id)
-    return subject
+
+
+def _sold(family: str, about: msgspec.Raw) -> _About | Affected:
+    subject = _decode_subject(about)
+    if family == "order":
+        if not subject.order_id:
+            return Affected(nothing="this order has no id")
+        created = subject.created_at
+        if not subject.location_id or created is None or created.tzinfo is None:
+            return _About(subject.order_id)
+        return _About(subject.order_id, (subject.location_id, created.astimezone(UTC)))
+    # A payment's own time may lie on another day than its order's, so it stands in for nothing.
+    feeds = _stale("payments", read_head(about))
+    if subject.order_id:
+        return _About(subject.order_id, feeds=feeds)
+    return Affected(feeds=feeds) if feeds else Affected(nothing=f"this {family} belongs to no order")
+
+
+def _counted(inside: dict[str, msgspec.Raw]) -> Affected:
+    counts = inside.get("inventory_counts")
+    heads = [read_head(one) for one in msgspec.json.decode(counts, type=list[msgspec.Raw])] if counts else []
+    places = {head.location_id for head in heads if head.location_id}
+    if not places:
+        return Affected(nothing="the event names no location whose stock changed")
+    return Affected(feeds=frozenset(("inventory", place, None) for place in places))
+
+
+def _worked(about: msgspec.Raw) -> Affected:
+    feeds = _stale("labor", read_head(about))
+    # Of a deleted timecard the event tells no more than the id: the next reading of its day finds it gone.
+    return Affected(feeds=feeds) if feeds else Affected(nothing="the event does not say where and when work began")
+
+
+def _stale(feed: str, head: Head) -> frozenset[tuple[str, str, datetime | None]]:
+    if not head.location_id or head.happened is None:
+        return frozenset()
+    return frozenset({(feed, head.location_id, head.happened)})
 
 
 def _fetch(source: PosSource, order_ids: set[str]) -> dict[str, Order]:
@@ -164,15 +214,15 @@ def _source_ids(order: Order) -> tuple[str, ...]:
         return ()  # landing will say what is wrong with the order; its own day is known
 
 
-def _touched(subject: _Subject, orders: dict[str, Order], source_ids: Sequence[str]) -> Affected:
-    headers = [order.header for order_id in (subject.order_id, *source_ids) if (order := orders.get(order_id))]
+def _touched(about: _About, orders: dict[str, Order], source_ids: Sequence[str]) -> Affected:
+    headers = [order.header for order_id in (about.order_id, *source_ids) if (order := orders.get(order_id))]
     sold = {(header.location_id, header.created_at) for header in headers if header is not None}
-    if subject.order_id not in orders:
+    if about.order_id not in orders and about.stub is not None:
         # What an order event's stub says is all there is of an order that Square does not give (yet).
-        if not subject.location_id or subject.created_at is None or subject.created_at.tzinfo is None:
-            return Affected(nothing=f"Square does not give the order {subject.order_id}")
-        sold.add((subject.location_id, subject.created_at.astimezone(UTC)))
-    return Affected(frozenset(sold))
+        sold.add(about.stub)
+    if not sold and not about.feeds:
+        return Affected(nothing=f"Square does not give the order {about.order_id}")
+    return Affected(frozenset(sold), feeds=about.feeds)
 
 
 def _instant(text: str) -> datetime | None:
