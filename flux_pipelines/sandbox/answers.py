@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import date
 from typing import Any
 
 import msgspec
@@ -114,3 +115,45 @@ def texts(body: Body, name: str) -> list[str] | None:
     if value is not None and (not isinstance(value, list) or not all(isinstance(one, str) for one in value)):
         raise ConfigurationError(f"`{name}` must be a list of texts")
     return value
+
+
+def indexes(body: Body, name: str) -> list[int] | None:
+    """Return a list of places counted from zero, or nothing.
+
+    Raises:
+        ConfigurationError: it is something else.
+
+    """
+    value = body.get(name)
+    if value is not None and (not isinstance(value, list) or not all(type(one) is int and one >= 0 for one in value)):
+        raise ConfigurationError(f"`{name}` must be a list of whole numbers from 0")
+    return value
+
+
+def whole(body: Body, name: str) -> int | None:
+    """Return a whole number, or nothing.
+
+    Raises:
+        ConfigurationError: it is something else.
+
+    """
+    value = body.get(name)
+    if value is not None and type(value) is not int:
+        raise ConfigurationError(f"`{name}` must be a whole number")
+    return value
+
+
+def days_asked(query: Mapping[str, str]) -> tuple[date | None, date | None, int | None]:
+    """Return the first and the last date and the cut-off hour of a query: `from`, `to`, `cutoff_hour`.
+
+    Raises:
+        ConfigurationError: not a date or an hour.
+
+    """
+    try:
+        first = date.fromisoformat(query["from"]) if "from" in query else None
+        last = date.fromisoformat(query["to"]) if "to" in query else None
+        cutoff = int(query["cutoff_hour"]) if "cutoff_hour" in query else None
+    except ValueError as error:
+        raise ConfigurationError(f"not a date or hour: {error}") from error
+    return first, last, cutoff

@@ -9,7 +9,7 @@ from __future__ import annotations
 from flux_pipelines.sandbox.business_parts import changed, tax
 from flux_pipelines.sandbox.codes import CODES
 from flux_pipelines.sandbox.ids import guid, number
-from flux_pipelines.sandbox.model import Item, Location, Merchant, Modifier
+from flux_pipelines.sandbox.model import Item, Location, Merchant, Modifier, Tax
 
 HANDLE = "harbor-kitchen"
 
@@ -105,7 +105,7 @@ def kitchen(seed: int) -> Merchant:
             )
         )
     for name, zone, city, region, postal, busy, opens, hours, rate in _STORES:
-        taxes = (tax("Sales Tax", rate, {"food", "drink", "alcohol", "goods"}),)
+        taxes: tuple[Tax, ...] = (tax("Sales Tax", rate, {"food", "drink", "alcohol", "goods"}),)
         if region == "IL":
             taxes += (tax("Liquor Tax", _LIQUOR_TAX, {"alcohol"}),)
         merchant.locations.append(

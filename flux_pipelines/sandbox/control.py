@@ -6,7 +6,6 @@ None of these is a provider's, none is ever hit by a fault, and none needs a tok
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import date
 from typing import Any, Protocol, cast, runtime_checkable
 
 from starlette.concurrency import run_in_threadpool
@@ -15,8 +14,20 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from flux_pipelines.domain.errors import ConfigurationError
-from flux_pipelines.sandbox.answers import Body, actor, answer, json_answer, needed, number, reader, text
+from flux_pipelines.sandbox.answers import (
+    Body,
+    actor,
+    answer,
+    days_asked,
+    indexes,
+    json_answer,
+    needed,
+    number,
+    reader,
+    text,
+)
 from flux_pipelines.sandbox.book import Moment
+from flux_pipelines.sandbox.control_upkeep import UpkeepControl
 from flux_pipelines.sandbox.control_webhooks import WebhookControl
 from flux_pipelines.sandbox.identity_github import GitHub
 from flux_pipelines.sandbox.identity_google import Google
@@ -88,6 +99,7 @@ class Control:
         self.providers = providers
         self._google, self._github = Google(world), GitHub(world)
         self._webhooks = WebhookControl(world, providers)
+        self._upkeep = UpkeepControl(world)
 
     @property
     def routes(self) -> list[Route]:
@@ -113,7 +125,10 @@ class Control:
             "orders/edit": self._change(
                 lambda b: self.world.edit(needed(b, "order_id"), add_units=int(number(b, "add_units", 0)))
             ),
-            "orders/refund": self._change(lambda b: self.world.refund(needed(b, "order_id"))),
+            "orders/refund": self._change(lambda b: self.world.refund(needed(b, "order_id"), indexes(b, "lines"))),
+            "orders/customer": self._change(
+                lambda b: self.world.set_customer(needed(b, "order_id"), text(b, "customer"))
+            ),
             "orders/complete": self._change(lambda b: self.world.complete(text(b, "order_id"))),
             "orders/cancel": self._change(lambda b: self.world.cancel(text(b, "order_id"))),
             "orders/malformed": self._change(
@@ -128,7 +143,7 @@ class Control:
         routes = [Route("/healthz", self._health), Route("/sandbox/truth", self._truth)]
         routes += [Route(f"/sandbox/{name}", reader(answer), methods=["GET"]) for name, answer in reads.items()]
         routes += [Route(f"/sandbox/{name}", actor(act), methods=["POST"]) for name, act in actions.items()]
-        return [*routes, *self._webhooks.routes, *self._google.routes, *self._github.routes]
+        return [*routes, *self._webhooks.routes, *self._upkeep.routes, *self._google.routes, *self._github.routes]
 
     async def _health(self, _: Request) -> Response:
         return json_answer({"status": "ok"})
@@ -189,12 +204,7 @@ class Control:
         basis = query.get("basis", "created")
         if basis not in ("created", "updated", "closed"):
             raise ConfigurationError(f"basis must be created, updated or closed, not {basis!r}")
-        try:
-            first = date.fromisoformat(query["from"]) if "from" in query else None
-            last = date.fromisoformat(query["to"]) if "to" in query else None
-            cutoff = int(query["cutoff_hour"]) if "cutoff_hour" in query else None
-        except ValueError as error:
-            raise ConfigurationError(f"not a date or hour: {error}") from error
+        first, last, cutoff = days_asked(query)
         days = truth(
             self.world,
             merchant=query.get("merchant"),

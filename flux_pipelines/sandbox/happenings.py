@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from dataclasses import dataclass
+from typing import Literal
 
 from flux_pipelines.sandbox.model import Count, Customer, Item, Location, Merchant, Sale, Shift
 
@@ -25,7 +26,8 @@ Kind = Literal[
 ]
 
 
-class Happening(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Happening:
     """A change of the world, already made.
 
     `location` is the merchant's first one for what belongs to no one store. A refund's `sale` is the return; of merchants

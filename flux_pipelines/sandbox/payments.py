@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from dataclasses import dataclass, replace
+from typing import Literal
 
 from flux_pipelines.sandbox.ids import guid, number, stem
 from flux_pipelines.sandbox.model import IdStyle, Sale
@@ -22,7 +23,8 @@ Kind = Literal["payment", "refund"]
 Status = Literal["completed", "canceled", "failed"]
 
 
-class PaidTender(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class PaidTender:
     """One payment of a sale, or one refund, in positive minor units of the store's currency.
 
     Args:
@@ -119,7 +121,7 @@ def payments_of(sale: Sale, style: IdStyle, returns_before: Sequence[Sale] = ())
     if found and found[-1].type == "CARD" and chance < 6:
         tried = found[-1]
         id_ = payment_id(sale, style, count)
-        found.append(tried._replace(id=id_, index=count, tip=0, fee=0, fee_at=at, status="failed"))
+        found.append(replace(tried, id=id_, index=count, tip=0, fee=0, fee_at=at, status="failed"))
     if sale.state == "CANCELED" and figures.total and sale.payments and sale.payments[-1].type == "CARD":
         id_ = payment_id(sale, style, 0)
         found.append(PaidTender(id_, "payment", 0, "CARD", figures.total, 0, 0, at, at, "canceled", "", sale))

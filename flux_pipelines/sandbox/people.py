@@ -129,7 +129,8 @@ def personal(merchants: list[Merchant]) -> dict[str, list[str]]:
         name: set() for name in ("names", "emails", "phones", "streets", "card_first6", "card_last4")
     }
     for merchant in merchants:
-        for person in (*merchant.customers, *merchant.employees):
+        everybody: list[Customer | Employee] = [*merchant.customers, *merchant.employees]
+        for person in everybody:
             found["names"] |= {person.given_name, person.family_name}
             found["emails"].add(person.email)
             found["phones"].add(person.phone)

@@ -2,227 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
-from datetime import UTC, date, datetime, timedelta
-from heapq import merge
-from typing import Literal
-from zoneinfo import ZoneInfo
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 
 from flux_pipelines.domain.errors import ConfigurationError
-from flux_pipelines.sandbox.book import Book, Entry, Moment
-from flux_pipelines.sandbox.businesses import businesses
-from flux_pipelines.sandbox.deliveries import Outbox
-from flux_pipelines.sandbox.faults import FaultInjector
-from flux_pipelines.sandbox.floor import shifts, stock
-from flux_pipelines.sandbox.happenings import Happening, Kind
-from flux_pipelines.sandbox.ids import code, made
-from flux_pipelines.sandbox.model import Item, Line, Location, Merchant, Payment, Returned, Sale, Shift, State
-from flux_pipelines.sandbox.options import SandboxOptions
-from flux_pipelines.sandbox.past import history
-from flux_pipelines.sandbox.payments import PaidTender, payments_of
-from flux_pipelines.sandbox.people import greet
-from flux_pipelines.sandbox.traffic import Traffic
+from flux_pipelines.sandbox.book import Entry
+from flux_pipelines.sandbox.model import Chosen, Item, Line, Payment, Returned, Sale, State
+from flux_pipelines.sandbox.world_upkeep import Upkeep
 
 #: Kinds of order that no reader can use, for `World.malform`.
 MALFORMED = ("types", "totals", "currency", "timestamp")
 
 
-class World:
+class World(Upkeep):
     """Merchants, their orders, the log of who asked for them, and the faults in the way."""
-
-    def __init__(
-        self, options: SandboxOptions, merchants: Iterable[Merchant] | None = None, sales: Iterable[Sale] = ()
-    ) -> None:
-        self.options = options
-        self.clock = options.clock
-        self.traffic = Traffic()
-        self.faults = FaultInjector(options.faults, options.seed)
-        self.merchants: dict[str, Merchant] = {}
-        self.locations: dict[str, Location] = {}
-        self.sales: dict[str, Sale] = {}
-        self.books: dict[str, Book] = {}
-        self.listeners: list[Callable[[Happening], None]] = []  # the providers, who tell their apps
-        self.outbox = Outbox(options.seed)
-        self._made = 0
-        self._refunds: dict[str, list[Sale]] = {}  # by the id of the sale that was given back
-        seeded = merchants is None
-        for merchant in businesses(options.seed) if merchants is None else merchants:
-            self.merchants[merchant.id] = merchant
-            for location in merchant.locations:
-                self.locations[location.id] = location
-                self.books[location.id] = Book()
-        self.end_day: date | None = None
-        if seeded:
-            end = self.end_day = options.end_day or self._yesterday()
-            made_up: list[Sale] = []
-            for merchant in self.merchants.values():
-                own = history(options.seed, merchant, end, options.history_days)
-                for sale in own:
-                    greet(merchant, sale)
-                made_up += own
-                merchant.shifts = shifts(options.seed, merchant, end, options.history_days)
-                merchant.counts = stock(options.seed, merchant, int(self.clock().timestamp() * 1000))
-            sales = made_up
-        by_location: dict[str, list[Sale]] = {id_: [] for id_ in self.books}
-        for sale in sales:
-            self.sales[sale.id] = sale
-            if sale.returns:
-                self._remember(sale)
-            if self.is_order(sale):
-                by_location[sale.location.id].append(sale)
-        for id_, those in by_location.items():
-            self.books[id_].fill(those)
-
-    def _yesterday(self) -> date:
-        # Where the day is oldest. A bar's tabs of that night may close a little later than now.
-        now = self.clock()
-        return min(now.astimezone(ZoneInfo(loc.timezone)).date() for loc in self.locations.values()) - timedelta(days=1)
-
-    # Looking things up
-
-    def merchant(self, name: str) -> Merchant:
-        """Return a merchant by id, handle or name.
-
-        Raises:
-            ConfigurationError: there is none.
-
-        """
-        for merchant in self.merchants.values():
-            if name in (merchant.id, merchant.handle, merchant.name):
-                return merchant
-        known = ", ".join(merchant.handle for merchant in self.merchants.values())
-        raise ConfigurationError(f"the sandbox has no merchant {name!r}", next_step=f"It has: {known}.")
-
-    def merchants_of(self, provider: str) -> list[Merchant]:
-        """Return the merchants whose account is at a provider, in their order."""
-        return [merchant for merchant in self.merchants.values() if merchant.provider == provider]
-
-    def owner(self, sale: Sale) -> Merchant:
-        """Return whose sale it is."""
-        return self.merchants[sale.location.merchant_id]
-
-    def refunds_of(self, sale: Sale) -> list[Sale]:
-        """Return the returns of what was sold on a sale, oldest first."""
-        return self._refunds.get(sale.id, [])
-
-    def payments_of(self, sale: Sale) -> list[PaidTender]:
-        """Return what was paid on a sale, or given back by a return: see `payments.payments_of`."""
-        before: list[Sale] = []
-        if sale.returns and sale.returns[0].source is not None:
-            every = self.refunds_of(sale.returns[0].source)
-            before = every[: every.index(sale)]
-        return payments_of(sale, self.owner(sale).id_style, before)
-
-    def shifts_between(
-        self, location_ids: Iterable[str], moment: Literal["start", "updated"], first: int, last: int
-    ) -> Iterator[Shift]:
-        """Yield what was worked at some stores by begin or last change (both ends included), oldest first; deleted too."""
-        wanted = set(location_ids)
-        found = [
-            (getattr(shift, moment), shift.id, shift)
-            for merchant in self.merchants.values()
-            for shift in merchant.shifts
-            if shift.location.id in wanted and first <= getattr(shift, moment) <= last
-        ]
-        yield from (shift for _, _, shift in sorted(found, key=lambda one: one[:2]))
-
-    def sale(self, order_id: str) -> Sale:
-        """Return an order by its id.
-
-        Raises:
-            ConfigurationError: there is none.
-
-        """
-        if order_id not in self.sales:
-            raise ConfigurationError(f"the sandbox has no order {order_id!r}", next_step="GET /sandbox/orders.")
-        return self.sales[order_id]
-
-    def location(self, location_id: str | None) -> Location:
-        """Return a location by its id; without one, the first.
-
-        Raises:
-            ConfigurationError: there is none.
-
-        """
-        if location_id is None:
-            return next(iter(self.locations.values()))
-        if location_id not in self.locations:
-            raise ConfigurationError(
-                f"the sandbox has no location {location_id!r}", next_step="GET /sandbox/merchants."
-            )
-        return self.locations[location_id]
-
-    def between(
-        self,
-        location_ids: Iterable[str],
-        moment: Moment,
-        first: int,
-        last: int,
-        *,
-        after: Entry | None = None,
-        descending: bool = False,
-    ) -> Iterator[tuple[Entry, Sale]]:
-        """Yield orders of several stores by instant (both ends included), oldest or newest first."""
-        streams = [self.books[id_].between(moment, first, last, after, descending) for id_ in location_ids]
-        for entry in merge(*streams, reverse=descending):
-            yield entry, self.sales[entry[1]]
-
-    def now_ms(self) -> int:
-        """Return the present instant in UTC milliseconds."""
-        return int(self.clock().timestamp() * 1000)
-
-    # Making things happen
-
-    def is_order(self, sale: Sale) -> bool:
-        """Tell whether a sale is an order of its own at its provider.
-
-        It is not when it is a return and the provider keeps refunds on the order that was sold: see `refunds_of`.
-        """
-        return not (sale.returns and self.owner(sale).refunds_on_source)
-
-    def _remember(self, back: Sale) -> None:
-        for returned in back.returns:
-            if returned.source is not None:
-                self._refunds.setdefault(returned.source.id, []).append(back)
-
-    def add(self, sale: Sale) -> Sale:
-        """Put a new order into the world."""
-        self.sales[sale.id] = sale
-        self._remember(sale)
-        if self.is_order(sale):
-            self.books[sale.location.id].add(sale)
-        return sale
-
-    def change(self, sale: Sale) -> None:
-        """Say that an order was changed now: its new instant is found, and nothing derived from it is kept."""
-        self.books[sale.location.id].drop(sale)
-        self._touch(sale, self.now_ms())
-        self.books[sale.location.id].add(sale)
-
-    def _touch(self, sale: Sale, updated: int) -> None:
-        sale.updated = max(updated, sale.updated + 1)
-        sale.version += bool(sale.version)
-        sale.revision += 1
-        sale.priced = None
-        for back in self.refunds_of(sale):
-            back.priced = None
-
-    def new_id(self, what: str, merchant: Merchant) -> str:
-        """Return an id that nothing has yet, in the style of the merchant's provider."""
-        self._made += 1
-        return made(merchant.id_style, self.options.seed, what, self._made)
-
-    def _tell(self, kind: Kind, sale: Sale, **details: bool) -> Sale:
-        happening = Happening(kind, self.merchants[sale.location.merchant_id], sale.location, sale, **details)
-        for listener in self.listeners:
-            listener(happening)
-        return sale
-
-    def _tell_of(self, kind: Kind, location: Location) -> Location:
-        for listener in self.listeners:
-            listener(Happening(kind, self.merchants[location.merchant_id], location))
-        return location
 
     def sell(
         self,
@@ -247,11 +40,19 @@ class World:
         """
         location = self.location(location_id)
         merchant = self.merchants[location.merchant_id]
-        items = merchant.items
+        items = [item for item in merchant.items if not item.deleted]
         now = self.now_ms()
         at = now if created is None else int(created.timestamp() * 1000)
         lines = tuple(
-            Line("ITEM", item, item.name, quantity * (1000 if item.unit else 1), item.price, 3 if item.unit else 0)
+            Line(
+                "ITEM",
+                item,
+                item.name,
+                quantity * (1000 if item.unit else 1),
+                item.price,
+                3 if item.unit else 0,
+                tuple(Chosen(modifier, 1) for modifier in item.modifiers if modifier.required)[:1],
+            )
             for item, quantity in goods or ((items[0], 1), (items[min(5, len(items) - 1)], 2))
         )
         sale = Sale(
@@ -266,7 +67,11 @@ class World:
             version=2 if online else 0,
             corrupt=corrupt,
         )
-        return self._tell("sold", self.add(sale), late=created is not None)
+        if created is not None:
+            sale.arrived = sale.updated
+        self._tell("sold", self.add(sale), late=created is not None)
+        self._take(sale)
+        return sale
 
     def sell_late(self, hours: float, location_id: str | None = None) -> Sale:
         """Let an offline sale of `hours` ago arrive now."""
@@ -385,24 +190,6 @@ class World:
         sale = self._open_order(order_id)
         self._close(sale, "CANCELED")
         return self._tell("cancelled", sale)
-
-    def open_location(self, merchant: Merchant, name: str) -> Location:
-        """Let a merchant open another store, like its first one."""
-        self._made += 1
-        id_ = made(merchant.id_style, self.options.seed, merchant.handle, name, self._made)
-        if merchant.id_style == "token":
-            id_ = "L" + code(self.options.seed, merchant.handle, name, self._made, length=12)
-        location = replace(merchant.locations[0], id=id_, name=name, active=True)
-        merchant.locations.append(location)
-        self.locations[id_] = location
-        self.books[id_] = Book()
-        return self._tell_of("location_opened", location)
-
-    def report_timezone(self, location_id: str, timezone: str) -> Location:
-        """Let the provider say that a store is in this time zone, right or wrong."""
-        location = self.location(location_id)
-        location.reported_timezone = timezone
-        return self._tell_of("location_changed", location)
 
     def describe(self) -> list[dict[str, object]]:
         """Return the merchants and their locations, ready for JSON."""
