@@ -274,7 +274,7 @@ def test_what_says_nothing_about_sales_is_kept_with_the_reason(home: Home, drain
     assert drain.tick().run_requests == []
     assert drain.inbox.counts()["kept"] == 3
     reasons = {kept.event_type: kept.reason for kept in drain.inbox.recent(status="kept")}
-    assert "say nothing about sales" in reasons["inventory.count.updated"]
+    assert "names no location" in reasons["inventory.count.updated"]
     assert "no connection is of this account" in reasons["payment.updated"]
     assert home.runtime.state.locations.list(B)[0].seen_at > before
 

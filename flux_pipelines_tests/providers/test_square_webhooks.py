@@ -306,8 +306,8 @@ def test_an_order_whose_header_cannot_be_read_does_not_lose_the_others(httpserve
 @pytest.mark.parametrize(
     ("told", "wanted"),
     [
-        (event("location.updated"), Affected(locations=True, feeds=CATALOG)),
-        (event("location.created"), Affected(locations=True, feeds=CATALOG)),
+        (event("location.updated"), Affected(locations=True)),
+        (event("location.created"), Affected(locations=True)),
         (event("oauth.authorization.revoked", revoker_type="MERCHANT"), Affected(revoked=True)),
         (
             event("inventory.count.updated"),
@@ -395,5 +395,4 @@ def test_squares_own_examples(httpserver: HTTPServer, tmp_path: Path) -> None:
         ("RefundUpdated", "payments", "NAQ1FHV6ZJ8YV"),
         ("InventoryCountUpdated", "inventory", "YYQR03DGCTXA4"),
         ("CatalogVersionUpdated", "catalog", ""),
-        ("LocationUpdated", "catalog", ""),
     }

@@ -147,7 +147,7 @@ def _subject(event_type: str, body: bytes) -> _About | Affected:
     if event_type == _REVOKED:
         return Affected(revoked=True)
     if family == "location":
-        return Affected(locations=True, feeds=frozenset({_CATALOG}))
+        return Affected(locations=True)
     if event_type == "catalog.version.updated":
         return Affected(feeds=frozenset({_CATALOG}))
     known = family in ("order", "payment", "refund") or event_type in _COUNTED or event_type.startswith(_WORKED)
