@@ -6,7 +6,20 @@ import sys
 
 import typer
 
-from flux_pipelines.cli import apps, connections, demo, gateway, inbox, lake, operations, sandbox, serve, sync, tokens
+from flux_pipelines.cli import (
+    apps,
+    connections,
+    demo,
+    gateway,
+    inbox,
+    lake,
+    operations,
+    privacy,
+    sandbox,
+    serve,
+    sync,
+    tokens,
+)
 from flux_pipelines.cli import map as mapping
 from flux_pipelines.cli.output import error
 from flux_pipelines.domain.errors import FluxError
@@ -32,6 +45,7 @@ app.add_typer(operations.keys, name="keys")
 app.add_typer(apps.app, name="apps")
 app.add_typer(tokens.app, name="tokens")
 app.add_typer(inbox.app, name="inbox")
+app.add_typer(privacy.app, name="privacy")
 app.add_typer(mapping.app, name="map")
 
 

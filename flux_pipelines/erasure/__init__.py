@@ -1,1 +1,6 @@
 """Forgetting a person: what the lake and the state hold of them is erased, history included; the books stay as they are."""
+
+from flux_pipelines.erasure.erase import erase
+from flux_pipelines.state import ErasureReport
+
+__all__ = ["ErasureReport", "erase"]

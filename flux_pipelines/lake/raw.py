@@ -338,11 +338,7 @@ class RawWriter:
                 replaced = msgspec.json.decode(previous, type=RawManifest).file
             except msgspec.DecodeError:  # a damaged manifest names nothing; its file goes with the strays
                 replaced = ""
-        old = datetime.now(UTC) - timedelta(seconds=self._store.grace_seconds)
-        for item in self._store.objects(f"{self._folder}/{self._feed}-"):
-            name = item.key.rpartition("/")[2]
-            if name != file and (name == replaced or self._store.grace_seconds == 0 or item.modified < old):
-                self._store.delete(item.key)
+        _delete_strays(self._store, f"{self._folder}/{self._feed}-", file, replaced)
 
 
 class RawStore:
@@ -456,6 +452,15 @@ class RawStore:
                 if self._store.exists(f"{_folder(self.feed, connection, day.isoformat())}/manifest.json"):
                     yield connection, day
 
+    def sweep(self, manifest: RawManifest) -> None:
+        """Delete files beside a partition's own that no manifest names, as killed writers leave them."""
+        slot = manifest.slot or manifest.business_date.isoformat()
+        folder = _folder(self.feed, manifest.connection, slot)
+        with self._store.lock(folder):
+            present = self._manifest(manifest.connection, slot)
+            if present is not None:
+                _delete_strays(self._store, f"{folder}/{self.feed}-", present.file, "")
+
     @contextmanager
     def local_file(self, manifest: RawManifest) -> Iterator[Path | None]:
         """Give the partition's file as a local path for the length of a `with` block; None when it has no orders.
@@ -514,6 +519,15 @@ def _is_day(name: str) -> bool:
 
 def _parse(name: str) -> date:
     return date.fromisoformat(name)
+
+
+def _delete_strays(store: ObjectStore, prefix: str, file: str, replaced: str) -> None:
+    """Delete a partition's files but its own: the one that was replaced at once, others when nobody can be at them."""
+    old = datetime.now(UTC) - timedelta(seconds=store.grace_seconds)
+    for item in store.objects(prefix):
+        name = item.key.rpartition("/")[2]
+        if name != file and (name == replaced or store.grace_seconds == 0 or item.modified < old):
+            store.delete(item.key)
 
 
 def _is(stored: bytes | None, manifest: RawManifest) -> bool:

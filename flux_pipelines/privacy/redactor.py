@@ -141,8 +141,9 @@ class Redactor:
                     inside.append((after, name))
             if not applies:
                 continue
+            old = page[begin:after]
             new = self._removed if not treatment.pseudonym else self._replacement(value)
-            if new != page[begin:after]:
+            if new != old and old != b"null":
                 parts += (page[done:begin], new)
                 done = after
         if not parts:
