@@ -1,0 +1,164 @@
+"""What there is beside orders: the shop, its locations, products with their variants, deletions, stock."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+import msgspec
+
+from flux_pipelines.providers.base import FeedWindow, Location, Record
+from flux_pipelines.providers.shopify.graphql import GraphQL
+from flux_pipelines.providers.shopify.orders import (
+    Connection,
+    Members,
+    MoreOf,
+    Sizer,
+    gid,
+    nodes_only,
+    sized,
+    with_first,
+)
+
+_DELETIONS_OF = timedelta(days=60)
+_VARIANTS_A_PAGE = 100
+
+
+class Shop(msgspec.Struct, rename="camel"):
+    """What the client needs of the shop."""
+
+    id: str
+    name: str
+    myshopify_domain: str
+    currency_code: str
+    iana_timezone: str
+
+
+class _ShopAnswer(msgspec.Struct):
+    shop: msgspec.Raw
+
+
+class _Locations(msgspec.Struct):
+    locations: Connection
+
+
+class _Products(msgspec.Struct):
+    products: Connection
+
+
+class _Events(msgspec.Struct):
+    events: Connection
+
+
+class _Levels(msgspec.Struct, rename="camel"):
+    inventory_levels: Connection
+
+
+class _Inventory(msgspec.Struct):
+    location: _Levels | None = None
+
+
+class _LocationHead(msgspec.Struct, rename="camel"):
+    legacy_resource_id: str
+    name: str = ""
+    is_active: bool = True
+
+
+_decode_shop = msgspec.json.Decoder(Shop).decode
+_decode_location = msgspec.json.Decoder(_LocationHead).decode
+_decode_connection = msgspec.json.Decoder(Connection).decode
+_decode_members = msgspec.json.Decoder(Members).decode
+
+
+class Feeds:
+    """The feeds of one connection. Safe to use from threads."""
+
+    def __init__(self, graphql: GraphQL) -> None:
+        self._graphql = graphql
+        self._locations = Sizer(50)
+        self._products = Sizer(20)
+        self._events = Sizer(100)
+        self._levels = Sizer(100)
+
+    def shop(self) -> tuple[Shop, msgspec.Raw]:
+        """Return the shop, and as it was received."""
+        found, _ = self._graphql.run("shop", {}, _ShopAnswer)
+        return _decode_shop(found.shop), found.shop
+
+    def locations(self, shop: Shop) -> list[Location]:
+        """Return the web shop itself and every place that has stock, inactive ones too. Zone and currency are the shop's."""
+        online = Location(_number(shop.id), f"{shop.name} (online)", shop.iana_timezone, shop.currency_code)
+        found = {online.location_id: online}
+        for nodes in self._location_pages():
+            for head in map(_decode_location, nodes):
+                found[head.legacy_resource_id] = Location(
+                    head.legacy_resource_id, head.name, shop.iana_timezone, shop.currency_code, head.is_active
+                )
+        return list(found.values())
+
+    def collect(self, feed: str, window: FeedWindow) -> Iterator[Sequence[Record]]:
+        """Yield a feed's records, a page at a time."""
+        yield from self._catalog(window.end) if feed == "catalog" else self._inventory(window.location_ids)
+
+    def _catalog(self, now: datetime) -> Iterator[Sequence[Record]]:
+        shop, raw = self.shop()
+        yield [Record("shop", _number(shop.id), raw)]
+        for nodes in self._location_pages():
+            yield [Record("location", _decode_location(node).legacy_resource_id, node) for node in nodes]
+        for nodes in self._connection("products", self._products, {}, _Products, "products"):
+            yield [Record("product", "", self._whole_product(node)) for node in nodes]
+        since = (now - _DELETIONS_OF).strftime("%Y-%m-%dT%H:%M:%SZ")
+        search = f"action:destroy AND subject_type:Product AND created_at:>='{since}'"
+        for nodes in self._connection("deletions", self._events, {"query": search}, _Events, "events"):
+            yield [Record("deletion", "", node) for node in nodes]
+
+    def _inventory(self, location_ids: Sequence[str]) -> Iterator[Sequence[Record]]:
+        for location_id in location_ids:
+            after: str | None = None
+            while True:
+                wanted = {"location": gid("Location", location_id), "after": after}
+                answer = sized(self._graphql, "inventory", self._levels, with_first(wanted), _Inventory)
+                if answer.location is None:  # the web shop, which is no place, or one that was deleted with its stock
+                    break
+                page = answer.location.inventory_levels
+                yield [Record("level", location_id, node) for node in page.nodes]
+                after = page.page_info.end_cursor
+                if not page.page_info.has_next_page:
+                    break
+
+    def _location_pages(self) -> Iterator[list[msgspec.Raw]]:
+        yield from self._connection("locations", self._locations, {}, _Locations, "locations")
+
+    def _connection(
+        self, name: str, sizer: Sizer, variables: dict[str, Any], kind: type[Any], field: str
+    ) -> Iterator[list[msgspec.Raw]]:
+        """Yield the nodes of a connection, a page at a time, to its end."""
+        after: str | None = None
+        while True:
+            answer = sized(self._graphql, name, sizer, with_first({**variables, "after": after}), kind)
+            page: Connection = getattr(answer, field)
+            yield [node for node in page.nodes if bytes(node) not in (b"null", b"{}")]
+            if not page.page_info.has_next_page:
+                return
+            after = page.page_info.end_cursor
+
+    def _whole_product(self, node: msgspec.Raw) -> msgspec.Raw:
+        """Return a product with all of its variants; it may have 2,048."""
+        members = _decode_members(node)
+        page = _decode_connection(members["variants"])
+        nodes = page.nodes
+        while page.page_info.has_next_page:
+            owner = msgspec.json.decode(members["id"], type=str)
+            wanted = {"id": owner, "first": _VARIANTS_A_PAGE, "after": page.page_info.end_cursor}
+            found, _ = self._graphql.run("more_variants", wanted, MoreOf)
+            if found.node is None or found.node.connection is None:
+                break  # deleted meanwhile
+            page = found.node.connection
+            nodes += page.nodes
+        members["variants"] = nodes_only(nodes)
+        return msgspec.Raw(msgspec.json.encode(members))
+
+
+def _number(global_id: str) -> str:
+    return global_id.rpartition("/")[2]

@@ -1,0 +1,250 @@
+"""Shopify's OAuth: authorise at the shop, expiring offline tokens, refresh tokens that rotate, uninstalling.
+
+Callbacks are signed. Facts with their sources are in README.md beside this file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+from urllib.parse import quote, urlencode, urlsplit
+
+import msgspec
+
+from flux_pipelines.domain.errors import (
+    BadResponseError,
+    ConfigurationError,
+    ReauthorizationNeededError,
+)
+from flux_pipelines.providers.base import OAuthContext, TokenSet
+from flux_pipelines.providers.shopify.queries import operation
+from flux_pipelines.providers.shopify.shops import address, is_domain
+from flux_pipelines.transport.errors import RefusedError
+
+#: How old, or how far ahead, a callback may be. Shopify's SDKs accept 90 seconds (JavaScript) and a day (Python); people's
+#: clocks do not matter here, a server's may be some minutes off.
+CALLBACK_TOLERANCE: Final = timedelta(minutes=10)
+_HEADER = "X-Shopify-Access-Token"
+
+
+class _Tokens(msgspec.Struct):
+    access_token: str
+    scope: str = ""
+    expires_in: int | None = None
+    refresh_token: str | None = None
+    refresh_token_expires_in: int | None = None
+
+
+class _Shop(msgspec.Struct, rename="camel"):
+    myshopify_domain: str
+
+
+class _Shops(msgspec.Struct):
+    shop: _Shop
+
+
+class _UserError(msgspec.Struct):
+    message: str = ""
+
+
+class _Payload(msgspec.Struct, rename="camel"):
+    user_errors: list[_UserError] = []
+
+
+class _Uninstalled(msgspec.Struct, rename="camel"):
+    app_uninstall: _Payload
+
+
+class _Answer(msgspec.Struct):
+    data: msgspec.Raw = msgspec.Raw()
+    errors: msgspec.Raw = msgspec.Raw()
+
+
+_decode_tokens = msgspec.json.Decoder(_Tokens).decode
+_decode_answer = msgspec.json.Decoder(_Answer).decode
+
+
+class ShopifyOAuth:
+    """One app's OAuth client at one shop (`OAuthProvider`)."""
+
+    def __init__(self, context: OAuthContext) -> None:
+        self._context = context
+        self._base_url = address(context.base_url, "", connection=context.connection or None).rstrip("/")
+        self._api = context.transport.client(
+            provider=context.provider.name,
+            connection=context.connection,
+            base_url=self._base_url,
+            limits=context.provider.rate_limits,
+            credentials=None,
+            headers={},
+        )
+
+    def authorize_url(self, redirect_uri: str, state: str, code_challenge: str | None = None) -> str:  # noqa: ARG002
+        """Return the URL to send the person's browser to: at the shop itself, for an offline token. No PKCE at Shopify."""
+        query = {
+            "client_id": self._context.client_id,
+            "scope": ",".join(self._context.provider.scopes),
+            "redirect_uri": redirect_uri,
+            "state": state,
+        }
+        return f"{self._base_url}/admin/oauth/authorize?{urlencode(query)}"
+
+    def verify_callback(self, query: Mapping[str, str]) -> None:
+        """Prove that Shopify made this callback, a moment ago, for a shop, and for the one that was asked.
+
+        Raises:
+            ConfigurationError: it did not.
+
+        """
+        if not is_signed(query, self._context.client_secret):
+            raise self._refused("the callback is not signed with the app's client secret")
+        shop = query.get("shop", "")
+        if not is_domain(shop):
+            raise self._refused("the callback names no shop of Shopify's")
+        own = urlsplit(self._base_url).hostname or ""
+        if is_domain(own) and own.lower() != shop.lower():
+            raise self._refused("the callback is of another shop than the one that was asked")
+        try:
+            age = time.time() - int(query.get("timestamp", ""))
+        except ValueError:
+            raise self._refused("the callback has no timestamp") from None
+        if abs(age) > CALLBACK_TOLERANCE.total_seconds():
+            raise self._refused(f"the callback is {abs(age):.0f} seconds away from now")
+
+    def exchange(self, code: str, redirect_uri: str, code_verifier: str | None = None) -> TokenSet:  # noqa: ARG002
+        """Exchange an authorization code (single use) for an expiring offline token.
+
+        Raises:
+            ReauthorizationNeededError: the code is wrong, used or too old.
+
+        """
+        tokens = self._obtain(
+            {"code": code, "expiring": "1"},
+            idempotent=False,
+            what="Shopify does not accept the authorization code",
+        )
+        return TokenSet(
+            tokens.access_token,
+            tokens.refresh_token,
+            tokens.expires_at,
+            self._shop_of(tokens.access_token),
+            tokens.refresh_expires_at,
+        )
+
+    def refresh(self, refresh_token: str) -> TokenSet:
+        """Return new tokens; the refresh token is replaced every time.
+
+        Repeating a request whose answer was lost is safe: the old refresh token works until its successor is first used.
+
+        Raises:
+            ReauthorizationNeededError: the refresh token is no longer accepted.
+
+        """
+        return self._obtain(
+            {"grant_type": "refresh_token", "refresh_token": refresh_token},
+            idempotent=True,
+            what="Shopify does not accept the refresh token any more",
+        )
+
+    def revoke(self, access_token: str) -> None:
+        """Uninstall the app from the shop, which ends every token it has there.
+
+        Raises:
+            BadResponseError: Shopify did not say that it was uninstalled.
+
+        """
+        answer = self._graphql("uninstall", access_token)
+        done = msgspec.json.decode(answer, type=_Uninstalled)
+        if done.app_uninstall.user_errors:
+            said = "; ".join(error.message for error in done.app_uninstall.user_errors)
+            raise BadResponseError(
+                f"Shopify did not uninstall the app: {said}", connection=self._context.connection or None
+            )
+
+    def close(self) -> None:
+        """Release the HTTP connections."""
+        self._api.close()
+
+    def _obtain(self, body: Mapping[str, str], *, idempotent: bool, what: str) -> TokenSet:
+        request: dict[str, Any] = {
+            "client_id": self._context.client_id,
+            "client_secret": self._context.client_secret,
+            **body,
+        }
+        asked = datetime.now(UTC)
+        try:
+            answer = self._api.request(
+                "POST",
+                "/admin/oauth/access_token",
+                json=request,
+                idempotent=idempotent,
+                auth=False,
+                decode=_decode_tokens,
+            )
+        except RefusedError as refused:
+            codes = ", ".join(refused.codes) or f"status {refused.status}"
+            raise ReauthorizationNeededError(
+                f"{what} ({codes})", connection=self._context.connection or None
+            ) from refused
+        tokens = answer.value
+
+        def at(seconds: int | None) -> datetime | None:
+            return None if seconds is None else asked + timedelta(seconds=seconds)
+
+        return TokenSet(
+            tokens.access_token,
+            tokens.refresh_token,
+            at(tokens.expires_in),
+            refresh_expires_at=at(tokens.refresh_token_expires_in),
+        )
+
+    def _shop_of(self, access_token: str) -> str:
+        """Return the domain of the shop that a token is for: the callback's own word is not part of the exchange."""
+        return msgspec.json.decode(self._graphql("shop_domain", access_token), type=_Shops).shop.myshopify_domain
+
+    def _graphql(self, name: str, access_token: str) -> bytes:
+        answer = self._api.request(
+            "POST",
+            f"/admin/api/{self._context.provider.api_version}/graphql.json",
+            json={"query": operation(name), "variables": {}},
+            headers={_HEADER: access_token},
+            idempotent=True,
+            auth=False,
+            decode=_decode_answer,
+        ).value
+        if bytes(answer.data) in (b"", b"null") or bytes(answer.errors) not in (b"", b"[]"):
+            raise BadResponseError(
+                "Shopify did not answer with what was asked for", connection=self._context.connection or None
+            )
+        return bytes(answer.data)
+
+    def _refused(self, what: str) -> ConfigurationError:
+        return ConfigurationError(
+            what, connection=self._context.connection or None, next_step="Begin connecting the shop anew."
+        )
+
+
+def is_signed(query: Mapping[str, str], client_secret: str) -> bool:
+    """Tell, in constant time, whether a callback's `hmac` is the app's signature over the rest of its query.
+
+    Shopify's own SDKs write the message in two ways: as it is, with only `%`, `&` and `=` escaped (Python), or
+    percent-encoded (JavaScript). They differ for characters that callbacks do not have; either is accepted.
+    """
+    given = query.get("hmac", "")
+    rest = sorted((name, value) for name, value in query.items() if name not in ("hmac", "signature"))
+
+    def plainly(text: str, *, name: bool) -> str:
+        escaped = text.replace("%", "%25").replace("&", "%26")
+        return escaped.replace("=", "%3D") if name else escaped
+
+    messages = (
+        "&".join(f"{plainly(name, name=True)}={plainly(value, name=False)}" for name, value in rest),
+        "&".join(f"{quote(name, safe='')}={quote(value, safe='')}" for name, value in rest),
+    )
+    expected = [hmac.new(client_secret.encode(), text.encode(), hashlib.sha256).hexdigest() for text in messages]
+    matches = [hmac.compare_digest(one.encode(), given.encode("utf-8", "surrogatepass")) for one in expected]
+    return bool(client_secret) and any(matches)

@@ -1,0 +1,51 @@
+-- Shopify products -> rows of the `products` contract (flux_pipelines/domain/tables). DuckDB SQL.
+--
+--   in   `records`  kind `product` (Product with all of its variants in variants.nodes), kind `shop` (the currency)
+--   out  the contract's columns without valid_from and valid_to, `changed_at`, `problem` and `record`
+--
+-- One row a variant: it is what is sold and counted. A product without options has one variant, "Default Title". A
+-- catalogue is complete: what is deleted is missing from the next one, and closed by the engine. Records of kind `deletion`
+-- say since when, of a product as a whole.
+
+CREATE MACRO exact(x) AS CASE
+    WHEN TRY_CAST(x AS DECIMAL(38,12)) = TRY_CAST(x AS DECIMAL(18,4)) THEN TRY_CAST(x AS DECIMAL(18,4))
+END;
+
+WITH products AS (
+    SELECT
+        *,
+        unnest(CASE WHEN len(object -> '$.variants.nodes[*]') = 0 THEN [NULL] ELSE (object -> '$.variants.nodes[*]') END)
+            AS variant
+    FROM records
+    WHERE kind = 'product'
+),
+
+shop AS (
+    SELECT max(currency) AS currency FROM stores
+)
+
+SELECT
+    connection,
+    tenant,
+    variant ->> '$.legacyResourceId' AS product_id,
+    object ->> '$.legacyResourceId' AS item_id,
+    object ->> '$.title' AS product_name,
+    nullif(variant ->> '$.title', 'Default Title') AS variation,
+    coalesce(nullif(object ->> '$.productType', ''), object ->> '$.category.name') AS category,
+    nullif(variant ->> '$.sku', '') AS sku,
+    nullif(variant ->> '$.barcode', '') AS upc,
+    exact(variant ->> '$.price') AS price,
+    shop.currency AS currency,
+    (object ->> '$.status') = 'ACTIVE' AS active,
+    greatest(
+        TRY_CAST(object ->> '$.updatedAt' AS TIMESTAMPTZ), TRY_CAST(variant ->> '$.updatedAt' AS TIMESTAMPTZ)
+    ) AS changed_at,
+    source_system,
+    source_version,
+    CASE
+        WHEN variant IS NULL THEN 'the product has no variant, so there is nothing to sell'
+        WHEN (variant ->> '$.price') IS NOT NULL AND exact(variant ->> '$.price') IS NULL
+            THEN 'its price is not a number of at most 4 decimal places'
+    END AS problem,
+    object::VARCHAR AS record
+FROM products, shop;

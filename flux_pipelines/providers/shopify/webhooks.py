@@ -1,0 +1,198 @@
+"""Shopify's webhooks: the signature over the body, and what an event makes stale.
+
+What an event is (topic, shop, id, time) is in its headers; its body is the object in the shape of the REST API, as it was when
+it happened. Deliveries come in any order, so a body says what to look at, never what is true now.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+
+import msgspec
+
+from flux_pipelines.domain.errors import ConfigurationError, WebhookRefusedError
+from flux_pipelines.providers.base import (
+    Affected,
+    Erasure,
+    PosSource,
+    WebhookContext,
+    WebhookEvent,
+    WebhookRequest,
+)
+
+SIGNATURE_HEADER = "x-shopify-hmac-sha256"
+_NEVER = "Flux keeps nothing that could be handed over: personal data is removed before anything is stored"
+
+
+class _Body(msgspec.Struct):
+    """The members of an order, refund, transaction, order edit or privacy request that name orders and people."""
+
+    id: int | None = None
+    order_id: int | None = None
+    order_edit: _OrderOf | None = None
+    customer: msgspec.Raw | None = None
+    orders_to_redact: list[int] = []
+    location_id: int | None = None
+
+
+class _OrderOf(msgspec.Struct):
+    order_id: int | None = None
+
+
+class _Person(msgspec.Struct):
+    id: int | None = None
+    email: str | None = None
+    phone: str | None = None
+
+
+_decode_body = msgspec.json.Decoder(_Body).decode
+
+#: Topics about an order, by how their body names it.
+_ITSELF = frozenset({"orders"})
+_OF_ORDER = frozenset({"refunds", "order_transactions", "returns", "tender_transactions", "fulfillments"})
+_CATALOG = frozenset({"products", "variants", "collections"})
+_STOCK = frozenset({"inventory_levels", "inventory_items"})
+
+
+class ShopifyWebhooks:
+    """One app's webhooks (`WebhookSource`).
+
+    Raises:
+        ConfigurationError: the signing key is empty: anybody could sign then.
+
+    """
+
+    refused_status = 401
+
+    def __init__(self, context: WebhookContext) -> None:
+        if not context.signature_key:
+            raise ConfigurationError(
+                "Shopify's webhooks are signed with the app's client secret, and there is none",
+                next_step="Set it with `flux apps set`.",
+            )
+        # After the secret is rotated, deliveries may be signed with the old one for up to an hour: both, by a comma.
+        keys = [key.strip() for key in context.signature_key.split(",") if key.strip()]
+        self._macs = [hmac.new(key.encode(), None, hashlib.sha256) for key in keys]
+
+    def verify(self, request: WebhookRequest) -> None:
+        """Prove that Shopify signed this very body.
+
+        Raises:
+            WebhookRefusedError: there is no signature or no body, or they do not belong together.
+
+        """
+        given = _header(request.headers, "hmac-sha256")
+        if not request.body or not given:
+            raise WebhookRefusedError("a delivery without a signature or without a body")
+        matches = []
+        for keyed in self._macs:
+            mac = keyed.copy()
+            mac.update(request.body)
+            matches.append(hmac.compare_digest(base64.b64encode(mac.digest()), given.encode("utf-8", "surrogatepass")))
+        if not any(matches):
+            raise WebhookRefusedError("the signature is not Shopify's for this body")
+
+    def read(self, request: WebhookRequest) -> WebhookEvent:
+        """Read the event's own fields, which are in the headers.
+
+        `X-Shopify-Webhook-Id` is the same for every attempt to deliver the same event.
+
+        Raises:
+            WebhookRefusedError: there is no id, topic or shop, or the body is not JSON.
+
+        """
+        headers = request.headers
+        event_id, topic, shop = (_header(headers, name) for name in ("webhook-id", "topic", "shop-domain"))
+        if not event_id or not topic or not shop:
+            raise WebhookRefusedError("the delivery is not an event of Shopify (no id, no topic or no shop)")
+        try:
+            msgspec.json.decode(request.body, type=dict[str, msgspec.Raw])
+        except (msgspec.DecodeError, UnicodeDecodeError) as problem:
+            raise WebhookRefusedError(f"the body is not an event of Shopify ({problem})") from problem
+        return WebhookEvent(event_id, topic, shop, _instant(_header(headers, "triggered-at")))
+
+    def affected(self, events: Sequence[tuple[str, bytes]], source: PosSource) -> list[Affected]:
+        """Say what each event makes stale. Orders are looked up together: a body may be older than what is true."""
+        subjects = [_subject(topic, body) for topic, body in events]
+        wanted = sorted({subject for subject in subjects if isinstance(subject, str)})
+        found = source.orders(wanted) if wanted else []
+        headers = {order.header.order_id: order.header for order in found if order.header is not None}
+
+        def touched(order_id: str) -> Affected:
+            header = headers.get(order_id)
+            if header is None:
+                return Affected(nothing=f"Shopify does not give the order {order_id}")
+            return Affected(frozenset({(header.location_id, header.created_at)}))
+
+        return [subject if isinstance(subject, Affected) else touched(subject) for subject in subjects]
+
+
+def _subject(topic: str, body: bytes) -> str | Affected:
+    """Return the id of the order that an event is about, or else what follows from the event alone."""
+    family, _, what = topic.partition("/")
+    try:
+        found = _decode_body(body)
+        if topic == "shop/redact":
+            return Affected(erase=Erasure())
+        if topic == "customers/redact":
+            return _forgotten(found)
+    except (msgspec.DecodeError, UnicodeDecodeError) as problem:
+        return Affected(nothing=f"the event cannot be read ({problem})")
+    if topic == "app/uninstalled":
+        return Affected(revoked=True)
+    if topic == "customers/data_request":
+        return Affected(nothing=_NEVER)
+    if family in _CATALOG:
+        return Affected(feeds=frozenset({("catalog", "", None)}))
+    if family in _STOCK:
+        return Affected(feeds=frozenset({("inventory", str(found.location_id or ""), None)}))
+    if family == "locations":
+        return Affected(locations=True, feeds=frozenset({("catalog", "", None)}))
+    if topic == "orders/delete":
+        return Affected(nothing="a deleted order is known by nothing but its id: comparing its day again finds it gone")
+    order_id = _order_id(family, what, found)
+    if order_id is not None:
+        return str(order_id)
+    if family in _ITSELF | _OF_ORDER:
+        return Affected(nothing=f"this event of type {topic} names no order")
+    return Affected(nothing=f"events of type {topic} say nothing about sales")
+
+
+def _order_id(family: str, what: str, found: _Body) -> int | None:
+    if family in _OF_ORDER:
+        return found.order_id
+    if family in _ITSELF:
+        # An edit's body is the edit, not the order.
+        edit = found.order_edit.order_id if found.order_edit is not None else None
+        return edit or (found.order_id if what == "edited" else None) or found.id
+    return None
+
+
+def _forgotten(found: _Body) -> Affected:
+    """Return whom to forget: a customer by what they are known by, and their orders."""
+    person = _Person()
+    if found.customer is not None and bytes(found.customer) != b"null":
+        person = msgspec.json.decode(found.customer, type=_Person)
+    texts = tuple(text for text in (person.email, person.phone) if text)
+    customers = (str(person.id),) if person.id is not None else ()
+    orders = tuple(map(str, found.orders_to_redact))
+    if not customers and not orders and not texts:  # an erasure that names nobody would mean the whole shop
+        return Affected(nothing="it names no order, and of the customer nothing is kept")
+    return Affected(erase=Erasure(customers, orders, texts))
+
+
+def _header(headers: Mapping[str, str], name: str) -> str:
+    """Return a header by Shopify's own name; subscriptions to events have them without `X-`."""
+    return headers.get(f"x-shopify-{name}", "") or headers.get(f"shopify-{name}", "")
+
+
+def _instant(text: str) -> datetime | None:
+    try:
+        found = msgspec.convert(text, datetime)
+    except msgspec.ValidationError:
+        return None
+    return found.astimezone(UTC) if found.tzinfo is not None else None
