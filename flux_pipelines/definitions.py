@@ -15,21 +15,26 @@ from flux_pipelines.pipelines import (
     books,
     closed_days,
     demand,
+    erasures,
     feed_runs,
     feed_tables,
     feeds,
     inbox,
     ingest,
     jobs,
+    mapping,
     names,
     reconcile,
     requested,
+    restatements,
     sales,
+    tie_out,
     tokens,
     upkeep,
     watch,
 )
 from flux_pipelines.pipelines.resources import FluxResource
+from flux_pipelines.providers.base import Provider
 from flux_pipelines.providers.registry import all_providers
 
 
@@ -49,7 +54,9 @@ def build_definitions(overrides: Mapping[str, Any] | None = None) -> dg.Definiti
 def _definitions(overrides: Mapping[str, Any]) -> dg.Definitions:
     sources = names.sources()
     looking_after, comparing, keeping = upkeep.upkeep_job(), reconcile.reconcile_job(), tokens.keep_tokens_job()
+    deciding = mapping.mapping_job()
     asked = {job.name: job for job in jobs.jobs()}
+    forgetting = erasures.forget_job()
     watches = [watch.watch(provider) for provider in sources]
     return dg.Definitions(
         assets=[
@@ -58,10 +65,13 @@ def _definitions(overrides: Mapping[str, Any]) -> dg.Definitions:
             *(asset for provider in sources for asset in feed_tables.table_assets(provider)),
             *sales.marts(),
             *books.book_assets(),
+            tie_out.tie_out().asset(),
+            restatements.restatements(),
+            *mapping.mapping_assets(),
             *demand.demand_assets(),
         ],
         asset_checks=[check for checks, _ in watches for check in checks],
-        jobs=[*asked.values(), looking_after, comparing, keeping],
+        jobs=[*asked.values(), looking_after, comparing, keeping, deciding],
         schedules=[
             *(automation.daily_schedule(provider) for provider in sources),
             *(schedule for provider in sources for schedule in feed_runs.feed_schedules(provider)),
@@ -75,17 +85,25 @@ def _definitions(overrides: Mapping[str, Any]) -> dg.Definitions:
             *(automation.change_sensor(provider) for provider in sources),
             *(sensor for provider in sources for sensor in feed_runs.feed_change_sensors(provider)),
             *(
-                inbox.inbox_sensor(provider, [asked[names.sync_job(provider.name)], asked[names.REFRESH_CORE_JOB]])
+                inbox.inbox_sensor(provider, [*_announced(provider, asked), forgetting])
                 for provider in sources
                 if provider.webhooks is not None
             ),
             requested.requested_syncs_sensor([asked[names.sync_job(provider.name)] for provider in sources]),
             closed_days.closed_days_sensor(asked[names.CLOSED_DAYS_JOB]),
+            mapping.decisions_sensor(deciding),
             *(sensor for _, sensor in watches),
         ],
         resources={"flux": FluxResource(), **_provider_resources(), **overrides},
         executor=dg.in_process_executor,
     )
+
+
+def _announced(provider: Provider, asked: Mapping[str, Any]) -> list[Any]:
+    """Return the jobs that a provider's webhooks may ask for."""
+    grains = {feed.grain for feed in provider.feeds}
+    wanted = [names.sync_job(provider.name), *(names.collect_job(provider.name, grain) for grain in sorted(grains))]
+    return [asked[name] for name in (*wanted, names.REFRESH_CORE_JOB)]
 
 
 def _provider_resources() -> dict[str, Any]:

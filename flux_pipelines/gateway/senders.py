@@ -37,6 +37,7 @@ class _Sender:
     changed_at: datetime | None = None
     redactor: Redactor | None = None
     accounts: dict[str, str] = field(default_factory=dict)
+    strangers: set[str] = field(default_factory=set)  # since `accounts` were read
     #: Connections whose personal data somebody has asked to keep.
     keepers: frozenset[str] = frozenset()
     read_at: float = float("-inf")
@@ -75,10 +76,19 @@ class Senders:
         return known.source if known.source is not refused else None
 
     async def connection(self, provider: str, account_id: str) -> str | None:
-        """Return the key of the account's connection; None for an account that is not connected (yet)."""
+        """Return the key of the account's connection; None for an account that is not connected (yet).
+
+        Some providers' events name a location instead: its connection is found then.
+        """
         known = self._known[provider]
         if account_id not in known.accounts:
             await self._read_again(known, _LOOK_SECONDS)
+        if account_id and account_id not in known.accounts and account_id not in known.strangers:
+            owners = await asyncio.to_thread(self._runtime.state.locations.owners, provider, account_id)
+            if owners:
+                known.accounts[account_id] = owners[0]
+            else:
+                known.strangers.add(account_id)
         return known.accounts.get(account_id)
 
     def redacted(self, events: Sequence[NewEvent]) -> list[NewEvent]:
@@ -125,5 +135,6 @@ class Senders:
             known.changed_at = changed_at
         found = sorted(self._runtime.connections(known.spec.name), key=lambda one: (one.status == "active", one.key))
         # Two connections may be of one account: an active one gets its events.
+        known.strangers = set()
         known.accounts = {one.account_id: one.key for one in found if one.account_id}
         known.keepers = frozenset(one.key for one in found if keeps_personal_data(one))

@@ -29,7 +29,7 @@ from flux_pipelines.pipelines.resources import FluxResource
 from flux_pipelines.providers.base import Feed, FeedSource, Grain, Provider
 
 if TYPE_CHECKING:
-    from flux_pipelines.lake import RawManifest
+    from flux_pipelines.lake import RawManifest, RawStore
     from flux_pipelines.sync.records import BadRecord, DayOutcome
 
 Metadata = dict[str, Any]
@@ -110,6 +110,24 @@ def partitions_of(grain: Grain, keys: Iterable[str]) -> dict[str, list[date]]:
 def key_of(grain: Grain, connection: str, day: date) -> str:
     """Return the partition key of a connection and day, or of the connection alone."""
     return connection if grain == "current" else str(partition_key(connection, day))
+
+
+def newest_manifest(orders: "RawStore", feed: Feed, connection: str, day: date) -> "RawManifest | None":
+    """Return what is stored of a feed for a connection and day: the newest snapshot, if it is one of many.
+
+    Args:
+        orders: the raw records of any feed of the lake.
+        feed: which feed.
+        connection: the connection's key.
+        day: the day; of no matter for what there is now.
+
+    """
+    raw = orders.of(feed.name)
+    if feed.grain == "current":
+        return raw.current(connection)
+    if feed.grain == "hour":
+        return max(raw.hours(connection, day), key=lambda manifest: manifest.fetched_at, default=None)
+    return raw.read_manifest(connection, day)
 
 
 def quarantine_check(asset: dg.AssetKey, bad: Sequence["BadRecord"]) -> dg.AssetCheckResult:

@@ -17,6 +17,9 @@ import dagster as dg
 from flux_pipelines.domain.errors import ConfigurationError, FluxError, ReauthorizationNeededError
 from flux_pipelines.pipelines import names
 from flux_pipelines.pipelines.automation import sync_request
+from flux_pipelines.pipelines.erasures import forget_request
+from flux_pipelines.pipelines.feed_runs import assets_of, feed_request
+from flux_pipelines.pipelines.feeds import key_of, newest_manifest
 from flux_pipelines.pipelines.partitions import connections_of, partition_key, ranges
 from flux_pipelines.pipelines.resources import FluxResource
 from flux_pipelines.pipelines.runs import (
@@ -28,7 +31,7 @@ from flux_pipelines.pipelines.runs import (
     latest_materialisation,
     why_failed,
 )
-from flux_pipelines.pipelines.touched import Asker, Batch, Unit, batches
+from flux_pipelines.pipelines.touched import FORGET, ORDERS, Asker, Batch, Run, Unit, batches
 from flux_pipelines.providers.base import Provider, WebhookSource
 
 if TYPE_CHECKING:
@@ -51,6 +54,7 @@ CORE_PATIENCE = timedelta(minutes=2)
 CORE_ATTEMPTS = 3
 #: What failed for a passing reason is asked again after this long, however often it takes.
 PASSING = timedelta(seconds=60)
+_LONG_AGO = datetime.min.replace(tzinfo=UTC)
 
 _STAMP = "%Y%m%dT%H%M%SZ"
 
@@ -60,7 +64,8 @@ def inbox_sensor(provider: Provider, jobs: Sequence["UnresolvedAssetJobDefinitio
 
     Args:
         provider: whose.
-        jobs: its sync, and the one that brings the core tables up to date.
+        jobs: its sync, those that collect its feeds, the one that forgets people, and the one that brings the core
+            tables up to date.
 
     """
 
@@ -69,9 +74,10 @@ def inbox_sensor(provider: Provider, jobs: Sequence["UnresolvedAssetJobDefinitio
         jobs=list(jobs),
         description=(
             f"Syncs the business dates that {provider.title}'s webhooks announce, those of today too: new sales, edits and "
-            "refunds are in the core tables within a minute. Many events become few runs, one at a time for each "
-            "connection. An event is done when core `transactions` has been brought up to date after its run; one whose "
-            "runs fail five times is given up with an alert. `flux inbox list` shows them."
+            "refunds are in the core tables within a minute; collects the feeds that they announce, and forgets people who "
+            "ask for it. Many events become few runs. An event is done when its runs have succeeded, and those of orders "
+            "have brought core `transactions` up to date; one whose runs fail five times is given up with an alert. "
+            "`flux inbox list` shows them."
         ),
         minimum_interval_seconds=5,
         default_status=dg.DefaultSensorStatus.RUNNING,
@@ -109,6 +115,9 @@ class _Tick:
         self._stop_at = self._now + timedelta(seconds=TICK_SECONDS)
         #: Connections that a batch is being synced for: what comes meanwhile waits, and then goes together.
         self._busy: set[str] = set()
+        self._owners: dict[str, Sequence[str]] = {}
+        #: When each event of this tick arrived.
+        self._came: dict[int, datetime] = {}
         self._requests: list[dg.RunRequest] = []
         self._told: list[str] = []
 
@@ -138,7 +147,7 @@ class _Tick:
                 continue
             runs = follow(self._instance, {names.BATCH_TAG: batch}, self._now)
             if runs.outcome == "under way":
-                self._busy |= {days_of(record.dagster_run)[0] for record in runs.records}
+                self._busy |= {record.dagster_run.tags[names.CONNECTION_TAG] for record in runs.records}
             elif runs.failed is not None:
                 self._failed(batch, runs.failed, why_failed(self._instance, runs.failed))
             elif runs.asked < _expected(runs):
@@ -156,20 +165,33 @@ class _Tick:
 
         A sync that somebody started before may have ended after the batch's own, and have stored what it had read.
         """
-        for record in runs.records:
-            connection, days = days_of(record.dagster_run)
-            for day in days:
-                manifest = self._runtime.raw.read_manifest(connection, day)
-                if manifest is None or manifest.fetched_at < since:
-                    return False
-                written = latest_materialisation(self._instance, self._rows, partition_key(connection, day))
-                if written is None or fetched_at(written) < since:
-                    return False
-        return True
+        return all(self._is_fresh(record.dagster_run, since) for record in runs.records)
+
+    def _is_fresh(self, run: dg.DagsterRun, since: datetime) -> bool:
+        what = run.tags.get(names.FEED_TAG, ORDERS)
+        if what.startswith(FORGET):
+            return True
+        if what == ORDERS:
+            connection, days = days_of(run)
+            made = [(self._rows, str(partition_key(connection, day))) for day in days]
+            stored = [self._runtime.raw.read_manifest(connection, day) for day in days]
+        else:
+            feed = self._provider.feed(what)
+            connection = run.tags[names.CONNECTION_TAG]
+            first, last = run.tags[names.RANGE_START], run.tags[names.RANGE_END]
+            days = [self._now.date()] if feed.grain == "current" else days_of(run)[1]
+            keys = [first] if first == last else [key_of(feed.grain, connection, day) for day in days]
+            made = [(asset, key) for asset in assets_of(self._provider, feed)[1:] for key in keys]
+            stored = [newest_manifest(self._runtime.raw, feed, connection, day) for day in days]
+        if any(manifest is None or manifest.fetched_at < since for manifest in stored):
+            return False
+        rows = [latest_materialisation(self._instance, asset, partition) for asset, partition in made]
+        return all(row is not None and fetched_at(row) >= since for row in rows)
 
     def _into_core(self, batch: str, runs: Followed) -> None:
         """Finish a batch whose rows have reached core `transactions`; ask for what should have brought them there."""
-        days = sorted({day for record in runs.records for day in days_of(record.dagster_run)[1]})
+        of_orders = [r.dagster_run for r in runs.records if names.FEED_TAG not in r.dagster_run.tags]
+        days = sorted({day for run in of_orders for day in days_of(run)[1]})
         if brought_up_to_date(self._instance, names.TRANSACTIONS, [str(day) for day in days], runs.ended_at):
             done = self._inbox.finish(batch)
             self._say(f"{done} events done.")
@@ -241,7 +263,11 @@ class _Tick:
         for event in events:
             # An event that names no account is of no connection, least of all of one whose account is not known.
             account = event.account_id
+            self._came[event.id] = event.received_at
             mine = [c for c in connections if (account and c.account_id == account) or c.key == event.connection_key]
+            if not mine and account:  # some events name a location alone
+                keys = self._owners_of(account)
+                mine = [c for c in connections if c.key in keys]
             working = [c for c in mine if c.status != "disconnected"]
             if not working:
                 why = "the account was disconnected" if mine else "no connection is of this account"
@@ -252,8 +278,40 @@ class _Tick:
         for why, ids in touched.kept.items():
             self._inbox.keep(ids, why)
             self._say(f"{len(ids)} events kept: {why}.")
+        self._wait_for_the_present(touched)
         for batch in batches(touched.units):
             self._request(batch)
+
+    def _owners_of(self, location: str) -> Sequence[str]:
+        """Return the connections that have a location, asked for once a tick."""
+        if location not in self._owners:
+            self._owners[location] = self._runtime.state.locations.owners(self._provider.name, location)
+        return self._owners[location]
+
+    def _wait_for_the_present(self, touched: "_Touched") -> None:
+        """Let events of feeds of the present wait a little after the last fetch: stock changes with each sale.
+
+        What was fetched after an event has come holds what it announced.
+        """
+        for event, (units, _) in list(touched.units.items()):
+            if any(unit.what == ORDERS or unit.what.startswith(FORGET) for unit in units):
+                continue
+            feeds = [self._provider.feed(unit.what) for unit in units]
+            if any(feed.grain == "day" for feed in feeds):
+                continue
+            stored = [
+                newest_manifest(self._runtime.raw, self._provider.feed(unit.what), unit.connection, unit.day)
+                for unit in units
+            ]
+            fetched = min((m.fetched_at if m is not None else _LONG_AGO for m in stored), default=_LONG_AGO)
+            if fetched >= self._came[event]:
+                touched.kept.setdefault("it was fetched since", []).append(event)
+                self._inbox.keep([event], "it was fetched since")
+                del touched.units[event]
+            elif self._now - fetched < PASSING:
+                (connection,) = {unit.connection for unit in list(units)[:1]}
+                self._put_off(connection, [event], "it waits: the same was fetched just now", passing=True)
+                del touched.units[event]
 
     def _explain(
         self,
@@ -269,7 +327,7 @@ class _Tick:
         for waiting in by_connection.values():
             if datetime.now(UTC) >= self._stop_at:
                 return
-            asker = Asker(self._runtime, webhooks, owners[waiting[0].id], self._now)
+            asker = Asker(self._runtime, self._provider, webhooks, owners[waiting[0].id], self._now)
             try:
                 for some in _portions(waiting):
                     if datetime.now(UTC) >= self._stop_at:
@@ -304,7 +362,10 @@ class _Tick:
             if affected.revoked:
                 touched.kept.setdefault(self._revoked(asker), []).append(event.id)
                 continue
-            if affected.locations and not affected.sold:
+            if affected.erase is not None:
+                touched.units[event.id] = (asker.forgotten(event.id), not event.attempts)
+                continue
+            if affected.locations and not (affected.sold or affected.days or affected.feeds):
                 asker.ask_for_locations()
                 touched.kept.setdefault("the connection's locations were read again", []).append(event.id)
                 continue
@@ -347,24 +408,23 @@ class _Tick:
     def _request(self, batch: Batch) -> None:
         name, runs = self._name(), batch.runs()
         # Assigned first: should this process die before Dagster has the request, the batch has no run and is released.
-        events = self._inbox.assign(batch.ids, name, connection_key=runs[0][0])
+        events = self._inbox.assign(batch.ids, name, connection_key=runs[0].connection)
         self._say(f"{events} events make {len(batch.units)} partitions stale.")
-        for connection, first, last in runs:
+        for run in runs:
             tags = {
                 names.BATCH_TAG: name,
                 names.BATCH_RUNS_TAG: str(len(runs)),
                 names.PRIORITY_TAG: names.FRESH,
             }
-            self._requests.append(
-                sync_request(
-                    self._provider.name,
-                    connection,
-                    first,
-                    last,
-                    run_key=f"{name}|{connection}|{first}",
-                    tags=tags,
-                )
-            )
+            self._requests.append(self._run_request(run, f"{name}|{run.connection}|{run.what}|{run.first}", tags))
+
+    def _run_request(self, run: Run, run_key: str, tags: dict[str, str]) -> dg.RunRequest:
+        if run.what == ORDERS:
+            return sync_request(self._provider.name, run.connection, run.first, run.last, run_key=run_key, tags=tags)
+        if run.what.startswith(FORGET):
+            return forget_request(run.connection, run_key=run_key, tags={**tags, names.FEED_TAG: FORGET})
+        feed = self._provider.feed(run.what)
+        return feed_request(self._provider, feed, run.connection, run.first, run.last, run_key=run_key, tags=tags)
 
 
 def _expected(runs: Followed) -> int:

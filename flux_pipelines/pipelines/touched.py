@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from flux_pipelines.pipelines.closing import calendars, stores
 from flux_pipelines.pipelines.partitions import each_day, ranges
-from flux_pipelines.providers.base import Affected, PosSource, WebhookSource
+from flux_pipelines.providers.base import Affected, PosSource, Provider, WebhookSource
 
 if TYPE_CHECKING:
     from flux_pipelines.domain.business_day import BusinessCalendar
@@ -17,8 +17,28 @@ if TYPE_CHECKING:
     from flux_pipelines.runtime import Runtime
     from flux_pipelines.state import Event
 
-#: A partition: connection and business date.
-Unit = tuple[str, date]
+#: What of a unit is not a feed's name: orders, and what a person asked to be forgotten (with the event's id).
+ORDERS = "orders"
+FORGET = "forget"
+
+
+class Unit(NamedTuple):
+    """What an event makes stale: of a connection, the orders or a feed of a business date."""
+
+    connection: str
+    what: str
+    day: date
+
+
+class Run(NamedTuple):
+    """A run that brings units up to date: one connection, one feed (or orders), a range of business dates."""
+
+    connection: str
+    what: str
+    first: date
+    last: date
+
+
 #: Business dates in one run, as in a backfill: a run that dies loses little.
 DAYS_A_RUN = 31
 
@@ -30,12 +50,13 @@ class Batch:
     ids: list[int]
     units: set[Unit]
 
-    def runs(self) -> list[tuple[str, date, date]]:
-        """Return the runs it takes: connection, first and last business date."""
+    def runs(self) -> list[Run]:
+        """Return the runs it takes, those of orders first: what was sold is wanted soonest."""
+        subjects = {(unit.connection, unit.what) for unit in self.units}
         return [
-            (key, start, min(start + timedelta(days=DAYS_A_RUN - 1), last))
-            for key in sorted({key for key, _ in self.units})
-            for first, last in ranges(day for of, day in self.units if of == key)
+            Run(key, what, start, min(start + timedelta(days=DAYS_A_RUN - 1), last))
+            for key, what in sorted(subjects, key=lambda subject: (subject[1] != ORDERS, subject))
+            for first, last in ranges(unit.day for unit in self.units if (unit.connection, unit.what) == (key, what))
             for start in each_day(first, last)[::DAYS_A_RUN]
         ]
 
@@ -44,9 +65,15 @@ class Asker:
     """Asks the provider, for one account, what events touch. Opens its client when it is needed."""
 
     def __init__(
-        self, runtime: Runtime, webhooks: WebhookSource, connections: Sequence[Connection], now: datetime
+        self,
+        runtime: Runtime,
+        provider: Provider,
+        webhooks: WebhookSource,
+        connections: Sequence[Connection],
+        now: datetime,
     ) -> None:
         self._runtime = runtime
+        self._provider = provider
         self._webhooks = webhooks
         self._connections = connections
         self._now = now
@@ -84,21 +111,41 @@ class Asker:
             self._zones.clear()
 
     def units(self, affected: Affected) -> tuple[frozenset[Unit], bool]:
-        """Return the partitions that were touched, and whether one of them has not begun yet."""
+        """Return what was touched, and whether a business date among it has not begun yet."""
         if affected.locations:
             self.ask_for_locations()
         found: set[Unit] = set()
         early = False
-        for location, created_at in affected.sold:
-            for connection in self._connections:
+        for connection in self._connections:
+            days = {(ORDERS, location, None, instant) for location, instant in affected.sold}
+            days |= {(ORDERS, location, day, None) for location, day in affected.days}
+            days |= {(feed, location, None, at) for feed, location, at in affected.feeds if self._by_day(feed)}
+            for what, location, day, instant in days:
                 calendar = self._calendar(connection, location)
-                if calendar is None:
+                if calendar is None or (day is None and instant is None):
                     continue
-                day = calendar.date_of(created_at)
+                day = day or calendar.date_of(instant)
                 early = early or calendar.start(day) > self._now
                 if day >= self._runtime.settings.start_date:
-                    found.add((connection.key, day))
+                    found.add(Unit(connection.key, what, day))
+            found |= {
+                Unit(connection.key, feed, self._now.date())
+                for feed, location, _ in affected.feeds
+                if not self._by_day(feed) and self._is_of(connection, location)
+            }
         return frozenset(found), early
+
+    def forgotten(self, event: int) -> frozenset[Unit]:
+        """Return the units of an event by which a person asks to be forgotten."""
+        day = self._now.date()
+        return frozenset(Unit(connection.key, f"{FORGET}-{event}", day) for connection in self._connections)
+
+    def _by_day(self, feed: str) -> bool:
+        return self._provider.feed(feed).grain == "day"
+
+    def _is_of(self, connection: Connection, location: str) -> bool:
+        """Tell whether a location, if one is named, is the connection's; an account has only one connection mostly."""
+        return not location or len(self._connections) == 1 or self._calendar(connection, location) is not None
 
     def _calendar(self, connection: Connection, location: str) -> BusinessCalendar | None:
         zones = self._zones_of(connection)
@@ -136,10 +183,10 @@ def batches(units: Mapping[int, tuple[frozenset[Unit], bool]]) -> Iterator[Batch
             calm |= touched
     troubled = {unit for touched, first_time in units.values() if not first_time for unit in touched}
     calm -= troubled
-    for connection, day in sorted(calm):
-        before = (connection, day - timedelta(days=1))
+    for unit in sorted(calm):
+        before = unit._replace(day=unit.day - timedelta(days=1))
         if before in calm:
-            parent[root((connection, day))] = root(before)
+            parent[root(unit)] = root(before)
     grouped: dict[Unit, Batch] = {}
     for event, (touched, _) in units.items():
         batch = grouped.setdefault(root(min(touched)), Batch([], set()))

@@ -183,6 +183,10 @@ class Inbox:
             return self._execute(update(TABLE).where(_C.status == "failed").values(values))
         return self._change(ids, ("failed", "kept"), values)
 
+    def in_batch(self, batch: str) -> list[Event]:
+        """Return the events of a batch that is under way, in the order they came."""
+        return self._select(and_(_C.batch == batch, _C.status == "assigned"), _MOST_IDS)
+
     def batches(self) -> dict[str, int]:
         """Return the batches that are under way, with the number of their events."""
         query = select(_C.batch, func.count()).where(_C.status == "assigned").group_by(_C.batch).order_by(_C.batch)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
@@ -97,3 +97,16 @@ class Locations:
             CachedLocation(row.location_id, row.name, row.timezone, row.currency, row.active, row.seen_at)
             for row in rows
         ]
+
+    def owners(self, provider: str, location_id: str) -> Sequence[str]:
+        """Return the keys of a provider's connections that have a location of this id."""
+        query = (
+            select(LocationRow.connection_key)
+            .where(
+                LocationRow.location_id == location_id,
+                LocationRow.connection_key.startswith(f"{provider}:", autoescape=True),
+            )
+            .order_by(LocationRow.connection_key)
+        )
+        with self._database.reading() as session:
+            return session.scalars(query).all()

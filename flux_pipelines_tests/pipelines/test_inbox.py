@@ -16,7 +16,7 @@ from flux_pipelines.domain.business_day import BusinessCalendar
 from flux_pipelines.domain.connection import Connection
 from flux_pipelines.domain.money import from_minor
 from flux_pipelines.pipelines import inbox, names
-from flux_pipelines.pipelines.touched import batches
+from flux_pipelines.pipelines.touched import ORDERS, Run, Unit, batches
 from flux_pipelines.sandbox.model import Sale
 from flux_pipelines.sandbox.options import SandboxOptions
 from flux_pipelines.sandbox.server import RunningSandbox
@@ -223,18 +223,26 @@ def test_a_run_that_failed_says_why_and_what_a_provider_refuses_counts_as_an_att
 
 def test_events_that_failed_before_go_by_themselves_so_that_a_bad_day_fails_alone() -> None:
     day = date(2026, 3, 1)
-    units = {n: (frozenset({(A, day + timedelta(days=n))}), True) for n in range(3)}
+    units = {n: (frozenset({Unit(A, ORDERS, day + timedelta(days=n))}), True) for n in range(3)}
     (together,) = batches(units)
-    assert together.runs() == [(A, day, day + timedelta(days=2))]
+    assert together.runs() == [Run(A, ORDERS, day, day + timedelta(days=2))]
     alone = list(batches({n: (touched, False) for n, (touched, _) in units.items()}))
     assert sorted(batch.runs() for batch in alone) == [
-        [(A, day + timedelta(days=n), day + timedelta(days=n))] for n in range(3)
+        [Run(A, ORDERS, day + timedelta(days=n), day + timedelta(days=n))] for n in range(3)
     ]
-    mixed = list(batches({**units, 3: (frozenset({(A, day + timedelta(days=1))}), False)}))
+    mixed = list(batches({**units, 3: (frozenset({Unit(A, ORDERS, day + timedelta(days=1))}), False)}))
     assert sorted(sorted(batch.ids) for batch in mixed) == [[0], [1, 3], [2]], "its day is not tied to its neighbours"
-    long = {n: (frozenset({(A, day + timedelta(days=n))}), True) for n in range(40)}
+    long = {n: (frozenset({Unit(A, ORDERS, day + timedelta(days=n))}), True) for n in range(40)}
     (cut,) = batches(long)
-    assert [(last - first).days + 1 for _, first, last in cut.runs()] == [31, 9]
+    assert [(last - first).days + 1 for _, _, first, last in cut.runs()] == [31, 9]
+    both = {
+        0: (frozenset({Unit(A, "payments", day), Unit(A, ORDERS, day)}), True),
+        1: (frozenset({Unit(A, "payments", day + timedelta(days=1))}), True),
+        2: (frozenset({Unit(A, "labor", day)}), True),
+    }
+    one, other = batches(both)
+    assert one.runs() == [Run(A, ORDERS, day, day), Run(A, "payments", day, day + timedelta(days=1))], "orders first"
+    assert other.runs() == [Run(A, "labor", day, day)], "feeds that share no event go by themselves"
 
 
 def test_an_event_that_nobody_can_understand_fails_alone(

@@ -76,7 +76,10 @@ class Drain:
     def run(self, request: dg.RunRequest) -> dg.ExecuteInProcessResult:
         """Run what a sensor has asked for."""
         return self.home.definitions.resolve_job_def(str(request.job_name)).execute_in_process(
-            instance=self.home.instance, tags=request.tags, raise_on_error=False
+            instance=self.home.instance,
+            tags=request.tags,
+            asset_selection=request.asset_selection,
+            raise_on_error=False,
         )
 
     def core(self, *days: date) -> None:
