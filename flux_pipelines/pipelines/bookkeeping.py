@@ -13,12 +13,15 @@ import dagster as dg
 from dagster._core.execution.context.metadata_logging import AssetMetadataHandle, OutputMetadataAccumulator
 
 
-def attach(context: dg.AssetExecutionContext, metadata: Mapping[str, Mapping[str, Any]]) -> None:
+def attach(
+    context: dg.AssetExecutionContext, metadata: Mapping[str, Mapping[str, Any]], asset: dg.AssetKey | None = None
+) -> None:
     """Give each partition of this step its own metadata, as `context.add_asset_metadata` does one by one.
 
     Args:
         context: the asset's context.
         metadata: partition key to metadata; keys must be partitions of this step.
+        asset: which of the step's assets; needed when it has several.
 
     """
     unknown = metadata.keys() - set(context.partition_keys)
@@ -29,7 +32,7 @@ def attach(context: dg.AssetExecutionContext, metadata: Mapping[str, Mapping[str
         per_output_metadata={
             **step._metadata_accumulator.per_output_metadata,
             **{
-                AssetMetadataHandle(asset_key=context.asset_key, partition_key=key): entries
+                AssetMetadataHandle(asset_key=asset or context.asset_key, partition_key=key): entries
                 for key, entries in metadata.items()
             },
         }

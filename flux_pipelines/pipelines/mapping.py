@@ -20,7 +20,7 @@ from flux_pipelines.state.mappings import Kind
 if TYPE_CHECKING:
     from flux_pipelines.mapping.books import Row
 
-GROUP = "mapping"
+
 JOB = "map_books"
 
 
@@ -37,8 +37,8 @@ def _unmapped(kind: Kind) -> Check:
 def mapping_assets() -> list[dg.AssetsDefinition]:
     """Return the two mapping tables."""
     return [
-        _asset(tables.STORES, "store", [dg.AssetKey(tables.LOCATIONS.name)]),
-        _asset(tables.PRODUCT_MAP, "product", [dg.AssetKey(tables.PRODUCTS.name), names.DAILY_ITEM_DEMAND]),
+        _asset(tables.STORES, "store", [names.LOCATIONS]),
+        _asset(tables.PRODUCT_MAP, "product", [names.PRODUCTS, names.DAILY_ITEM_DEMAND]),
     ]
 
 
@@ -50,7 +50,7 @@ def _asset(table: Table, kind: Kind, deps: Sequence[dg.AssetKey]) -> dg.AssetsDe
         key=key,
         deps=list(deps),
         check_specs=[check.spec(key)],
-        group_name=GROUP,
+        group_name=names.CATALOGUE_GROUP,
         description=table.description,
         owners=[names.CORE_OWNER],
         kinds={"deltalake"},

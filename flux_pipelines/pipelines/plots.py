@@ -47,6 +47,30 @@ def bars(title: str, points: Sequence[Point], *, highlight: date | None = None) 
     return _frame(title, "".join(body), low, high, labels)
 
 
+def pairs(title: str, days: Sequence[tuple[date, Decimal, Decimal]], names: tuple[str, str]) -> str:
+    """Draw two bars a day beside each other, so that a day on which they differ stands out."""
+    if not days:
+        return _frame(title, "", Decimal(0), Decimal(0), [])
+    low, high = _scale([value for _, *values in days for value in values])
+    slot = _PLOT_WIDTH / len(days)
+    zero = _y(Decimal(0), low, high)
+    body = []
+    for index, (day, *values) in enumerate(days):
+        for part, (value, colour, name) in enumerate(zip(values, (_BLUE, _ORANGE), names, strict=True)):
+            y = _y(value, low, high)
+            body.append(
+                f'<rect x="{_LEFT + index * slot + slot * (0.1 + 0.4 * part):.1f}" y="{min(y, zero):.1f}" '
+                f'width="{slot * 0.4:.1f}" height="{abs(zero - y):.1f}" fill="{colour}">'
+                f"<title>{day}, {escape(name)}: {value:,}</title></rect>"
+            )
+    body.append(
+        f'<text x="{_WIDTH - _RIGHT}" y="18" text-anchor="end" fill="{_INK}">'
+        f'<tspan fill="{_BLUE}">{escape(names[0])}</tspan> / <tspan fill="{_ORANGE}">{escape(names[1])}</tspan></text>'
+    )
+    labels = [(_LEFT + (i + 0.5) * slot, days[i][0]) for i in sorted({0, len(days) // 2, len(days) - 1})]
+    return _frame(title, "".join(body), low, high, labels)
+
+
 def lines(title: str, history: Sequence[Point], forecast: Sequence[Point]) -> str:
     """Draw what happened as a line and what is forecast as another that goes on from its end."""
     every = [*history, *forecast]

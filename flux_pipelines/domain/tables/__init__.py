@@ -6,7 +6,7 @@ from these declarations. Money is `decimal(18,4)` beside a `currency`; instants 
 
 from __future__ import annotations
 
-from flux_pipelines.domain.tables.books import PAYMENTS, RESTATEMENTS, TIE_OUT
+from flux_pipelines.domain.tables.books import PAYMENTS, RESTATEMENTS, SETTLED_ORDERS, TIE_OUT
 from flux_pipelines.domain.tables.catalogue import INVENTORY_LEVELS, LOCATIONS, PRODUCTS
 from flux_pipelines.domain.tables.demand import DEMAND_FORECASTS, FORECAST_ACCURACY
 from flux_pipelines.domain.tables.labour import TIME_ENTRIES
@@ -27,6 +27,11 @@ TABLES: tuple[Table, ...] = (
     LOCATIONS,
     INVENTORY_LEVELS,
     TIME_ENTRIES,
+    TIE_OUT,
+    RESTATEMENTS,
+    SETTLED_ORDERS,
+    STORES,
+    PRODUCT_MAP,
     QUARANTINE,
 )
 
@@ -42,6 +47,7 @@ __all__ = [
     "PRODUCT_MAP",
     "QUARANTINE",
     "RESTATEMENTS",
+    "SETTLED_ORDERS",
     "SQL_TYPES",
     "STORES",
     "TABLES",

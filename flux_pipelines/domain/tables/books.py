@@ -101,3 +101,28 @@ RESTATEMENTS = Table(
     key=("connection", "location_id", "business_date", "currency", "figure", "restated_at"),
     partition_by=("business_date",),
 )
+
+SETTLED_ORDERS = Table(
+    name="settled_orders",
+    grain="order of a settled business date x currency",
+    description=(
+        "What each order of a business date came to when the date was settled or last restated: what `restatements` "
+        "compares with. A row with an empty `order_id` says that a store's date was settled, orders or none."
+    ),
+    columns=(
+        *WHERE,
+        Column("business_date", "date", "The location's local date, with its cut-off hour."),
+        Column("order_id", "text", "The order; empty in the row that says that the date was settled."),
+        Column("currency", "text", "ISO 4217 code of the amounts; empty in that row."),
+        Column("net", "money", "Revenue before tax and tips, after returns."),
+        Column("tax", "money", "Tax."),
+        Column("tips", "money", "Tips."),
+        Column("gift_cards", "money", "Gift cards sold."),
+        Column("rounding", "money", "Cash rounding."),
+        Column("total", "money", "What was owed in all."),
+        Column("returned", "money", "The part of `total` that was given back: zero or negative."),
+        Column("settled_at", "instant", "When the orders were fetched, UTC."),
+    ),
+    key=("connection", "location_id", "business_date", "order_id", "currency"),
+    partition_by=("business_date", "connection"),
+)

@@ -1,0 +1,184 @@
+"""What changed on business dates that had been settled: `restatements`, beside `settled_orders`, which it compares with.
+
+A business date of a store is settled once its orders have been fetched after it had ended. What each order came to then
+is kept; whenever the date is looked at again and comes to something else, the difference is written down with the orders
+that explain it, and the new figures are kept.
+"""
+
+# No `from __future__ import annotations` here: Dagster reads the annotations of asset functions as objects.
+
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+
+from flux_pipelines.domain import tables
+from flux_pipelines.pipelines import names
+from flux_pipelines.pipelines.bookkeeping import attach
+from flux_pipelines.pipelines.checks import CHECK_MEMORY, SAMPLE, Check, Scope, result
+from flux_pipelines.pipelines.closing import was_over
+from flux_pipelines.pipelines.conditions import when_upstream_changes
+from flux_pipelines.pipelines.failures import explained
+from flux_pipelines.pipelines.metadata import PREVIEW_ROWS, preview, rows, table_metadata
+from flux_pipelines.pipelines.partitions import BACKFILL, business_days
+from flux_pipelines.pipelines.resources import FluxResource
+from flux_pipelines.pipelines.sales import conform
+
+if TYPE_CHECKING:
+    import duckdb
+    import pyarrow as pa
+
+    from flux_pipelines.runtime import Runtime
+
+SETTLED = dg.AssetKey(tables.SETTLED_ORDERS.name)
+RESTATEMENTS = dg.AssetKey(tables.RESTATEMENTS.name)
+_SQL = Path(__file__).with_name("sql")
+_SHOWN = ("connection", "location_id", "figure", "amount_before", "amount_after", "currency", "reason")
+
+NOTHING_RESTATED = Check(
+    "nothing_restated",
+    "No business date that was settled has come to something else in this run. If it fails, the rows say from what to what "
+    "and because of which orders: tell whoever has closed the books of these dates.",
+    "",
+    blocking=False,
+)
+
+
+def restatements() -> dg.AssetsDefinition:
+    """Return the two assets, written by one step."""
+
+    def spec(table: tables.Table) -> dg.AssetSpec:
+        return dg.AssetSpec(
+            dg.AssetKey(table.name),
+            deps=[names.TRANSACTIONS],
+            partitions_def=business_days(),
+            automation_condition=when_upstream_changes(),
+            group_name=names.SALES_GROUP,
+            description=table.description,
+            owners=[names.CORE_OWNER],
+            kinds={"deltalake", "duckdb"},
+            tags={"stage": "core"},
+            metadata=table_metadata(table),
+            code_version="1",
+        )
+
+    @dg.multi_asset(
+        name="restatements",
+        specs=[spec(tables.RESTATEMENTS), spec(tables.SETTLED_ORDERS)],
+        check_specs=[NOTHING_RESTATED.spec(RESTATEMENTS)],
+        backfill_policy=BACKFILL,
+        can_subset=False,
+    )
+    def settle(context: dg.AssetExecutionContext, flux: FluxResource) -> Iterator[dg.MaterializeResult]:  # type: ignore[type-arg]
+        days = sorted(date.fromisoformat(key) for key in context.partition_keys)
+        with explained(context):
+            fresh, versions = _compare(flux.runtime, days)
+        told = _told(flux.runtime, days, versions)
+        for key, metadata in told.items():
+            attach(context, metadata, key)
+        sample = [(f"{row[3]}", f"{row[0]} / {row[2]}", f"{row[5]}: {row[6]} -> {row[7]} {row[4]}") for row in fresh]
+        yield dg.MaterializeResult(
+            asset_key=RESTATEMENTS, check_results=[result(NOTHING_RESTATED, RESTATEMENTS, len(fresh), sample[:SAMPLE])]
+        )
+        yield dg.MaterializeResult(asset_key=SETTLED)
+
+    return settle
+
+
+def _compare(runtime: "Runtime", days: Sequence[date]) -> tuple[list[tuple[Any, ...]], tuple[int, int]]:
+    """Write what changed, then what is settled now; return the new restatements and the tables' versions."""
+    from flux_pipelines.lake import session
+
+    lake = runtime.lake
+    settled = _settled(runtime, days)
+    scope = Scope(days[0], days[-1]).where("t.business_date")
+    names_read = [tables.TRANSACTIONS.name, tables.SETTLED_ORDERS.name, tables.RESTATEMENTS.name]
+    with session(lake, names_read, where={"business_date": days}, memory_limit=CHECK_MEMORY) as database:
+        database.execute(
+            "create temp table settled (connection varchar, tenant varchar, location_id varchar, business_date date, "
+            "settled_at timestamp with time zone)"
+        )
+        if settled:
+            database.executemany("insert into settled values (?, ?, ?, ?, ?)", settled)
+        now = conform(tables.SETTLED_ORDERS, (_SQL / "settled_orders.sql").read_text().replace("{scope}", scope))
+        database.execute(f"create temp table now_settled as {now}")
+        database.execute(f"create temp table before_settled as from {tables.SETTLED_ORDERS.name}")
+        found = conform(tables.RESTATEMENTS, (_SQL / "restatements.sql").read_text())
+        database.execute(f"create temp table found as {found}")
+        # What was written just before this step died is not written twice.
+        key = ", ".join(tables.RESTATEMENTS.key)
+        database.execute(
+            f"create temp table fresh as from found where ({key}) not in (select ({key}) from {tables.RESTATEMENTS.name})"
+        )
+        every = f"(from {tables.RESTATEMENTS.name} union all by name from fresh)"
+        written = lake.replace(
+            tables.RESTATEMENTS,
+            _reader(database, f"from {every} order by business_date, restated_at, {key}"),
+            [{"business_date": day} for day in days],
+        )
+        kept = lake.replace(
+            tables.SETTLED_ORDERS,
+            _reader(database, f"from now_settled order by {', '.join(tables.SETTLED_ORDERS.key)}"),
+            [{"business_date": day, "connection": key} for key, day in sorted({(row[0], row[3]) for row in settled})],
+        )
+        return database.execute("from fresh order by abs(amount_after - amount_before) desc").fetchall(), (
+            written.version,
+            kept.version,
+        )
+
+
+def _reader(database: "duckdb.DuckDBPyConnection", query: str) -> "pa.RecordBatchReader":
+    return database.sql(query).to_arrow_reader(65_536)
+
+
+def _settled(runtime: "Runtime", days: Sequence[date]) -> list[tuple[Any, ...]]:
+    """Return the stores' dates that were fetched after they had ended: connection, tenant, location, date, when."""
+    wanted = set(days)
+    return [
+        (connection.key, connection.tenant, location, day, manifest.fetched_at)
+        for connection in runtime.connections()
+        for day, manifest in runtime.raw.manifests(connection.key, days[0], days[-1]).items()
+        if day in wanted and was_over(manifest)
+        for location in manifest.locations
+    ]
+
+
+def _told(
+    runtime: "Runtime", days: Sequence[date], versions: tuple[int, int]
+) -> Mapping[dg.AssetKey, dict[str, dict[str, Any]]]:
+    """Return what is told of each partition of the two assets."""
+    from flux_pipelines.lake import session
+
+    read = [tables.RESTATEMENTS.name, tables.SETTLED_ORDERS.name]
+    found: dict[dg.AssetKey, dict[str, dict[str, Any]]] = {RESTATEMENTS: {}, SETTLED: {}}
+    with session(runtime.lake, read, where={"business_date": days}, memory_limit=CHECK_MEMORY) as database:
+        changes: dict[date, list[tuple[Any, ...]]] = {}
+        for day, *row in database.execute(
+            f"select business_date, {', '.join(_SHOWN)} from {tables.RESTATEMENTS.name} order by restated_at desc, "
+            "abs(amount_after - amount_before) desc"
+        ).fetchall():
+            changes.setdefault(day, []).append(tuple(row))
+        stores = {
+            day: (stores, orders)
+            for day, stores, orders in database.execute(
+                "select business_date, count(*) filter (order_id = ''), count(*) filter (order_id <> '') "
+                f"from {tables.SETTLED_ORDERS.name} group by 1"
+            ).fetchall()
+        }
+    for day in days:
+        mine = changes.get(day, [])
+        found[RESTATEMENTS][day.isoformat()] = {
+            **rows(len(mine)),
+            "Delta table version": versions[0],
+            "preview": preview(_SHOWN, mine[:PREVIEW_ROWS]),
+        }
+        settled, orders = stores.get(day, (0, 0))
+        found[SETTLED][day.isoformat()] = {
+            **rows(settled + orders),
+            "stores settled": settled,
+            "orders": orders,
+            "Delta table version": versions[1],
+        }
+    return found

@@ -1,0 +1,156 @@
+"""Whether the day's books close: `tie_out`, what orders say was owed beside what payments say was paid."""
+
+# No `from __future__ import annotations` here: Dagster reads the annotations of asset functions as objects.
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import date, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+
+from flux_pipelines.domain import tables
+from flux_pipelines.pipelines import names, plots
+from flux_pipelines.pipelines.checks import CHECK_MEMORY, Check, Scope, contract, no_duplicate_lines
+from flux_pipelines.pipelines.figures import Figures
+from flux_pipelines.pipelines.partitions import each_day
+from flux_pipelines.pipelines.resources import FluxResource
+from flux_pipelines.pipelines.sales import PLOT_DAYS, Mart, Writer, conform
+
+if TYPE_CHECKING:
+    import duckdb
+
+    from flux_pipelines.lake import Commit, DeltaLake
+    from flux_pipelines.runtime import Runtime
+
+_SQL = (Path(__file__).with_name("sql") / "tie_out.sql").read_text()
+_ROWS_A_BATCH = 65_536
+
+TIES_OUT = Check(
+    "ties_out",
+    "What orders say was owed equals what payments say was paid and given back, to the cent, wherever payments have been "
+    "fetched. If it fails: `gap_orders` of the row names the orders that explain the gap. A payment that is pending "
+    "closes it by itself; else look at these orders in the provider's own reports.",
+    """
+    select cast(business_date as varchar) as partition, concat_ws(' / ', connection, location_id) as subject,
+        format('{} {} apart', cast(gap as varchar), currency) || coalesce(': ' || gap_orders, '') as problem
+    from {view} where gap <> 0 and payments_known
+    """,
+    blocking=False,
+)
+
+
+def tie_out() -> "TieOut":
+    """Return the mart that compares orders with payments."""
+    return TieOut(
+        tables.TIE_OUT,
+        _unbound,
+        (dg.AssetDep(names.TRANSACTIONS), dg.AssetDep(names.PAYMENTS)),
+        names.PAYMENTS_GROUP,
+        (
+            no_duplicate_lines(tables.TIE_OUT),
+            contract(
+                tables.TIE_OUT,
+                {
+                    "gap = owed - paid - refunded": "gap = owed - paid - refunded",
+                    "owed = net + tax + tips + gift_cards + rounding": (
+                        "owed = net + tax + tips + gift_cards + rounding"
+                    ),
+                },
+            ),
+            TIES_OUT,
+        ),
+        Figures(
+            tables.TIE_OUT.name,
+            day="business_date",
+            by=("business_date",),
+            counts=(
+                ("stores", "count(distinct (connection, location_id))"),
+                ("stores that tie out", "count(*) filter (gap = 0 and payments_known)"),
+                ("stores that do not", "count(*) filter (gap <> 0 and payments_known)"),
+                ("stores without payments", "count(*) filter (not payments_known)"),
+            ),
+            money=(("owed", "owed"), ("paid", "paid"), ("refunded", "refunded"), ("fees", "fees"), ("gap", "gap")),
+            shown=("connection", "location_id", "owed", "paid", "refunded", "fees", "gap", "currency", "gap_orders"),
+            order=("-abs(gap)", "connection", "location_id", "currency"),
+        ),
+        more=_pictures,
+        written_alone=False,  # payments may be collected while transactions are being read
+    )
+
+
+class TieOut(Mart):
+    """The mart that needs more than the lake: of which days payments have been fetched, the raw records say."""
+
+    def replace(self, context: dg.AssetExecutionContext, flux: FluxResource) -> dg.MaterializeResult:  # type: ignore[type-arg]
+        """Write the step's business dates, then describe and check what was written."""
+        return Mart.replace(replace(self, write=_writer(flux.runtime)), context, flux)
+
+
+def _unbound(_: "DeltaLake", days: Sequence[date]) -> "Commit":
+    raise RuntimeError(f"the writer of {tables.TIE_OUT.name} is made with a runtime ({len(days)} days)")
+
+
+def _writer(runtime: "Runtime") -> Writer:
+    def write(lake: "DeltaLake", days: Sequence[date]) -> "Commit":
+        from flux_pipelines.lake import session
+
+        known = known_payments(runtime, days)
+        scope = Scope(days[0], days[-1]).where("business_date")
+        read = [tables.TRANSACTIONS.name, tables.PAYMENTS.name]
+        with session(lake, read, where={"business_date": days}, memory_limit=CHECK_MEMORY) as database:
+            database.execute("create temp table known_payments (connection varchar, business_date date)")
+            if known:
+                database.executemany("insert into known_payments values (?, ?)", known)
+            rows = database.sql(conform(tables.TIE_OUT, _SQL.replace("{scope}", scope))).to_arrow_reader(_ROWS_A_BATCH)
+            return lake.replace(tables.TIE_OUT, rows, [{"business_date": day} for day in days])
+
+    return write
+
+
+def known_payments(runtime: "Runtime", days: Sequence[date]) -> list[tuple[str, date]]:
+    """Return of which connections and business dates the payments have been fetched."""
+    feeds = {
+        spec.name: table.feed
+        for spec in names.sources()
+        for table in spec.tables
+        if table.table == tables.PAYMENTS.name
+    }
+    wanted = set(days)
+    found = []
+    for connection in runtime.connections():
+        feed = feeds.get(connection.provider)
+        if feed is not None:
+            manifests = runtime.raw.of(feed).manifests(connection.key, days[0], days[-1])
+            found += [(connection.key, day) for day in manifests if day in wanted]
+    return found
+
+
+def _pictures(database: "duckdb.DuckDBPyConnection", scope: Scope) -> dict[str, dict[str, Any]]:
+    """Return a picture of the days up to each business date, one a currency: owed beside received."""
+    since = scope.first - timedelta(days=PLOT_DAYS - 1)
+    found: dict[str, dict[date, tuple[Decimal, Decimal]]] = {}
+    for currency, day, owed, received in database.execute(
+        f"select currency, business_date, sum(owed), sum(paid + refunded) from {tables.TIE_OUT.name} "
+        f"where payments_known and {Scope(since, scope.last).where('business_date')} group by 1, 2 order by 1, 2"
+    ).fetchall():
+        found.setdefault(currency, {})[day] = (owed, received)
+    nothing = (Decimal(0), Decimal(0))
+    drawn: dict[str, dict[str, Any]] = {}
+    for day in each_day(scope.first, scope.last):
+        window = each_day(day - timedelta(days=PLOT_DAYS - 1), day)
+        drawn[day.isoformat()] = {
+            f"plot {currency}": plots.markdown(
+                plots.pairs(
+                    f"Owed and received {currency}, {PLOT_DAYS} days to {day}",
+                    [(d, *by_day.get(d, nothing)) for d in window],
+                    ("owed", "received"),
+                ),
+                f"What was owed and what was received in {currency}",
+            )
+            for currency, by_day in found.items()
+            if day in by_day
+        }
+    return drawn
