@@ -11,7 +11,7 @@ from flux_pipelines.domain.tables import Table
 from flux_pipelines.pipelines import names
 from flux_pipelines.pipelines.checks import (
     CHECK_MEMORY,
-    Scope,
+    Everything,
     equals_its_sources,
     evaluate,
 )
@@ -85,10 +85,9 @@ def whole(table: Table, group: str) -> dg.AssetsDefinition:
         with explained(context):
             lake = flux.runtime.lake
             commit = replace_with_union(lake, table, {})
-            everything = Scope(None, None)
             with session(lake, [table.name, *sources], where={}, memory_limit=CHECK_MEMORY) as database:
                 metadata: dict[str, Any] = counts_of(table, database)
-                results = list(evaluate(database, checks, key, table.name, "", everything))
+                results = list(evaluate(database, checks, key, table.name, "", Everything()))
         return dg.MaterializeResult(metadata={**metadata, "Delta table version": commit.version}, check_results=results)
 
     return union

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import dagster as dg
 
@@ -53,25 +53,38 @@ class Check:
         return dg.AssetCheckSpec(self.name, asset=asset, description=self.description, blocking=self.blocking)
 
 
+class Rows(Protocol):
+    """Which rows of a table are meant."""
+
+    def where(self, day: str) -> str:
+        """Return the SQL condition that selects them; `day` is the column of the business date."""
+
+
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """The rows that a step has written: business dates, and connections unless it is all of them.
+    """The rows that a step has written: business dates, and connections unless it is all of them."""
 
-    A table without business dates has neither `first` nor `last`.
-    """
-
-    first: date | None
-    last: date | None
+    first: date
+    last: date
     connections: tuple[str, ...] | None = None
 
     def where(self, day: str) -> str:
         """Return the SQL condition that selects the scope. Literals, so that DuckDB prunes partitions by it."""
-        conditions = []
-        if self.first is not None:
-            conditions.append(f"{day} between date '{self.first}' and date '{self.last}'")
+        condition = f"{day} between date '{self.first}' and date '{self.last}'"
         if self.connections is not None:
-            conditions.append(f"connection in ({', '.join(map(quoted, self.connections))})")
-        return " and ".join(conditions) or "true"
+            condition += f" and {Everything(self.connections).where(day)}"
+        return condition
+
+
+@dataclass(frozen=True, slots=True)
+class Everything:
+    """The rows that a step has written to a table without business dates."""
+
+    connections: tuple[str, ...] | None = None
+
+    def where(self, day: str) -> str:  # noqa: ARG002 - there is none
+        """Return the SQL condition that selects the rows."""
+        return "true" if self.connections is None else f"connection in ({', '.join(map(quoted, self.connections))})"
 
 
 def view_of(table: str) -> str:
@@ -102,7 +115,7 @@ def hold(database: duckdb.DuckDBPyConnection, view: str, condition: str, rows: i
 
 
 def evaluate(
-    database: duckdb.DuckDBPyConnection, checks: Sequence[Check], asset: dg.AssetKey, view: str, day: str, scope: Scope
+    database: duckdb.DuckDBPyConnection, checks: Sequence[Check], asset: dg.AssetKey, view: str, day: str, scope: Rows
 ) -> Iterator[dg.AssetCheckResult]:
     """Evaluate the checks of an asset over what its step has written.
 

@@ -18,6 +18,8 @@ from flux_pipelines.pipelines.checks import (
     ONE_PERIOD_AT_A_TIME,
     TABLE_RULES,
     Check,
+    Everything,
+    Rows,
     Scope,
     contract,
     evaluate,
@@ -38,7 +40,7 @@ from flux_pipelines.pipelines.figures import figures_of
 from flux_pipelines.pipelines.metadata import table_metadata
 from flux_pipelines.pipelines.partitions import BACKFILL
 from flux_pipelines.pipelines.resources import FluxResource
-from flux_pipelines.providers.base import FeedTable, Grain, Provider
+from flux_pipelines.providers.base import FeedTable, Grain, Location, Provider
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -107,7 +109,7 @@ def feed_table(provider: Provider, spec: FeedTable) -> dg.AssetsDefinition:
         step.run(partitions)
         where: dict[str, Sequence[str | date]] = {"connection": list(partitions)}
         days = sorted({day for of_one in partitions.values() for day in of_one})
-        scope = Scope(None, None, tuple(partitions))
+        scope: Rows = Everything(tuple(partitions))
         if grain != "current":
             where["business_date"] = days
             scope = Scope(days[0], days[-1], tuple(partitions))
@@ -230,7 +232,10 @@ class _Deriving:
         from flux_pipelines.sync.history import merge
         from flux_pipelines.sync.records_sql import derive, has_history
 
-        locations = self._runtime.state.locations.list(connection.key)
+        locations = [
+            Location(one.location_id, one.name, one.timezone, one.currency, one.active)
+            for one in self._runtime.state.locations.list(connection.key)
+        ]
         made = derive(self._provider, self._spec, connection, locations, self._raw, manifests)
         for record in made.bad:
             bad[record.business_date].append(record)

@@ -8,7 +8,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from flux_pipelines.domain.tables import Table
-from flux_pipelines.pipelines.checks import Scope
+from flux_pipelines.pipelines.checks import Rows
 from flux_pipelines.pipelines.metadata import PREVIEW_ROWS, amounts, preview, rows
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class Figures:
     shown: tuple[str, ...]
     order: tuple[str, ...]
 
-    def of(self, database: duckdb.DuckDBPyConnection, scope: Scope, keys: Sequence[str]) -> dict[str, dict[str, Any]]:
+    def of(self, database: duckdb.DuckDBPyConnection, scope: Rows, keys: Sequence[str]) -> dict[str, dict[str, Any]]:
         """Return each partition's metadata, in the order of the keys; those without rows say so."""
         found: dict[str, dict[str, Any]] = {key: {**rows(0), **{name: 0 for name, _ in self.counts}} for key in keys}
         heads: dict[str, Any] = {}

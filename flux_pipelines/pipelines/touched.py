@@ -117,14 +117,19 @@ class Asker:
         found: set[Unit] = set()
         early = False
         for connection in self._connections:
-            days = {(ORDERS, location, None, instant) for location, instant in affected.sold}
+            days: set[tuple[str, str, date | None, datetime | None]] = {
+                (ORDERS, location, None, instant) for location, instant in affected.sold
+            }
             days |= {(ORDERS, location, day, None) for location, day in affected.days}
             days |= {(feed, location, None, at) for feed, location, at in affected.feeds if self._by_day(feed)}
             for what, location, day, instant in days:
                 calendar = self._calendar(connection, location)
-                if calendar is None or (day is None and instant is None):
+                if calendar is None:
                     continue
-                day = day or calendar.date_of(instant)
+                if day is None:
+                    if instant is None:
+                        continue
+                    day = calendar.date_of(instant)  # noqa: PLW2901
                 early = early or calendar.start(day) > self._now
                 if day >= self._runtime.settings.start_date:
                     found.add(Unit(connection.key, what, day))

@@ -291,11 +291,9 @@ class _Engine:
                 redacted=self._redact is not None,
             )
         except FluxError as error:
-            for part in partition.parts:  # the others may still be writing
-                part.cancel()
-            for part in partition.parts:
-                if not part.cancelled():
-                    part.exception()
+            for other in partition.parts:  # they may still be writing
+                if not other.cancel():
+                    other.exception()
             return DayOutcome(partition.day, "failed", error=error)
         finally:
             partition.writer.abort()
