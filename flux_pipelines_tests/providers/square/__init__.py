@@ -1,0 +1,1 @@
+"""Square beside its orders: feeds, their SQL, and their sandbox."""
