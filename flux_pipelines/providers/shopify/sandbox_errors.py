@@ -1,0 +1,139 @@
+"""Shopify's error bodies, which have a form for every layer: HTTP, OAuth and GraphQL."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from starlette.responses import Response
+
+if TYPE_CHECKING:
+    from starlette.types import Receive, Scope, Send
+
+_JSON = "application/json; charset=utf-8"
+ACCESS_DOCUMENTATION = "https://shopify.dev/api/usage/access-scopes"
+COST_DOCUMENTATION = "https://shopify.dev/api/usage/rate-limits"
+
+#: What the API answers to a token, a shop or an app that may not: by HTTP status.
+REFUSALS: dict[int, str] = {
+    401: "[API] Invalid API key or access token (unrecognized login or wrong password)",
+    402: "Unavailable Shop",
+    403: "[API] This action requires merchant approval for this app.",
+    404: "Not Found",
+    423: "Locked Shop",
+}
+
+
+class HttpError(Exception):
+    """An answer other than 200."""
+
+    def __init__(self, status: int, content: Any = None) -> None:
+        super().__init__(status)
+        self.status = status
+        self.body = msgspec.json.encode({"errors": REFUSALS[status]} if content is None else content)
+
+
+def oauth_error(code: str, description: str, status: int = 400) -> HttpError:
+    """Return a refusal of the OAuth endpoints."""
+    return HttpError(status, {"error": code, "error_description": description})
+
+
+class QueryError(Exception):
+    """An error in the `errors` of a GraphQL answer, which is HTTP 200."""
+
+    def __init__(self, message: str, code: str = "", **extensions: Any) -> None:
+        super().__init__(message)
+        self.message = message
+        self.extensions = {"code": code, **extensions} if code else extensions
+
+    def as_json(self, path: Sequence[str | int] = (), locations: Sequence[Any] = ()) -> dict[str, Any]:
+        """Return the error as an answer holds it."""
+        error: dict[str, Any] = {"message": self.message}
+        if locations:
+            error["locations"] = list(locations)
+        if path:
+            error["path"] = list(path)
+        if self.extensions:
+            error["extensions"] = self.extensions
+        return error
+
+
+def throttled() -> QueryError:
+    """Return the error of a shop's bucket that holds too few points."""
+    return QueryError("Throttled", "THROTTLED", documentation=COST_DOCUMENTATION)
+
+
+def too_costly(cost: int, most: int) -> QueryError:
+    """Return the error of a query that no bucket could ever pay."""
+    return QueryError(
+        f"Query cost is {cost}, which exceeds the single query max cost limit ({most}).\n\n"
+        f"See {COST_DOCUMENTATION} for more information on how the cost of a query is calculated.",
+        "MAX_COST_EXCEEDED",
+        cost=cost,
+        maxCost=most,
+        documentation=COST_DOCUMENTATION,
+    )
+
+
+def denied(field: str, needed: Sequence[str]) -> QueryError:
+    """Return the error of a field that the token's scopes do not open."""
+    access = " or ".join(f"`{scope}` access scope" for scope in needed)
+    return QueryError(
+        f"Access denied for {field} field. Required access: {access}.",
+        "ACCESS_DENIED",
+        documentation=ACCESS_DOCUMENTATION,
+        requiredAccess=f"{access}.",
+    )
+
+
+#: What a proxy in front of the API answers when it answers instead: (status, content type, body).
+PROXY_ANSWERS: tuple[tuple[int, str, bytes], ...] = (
+    (
+        502,
+        "text/html; charset=utf-8",
+        b"<!DOCTYPE html>\n<html><head><title>502 Bad Gateway</title></head><body><center><h1>502 Bad Gateway</h1>"
+        b"</center></body></html>\n",
+    ),
+    (200, "text/html; charset=utf-8", b"<!DOCTYPE html>\n<html><head><title>Just a moment...</title></head></html>\n"),
+    (503, "text/plain", b"upstream connect error or disconnect/reset before headers"),
+)
+#: Server errors in Shopify's own forms.
+SERVER_ERRORS: tuple[tuple[int, Any], ...] = (
+    (500, {"errors": "Internal Server Error"}),
+    (503, {"errors": "Service Unavailable"}),
+    (504, {"errors": "Gateway Timeout"}),
+    (
+        200,
+        {
+            "errors": [
+                {
+                    "message": "Internal error. Looks like something went wrong on our end.",
+                    "extensions": {
+                        "code": "INTERNAL_SERVER_ERROR",
+                        "requestId": "00000000-0000-4000-8000-000000000000",
+                    },
+                }
+            ]
+        },
+    ),
+)
+
+
+class _CutOff(Response):
+    """An answer whose connection breaks in the middle of the body."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        await send({"type": "http.response.body", "body": bytes(self.body)[: len(self.body) // 2], "more_body": True})
+
+
+def damage(fault: str, content: bytes) -> Response:
+    """Return an answer as the fault leaves it."""
+    if fault == "truncate":
+        return Response(content[: len(content) // 2], media_type=_JSON)
+    if fault == "empty":
+        return Response(b"", media_type=_JSON)
+    if fault == "disconnect":
+        return _CutOff(content, media_type=_JSON)
+    return Response(content, media_type=_JSON)

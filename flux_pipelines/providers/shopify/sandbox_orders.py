@@ -1,0 +1,438 @@
+"""Orders as Shopify's Admin API has them, made from the world's sales.
+
+Every amount comes from `pricing.price`. An order's total holds its goods, taxes, shipping (the world's charges) and tips, and no
+cash rounding, which Shopify tells apart. What was given back stays on the order that was sold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from flux_pipelines.providers.shopify.sandbox_ids import Json, Money, gid, legacy, stamp
+from flux_pipelines.providers.shopify.sandbox_people import address, customer
+from flux_pipelines.providers.shopify.sandbox_refunds import PaymentWriter, RefundWriter
+from flux_pipelines.providers.shopify.sandbox_values import Call, Nodes
+from flux_pipelines.sandbox.model import Line
+from flux_pipelines.sandbox.pricing import PricedLine, price
+
+if TYPE_CHECKING:
+    from flux_pipelines.providers.shopify.sandbox_catalog import Catalog
+    from flux_pipelines.sandbox.model import Merchant, Sale
+    from flux_pipelines.sandbox.pricing import Priced
+    from flux_pipelines.sandbox.world import World
+
+_CUSTOM = "Custom sale"
+
+
+class OrderWriter:
+    """Writes the orders of one shop."""
+
+    def __init__(self, world: World, merchant: Merchant, catalog: Catalog) -> None:
+        self._world = world
+        self._merchant = merchant
+        self._catalog = catalog
+        #: When an offline order arrived, and which orders were edited: the world keeps neither.
+        self.arrived: dict[str, int] = {}
+        self.edited: set[str] = set()
+
+    def write(self, sale: Sale, number: int) -> Json:
+        """Return an order; `number` counts the shop's orders from 1."""
+        figures = price(sale)
+        money = Money(sale.location.currency, sale.presentment)
+        back = self._world.refunds_of(sale)
+        order = self._head(sale, number, money)
+        applications = _applications(sale, money)
+        lines = [self._line(sale, index, line, applications, money) for index, line in enumerate(figures.lines)]
+        if figures.tip:
+            lines.append(self._tip(sale, len(lines), figures.tip, money))
+        shipping = [self._shipping(sale, index, figures, money) for index in range(len(figures.charges))]
+        order["lineItems"] = Nodes(lines)
+        order["shippingLines"] = Nodes(shipping)
+        order["shippingLine"] = shipping[0] if shipping else None
+        order["discountApplications"] = Nodes(applications)
+        payments = PaymentWriter(money, self._world.now_ms())
+        paid = payments.paid(order, sale, self._world.payments_of(sale))
+        refunds, returns, transactions = [], [], list(paid)
+        writer = RefundWriter(money, order, lines, shipping, self._catalog.location(sale.location))
+        for one in back:
+            gone = price(one).returns[0]
+            given = payments.given_back(order, self._world.payments_of(one), gone.rounding, paid)
+            refund, made = writer.write(one, given)
+            refunds.append(refund)
+            transactions += given
+            if made is not None:
+                returns.append(made)
+            for index, line in gone.lines:
+                if index >= 0:
+                    lines[index]["currentQuantity"] -= line.quantity
+                    lines[index]["refundableQuantity"] -= line.quantity
+            if gone.tip:
+                lines[-1]["currentQuantity"] = lines[-1]["refundableQuantity"] = 0
+        order |= {
+            "refunds": refunds,
+            "returns": Nodes(returns),
+            "transactions": transactions,
+            "transactionsCount": {"count": len(transactions), "precision": "EXACT"},
+            "paymentGatewayNames": list(dict.fromkeys(one["gateway"] for one in paid)),
+        }
+        order |= self._totals(sale, figures, back, money)
+        order |= self._fulfillments(sale, order, lines)
+        if sale.corrupt:
+            _damage(order, sale.corrupt)
+        return order
+
+    def _head(self, sale: Sale, number: int, money: Money) -> Json:
+        id_ = legacy("Order", sale.id)
+        # What is ordered online belongs to the shop's first location, and is sent from there.
+        counter = sale.source != self._merchant.online or sale.location is not self._merchant.locations[0]
+        arrived = self.arrived.get(sale.id, sale.created)
+        closed = stamp(max(arrived, sale.closed)) if sale.closed is not None else None
+        cancelled = sale.state == "CANCELED"
+        person = sale.customer
+        where = address(person) if person else None
+        location = self._catalog.location(sale.location)
+        return {
+            "__typename": "Order",
+            "id": gid("Order", id_),
+            "legacyResourceId": str(id_),
+            "name": f"#{1000 + number}",
+            "number": number,
+            "confirmationNumber": f"{id_ % 36**6:09X}",
+            "confirmed": True,
+            "closed": closed is not None,
+            "closedAt": closed,
+            "cancelReason": "CUSTOMER" if cancelled else None,
+            "cancelledAt": closed if cancelled else None,
+            "createdAt": stamp(arrived),
+            "processedAt": stamp(sale.created),
+            "updatedAt": stamp(max(arrived, sale.updated)),
+            "currencyCode": money.currency,
+            "presentmentCurrencyCode": money.shown,
+            "taxesIncluded": _included(sale),
+            "dutiesIncluded": False,
+            "taxExempt": False,
+            "estimatedTaxes": False,
+            "edited": sale.id in self.edited,
+            "test": sale.test,
+            "sourceName": "pos" if counter else "web",
+            "sourceIdentifier": f"{legacy('Location', sale.location.id)}-1-{number}" if counter else None,
+            "registeredSourceUrl": None,
+            "retailLocation": location if counter else None,
+            "physicalLocation": location if counter else None,
+            "staffMember": None,
+            "app": None,
+            "channelInformation": None,
+            "publication": None,
+            "note": sale.ticket or None,
+            "poNumber": None,
+            "tags": [],
+            "customAttributes": [{"key": "reference", "value": sale.reference}] if sale.reference else [],
+            "customer": customer(person, self._merchant) if person else None,
+            "email": person.email if person else None,
+            "phone": person.phone if person else None,
+            "billingAddress": where,
+            "shippingAddress": where if not counter else None,
+            "displayAddress": where,
+            "billingAddressMatchesShippingAddress": not counter,
+            "clientIp": f"203.0.113.{id_ % 250 + 1}" if not counter else None,
+            "customerAcceptsMarketing": False,
+            "customerLocale": self._merchant.language,
+            "discountCode": next((_code(one.name) for one in sale.discounts if one.line is None), None),
+            "discountCodes": [_code(one.name) for one in sale.discounts if one.line is None],
+            "merchantEditable": True,
+            "merchantEditableErrors": [],
+            "statusPageUrl": f"https://{self._merchant.handle}.myshopify.com/orders/{id_}",
+            "additionalFees": [],
+            "alerts": [],
+            "disputes": [],
+            "metafield": None,
+            "metafields": Nodes([]),
+            "events": Nodes([]),
+            "requiresShipping": not counter,
+            "cartToken": None,
+            "checkoutToken": None,
+        }
+
+    def _line(self, sale: Sale, index: int, line: PricedLine, applications: Sequence[Json], money: Money) -> Json:
+        sold = line.line
+        number = legacy("LineItem", f"{sale.id}|{index}")
+        unit = sold.unit_price + sum(chosen.modifier.price * chosen.quantity for chosen in sold.modifiers)
+        own = sum(amount for which, amount in line.discounts if sale.discounts[which].line is not None)
+        item = sold.item
+        variant = self._catalog.variant(item) if item else None
+        title = sold.name or _CUSTOM
+        cancelled = sale.state == "CANCELED"
+        every, mine = money.bag(line.value - line.discount), money.bag(line.value - own)
+        shown = item.variation if item and item.variation not in ("", "Regular", "Default Title") else None
+        return {
+            "id": gid("LineItem", number),
+            "name": f"{title} - {shown}" if shown else title,
+            "title": title,
+            "variantTitle": shown,
+            "vendor": self._merchant.name if item else None,
+            "sku": (item.sku or None) if item else None,
+            "quantity": line.quantity,
+            "currentQuantity": 0 if cancelled else line.quantity,
+            "refundableQuantity": 0 if cancelled else line.quantity,
+            "unfulfilledQuantity": 0 if sale.state == "COMPLETED" else line.quantity,
+            "nonFulfillableQuantity": 0,
+            "isGiftCard": sold.kind == "GIFT_CARD",
+            "requiresShipping": item is not None,
+            "restockable": item is not None,
+            "merchantEditable": True,
+            "taxable": bool(line.taxes),
+            "product": variant["product"] if variant else None,
+            "variant": variant,
+            "originalUnitPriceSet": money.bag(unit),
+            "originalTotalSet": money.bag(line.value),
+            "discountedTotalSet": Call(lambda args: every if args.get("withCodeDiscounts") else mine),
+            "discountedUnitPriceSet": money.bag((line.value - own) // max(1, line.quantity)),
+            "discountedUnitPriceAfterAllDiscountsSet": money.bag((line.value - line.discount) // max(1, line.quantity)),
+            "priceAfterAllDiscountsBeforeTaxesSet": money.bag(line.value - line.discount - line.included),
+            "totalDiscountSet": money.bag(own),
+            "discountAllocations": [
+                {
+                    "allocatedAmount": money.of(amount),
+                    "allocatedAmountSet": money.bag(amount),
+                    "discountApplication": applications[which],
+                }
+                for which, amount in line.discounts
+                if amount
+            ],
+            "taxLines": _tax_lines(sale, line.taxes, money),
+            "customAttributes": [
+                {"key": chosen.modifier.group or "Option", "value": chosen.modifier.name} for chosen in sold.modifiers
+            ],
+            "duties": [],
+            "image": None,
+            "lineItemGroup": None,
+            "sellingPlan": None,
+            "staffMember": None,
+            "contract": None,
+        }
+
+    def _tip(self, sale: Sale, index: int, amount: int, money: Money) -> Json:
+        """Return the line that a tip is: no goods, no taxes, no part of the subtotal."""
+        line = Line("CUSTOM_AMOUNT", None, "Tip", 1, amount)
+        priced = PricedLine(line, 1, amount, (), amount, (), (), 0, 0, 0)
+        return {**self._line(sale, index, priced, (), money), "requiresShipping": False, "restockable": False}
+
+    def _shipping(self, sale: Sale, index: int, figures: Priced, money: Money) -> Json:
+        charge = figures.charges[index]
+        applied = money.bag(charge.applied)
+        return {
+            "id": gid("ShippingLine", legacy("ShippingLine", f"{sale.id}|{index}")),
+            "title": charge.charge.name,
+            "code": charge.charge.name,
+            "source": "shopify",
+            "custom": False,
+            "isRemoved": False,
+            "carrierIdentifier": None,
+            "deliveryCategory": None,
+            "phone": None,
+            "shippingRateHandle": None,
+            "discountAllocations": [],
+            "originalPriceSet": applied,
+            "discountedPriceSet": applied,
+            "currentDiscountedPriceSet": applied,
+            "taxLines": _tax_lines(sale, charge.taxes, money),
+        }
+
+    def _totals(self, sale: Sale, figures: Priced, back: Sequence[Sale], money: Money) -> Json:
+        lines, charges = figures.lines, figures.charges
+        returned = [price(one).returns[0] for one in back]
+        total = figures.total - figures.rounding
+        cancelled, done = sale.state == "CANCELED", sale.state == "COMPLETED"
+        gone_lines = [line for one in returned for index, line in one.lines if index >= 0]
+        gone_charges = [charge for one in returned for _, charge in one.charges]
+        refunded = sum(one.total for one in returned)
+        refund_rounding = sum(one.rounding for one in returned)
+        subtotal = sum(line.value - line.discount for line in lines)
+        discount = sum(line.discount for line in lines)
+        shipping = sum(charge.applied for charge in charges)
+        shipped_back = sum(charge.applied for charge in gone_charges)
+        tax = sum(line.tax for line in lines) + sum(charge.tax for charge in charges)
+        received = sum(one.amount for one in figures.tenders) if done else 0
+        kept = 0 if cancelled else 1
+
+        def now(amount: int, gone: int) -> Json:
+            return money.bag(kept * (amount - gone))
+
+        tax_back = sum(line.tax for line in gone_lines) + sum(charge.tax for charge in gone_charges)
+        taxes: dict[int, int] = {}
+        for which, amount in [*(p for line in lines for p in line.taxes), *(p for c in charges for p in c.taxes)]:
+            taxes[which] = taxes.get(which, 0) + amount
+        left = dict(taxes)
+        for which, amount in [*(p for line in gone_lines for p in line.taxes), *(p for c in gone_charges for p in c.taxes)]:
+            left[which] -= amount
+        quantity = sum(line.quantity for line in lines)
+        gone = sum(line.quantity for line in gone_lines)
+        if cancelled:
+            status = "VOIDED"
+        elif not done:
+            status = "PENDING"
+        elif refunded and refunded >= figures.total:
+            status = "REFUNDED"
+        else:
+            status = "PARTIALLY_REFUNDED" if refunded else "PAID"
+        nothing = money.bag(0)
+        return {
+            "displayFinancialStatus": status,
+            "returnStatus": "RETURNED" if gone else "NO_RETURN",
+            "fullyPaid": done,
+            "unpaid": sale.state == "OPEN",
+            "refundable": done and refunded < figures.total,
+            "restockable": done,
+            "canMarkAsPaid": sale.state == "OPEN",
+            "capturable": False,
+            "subtotalLineItemsQuantity": quantity,
+            "currentSubtotalLineItemsQuantity": kept * (quantity - gone),
+            "subtotalPriceSet": money.bag(subtotal),
+            "currentSubtotalPriceSet": now(subtotal, sum(line.value - line.discount for line in gone_lines)),
+            "totalDiscountsSet": money.bag(discount),
+            "currentTotalDiscountsSet": now(discount, sum(line.discount for line in gone_lines)),
+            "cartDiscountAmountSet": money.bag(
+                sum(a for line in lines for which, a in line.discounts if sale.discounts[which].line is None)
+            ),
+            "totalTaxSet": money.bag(tax),
+            "currentTotalTaxSet": now(tax, tax_back),
+            "taxLines": _tax_lines(sale, tuple(taxes.items()), money),
+            "currentTaxLines": [] if cancelled else _tax_lines(sale, tuple(left.items()), money),
+            "totalShippingPriceSet": money.bag(shipping),
+            "currentShippingPriceSet": now(shipping, shipped_back),
+            "totalRefundedShippingSet": money.bag(shipped_back),
+            "totalTipReceivedSet": money.bag(figures.tip),
+            "totalPriceSet": money.bag(total),
+            "currentTotalPriceSet": now(total, refunded - refund_rounding),
+            "totalRefundedSet": money.bag(refunded),
+            "totalReceivedSet": money.bag(received),
+            "netPaymentSet": money.bag(received - refunded),
+            "totalOutstandingSet": money.bag(total if sale.state == "OPEN" else 0),
+            "totalCapturableSet": nothing,
+            "refundDiscrepancySet": money.bag(sum(line.total for one in returned for i, line in one.lines if i < 0)),
+            "totalCashRoundingAdjustment": {
+                "paymentSet": money.bag(figures.rounding if done else 0),
+                "refundSet": money.bag(refund_rounding),
+            },
+            "currentTotalDutiesSet": None,
+            "originalTotalDutiesSet": None,
+            "currentTotalAdditionalFeesSet": None,
+            "originalTotalAdditionalFeesSet": None,
+            "totalWeight": "0",
+            "currentTotalWeight": "0",
+        }
+
+    def _fulfillments(self, sale: Sale, order: Json, lines: Sequence[Json]) -> Json:
+        done, cancelled = sale.state == "COMPLETED", sale.state == "CANCELED"
+        if sale.state == "OPEN" or not lines:
+            return {"fulfillments": [], "fulfillmentsCount": _count(0), "displayFulfillmentStatus": "UNFULFILLED"}
+        parts = [(sale.location, list(lines))]
+        others = [one for one in self._merchant.locations if one.id != sale.location.id and one.active]
+        web = order["sourceName"] == "web"
+        if web and done and others and len(lines) > 1 and legacy("Order", sale.id) % 4 == 0:
+            # What the first location did not have is sent from another one.
+            parts = [(sale.location, list(lines[:-1])), (others[0], [lines[-1]])]
+        found = []
+        for index, (location, part) in enumerate(parts):
+            number = legacy("Fulfillment", f"{sale.id}|{index}")
+            made: list[Json] = [
+                {
+                    "id": gid("FulfillmentLineItem", legacy("FulfillmentLineItem", line["id"])),
+                    "lineItem": line,
+                    "quantity": line["quantity"],
+                    "originalTotalSet": line["originalTotalSet"],
+                    "discountedTotalSet": line["originalTotalSet"],
+                }
+                for line in part
+            ]
+            found.append(
+                {
+                    "id": gid("Fulfillment", number),
+                    "legacyResourceId": str(number),
+                    "name": f"{order['name']}-F{index + 1}",
+                    "createdAt": order["closedAt"],
+                    "updatedAt": order["closedAt"],
+                    "deliveredAt": None,
+                    "estimatedDeliveryAt": None,
+                    "inTransitAt": None,
+                    "displayStatus": "CANCELED" if cancelled else "FULFILLED",
+                    "status": "CANCELLED" if cancelled else "SUCCESS",
+                    "fulfillmentLineItems": Nodes(made),
+                    "location": self._catalog.location(location),
+                    "order": order,
+                    "requiresShipping": web,
+                    "service": None,
+                    "totalQuantity": sum(line["quantity"] for line in part),
+                    "trackingInfo": [],
+                }
+            )
+        status = "FULFILLED" if done else "UNFULFILLED"
+        return {"fulfillments": found, "fulfillmentsCount": _count(len(found)), "displayFulfillmentStatus": status}
+
+
+def _count(number: int) -> Json:
+    return {"count": number, "precision": "EXACT"}
+
+
+def _code(name: str) -> str:
+    return "".join(one for one in name.upper() if one.isalnum())
+
+
+def _included(sale: Sale) -> bool:
+    return any(tax.inclusive for tax in sale.location.taxes)
+
+
+def _applications(sale: Sale, money: Money) -> list[Json]:
+    found: list[Json] = []
+    for index, one in enumerate(sale.discounts):
+        value: Mapping[str, Any] = (
+            {"__typename": "MoneyV2", **money.of(one.amount)}
+            if one.amount
+            else {"__typename": "PricingPercentageValue", "percentage": float(one.percent)}
+        )
+        common = {"allocationMethod": "ACROSS", "index": index, "targetType": "LINE_ITEM", "value": value}
+        if one.line is None:
+            kind: Json = {"__typename": "DiscountCodeApplication", "code": _code(one.name), "targetSelection": "ALL"}
+        else:
+            kind = {"__typename": "ManualDiscountApplication", "title": one.name, "description": None}
+            kind["targetSelection"] = "EXPLICIT"
+        found.append({**common, **kind})
+    return found
+
+
+def _tax_lines(sale: Sale, taxes: Sequence[tuple[int, int]], money: Money) -> list[Json]:
+    found = []
+    for which, amount in taxes:
+        tax = sale.location.taxes[which]
+        rate = tax.rate / 1_000_000
+        found.append(
+            {
+                "title": tax.name,
+                "rate": rate,
+                "ratePercentage": float(tax.percent),
+                "priceSet": money.bag(amount),
+                "source": "Shopify",
+                "channelLiable": False,
+            }
+        )
+    return found
+
+
+def _damage(order: Json, kind: str) -> None:
+    """Make an order one that no reader can use: see `world.MALFORMED`."""
+    if kind == "timestamp":
+        order["processedAt"] = order["createdAt"] = "yesterday"
+        return
+    for name in ("totalPriceSet", "currentTotalPriceSet"):
+        bag = {which: dict(money) for which, money in order[name].items()}
+        for money in bag.values():
+            if kind == "types":
+                money["amount"] = "twelve"
+            elif kind == "currency":
+                money["currencyCode"] = "XXQ"
+            else:
+                money["amount"] = "99999999.99"
+        order[name] = bag
+    if kind == "currency":
+        order["currencyCode"] = "XXQ"
