@@ -12,6 +12,8 @@ from flux_pipelines.sandbox.model import Count, Employee, Location, Merchant, Sh
 
 _DAY = 24 * HOUR
 _FLOATERS = 3
+_EARLIEST = 6  # the hour at which the first shift begins where it is always open
+_LATE = 8  # hours after the first shift at which the second may begin at the latest
 _BREAKS = (0, 0, 15, 30, 30, 45)
 
 
@@ -47,12 +49,12 @@ def _day(
 ) -> list[Shift]:
     rng = Random(f"{seed}|shifts|{location.id}|{day}")  # noqa: S311
     found = []
-    opening = local_ms(day, location.opens, location.timezone)
+    opening = local_ms(day, max(location.opens, _EARLIEST), location.timezone)
     for employee in staff:
         chance = rng.random()
         late = rng.random() < 0.5
         start = opening + int((rng.random() - 0.5) * HOUR)
-        start += int(max(0.0, location.hours - 7) * HOUR) if late else 0
+        start += int(min(max(0.0, location.hours - 7), _LATE) * HOUR) if late else 0
         end = start + int((4.0 + 4.5 * rng.random()) * HOUR)
         breaks = rng.choice(_BREAKS)
         tips = rng.randrange(60) * 25
