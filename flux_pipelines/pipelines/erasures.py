@@ -34,7 +34,7 @@ def forget_request(connection: str, *, run_key: str, tags: dict[str, str]) -> dg
     description="Takes out of the lake what people have asked to be forgotten, as the events of this run's batch say.",
 )
 def _forget(context: dg.OpExecutionContext, flux: FluxResource) -> None:
-    from flux_pipelines.privacy.erase import erase
+    from flux_pipelines.erasure import erase
 
     runtime = flux.runtime
     connection = runtime.state.connections.get(context.run.tags[names.CONNECTION_TAG])
