@@ -45,19 +45,19 @@ judged AS (
     FROM payments
 ),
 
-both AS (
+sides AS (
     SELECT
         *, 'payment' AS row_kind, 1 AS sign, payment ->> 'amount' AS given, payment ->> 'tipAmount' AS given_tip,
         payment ->> 'originalProcessingFee' AS kept, paid_at AS moment
     FROM judged
     UNION ALL
     SELECT
-        *, 'refund', -1, payment -> 'refund' ->> 'refundAmount', payment -> 'refund' ->> 'tipRefundAmount', NULL,
-        coalesce(TRY_CAST(payment -> 'refund' ->> 'refundDate' AS TIMESTAMPTZ), paid_at)
+        *, 'refund', -1, payment ->> '$.refund.refundAmount', payment ->> '$.refund.tipRefundAmount', NULL,
+        coalesce(TRY_CAST(payment ->> '$.refund.refundDate' AS TIMESTAMPTZ), paid_at)
     FROM judged
     WHERE json_type(payment -> 'refund') = 'OBJECT'
-        AND (dollars(payment -> 'refund' ->> 'refundAmount') <> 0
-            OR dollars(payment -> 'refund' ->> 'tipRefundAmount') <> 0)
+        AND (dollars(payment ->> '$.refund.refundAmount') <> 0
+            OR dollars(payment ->> '$.refund.tipRefundAmount') <> 0)
 )
 
 SELECT
@@ -87,4 +87,4 @@ SELECT
         WHEN given IS NOT NULL AND TRY_CAST(given AS DECIMAL(18,4)) IS NULL THEN 'the amount of a payment is not a number'
     END AS problem,
     payment::VARCHAR AS record
-FROM both;
+FROM sides;

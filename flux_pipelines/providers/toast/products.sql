@@ -12,12 +12,12 @@ CREATE MACRO id_of(thing) AS coalesce(
 
 CREATE MACRO price_of(thing) AS TRY_CAST(thing ->> 'price' AS DECIMAL(18,4));
 
-CREATE MACRO listed(thing, name) AS coalesce(from_json(thing -> name, '["json"]'), []::JSON[]);
+CREATE MACRO listed(thing, name) AS coalesce(from_json(json_extract(thing, name), '["json"]'), []::JSON[]);
 
 -- The values of a map, in the order of the numbers that are its keys.
 CREATE MACRO mapped(thing, name) AS list_transform(
-    list_sort(list_transform(coalesce(json_keys(thing -> name), []), lambda k: lpad(k, 12, '0'))),
-    lambda k: thing -> name -> coalesce(nullif(ltrim(k, '0'), ''), '0')
+    list_sort(list_transform(coalesce(json_keys(json_extract(thing, name)), []), lambda k: lpad(k, 12, '0'))),
+    lambda k: json_extract(thing, '$.' || name || '."' || coalesce(nullif(ltrim(k, '0'), ''), '0') || '"')
 );
 
 WITH RECURSIVE published AS (
@@ -62,7 +62,7 @@ sizes AS (
     SELECT
         i.location_id, i.item, i.category, i.place,
         unnest(listed(list_filter(
-            p.modifier_groups, lambda g: g ->> 'guid' = i.item -> 'pricingRules' ->> 'sizeSpecificPricingGuid'
+            p.modifier_groups, lambda g: g ->> 'guid' = i.item ->> '$.pricingRules.sizeSpecificPricingGuid'
         )[1], 'modifierOptionReferences')) AS number,
         p.modifier_options
     FROM items AS i JOIN published AS p USING (location_id)

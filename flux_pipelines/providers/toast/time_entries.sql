@@ -34,7 +34,7 @@ SELECT
     e.tenant,
     e.location_id,
     e.object ->> 'guid' AS time_entry_id,
-    e.object -> 'employeeReference' ->> 'guid' AS employee_id,
+    e.object ->> '$.employeeReference.guid' AS employee_id,
     j.title AS job_title,
     e.begun AS clock_in,
     e.ended AS clock_out,
@@ -60,9 +60,9 @@ SELECT
     CASE
         WHEN e.object ->> 'guid' IS NULL THEN 'it has no guid'
         WHEN e.begun IS NULL THEN 'it has no begin'
-        WHEN e.object -> 'employeeReference' ->> 'guid' IS NULL THEN 'it names no employee'
+        WHEN e.object ->> '$.employeeReference.guid' IS NULL THEN 'it names no employee'
     END AS problem,
     e.object::VARCHAR AS record
 FROM entries AS e
-    LEFT JOIN jobs AS j ON j.location_id = e.location_id AND j.guid = e.object -> 'jobReference' ->> 'guid'
+    LEFT JOIN jobs AS j ON j.location_id = e.location_id AND j.guid = e.object ->> '$.jobReference.guid'
     LEFT JOIN stores AS s ON s.location_id = e.location_id;
