@@ -32,8 +32,7 @@ class OrderWriter:
         self._world = world
         self._merchant = merchant
         self._catalog = catalog
-        #: When an offline order arrived, and which orders were edited: the world keeps neither.
-        self.arrived: dict[str, int] = {}
+        #: The orders that were edited: the world does not keep it.
         self.edited: set[str] = set()
 
     def write(self, sale: Sale, number: int) -> Json:
@@ -86,7 +85,7 @@ class OrderWriter:
         id_ = legacy("Order", sale.id)
         # What is ordered online belongs to the shop's first location, and is sent from there.
         counter = sale.source != self._merchant.online or sale.location is not self._merchant.locations[0]
-        arrived = self.arrived.get(sale.id, sale.created)
+        arrived = sale.created if sale.arrived is None else sale.arrived
         closed = stamp(max(arrived, sale.closed)) if sale.closed is not None else None
         cancelled = sale.state == "CANCELED"
         person = sale.customer

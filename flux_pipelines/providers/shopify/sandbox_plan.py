@@ -54,7 +54,6 @@ class Field:
         "edge",
         "key",
         "leaf",
-        "locations",
         "name",
         "nodes",
         "plan",
@@ -77,11 +76,16 @@ class Field:
         self.connection = self.type.name.endswith("Connection")
         self.edge = self.type.name.endswith("Edge")
         self.denied = plan.denied(parent.name, self.name, self.type.name)
-        self.locations: list[Json] = []
-        if nodes[0].loc is not None:
-            found = get_location(nodes[0].loc.source, nodes[0].loc.start)
-            self.locations = [{"line": found.line, "column": found.column}]
         self.subs: dict[str, list[Field]] = {}
+
+    @property
+    def locations(self) -> list[Json]:
+        """Where the query selects it, as errors tell it."""
+        place = self.nodes[0].loc
+        if place is None:
+            return []
+        found = get_location(place.source, place.start)
+        return [{"line": found.line, "column": found.column}]
 
     def selected(self, type_name: str) -> list[Field]:
         """Return what is selected of an object of a type."""

@@ -73,8 +73,6 @@ class Shop:
         """Take in what has happened in the world."""
         self.changes += 1
         sale = happening.sale
-        if sale is not None and happening.late:
-            self.writer.arrived[sale.id] = sale.updated
         if sale is not None and happening.kind == "edited" and happening.amounts:
             self.writer.edited.add(sale.id)
         if happening.kind.startswith(("item_", "location_", "catalogue_")):
@@ -152,7 +150,7 @@ class Shop:
         kept = self._heads.get(sale.id)
         if kept is not None and kept[0] == signature:
             return kept[1]
-        arrived = self.writer.arrived.get(sale.id, sale.created)
+        arrived = sale.created if sale.arrived is None else sale.arrived
         counter = sale.source != self.merchant.online or sale.location is not self.merchant.locations[0]
         refunded = sum(price(back).returns[0].total for back in self.world.refunds_of(sale))
         paid = (
