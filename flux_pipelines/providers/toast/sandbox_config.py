@@ -29,7 +29,6 @@ NEXT = "Toast-Next-Page-Token"
 _EMPTY = (
     "tables",
     "serviceAreas",
-    "restaurantServices",
     "preModifiers",
     "preModifierGroups",
     "priceGroups",
@@ -108,6 +107,7 @@ class Configuration:
             ),
             "breakTypes": lambda m, _: _named(m, "BreakType", "break type", ("Unpaid break", "Rest")),
             "cashDrawers": lambda m, here: _named(m, "CashDrawer", "cash drawer", (here.id,)),
+            "restaurantServices": lambda m, _: _named(m, "RestaurantService", "service", ("All day",)),
             "menus": lambda m, _: _named(m, "Menu", "menu", (f"{m.name} menu",)),
             "menuGroups": lambda m, _: _named(m, "MenuGroup", "menu group", _categories(m)),
             "menuItems": self._items,

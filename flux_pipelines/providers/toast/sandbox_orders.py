@@ -14,7 +14,7 @@ import msgspec
 
 from flux_pipelines.providers.toast.sandbox_adjustments import applied_discount, charge
 from flux_pipelines.providers.toast.sandbox_payments import payment
-from flux_pipelines.providers.toast.sandbox_scene import Scene, configured, reference
+from flux_pipelines.providers.toast.sandbox_scene import Scene, configured, device, reference
 from flux_pipelines.providers.toast.sandbox_selections import selection, voided_selection
 from flux_pipelines.providers.toast.sandbox_values import NEVER, dollars, stamp
 from flux_pipelines.sandbox.ids import guid
@@ -96,7 +96,7 @@ class OrderMaker:
         online = sale.source == merchant.online
         closed = stamp(sale.closed) if sale.closed is not None else None
         dining = self._dining(scene, online)
-        device = {"id": guid("toast", "device", location.id)[:16].replace("-", "")}
+        tablet = {"id": device(location.id, 0)}
         people = merchant.employees
         server = people[scene.dice("server") % len(people)].id if people and not online else None
         result: Json = {
@@ -107,13 +107,13 @@ class OrderMaker:
             "server": reference("RestaurantUser", server) if server else None,
             "createdInTestMode": sale.test,
             "displayNumber": str(1 + scene.dice("number")),
-            "lastModifiedDevice": device,
-            "createdDevice": device,
+            "lastModifiedDevice": tablet,
+            "createdDevice": tablet,
             "source": self._source(scene, online),
             "duration": (sale.closed - sale.created) // 1000 if sale.closed is not None else None,
             "businessDate": scene.day(sale.created),
             "paidDate": closed if not scene.voided else None,
-            "restaurantService": None,
+            "restaurantService": None if online else reference("RestaurantService", self._service(scene)),
             "excessFood": False,
             **scene.voiding(),
             "estimatedFulfillmentDate": stamp(sale.created + _PREPARATION) if online else None,
@@ -149,6 +149,9 @@ class OrderMaker:
             return "Online"
         named = scene.sale.source
         return named if named and "Square" not in named else "In Store"
+
+    def _service(self, scene: Scene) -> str:
+        return configured(scene.merchant, "service", "All day")
 
     def _dining(self, scene: Scene, online: bool) -> Json:
         return reference("DiningOption", configured(scene.merchant, "dining", "Delivery" if online else "Dine In"))
@@ -227,15 +230,15 @@ class OrderMaker:
     def _frame(self, scene: Scene, number: int) -> Json:
         """Return a check's members that have nothing to do with what is on it."""
         sale = scene.sale
-        device = {"id": guid("toast", "device", scene.location.id)[:16].replace("-", "")}
+        tablet = {"id": device(scene.location.id, number)}
         closed = stamp(sale.closed) if sale.closed is not None else None
         return {
             "guid": scene.made("check", number),
             "entityType": "Check",
             "externalId": None,
             "displayNumber": str(1 + scene.dice(f"check{number}")),
-            "lastModifiedDevice": device,
-            "createdDevice": device,
+            "lastModifiedDevice": tablet,
+            "createdDevice": tablet,
             "duration": None,
             "openedBy": None,
             "paidDate": closed if not scene.voided else None,

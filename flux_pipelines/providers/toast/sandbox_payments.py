@@ -6,7 +6,7 @@ import zlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from flux_pipelines.providers.toast.sandbox_scene import Scene, configured, reference
+from flux_pipelines.providers.toast.sandbox_scene import Scene, configured, device, reference
 from flux_pipelines.providers.toast.sandbox_values import dollars, stamp
 from flux_pipelines.sandbox.ids import guid
 
@@ -35,7 +35,7 @@ def payment(scene: Scene, paid: PaidTender, refunds: Sequence[PaidTender], now_m
     first6 = customer.card_first6 if customer else f"4{number % 100_000:05d}"
     last4 = customer.card_last4 if customer else f"{number // 7 % 10_000:04d}"
     fee = paid.fee_known(now_ms)
-    device = {"id": guid("toast", "device", scene.location.id, number % 3)[:16].replace("-", "")}
+    tablet = {"id": device(scene.location.id, number % 3)}
     drawer = configured(scene.merchant, "cash drawer", scene.location.id)
     return {
         "guid": paid.id,
@@ -44,8 +44,8 @@ def payment(scene: Scene, paid: PaidTender, refunds: Sequence[PaidTender], now_m
         "originalProcessingFee": dollars(fee) if fee else None,
         "server": None,
         "cashDrawer": reference("CashDrawer", drawer) if kind == "CASH" else None,
-        "lastModifiedDevice": device,
-        "createdDevice": device,
+        "lastModifiedDevice": tablet,
+        "createdDevice": tablet,
         "refundStatus": _refund_status(paid, refunds),
         "houseAccount": None,
         "type": kind,

@@ -49,6 +49,7 @@ def rate(millionths: int) -> msgspec.Raw:
     return msgspec.Raw(decimal_text(millionths, 6).encode())
 
 
+@lru_cache(maxsize=10_000)
 def stamp(ms: int) -> str:
     """Return an instant as the APIs write it: `2019-02-24T13:48:44.206+0000`."""
     seconds, rest = divmod(ms, 1000)

@@ -119,11 +119,7 @@ class Webhooks:
     def order_event(self, sale: Sale) -> Event:
         """Return the event of an order: all of it."""
         restaurant = restaurant_guid(sale.location)
-        details = {
-            "restaurantGuid": restaurant,
-            "order": msgspec.Raw(self._write(sale, _VIEW)),
-            "appliedPackagingInfo": None,
-        }
+        details = {"restaurantGuid": restaurant, "order": msgspec.Raw(self._write(sale, _VIEW))}
         return Event("order_updated", details, restaurant)
 
     def stock(self, event_type: str, location: Location, item: Item, left: int) -> Event:
