@@ -46,6 +46,12 @@ def make_keys(key_file: Path, ready: Callable[[], int]) -> tuple[str, ...]:
     return load_keys(None, key_file, production=False)
 
 
+def installation_secret(url: str, key_file: Path, ready: Callable[[], int]) -> bytes:
+    with open_state(url, key_file) as state:
+        ready()
+        return state.installation.secret("pseudonyms", purpose="test")
+
+
 def begin_sync(url: str, key_file: Path, ready: Callable[[], int]) -> tuple[str, bool]:
     with open_state(url, key_file) as state:
         ready()
