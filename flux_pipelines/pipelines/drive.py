@@ -1,7 +1,7 @@
 """Runs the assets in this process, for the command line: the same jobs on the same instance, so that the UI shows them.
 
 A connection's business dates go in one run (a run costs 3 CPU seconds before it does anything), each connection in a
-run of its own, so that one that fails does not hold back the others. Then the core tables, then forecasts.
+run of its own, so that one that fails does not hold back the others. Then the core tables, then forecasts, then feeds.
 """
 
 from __future__ import annotations
@@ -27,8 +27,10 @@ from flux_pipelines.domain.tables import DAILY_SALES, DEMAND_FORECASTS, FORECAST
 from flux_pipelines.pipelines import names
 from flux_pipelines.pipelines.checks import Scope
 from flux_pipelines.pipelines.demand import HORIZON
-from flux_pipelines.pipelines.partitions import connections_of, partition_key, ranges
+from flux_pipelines.pipelines.feed_drive import FeedDriver
+from flux_pipelines.pipelines.partitions import connections_of
 from flux_pipelines.pipelines.resources import Progress, lend
+from flux_pipelines.pipelines.tags import connection_tags, day_tags, runs_of
 from flux_pipelines.settings import PROJECT_ROOT, Settings
 
 if TYPE_CHECKING:
@@ -36,9 +38,6 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from flux_pipelines.runtime import Runtime
-
-#: More days than this are cut into several runs, to keep what one run holds in memory bounded.
-DAYS_A_RUN = 400
 
 #: What the run says is in the event log; the terminal has the progress bar.
 _QUIETLY: Mapping[str, Any] = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
@@ -116,11 +115,14 @@ def sync(
     finished = False
     try:
         with driving(runtime, _bar(console, len(connections) * len(days))) as driver:
-            landed: set[date] = set()
+            landed: dict[str, set[date]] = {}
             for key in connections:
-                landed.update(driver.materialise_connection(provider, key, days, sync_token=ticket.token))
-            if driver.materialise_core(sorted(landed)):
-                driver.forecast(max(landed))
+                landed[key] = driver.materialise_connection(provider, key, days, sync_token=ticket.token)
+            sold = sorted({day for of_one in landed.values() for day in of_one})
+            if driver.materialise_core(sold):
+                driver.forecast(max(sold))
+            # After the sales, which do not depend on them: a feed that fails is a failure of that feed.
+            FeedDriver(driver).collect(provider, landed, days, sync_token=ticket.token)
             report.failures = driver.failures
         finished = not report.failures
     finally:
@@ -147,6 +149,7 @@ def replay_quarantined(runtime: Runtime, partitions: Sequence[tuple[str, date]])
             again = {row["business_date"] for row in runtime.quarantine.list(asset=unread, connection=key)} & wanted
             landed.update(driver.materialise_connection(provider, key, sorted(again), sync_token=uuid.uuid4().hex))
             landed.update(driver.normalise(provider, key, sorted(wanted - again)))
+            FeedDriver(driver).replay(provider, key, runtime.quarantine.list(connection=key), wanted)
         driver.materialise_core(sorted(landed))
         report.failures = driver.failures
     return report
@@ -228,11 +231,11 @@ class Driver:
         self._instance.add_dynamic_partitions(str(connections_of(provider).name), [connection])
         done: set[date] = set()
         both = [names.raw_orders(provider), names.provider_transactions(provider)]
-        for first, last in _chunks(days):
+        for first, last in runs_of(days):
             wanted = {day for day in days if first <= day <= last}
-            tags = _connection_tags(connection, first, last) | {names.SYNC_TAG: sync_token}
-            result = self._run(names.sync_job(provider), tags)
-            landed, normalised = (self._recorded(result, key) for key in both)
+            tags = connection_tags(connection, first, last) | {names.SYNC_TAG: sync_token}
+            result = self.run(names.sync_job(provider), tags)
+            landed, normalised = (self.recorded(result, key) for key in both)
             done |= wanted & normalised
             if landed and not normalised:
                 done |= self.normalise(provider, connection, sorted(wanted & landed))
@@ -242,14 +245,14 @@ class Driver:
         """Normalise business dates that are landed; return those that are complete."""
         done: set[date] = set()
         key = names.provider_transactions(provider)
-        for first, last in _chunks(days):
-            tags = _connection_tags(connection, first, last)
-            done |= self._recorded(self._run(names.sync_job(provider), tags, [key]), key)
+        for first, last in runs_of(days):
+            tags = connection_tags(connection, first, last)
+            done |= self.recorded(self.run(names.sync_job(provider), tags, [key]), key)
         return done
 
     def materialise_core(self, days: Sequence[date]) -> bool:
         """Bring the core tables up to date for business dates; tell whether all went well and there was something."""
-        results = [self._run(names.REFRESH_CORE_JOB, _day_tags(first, last)) for first, last in _chunks(days)]
+        results = [self.run(names.REFRESH_CORE_JOB, day_tags(first, last)) for first, last in runs_of(days)]
         return bool(results) and all(result.success for result in results)
 
     def forecast(self, last: date) -> None:
@@ -257,10 +260,10 @@ class Driver:
         start = self._runtime.settings.start_date
         before = last - timedelta(days=HORIZON)
         as_of = [day for day in (before, last) if day >= start]
-        if all(self._run(names.FORECAST_JOB, _day_tags(day, day)).success for day in as_of):
-            self._run(names.ACCURACY_JOB, _day_tags(max(before + timedelta(days=1), start), last))
+        if all(self.run(names.FORECAST_JOB, day_tags(day, day)).success for day in as_of):
+            self.run(names.ACCURACY_JOB, day_tags(max(before + timedelta(days=1), start), last))
 
-    def _recorded(self, result: ExecuteInProcessResult, key: dg.AssetKey) -> set[date]:
+    def recorded(self, result: ExecuteInProcessResult, key: dg.AssetKey) -> set[date]:
         """Return the business dates of an asset that a run has recorded, those before its failure included."""
         # Not the result's own events: what an asset logs before it fails is in the event log alone.
         records = self._instance.get_records_for_run(
@@ -270,9 +273,10 @@ class Driver:
         partitions = (event.partition for event in events if event.asset_key == key)
         return {date.fromisoformat(partition.rpartition("|")[2]) for partition in partitions if partition}
 
-    def _run(
+    def run(
         self, job: str, tags: Mapping[str, str], assets: Sequence[dg.AssetKey] | None = None
     ) -> ExecuteInProcessResult:
+        """Run a job, or some of its assets; what fails is added to `failures`."""
         result = self._definitions.resolve_job_def(job).execute_in_process(
             instance=self._instance,
             run_config=_QUIETLY,
@@ -283,25 +287,6 @@ class Driver:
         if not result.success:
             self.failures += _failures(result)
         return result
-
-
-def _chunks(days: Sequence[date]) -> Iterator[tuple[date, date]]:
-    for first, last in ranges(days):
-        for start in range(0, (last - first).days + 1, DAYS_A_RUN):
-            begin = first + timedelta(days=start)
-            yield begin, min(begin + timedelta(days=DAYS_A_RUN - 1), last)
-
-
-def _day_tags(first: date, last: date) -> dict[str, str]:
-    return {names.RANGE_START: first.isoformat(), names.RANGE_END: last.isoformat()}
-
-
-def _connection_tags(connection: str, first: date, last: date) -> dict[str, str]:
-    return {
-        names.CONNECTION_TAG: connection,
-        names.RANGE_START: partition_key(connection, first),
-        names.RANGE_END: partition_key(connection, last),
-    }
 
 
 def _failures(result: ExecuteInProcessResult) -> list[str]:

@@ -59,7 +59,9 @@ _LONG_AGO = datetime.min.replace(tzinfo=UTC)
 _STAMP = "%Y%m%dT%H%M%SZ"
 
 
-def inbox_sensor(provider: Provider, jobs: Sequence["UnresolvedAssetJobDefinition"]) -> dg.SensorDefinition:
+def inbox_sensor(
+    provider: Provider, jobs: Sequence["UnresolvedAssetJobDefinition | dg.JobDefinition"]
+) -> dg.SensorDefinition:
     """Return the sensor that brings in what a provider's webhooks announce.
 
     Args:

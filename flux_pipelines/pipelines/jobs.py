@@ -9,7 +9,7 @@ from __future__ import annotations
 import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
-from flux_pipelines.domain.tables import RESTATEMENTS, SETTLED_ORDERS, TIE_OUT
+from flux_pipelines.domain.tables import INVENTORY_LEVELS, RESTATEMENTS, SETTLED_ORDERS, TIE_OUT
 from flux_pipelines.pipelines import names
 from flux_pipelines.pipelines.books import AS_A_WHOLE, BY_DAY
 from flux_pipelines.pipelines.feed_tables import ORDERS
@@ -23,9 +23,15 @@ def jobs() -> list[UnresolvedAssetJobDefinition]:
     """Return the jobs, those of every provider first."""
     core = [names.TRANSACTIONS, names.DAILY_SALES, names.DAILY_ITEM_DEMAND]
     books = [
-        *(dg.AssetKey(table.name) for table, *_ in BY_DAY if names.with_table(table.name)),
+        *(
+            dg.AssetKey(table.name)
+            for table, *_ in BY_DAY
+            if table is not INVENTORY_LEVELS and names.with_table(table.name)
+        ),
         *(dg.AssetKey(table.name) for table in (TIE_OUT, RESTATEMENTS, SETTLED_ORDERS)),
     ]
+    # Apart: of days without snapshots there is nothing, and a partition without rows would say that there was no stock.
+    stock = [names.INVENTORY_LEVELS] if names.with_table(INVENTORY_LEVELS.name) else []
     catalogue = [dg.AssetKey(table.name) for table, _ in AS_A_WHOLE if names.with_table(table.name)]
     return [
         *(
@@ -56,8 +62,13 @@ def jobs() -> list[UnresolvedAssetJobDefinition]:
                 (
                     names.REFRESH_BOOKS_JOB,
                     books,
-                    "Bring payments, stock and hours worked of some business dates up to date from what has been fetched, "
+                    "Bring payments and hours worked of some business dates up to date from what has been fetched, "
                     "and see whether the days tie out and what has been restated.",
+                ),
+                (
+                    names.REFRESH_STOCK_JOB,
+                    stock,
+                    "Bring the stock of some dates up to date from the snapshots that were taken.",
                 ),
                 (
                     names.REFRESH_CATALOGUE_JOB,

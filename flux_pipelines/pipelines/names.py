@@ -62,6 +62,7 @@ FRESH = "10"
 
 REFRESH_CORE_JOB = "refresh_core"
 REFRESH_BOOKS_JOB = "refresh_books"
+REFRESH_STOCK_JOB = "refresh_stock"
 REFRESH_CATALOGUE_JOB = "refresh_catalogue"
 FORECAST_JOB = "forecast_demand"
 ACCURACY_JOB = "evaluate_forecasts"

@@ -129,7 +129,7 @@ class Asker:
                 if day is None:
                     if instant is None:
                         continue
-                    day = calendar.date_of(instant)  # noqa: PLW2901
+                    day = calendar.date_of(instant)
                 early = early or calendar.start(day) > self._now
                 if day >= self._runtime.settings.start_date:
                     found.add(Unit(connection.key, what, day))

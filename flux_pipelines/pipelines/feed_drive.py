@@ -1,0 +1,137 @@
+"""Collects feeds in this process, for the command line: the same jobs on the same instance as everything else."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from datetime import UTC, date, datetime
+from typing import TYPE_CHECKING, Any
+
+from flux_pipelines.pipelines import names
+from flux_pipelines.pipelines.feed_tables import ORDERS, grain_of
+from flux_pipelines.pipelines.feeds import key_of
+from flux_pipelines.pipelines.jobs import feeds_of
+from flux_pipelines.pipelines.tags import connection_tags, day_tags, runs_of
+from flux_pipelines.providers.registry import provider as provider_named
+
+if TYPE_CHECKING:
+    import dagster as dg
+
+    from flux_pipelines.pipelines.drive import Driver
+    from flux_pipelines.providers.base import Provider
+
+
+class FeedDriver:
+    """Brings what is beside orders up to date. What fails is added to the driver's failures, and holds back nothing else.
+
+    Args:
+        driver: runs jobs.
+
+    """
+
+    def __init__(self, driver: Driver) -> None:
+        self._driver = driver
+
+    def collect(
+        self, provider: str, landed: Mapping[str, Collection[date]], days: Sequence[date], *, sync_token: str
+    ) -> None:
+        """Collect the feeds of some business dates and of the present, and bring the core tables up to date.
+
+        Args:
+            provider: the provider's name.
+            landed: connections, each with the dates whose orders are complete. One without any is left out: what kept
+                its orders away keeps these away too, and has been told.
+            days: the business dates.
+            sync_token: names the sync: days that it has stored already are not fetched again.
+
+        """
+        spec = provider_named(provider)
+        books = {day for of_one in landed.values() for day in of_one}
+        today = datetime.now(UTC).date()
+        for connection, sold in landed.items():
+            if not sold:
+                continue
+            self._derive(spec, connection, sorted(sold))
+            books |= self._days(spec, connection, days, sync_token)
+            for grain in ("hour", "current"):
+                if feeds_of(spec, grain):
+                    key = key_of(grain, connection, today)
+                    tags = {
+                        names.CONNECTION_TAG: connection,
+                        names.SYNC_TAG: sync_token,
+                        names.RANGE_START: key,
+                        names.RANGE_END: key,
+                    }
+                    self._driver.run(names.collect_job(provider, grain), tags)
+        if not any(landed.values()):
+            return
+        for first, last in runs_of(sorted(books)):
+            self._driver.run(names.REFRESH_BOOKS_JOB, day_tags(first, last))
+        if feeds_of(spec, "hour"):
+            self._driver.run(names.REFRESH_STOCK_JOB, day_tags(today, today))
+        if feeds_of(spec, "current"):
+            self._driver.run(names.REFRESH_CATALOGUE_JOB, {})
+
+    def replay(
+        self, provider: str, connection: str, quarantined: Sequence[Mapping[str, Any]], days: Collection[date]
+    ) -> None:
+        """Make the tables of feeds again whose records are in quarantine: they may be usable by now.
+
+        Args:
+            provider: the provider's name.
+            connection: the connection's key.
+            quarantined: its rows of the quarantine.
+            days: the business dates that are meant.
+
+        """
+        spec = provider_named(provider)
+        for table in spec.tables:
+            key = names.provider_table(provider, table.table)
+            bad = {row["business_date"] for row in quarantined if row["asset"] == key.to_user_string()} & set(days)
+            grain = grain_of(spec, table)
+            job = names.derive_job(provider) if table.feed == ORDERS else names.collect_job(provider, grain)
+            for first, last in runs_of(sorted(bad)):
+                tags = {
+                    names.CONNECTION_TAG: connection,
+                    names.RANGE_START: key_of(grain, connection, first),
+                    names.RANGE_END: key_of(grain, connection, last),
+                }
+                self._driver.run(job, tags, [key])
+                if grain == "day":
+                    self._driver.run(names.REFRESH_BOOKS_JOB, day_tags(first, last))
+                elif grain == "hour":
+                    self._driver.run(names.REFRESH_STOCK_JOB, day_tags(first, last))
+                else:
+                    self._driver.run(names.REFRESH_CATALOGUE_JOB, {})
+
+    def _derive(self, spec: Provider, connection: str, days: Sequence[date]) -> None:
+        """Make the tables that are kept inside orders."""
+        if any(table.feed == ORDERS for table in spec.tables):
+            for first, last in runs_of(days):
+                self._driver.run(names.derive_job(spec.name), connection_tags(connection, first, last))
+
+    def _days(self, spec: Provider, connection: str, days: Sequence[date], sync_token: str) -> set[date]:
+        """Collect the feeds by day and make their tables; return the dates that one of them has now."""
+        done: set[date] = set()
+        if not feeds_of(spec, "day"):
+            return done
+        job = names.collect_job(spec.name, "day")
+        for first, last in runs_of(days):
+            tags = connection_tags(connection, first, last)
+            result = self._driver.run(job, tags | {names.SYNC_TAG: sync_token})
+            for table in spec.tables:
+                if table.feed == ORDERS or grain_of(spec, table) != "day":
+                    continue
+                key = names.provider_table(spec.name, table.table)
+                stored = self._driver.recorded(result, names.raw_feed(spec.name, table.feed))
+                made = self._driver.recorded(result, key)
+                if stored and not made:  # some days failed: Dagster has not begun with the others' tables
+                    made = self._again(job, connection, sorted(stored), key)
+                done |= made
+        return done
+
+    def _again(self, job: str, connection: str, days: Sequence[date], key: dg.AssetKey) -> set[date]:
+        done: set[date] = set()
+        for first, last in runs_of(days):
+            result = self._driver.run(job, connection_tags(connection, first, last), [key])
+            done |= self._driver.recorded(result, key)
+        return done
