@@ -159,8 +159,9 @@ CREATE MACRO rows_of_fees(fees) AS coalesce(list_transform(fees, lambda f, i: ch
 CREATE MACRO duty_row(line_id, kind, amount) AS
     charge_row(line_id, kind, 'Duties', 0::DECIMAL(18,4), 0, amount, 0::DECIMAL(18,4), NULL, NULL);
 
--- What came back, at its sign. `back_inside`: whether a refund's subtotal already holds its tax.
-CREATE MACRO rows_of_refund(r, lines, back_inside) AS list_concat(
+-- What came back, at its sign. `included`: whether prices hold their tax; `back_inside`: whether a refund's subtotal does.
+CREATE MACRO tax_in(amount, is_in) AS CASE WHEN is_in THEN amount ELSE 0::DECIMAL(18,4) END;
+CREATE MACRO rows_of_refund(r, lines, included, back_inside) AS list_concat(
     coalesce(list_transform(
         list_transform(r."refundLineItems".nodes, lambda x: struct_pack(
             x := x, p := list_filter(lines, lambda p: p.gid = x."lineItem".id)[1]
@@ -171,16 +172,18 @@ CREATE MACRO rows_of_refund(r, lines, back_inside) AS list_concat(
             CASE WHEN b.p.line_type = 'tip' THEN 0 ELSE -b.x.quantity END,
             CASE WHEN b.p.line_type = 'tip' THEN 0 ELSE b.p.unit_price END,
             -b.p.unit_price * b.x.quantity,
-            money_of(b.x."subtotalSet") - b.p.unit_price * b.x.quantity,
+            -- What the price had beyond the subtotal, both without tax, was a discount.
+            money_of(b.x."subtotalSet") - tax_in(money_of(b.x."totalTaxSet"), back_inside)
+                - b.p.unit_price * b.x.quantity + tax_in(money_of(b.x."totalTaxSet"), included),
             -money_of(b.x."totalTaxSet"),
-            CASE WHEN back_inside THEN -money_of(b.x."totalTaxSet") ELSE 0 END,
+            -tax_in(money_of(b.x."totalTaxSet"), included),
             number_of(b.x."lineItem".id), coalesce(r."processedAt", r."createdAt")
         )
     ), []),
     coalesce(list_transform(r."refundShippingLines".nodes, lambda s, i: charge_row(
         'return_shipping:' || number_of(r.id) || ':' || coalesce(number_of(s.id), i::VARCHAR), 'return',
         coalesce(nullif(s."shippingLine".title, ''), 'Shipping'), -money_of(s."subtotalAmountSet"), 0,
-        -money_of(s."taxAmountSet"), CASE WHEN back_inside THEN -money_of(s."taxAmountSet") ELSE 0 END,
+        -money_of(s."taxAmountSet"), -tax_in(money_of(s."taxAmountSet"), back_inside),
         'shipping:' || number_of(s."shippingLine".id), coalesce(r."processedAt", r."createdAt")
     )), []),
     -- The difference between what was calculated and what was given back: below zero when the customer got more.
@@ -273,7 +276,7 @@ expanded AS (
         CASE WHEN state = 'CANCELED' THEN rows_of_void(lines) ELSE list_concat(sold_rows, coalesce(flatten(list_transform(
             refunds,
             lambda r: rows_of_refund(
-                r, lines,
+                r, lines, "taxesIncluded",
                 -- Whether the subtotal of a refund holds its tax where prices do is not documented; the total tells.
                 "taxesIncluded"
                 AND total_of(sold_rows) - subtotals_back(refunds) + discrepancy = provider_total

@@ -1,0 +1,358 @@
+"""Shopify's orders as rows: its published examples to the values printed in them, and what they do not show."""
+
+from __future__ import annotations
+
+import json
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flux_pipelines_tests.providers.shopify.nodes import SHOP_ID, bag, found_in, gid, nodes, normalise, order
+
+
+def made(*lines: dict[str, Any], total: str, **more: Any) -> dict[str, Any]:
+    """Return a paid order of these lines."""
+    node = {
+        "flux_location_id": SHOP_ID,
+        "id": gid("Order", 450789469),
+        "legacyResourceId": "450789469",
+        "test": False,
+        "processedAt": "2026-03-02T12:00:00Z",
+        "updatedAt": "2026-03-02T12:00:00Z",
+        "currencyCode": "USD",
+        "presentmentCurrencyCode": "USD",
+        "taxesIncluded": False,
+        "dutiesIncluded": False,
+        "displayFinancialStatus": "PAID",
+        "currentTotalPriceSet": bag(total),
+        "netPaymentSet": bag(total),
+        "totalOutstandingSet": bag("0.0"),
+        "totalTipReceivedSet": bag("0.0"),
+        "totalCashRoundingAdjustment": {"paymentSet": bag("0.0"), "refundSet": bag("0.0")},
+        "additionalFees": [],
+        "transactions": [],
+        "refunds": [],
+        "lineItems": nodes(lines),
+        "shippingLines": nodes([]),
+    }
+    return {**node, **more}
+
+
+def line(number: int = 1, price: str = "10.0", quantity: int = 1, **more: Any) -> dict[str, Any]:
+    node = {
+        "id": gid("LineItem", number),
+        "title": f"Thing {number}",
+        "variantTitle": "Blue",
+        "sku": f"SKU{number}",
+        "quantity": quantity,
+        "currentQuantity": quantity,
+        "isGiftCard": False,
+        "requiresShipping": True,
+        "taxable": True,
+        "originalUnitPriceSet": bag(price),
+        "discountAllocations": [],
+        "taxLines": [],
+        "variant": {"legacyResourceId": str(100 + number)},
+        "product": {"legacyResourceId": str(10 + number)},
+    }
+    return {**node, **more}
+
+
+def tax(amount: str) -> list[dict[str, Any]]:
+    return [{"title": "Tax", "rate": 0.1, "priceSet": bag(amount)}]
+
+
+def refund(number: int = 5, **more: Any) -> dict[str, Any]:
+    node = {
+        "id": gid("Refund", number),
+        "legacyResourceId": str(number),
+        "createdAt": "2026-03-05T09:00:00Z",
+        "processedAt": "2026-03-05T10:00:00Z",
+        "refundLineItems": nodes([]),
+        "refundShippingLines": nodes([]),
+        "orderAdjustments": nodes([]),
+    }
+    return {**node, **more}
+
+
+def back(number: int, quantity: int, subtotal: str, taxes: str = "0.0") -> dict[str, Any]:
+    return {
+        "id": gid("RefundLineItem", 900 + number),
+        "quantity": quantity,
+        "lineItem": {"id": gid("LineItem", number)},
+        "subtotalSet": bag(subtotal),
+        "totalTaxSet": bag(taxes),
+    }
+
+
+def rows_of(folder: Path, node: dict[str, Any]) -> list[dict[str, Any]]:
+    rows, work = normalise(folder, [node])
+    assert [bad.reason for bad in work.bad] == []
+    total = Decimal(node["currentTotalPriceSet"]["shopMoney"]["amount"])
+    cash = node["totalCashRoundingAdjustment"]
+    total += Decimal(cash["paymentSet"]["shopMoney"]["amount"]) - Decimal(cash["refundSet"]["shopMoney"]["amount"])
+    if node.get("leaves_out"):
+        total += Decimal(node["leaves_out"])
+    assert sum(row["total"] for row in rows) == total
+    return rows
+
+
+def test_the_published_order_is_read_to_the_values_printed_in_it(examples: Path, tmp_path: Path) -> None:
+    printed = found_in(json.loads((examples / "rest_order_get_with_refunds.json").read_text()), "order")
+    paid = found_in(json.loads((examples / "rest_order_transactions_list.json").read_text()), "transactions")
+    rows, work = normalise(tmp_path, [order(printed, paid)])
+    assert work.bad == []
+    sold = [row for row in rows if row["kind"] == "sale"]
+    returned = [row for row in rows if row["kind"] == "return"]
+    assert sum(r["total"] for r in sold) == Decimal(printed["total_price"])
+    assert sum(r["total"] for r in rows) == Decimal(printed["current_total_price"])
+    assert sum(r["tax"] for r in sold) == Decimal(printed["total_tax"])
+    assert sum(r["tax"] for r in rows) == Decimal(printed["current_total_tax"])
+    assert sum(r["gross"] for r in sold) == Decimal(printed["total_line_items_price"])
+    assert sum(r["discount"] for r in sold) == Decimal(printed["total_discounts"])
+    assert sum(r["net"] for r in rows) == Decimal(printed["current_subtotal_price"])
+    assert sum(r["discount"] for r in rows) == Decimal(printed["current_total_discounts"])
+    assert [(r["source_line_id"], r["quantity"], r["net"], r["tax"]) for r in returned] == [
+        (str(x["line_item_id"]), -x["quantity"], -Decimal(str(x["subtotal"])), -Decimal(str(x["total_tax"])))
+        for x in printed["refunds"][0]["refund_line_items"]
+    ]
+    assert {r["occurred_at"].isoformat() for r in returned} != {r["occurred_at"].isoformat() for r in sold}
+    assert {r["order_id"] for r in rows} == {str(printed["id"])}
+    assert [r["product_id"] for r in sold] == [str(item["variant_id"]) for item in printed["line_items"]]
+    assert [r["sku"] for r in sold] == [item["sku"] for item in printed["line_items"]]
+    assert rows[0]["tendered_refund"] == -Decimal(printed["refunds"][0]["transactions"][0]["amount"])
+
+
+@pytest.mark.parametrize(
+    ("name", "kinds"), [("rest_order_cancelled_with_refund", {"void"}), ("rest_order_created_with_tax_lines", {"sale"})]
+)
+def test_the_other_published_orders(name: str, kinds: set[str], examples: Path, tmp_path: Path) -> None:
+    printed = found_in(json.loads((examples / f"{name}.json").read_text()), "order")
+    rows, work = normalise(tmp_path, [order(printed)])
+    assert work.bad == []
+    assert {row["kind"] for row in rows} == kinds
+    assert len(rows) == len(printed["line_items"])
+    wanted = 0 if kinds == {"void"} else Decimal(printed["current_total_price"])
+    assert sum(row["total"] for row in rows) == wanted
+
+
+def test_taxes_included_discounts_shipping_duties_fees_and_tips(tmp_path: Path) -> None:
+    tip = line(
+        3,
+        "2.0",
+        title="Tip",
+        variantTitle=None,
+        sku=None,
+        taxable=False,
+        requiresShipping=False,
+        variant=None,
+        product=None,
+    )
+    node = made(
+        line(1, "11.0", 2, discountAllocations=[{"allocatedAmountSet": bag("2.2")}], taxLines=tax("1.8")),
+        line(2, "5.5", variant=None, product=None, sku=None, variantTitle=None, taxLines=tax("0.5")),
+        tip,
+        line(4, "25.0", isGiftCard=True, taxable=False),
+        total="70.40",
+        taxesIncluded=True,
+        totalTipReceivedSet=bag("2.0"),
+        originalTotalDutiesSet=bag("7.0"),
+        currentTotalDutiesSet=bag("5.0"),
+        additionalFees=[{"id": gid("AdditionalFee", 8), "name": "Import", "price": bag("3.0"), "taxLines": tax("0.3")}],
+        shippingLines=nodes(
+            [
+                {
+                    "id": gid("ShippingLine", 7),
+                    "title": "Express",
+                    "originalPriceSet": bag("11.0"),
+                    "discountedPriceSet": bag("9.8"),
+                    "taxLines": tax("0.9"),
+                }
+            ]
+        ),
+        transactions=[
+            {"kind": "SALE", "status": "SUCCESS", "gateway": "gift_card", "amountSet": bag("10.4")},
+            {"kind": "SALE", "status": "FAILURE", "gateway": "shopify_payments", "amountSet": bag("60.0")},
+            {
+                "kind": "SALE",
+                "status": "SUCCESS",
+                "gateway": "shopify_payments",
+                "amountSet": bag("60.0"),
+                "paymentDetails": {"__typename": "CardPaymentDetails"},
+            },
+        ],
+    )
+    rows = {row["line_id"]: row for row in rows_of(tmp_path, node)}
+
+    def figures(line_id: str) -> list[Decimal]:
+        return [rows[line_id][name] for name in ("gross", "discount", "net", "tax", "total")]
+
+    assert figures("1") == [Decimal(x) for x in ("20.20", "2.20", "18.00", "1.80", "19.80")]
+    assert (rows["1"]["line_type"], rows["1"]["unit_price"], rows["1"]["quantity"]) == ("item", 11, 2)
+    assert figures("2") == [Decimal(x) for x in ("5.00", "0", "5.00", "0.50", "5.50")]
+    assert (rows["2"]["line_type"], rows["2"]["product_id"]) == ("custom_amount", "name:Thing 2|")
+    assert figures("3") == [0, 0, 0, 0, 2]
+    assert rows["3"]["line_type"] == "tip"
+    assert figures("4") == [0, 0, 0, 0, 25]
+    assert rows["4"]["line_type"] == "gift_card"
+    assert figures("shipping:7") == [Decimal(x) for x in ("10.10", "1.20", "8.90", "0.90", "9.80")]
+    assert figures("duties") == [0, 0, 0, 7, 7]
+    assert figures("return_duties") == [0, 0, 0, -2, -2]
+    assert rows["return_duties"]["kind"] == "return"
+    assert figures("fee:8") == [Decimal(x) for x in ("3.00", "0", "3.00", "0.30", "3.30")]
+    assert (rows["1"]["tendered_gift_card"], rows["1"]["tendered_card"], rows["1"]["tendered_other"]) == (
+        Decimal("10.4"),
+        60,
+        0,
+    )
+
+
+def test_an_edit_is_another_order_not_a_return(tmp_path: Path) -> None:
+    node = made(
+        line(
+            1,
+            "10.0",
+            5,
+            currentQuantity=3,
+            discountAllocations=[{"allocatedAmountSet": bag("5.0")}],
+            taxLines=tax("4.5"),
+        ),
+        line(2, "8.0", 1, currentQuantity=0),
+        line(3, "9.99", 1),
+        total="29.69",
+        refunds=[refund(refundLineItems=nodes([back(1, 1, "9.0", "0.9")]))],
+        displayFinancialStatus="PARTIALLY_REFUNDED",
+    )
+    node["currentTotalPriceSet"] = node["netPaymentSet"] = bag("39.69")
+    rows = rows_of(tmp_path, node)
+    # Of five, one was refunded and one was taken out again; the second line was taken out whole.
+    assert [(r["kind"], r["line_id"], r["quantity"], r["total"]) for r in rows] == [
+        ("sale", "1", 4, Decimal("39.6")),
+        ("sale", "3", 1, Decimal("9.99")),
+        ("return", "return:5:901", -1, Decimal("-9.9")),
+    ]
+    assert rows[0]["discount"] == 4
+    assert rows[0]["tax"] == Decimal("3.6")
+    assert rows[2]["source_line_id"] == "1"
+    assert rows[2]["occurred_at"].isoformat() == "2026-03-05T10:00:00+00:00"
+
+
+@pytest.mark.parametrize("inside", [True, False])
+def test_whether_a_refunds_subtotal_holds_its_tax_follows_from_the_total(inside: bool, tmp_path: Path) -> None:
+    node = made(
+        line(1, "11.0", 2, currentQuantity=1, taxLines=tax("2.0")),
+        total="11.0",
+        taxesIncluded=True,
+        refunds=[refund(refundLineItems=nodes([back(1, 1, "11.0" if inside else "10.0", "1.0")]))],
+    )
+    returned = rows_of(tmp_path, node)[-1]
+    assert (returned["gross"], returned["discount"], returned["tax"], returned["total"]) == (-10, 0, -1, -11)
+
+
+@pytest.mark.parametrize("left_out", [True, False])
+def test_more_given_back_than_calculated_is_a_row_of_its_own(left_out: bool, tmp_path: Path) -> None:
+    adjustment = {"id": gid("OrderAdjustment", 6), "amountSet": bag("-4.5"), "taxAmountSet": bag("-0.5")}
+    node = made(
+        line(1, "30.0"), total="30.0" if left_out else "25.0", refunds=[refund(orderAdjustments=nodes([adjustment]))]
+    )
+    node["netPaymentSet"] = bag("25.0")
+    node["leaves_out"] = "-5" if left_out else ""
+    rows = rows_of(tmp_path, node)
+    assert [(r["kind"], r["line_type"], r["net"], r["tax"], r["total"]) for r in rows[1:]] == [
+        ("return", "custom_amount", Decimal("-4.5"), Decimal("-0.5"), Decimal("-5.0"))
+    ]
+
+
+def test_shipping_comes_back_and_cash_is_rounded(tmp_path: Path) -> None:
+    shipping = {"id": gid("ShippingLine", 7), "title": "Post"}
+    node = made(
+        line(1, "10.03"),
+        total="10.03",
+        shippingLines=nodes(
+            [{**shipping, "originalPriceSet": bag("5.0"), "discountedPriceSet": bag("5.0"), "taxLines": []}]
+        ),
+        refunds=[
+            refund(
+                refundShippingLines=nodes(
+                    [
+                        {
+                            "id": gid("RefundShippingLine", 3),
+                            "shippingLine": shipping,
+                            "subtotalAmountSet": bag("5.0"),
+                            "taxAmountSet": bag("0.0"),
+                        }
+                    ]
+                )
+            )
+        ],
+        totalCashRoundingAdjustment={"paymentSet": bag("0.02"), "refundSet": bag("0.01")},
+    )
+    rows = rows_of(tmp_path, node)
+    assert [(r["line_id"], r["line_type"], r["total"]) for r in rows] == [
+        ("1", "item", Decimal("10.03")),
+        ("shipping:7", "service_charge", 5),
+        ("rounding", "rounding", Decimal("0.02")),
+        ("return_rounding", "rounding", Decimal("-0.01")),
+        ("return_shipping:5:3", "service_charge", -5),
+    ]
+
+
+def test_what_conversion_leaves_over_is_said(tmp_path: Path) -> None:
+    node = made(line(1, "9.37"), line(2, "4.11"), total="13.49", currencyCode="EUR", presentmentCurrencyCode="SEK")
+    rows = rows_of(tmp_path, node)
+    assert (rows[-1]["line_id"], rows[-1]["line_type"], rows[-1]["total"]) == (
+        "conversion",
+        "rounding",
+        Decimal("0.01"),
+    )
+    rows, work = normalise(tmp_path / "same", [{**node, "presentmentCurrencyCode": "EUR"}])
+    assert rows == []
+    assert "add up to 13.4800 EUR, but its own total is 13.4900 EUR" in work.bad[0].reason
+
+
+def test_what_is_not_a_sale_has_no_rows_and_what_is_wrong_goes_to_quarantine(tmp_path: Path) -> None:
+    nothing = [
+        made(line(), total="10.0", test=True),
+        made(line(), total="10.0", displayFinancialStatus="PENDING"),
+        made(line(), total="10.0", displayFinancialStatus="AUTHORIZED"),
+        made(line(), total="10.0", displayFinancialStatus=None),
+    ]
+    rows, work = normalise(tmp_path / "none", nothing)
+    assert (rows, work.bad) == ([], [])
+    wrong = {
+        "at most 4 decimal places": made(line(price="10.00001"), total="10.0"),
+        "a refund is of a line": made(
+            line(), total="0.0", refunds=[refund(refundLineItems=nodes([back(9, 1, "10.0")]))]
+        ),
+        "has no processedAt": made(line(), total="10.0", processedAt=None),
+        "not one that ISO 4217": made(line(), total="10.0", currencyCode="XXQ"),
+        "same id": made(line(), line(), total="20.0"),
+        "documented form": made(line(quantity="many"), total="10.0"),  # type: ignore[arg-type]
+    }
+    good = made(line(price="0.1"), line(2, "0.2"), total="0.3", legacyResourceId="7")
+    bad = [{**node, "legacyResourceId": str(number)} for number, node in enumerate(wrong.values(), start=100)]
+    rows, work = normalise(tmp_path / "wrong", [*bad, good])
+    assert [row["order_id"] for row in rows] == ["7", "7"]
+    assert sum(row["total"] for row in rows) == Decimal("0.3")
+    reasons = [one.reason for one in work.bad]
+    assert [text for text in wrong if not any(text in reason for reason in reasons)] == []
+    assert len(reasons) == len(wrong)
+
+
+def test_money_is_exact_and_a_part_is_rounded_to_the_currency(tmp_path: Path) -> None:
+    node = made(
+        line(1, "99999999999.99", 2, currentQuantity=1, discountAllocations=[{"allocatedAmountSet": bag("0.03")}]),
+        total="99999999999.97",
+    )
+    (row,) = rows_of(tmp_path / "usd", node)
+    assert (row["gross"], row["discount"]) == (Decimal("99999999999.99"), Decimal("0.02"))
+    yen = made(
+        line(1, "1000", 3, currentQuantity=2, discountAllocations=[{"allocatedAmountSet": bag("100")}]),
+        total="1933.0",
+        currencyCode="JPY",
+        presentmentCurrencyCode="JPY",
+    )
+    (row,) = rows_of(tmp_path / "jpy", yen)
+    assert row["discount"] == 67
