@@ -110,9 +110,12 @@ class Shelf:
         size = limit(body.get("limit"), _DEFAULT_PAGE, _LARGEST_PAGE)
         after = body.get("updated_after")
         since = instant(after, "updated_after") // 1_000_000 if after is not None else FIRST
+        gone = {item.id for item in merchant.items if item.deleted}
         found = []
         for (place, item_id), count in merchant.counts.items():
-            if (places and place not in places) or (ids and item_id not in ids) or count.updated <= since:
+            if (places and place not in places) or (ids and item_id not in ids):
+                continue
+            if item_id in gone or count.updated <= since:
                 continue
             for state, shown in _states(place, item_id, count).items():
                 if not states or state in states:
@@ -173,7 +176,7 @@ def _object(type_: str, id_: str, updated: int, data: Json, *, deleted: bool = F
 def _item(merchant: Merchant, id_: str, variations: list[Item], shown: list[Json]) -> Json:
     category = {"id": category_id(merchant, variations[0].category), "ordinal": 0}
     data = {
-        "name": variations[0].name,
+        "name": max(variations, key=lambda one: one.updated).name,
         "is_taxable": True,
         # What was deleted of an item that is sold still is no part of it.
         "variations": [one for one in shown if not one["is_deleted"]] or shown,
