@@ -74,7 +74,7 @@ class ToastLogin:
             raise ReauthorizationNeededError(
                 "Toast does not accept the client id and secret",
                 connection=self._context.connection or None,
-                next_step="Store the present ones with `flux connections set ... --secrets -`, then run the failed partitions again.",
+                next_step="Store the present ones with `flux connections configure ... --secrets -`, then run the failed partitions again.",
             ) from None
         token = answer.value.token
         return TokenSet(

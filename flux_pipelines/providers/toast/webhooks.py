@@ -31,12 +31,12 @@ TOLERANCE = timedelta(minutes=30)
 _ORDER_TYPES = frozenset({"order_updated", "channel_order_updated"})
 
 
-class _Order(msgspec.Struct, rename="camel"):
+class _Order(msgspec.Struct, rename="camel", frozen=True):
     guid: str = ""
     business_date: int | None = None
 
 
-class _Details(msgspec.Struct, rename="camel"):
+class _Details(msgspec.Struct, rename="camel", frozen=True):
     restaurant_guid: str = ""
     order: _Order | None = None
 
