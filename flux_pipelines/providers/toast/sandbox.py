@@ -91,8 +91,11 @@ class ToastSandbox:
         }
 
     def credentials(self, merchant: Merchant) -> Mapping[str, Any]:
-        """Return what a connection to a merchant needs: there is no page to consent on."""
-        client = self.authority.client_of(merchant)
+        """Return what a connection to a merchant needs: there is no page to consent on.
+
+        Whoever connects again grants everything anew.
+        """
+        client = self.authority.renewed(merchant)
         return {"secrets": {"client_id": client.id, "client_secret": client.secret}, "settings": {}}
 
     def authorised(self) -> set[str]:

@@ -216,13 +216,21 @@ class Authority:
 
     # What a test can make happen
 
+    def renewed(self, merchant: Merchant) -> Client:
+        """Return a merchant's client with everything granted, whatever was taken away before.
+
+        What an older token says stays as it is: the next login gives another one.
+        """
+        client = self.client_of(merchant)
+        if client.revoked or client.scopes != set(SCOPES):
+            client.revoked, client.scopes, client.current = False, set(SCOPES), ""
+        return client
+
     def issue(self, merchant: Merchant, scopes: Iterable[str], lifetime: float | None) -> dict[str, Any]:
         """Give out a token without anybody signing in; a client that was revoked is accepted again."""
-        client = self.client_of(merchant)
-        client.revoked, client.signed_in = False, True
         wanted = frozenset(scopes)
-        if not wanted:
-            client.scopes = set(SCOPES)
+        client = self.client_of(merchant) if wanted else self.renewed(merchant)
+        client.revoked, client.signed_in = False, True
         found = self._new(client, wanted or frozenset(client.scopes), _DAY if lifetime is None else lifetime)
         if not wanted and lifetime is None:
             client.current = found.value
@@ -237,9 +245,12 @@ class Authority:
     def revoke(self, merchant: Merchant) -> int:
         """Delete a merchant's credentials; return how many live tokens that ended."""
         client = self.client_of(merchant)
-        was, client.revoked = client.revoked, True
+        client.revoked, client.current = True, ""
         now = self.world.clock()
-        return 0 if was else sum(t.client_id == client.id and t.expires_at > now for t in self.tokens.values())
+        ended = [one for one in self.tokens.values() if one.client_id == client.id and one.expires_at > now]
+        for one in ended:
+            one.expires_at = now
+        return len(ended)
 
     def remove_scopes(self, merchant: Merchant, scopes: Iterable[str]) -> None:
         """Take permissions away from a merchant's client, in tokens present and future."""

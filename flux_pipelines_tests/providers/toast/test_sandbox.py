@@ -85,8 +85,11 @@ def test_expired_and_deleted_credentials_are_told_by_401(toast: Toast) -> None:
     message_of(gone.get(BULK, businessDate="20261101"), 401)
     message_of(gone.login(), 401)
     assert not toast.http.get("/sandbox/merchants").json()["authorised"]
-    toast.http.headers["Authorization"] = Toast(toast.sandbox).http.headers["Authorization"]
+    # Whoever connects again grants everything anew; what was deleted stays dead.
+    assert toast.http.get("/sandbox/credentials", params={"merchant": HANDLE}).status_code == 200
     assert toast.login().status_code == 200
+    message_of(gone.get(BULK, businessDate="20261101"), 401)
+    toast.http.headers["Authorization"] = Toast(toast.sandbox).http.headers["Authorization"]
 
 
 def test_every_call_names_a_restaurant_that_is_connected(toast: Toast) -> None:
@@ -164,11 +167,11 @@ def test_an_edited_order_leaves_its_old_window(toast: Toast) -> None:
     at = instant_ms(order["modifiedDate"])
     assert at is not None
     window = {"startDate": stamp(at), "endDate": stamp(at + 1)}
-    assert [one["guid"] for one in toast.orders(**window)] == [order["guid"]]
+    assert order["guid"] in [one["guid"] for one in toast.orders(**window)]
     before = {"startDate": stamp(at - 1), "endDate": stamp(at)}  # the end is exclusive
     assert order["guid"] not in [one["guid"] for one in toast.orders(**before)]
     toast.control("orders/edit", order_id=order["guid"])
-    assert toast.orders(**window) == []
+    assert order["guid"] not in [one["guid"] for one in toast.orders(**window)]
     recent = toast.orders(startDate="2026-11-04T00:00:00.000+0000", endDate="2026-11-05T00:00:00.000+0000")
     assert order["guid"] in [one["guid"] for one in recent]
     assert order["guid"] in [one["guid"] for one in toast.day(END_DAY)]
@@ -189,7 +192,9 @@ def test_orders_and_payments_by_guid_belong_to_their_restaurant(toast: Toast) ->
     message_of(toast.get(f"/orders/v2/payments/{paid['guid']}", other), 404)
     message_of(toast.get("/orders/v2/payments"), 400)
     back = next(s for s in toast.world.sales.values() if s.returns and not toast.world.is_order(s))
-    day = exact(toast.get(f"/orders/v2/orders/{order_guid(back.returns[0].source)}", back.location.id))
+    source = back.returns[0].source
+    assert source is not None
+    day = exact(toast.get(f"/orders/v2/orders/{order_guid(source)}", back.location.id))
     refund = next(p["refund"] for check in day["checks"] for p in check["payments"] if p["refund"])
     listed = toast.get("/orders/v2/payments", back.location.id, refundBusinessDate=str(refund["refundBusinessDate"]))
     assert set(listed.json()) & {p["guid"] for check in day["checks"] for p in check["payments"]}
