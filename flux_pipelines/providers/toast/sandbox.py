@@ -185,7 +185,7 @@ class ToastSandbox:
         """Count a request against its client and restaurant; without a known client, against its address."""
         token = self.authority.find(authorization)
         if token is None:
-            return True, {}
+            return self._limiter.arrive("address", endpoint.name, time.time())
         client = self.authority.clients[token.client_id]
         known = next((one.id for one in client.merchant.locations if restaurant_guid(one) == named), None)
         self.world.traffic.arrive({known or f"{client.merchant.id}/-"}, arrived, _UNLIMITED)

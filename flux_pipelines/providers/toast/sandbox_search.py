@@ -6,9 +6,9 @@ import zlib
 from collections.abc import Mapping
 from datetime import date
 from typing import TYPE_CHECKING, NamedTuple
-from urllib.parse import urlencode
+from urllib.parse import parse_qsl, urlencode
 
-from flux_pipelines.providers.toast.sandbox_errors import ApiError, invalid
+from flux_pipelines.providers.toast.sandbox_errors import invalid
 from flux_pipelines.providers.toast.sandbox_values import date_of, instant_ms, window_ms
 
 if TYPE_CHECKING:
@@ -128,22 +128,12 @@ def links(url: URL, asked: OrderQuery, found: int) -> str:
     """Return the Link header: first, self, and where they exist prev and next. There is no last and no count."""
     last = max(1, -(-found // asked.size))
     pages = {"first": 1, "self": asked.page, "prev": asked.page - 1, "next": asked.page + 1}
-    kept = [(key, value) for key, value in _pairs(url) if key not in ("page", "pageSize")]
+    kept = [
+        (key, value) for key, value in parse_qsl(url.query, keep_blank_values=True) if key not in ("page", "pageSize")
+    ]
     base = str(url.replace(query=""))
     return ", ".join(
         f'<{base}?{urlencode([*kept, ("page", page), ("pageSize", asked.size)])}>; rel="{rel}"'
         for rel, page in pages.items()
         if rel in ("first", "self") or 1 <= page <= last
     )
-
-
-def _pairs(url: URL) -> list[tuple[str, str]]:
-    from urllib.parse import parse_qsl
-
-    return parse_qsl(url.query, keep_blank_values=True)
-
-
-def bad_parameters(query: Mapping[str, str], *known: str) -> ApiError | None:
-    """Return the refusal of a query with a parameter that does not exist, which would otherwise change nothing."""
-    strange = sorted(set(query) - set(known))
-    return invalid(f"Unknown query parameter {strange[0]}") if strange else None

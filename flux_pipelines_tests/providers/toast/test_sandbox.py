@@ -220,6 +220,9 @@ def test_limits_are_fixed_slices_told_in_headers() -> None:
         assert answers[1].headers["Retry-After"] == "1"
         assert 0 <= int(answers[1].headers["X-Toast-RateLimit-Reset"]) - time.time() <= 1
         message_of(answers[1], 429)
+        unknown = toast.http.get("/toast/menus/v2/metadata", headers={"Authorization": "Bearer nobody"})
+        message_of(unknown, 401)
+        assert unknown.headers["X-Toast-RateLimit-By"] == "GLOBAL"
         # Another restaurant has limits of its own; the login has none and says nothing of any.
         assert toast.get("/menus/v2/menus", list(toast.restaurants)[1]).status_code == 200
         assert not [name for name in toast.login().headers if "ratelimit" in name.lower()]
