@@ -88,6 +88,8 @@ def reconfigure(
     unknown = set(settings) - {setting.name for setting in provider_named(before.provider).settings}
     if unknown:
         raise ConfigurationError(f"there is no setting {sorted(unknown)[0]!r}", connection=key)
+    calendar = _calendar_of(provider_named(before.provider))
+    settings = {name: calendar.get(name) if value is None else value for name, value in settings.items()}
     checked = None if secrets is None else _check_secrets(provider_named(before.provider), key, secrets)
     runtime.state.connections.update_settings(key, settings)
     try:
@@ -105,6 +107,14 @@ def reconfigure(
             runtime.state.secrets.put(key, kept)
         runtime.state.connections.set_status(key, before.status, before.status_reason)
         raise
+
+
+def _calendar_of(spec: Provider) -> dict[str, Any]:
+    """Return the cut-off hour of a provider whose days do not end at midnight.
+
+    It is stored with the connection: whoever reckons with its days knows the connection, and not its provider.
+    """
+    return {one.name: one.default for one in spec.settings if one.name == "cutoff_hour" and one.default}
 
 
 def _prove(runtime: Runtime, key: str) -> tuple[str, list[Location]]:
@@ -202,7 +212,8 @@ def _store_and_prove(
     if account_id:
         _refuse_other_account(runtime, key, previous, account_id, settings)
     if previous is None:
-        connections.add(Connection(key=key, tenant=tenant, account_id=account_id, settings=dict(settings)), secrets)
+        own = {**_calendar_of(provider_named(split_key(key)[0])), **settings}
+        connections.add(Connection(key=key, tenant=tenant, account_id=account_id, settings=own), secrets)
         kept: dict[str, str] = {}
     else:
         kept = runtime.state.secrets.get(key, purpose="connect the account again")

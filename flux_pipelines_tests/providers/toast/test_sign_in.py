@@ -49,6 +49,7 @@ def test_a_client_id_and_secret_make_a_connection_of_every_restaurant(
     connection = add(runtime, sandbox)
     assert (connection.status, connection.tenant) == ("active", "harbor")
     assert connection.account_id
+    assert connection.cutoff_hour == 4, "Toast's day ends at four unless a restaurant says otherwise"
     places = {place.location_id: place for place in runtime.state.locations.list(KEY)}
     merchant = sandbox.world.merchant(HANDLE)
     assert {key: place.timezone for key, place in places.items()} == {
@@ -97,8 +98,11 @@ def test_an_ended_token_is_replaced_once_and_lost_credentials_ask_for_new_ones(
         runtime, KEY, tenant="harbor", settings={"base_url": f"{sandbox.url}/toast"}, secrets=secrets
     )
     assert reconfigured.status == "active"
-    reconfigure(runtime, KEY, settings={"requests_per_hour": 1000}, secrets=secrets)
-    assert runtime.state.connections.get(KEY).settings["requests_per_hour"] == 1000
+    changes = {"requests_per_hour": 1000, "cutoff_hour": 6}
+    changed, _ = reconfigure(runtime, KEY, settings=changes, secrets=secrets)
+    assert (changed.settings["requests_per_hour"], changed.cutoff_hour) == (1000, 6)
+    back, _ = reconfigure(runtime, KEY, settings=dict.fromkeys(changes), secrets=None)
+    assert ("requests_per_hour" in back.settings, back.cutoff_hour) == (False, 4)
 
 
 def test_disconnecting_forgets_the_credentials_and_has_nothing_to_revoke(
