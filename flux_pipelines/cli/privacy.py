@@ -11,7 +11,9 @@ import typer
 
 from flux_pipelines.cli.output import say, table
 from flux_pipelines.domain.errors import ConfigurationError
-from flux_pipelines.providers.base import Erasure
+from flux_pipelines.providers.base import Erasure, Redaction
+from flux_pipelines.providers.registry import all_providers
+from flux_pipelines.providers.registry import provider as provider_named
 from flux_pipelines.runtime import Runtime
 from flux_pipelines.state import ErasureReport
 
@@ -100,6 +102,30 @@ def report(
         ],
         right=("request", "partitions", "records", "quarantine", "events"),
     )
+
+
+@app.command()
+def declared(
+    provider: Annotated[str | None, typer.Argument(metavar="PROVIDER", help="Only of this provider.")] = None,
+) -> None:
+    """List what each provider declares personal, by the names of members of its records."""
+    found = [provider_named(provider)] if provider is not None else list(all_providers().values())
+    table(
+        "",
+        ("provider", "member", "only within", "becomes"),
+        [
+            (spec.name, name, ", ".join(sorted(a for n, a in spec.redaction.within if n == name)), becomes)
+            for spec in found
+            for name, becomes in sorted(_members(spec.redaction).items())
+        ],
+    )
+
+
+def _members(redaction: Redaction) -> dict[str, str]:
+    """Return what becomes of each member; removing goes before a pseudonym."""
+    names = dict.fromkeys({member for member, _ in redaction.within}, "null")
+    names |= dict.fromkeys(redaction.pseudonymise, "a pseudonym")
+    return names | dict.fromkeys(redaction.remove, "null")
 
 
 def _asked_for(one: ErasureReport) -> str:

@@ -80,7 +80,7 @@ MEMBERS = st.one_of(st.sampled_from(NAMES), st.sampled_from([f"x{name}" for name
 
 @st.composite
 def containers(draw: st.DrawFn, inner: st.SearchStrategy[Node]) -> Node:
-    opening, closing = draw(st.sampled_from(["{}", "{}", "[]"]))
+    opening, closing = draw(st.sampled_from([("{", "}"), ("{", "}"), ("[", "]")]))
     values = draw(st.lists(inner, max_size=4))
     names = [draw(quoted(MEMBERS)) if opening == "{" else "" for _ in values]
     parts = [opening + draw(BLANKS)]
