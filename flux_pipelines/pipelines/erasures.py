@@ -9,6 +9,7 @@ import dagster as dg
 
 from flux_pipelines.pipelines import names
 from flux_pipelines.pipelines.resources import FluxResource
+from flux_pipelines.pipelines.touched import NOBODY
 from flux_pipelines.providers.registry import provider as provider_named
 
 
@@ -39,12 +40,9 @@ def _forget(context: dg.OpExecutionContext, flux: FluxResource) -> None:
     runtime = flux.runtime
     connection = runtime.state.connections.get(context.run.tags[names.CONNECTION_TAG])
     webhooks = runtime.webhooks(provider_named(connection.provider))
-    source = runtime.source(connection)
-    try:
-        events = runtime.state.inbox.in_batch(context.run.tags[names.BATCH_TAG])
-        answers = webhooks.affected([(event.event_type, event.body) for event in events], source)
-    finally:
-        source.close()
+    events = runtime.state.inbox.in_batch(context.run.tags[names.BATCH_TAG])
+    # Nobody is asked: the account may have been disconnected long ago.
+    answers = webhooks.affected([(event.event_type, event.body) for event in events], NOBODY)
     asked = [affected.erase for affected in answers if affected.erase is not None]
     for one in asked:
         erase(runtime, connection, one, asked_by="webhook")

@@ -1,7 +1,7 @@
 """From webhook events to partitions: which business dates they touch, few runs for many events, done when it is in core.
 
-`docs/webhooks.md` has the states of an event and what happens when a process dies in between. Nothing here is kept in
-memory or in the sensor's cursor: the inbox says where each event stands, and the runs of a batch carry its name.
+`docs/webhooks.md` has the states of an event and what happens when a process dies in between. Nothing that matters is kept
+in memory or in the sensor's cursor: the inbox says where each event stands, and the runs of a batch carry its name.
 """
 
 # No `from __future__ import annotations` here: Dagster reads the annotations of sensor functions as objects.
@@ -31,7 +31,7 @@ from flux_pipelines.pipelines.runs import (
     latest_materialisation,
     why_failed,
 )
-from flux_pipelines.pipelines.touched import FORGET, ORDERS, Asker, Batch, Run, Unit, batches
+from flux_pipelines.pipelines.touched import FORGET, ORDERS, Asker, Batch, Run, Unit, asks_to_forget, batches, forgotten
 from flux_pipelines.providers.base import Provider, WebhookSource
 
 if TYPE_CHECKING:
@@ -117,6 +117,9 @@ class _Tick:
         self._stop_at = self._now + timedelta(seconds=TICK_SECONDS)
         #: Connections that a batch is being synced for: what comes meanwhile waits, and then goes together.
         self._busy: set[str] = set()
+        #: Events of connections that rest, up to which id it has been seen whether people ask to be forgotten by them.
+        #: Kept in the cursor to spare work alone: without it they are looked at again.
+        self._looked_at = int(context.cursor or 0)
         self._owners: dict[str, Sequence[str]] = {}
         #: When each event of this tick arrived.
         self._came: dict[int, datetime] = {}
@@ -133,6 +136,7 @@ class _Tick:
         return dg.SensorResult(
             run_requests=self._requests,
             dynamic_partitions_requests=additions,
+            cursor=str(self._looked_at),
             skip_reason=None if self._requests else " ".join(self._told) or "No events wait.",
         )
 
@@ -251,9 +255,13 @@ class _Tick:
         """Turn the events that wait into batches and their runs."""
         connections = self._runtime.connections(self._provider.name)
         # These wait for a person, and must not stand before the others.
-        held = {c.key for c in connections if c.status in ("paused", "needs_reauth")} | self._busy
+        resting = {c.key for c in connections if c.status in ("paused", "needs_reauth")}
+        held = resting | self._busy
         events = self._inbox.pending(self._provider.name, EVENTS_A_TICK, without=held)
-        if not events:
+        of_resting = self._inbox.pending(
+            self._provider.name, EVENTS_A_TICK, only=resting - self._busy, after=self._looked_at
+        )
+        if not events and not of_resting:
             return
         try:
             webhooks = self._runtime.webhooks(self._provider)
@@ -262,6 +270,12 @@ class _Tick:
             return
         owners: dict[int, list[Connection]] = {}
         touched = _Touched()
+        for event in of_resting:
+            # Whoever asks to be forgotten does not wait until a connection works again.
+            self._looked_at = max(self._looked_at, event.id)
+            if asks_to_forget(webhooks, event):
+                mine = [c for c in connections if c.key == event.connection_key]
+                touched.units[event.id] = (forgotten(event.id, mine, self._now), not event.attempts)
         for event in events:
             # An event that names no account is of no connection, least of all of one whose account is not known.
             account = event.account_id
@@ -271,7 +285,9 @@ class _Tick:
                 keys = self._owners_of(account)
                 mine = [c for c in connections if c.key in keys]
             working = [c for c in mine if c.status != "disconnected"]
-            if not working:
+            if mine and not working and asks_to_forget(webhooks, event):
+                touched.units[event.id] = (forgotten(event.id, mine, self._now), not event.attempts)
+            elif not working:
                 why = "the account was disconnected" if mine else "no connection is of this account"
                 touched.kept.setdefault(why, []).append(event.id)
             elif not held & {c.key for c in working}:
@@ -365,7 +381,7 @@ class _Tick:
                 touched.kept.setdefault(self._revoked(asker), []).append(event.id)
                 continue
             if affected.erase is not None:
-                touched.units[event.id] = (asker.forgotten(event.id), not event.attempts)
+                touched.units[event.id] = (forgotten(event.id, asker.connections, self._now), not event.attempts)
                 continue
             if affected.locations and not (affected.sold or affected.days or affected.feeds):
                 asker.ask_for_locations()

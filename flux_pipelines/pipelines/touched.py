@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, cast
 
+from flux_pipelines.domain.errors import ConfigurationError
 from flux_pipelines.pipelines.closing import calendars, stores
 from flux_pipelines.pipelines.partitions import each_day, ranges
 from flux_pipelines.providers.base import Affected, PosSource, Provider, WebhookSource
@@ -41,6 +42,28 @@ class Run(NamedTuple):
 
 #: Business dates in one run, as in a backfill: a run that dies loses little.
 DAYS_A_RUN = 31
+
+
+class _Nobody:
+    """A client that cannot be asked, for events that need none: those of people who ask to be forgotten."""
+
+    def __getattr__(self, name: str) -> object:
+        raise ConfigurationError("this event cannot be understood without asking the provider")
+
+
+NOBODY = cast("PosSource", _Nobody())
+
+
+def asks_to_forget(webhooks: WebhookSource, event: Event) -> bool:
+    """Tell whether a person asks to be forgotten by an event; the provider is not asked for it.
+
+    It must be heeded when the account was disconnected long ago, too.
+    """
+    try:
+        (affected,) = webhooks.affected([(event.event_type, event.body)], NOBODY)
+    except Exception:  # noqa: BLE001 - any other event may want to ask, or hold anything
+        return False
+    return affected.erase is not None
 
 
 @dataclass(slots=True)
@@ -80,6 +103,11 @@ class Asker:
         self._opened: PosSource | None = None
         self._zones: dict[str, dict[str, BusinessCalendar]] = {}
         self._asked_for_locations = False
+
+    @property
+    def connections(self) -> Sequence[Connection]:
+        """The connections of the account."""
+        return self._connections
 
     @property
     def connection(self) -> Connection:
@@ -140,11 +168,6 @@ class Asker:
             }
         return frozenset(found), early
 
-    def forgotten(self, event: int) -> frozenset[Unit]:
-        """Return the units of an event by which a person asks to be forgotten."""
-        day = self._now.date()
-        return frozenset(Unit(connection.key, f"{FORGET}-{event}", day) for connection in self._connections)
-
     def _by_day(self, feed: str) -> bool:
         return self._provider.feed(feed).grain == "day"
 
@@ -163,6 +186,11 @@ class Asker:
         if connection.key not in self._zones:
             self._zones[connection.key] = calendars(connection, stores(self._runtime, connection))
         return self._zones[connection.key]
+
+
+def forgotten(event: int, connections: Sequence[Connection], now: datetime) -> frozenset[Unit]:
+    """Return the units of an event by which a person asks to be forgotten: a run of its own for each connection."""
+    return frozenset(Unit(connection.key, f"{FORGET}-{event}", now.date()) for connection in connections)
 
 
 def batches(units: Mapping[int, tuple[frozenset[Unit], bool]]) -> Iterator[Batch]:

@@ -73,18 +73,31 @@ class Inbox:
             fresh.discard(key)
         return answer
 
-    def pending(self, provider: str, limit: int = 1000, *, without: Collection[str] = ()) -> list[Event]:
+    def pending(
+        self,
+        provider: str,
+        limit: int = 1000,
+        *,
+        without: Collection[str] = (),
+        only: Collection[str] | None = None,
+        after: int = 0,
+    ) -> list[Event]:
         """Return events that wait to be dealt with, in the order they came; not those that wait to be tried again.
 
         Args:
             provider: whose.
             limit: how many at most.
             without: keys of connections whose events are left out, however many stand before the others.
+            only: keys of the connections whose events are wanted alone.
+            after: only events of higher ids, and those that have been tried before.
 
         """
         due = or_(_C.due_at.is_(None), _C.due_at <= datetime.now(UTC))
         theirs = or_(_C.connection_key.is_(None), _C.connection_key.not_in(sorted(without)))
-        return self._select(and_(_C.provider == provider, _C.status == "received", due, theirs), limit)
+        if only is not None:
+            theirs = and_(theirs, _C.connection_key.in_(sorted(only)))
+        new = or_(_C.id > after, _C.attempts > 0)
+        return self._select(and_(_C.provider == provider, _C.status == "received", due, theirs, new), limit)
 
     def assign(self, ids: Iterable[int], batch: str, *, connection_key: str | None = None) -> int:
         """Put waiting events into a batch; return how many were still waiting.

@@ -44,17 +44,27 @@ def event(
     return NewEvent("square", identity, kind, account, None, json.dumps(body).encode(), connection)
 
 
-class Drain:
-    """Ticks the real sensor of a home and runs what it asks for in this process."""
+SIGNATURE_KEY = "key"
 
-    def __init__(self, home: Home) -> None:
+
+class Drain:
+    """Ticks the real sensor of a home and runs what it asks for in this process.
+
+    Args:
+        home: whose.
+        port: where its gateway answers, if there is one.
+
+    """
+
+    def __init__(self, home: Home, port: int = 8410) -> None:
         self.home = home
         self.hurried = Runtime(home.runtime.settings, patient=False)  # as a sensor's
         self.inbox = home.runtime.state.inbox
+        self.notification_url = f"http://127.0.0.1:{port}/webhooks/square"
         home.runtime.state.apps.put(
             "square",
-            {"base_url": home.sandbox.url, "notification_url": "http://127.0.0.1:8410/webhooks/square"},
-            {"client_id": "app", "client_secret": "secret", "webhook_signature_key": "key"},
+            {"base_url": home.sandbox.url, "notification_url": self.notification_url},
+            {"client_id": "app", "client_secret": "secret", "webhook_signature_key": SIGNATURE_KEY},
         )
 
     def close(self) -> None:
@@ -95,7 +105,8 @@ class Drain:
             syncs = [request for request in requests if names.BATCH_TAG in request.tags]
             for request in requests:
                 assert self.run(request).success
-            self.core(*sorted({day for request in syncs for day in days(request)}))
+            sold = [request for request in syncs if names.FEED_TAG not in request.tags]
+            self.core(*sorted({day for request in sold for day in days(request)}))
             made += syncs
             if not requests and not self.inbox.counts()["assigned"]:
                 return made
