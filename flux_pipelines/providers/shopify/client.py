@@ -30,6 +30,7 @@ from flux_pipelines.providers.shopify.orders import (
     Completer,
     Connection,
     Members,
+    Restarts,
     Sizer,
     gid,
     number_of,
@@ -37,6 +38,7 @@ from flux_pipelines.providers.shopify.orders import (
     sized,
     with_first,
 )
+from flux_pipelines.transport import RefusedError
 
 if TYPE_CHECKING:
     from flux_pipelines.transport import Stats
@@ -239,10 +241,16 @@ class ShopifyClient:
     def _paged(self, window: OrderWindow, basis: Basis) -> Iterator[Page]:
         name, sizer = ("orders", self._whole) if basis == "created" else ("order_heads", self._heads)
         field, instant = ("processed_at", _CREATED) if basis == "created" else ("updated_at", _UPDATED)
-        start, after, depth = window.start, None, 0
+        start, reached, after, depth = window.start, window.start, None, 0
+        restarts = Restarts(self._connection)
         while True:
             variables = {"query": _search(field, start, window.end), "sortKey": field.upper(), "after": after}
-            found = sized(self._graphql, name, sizer, with_first(variables), _Orders).orders
+            try:
+                found = sized(self._graphql, name, sizer, with_first(variables), _Orders).orders
+            except RefusedError as refused:
+                restarts.allow(refused, after)
+                start, after, depth = reached, None, 0
+                continue
             orders = self._made(found.nodes, basis)
             last = not found.page_info.has_next_page
             yield Page(self._within(orders, window, instant), last=last)
@@ -250,7 +258,10 @@ class ShopifyClient:
                 return
             after = found.page_info.end_cursor
             depth += len(found.nodes)
-            reached = max((instant(o.header) for o in orders if o.header is not None), default=start)
+            latest = max((instant(o.header) for o in orders if o.header is not None), default=reached)
+            if latest > reached:
+                reached = latest
+                restarts.got_on()
             if depth >= _DEEPEST and reached > start:
                 start, after, depth = reached, None, 0
 

@@ -13,13 +13,15 @@ from flux_pipelines.providers.shopify.graphql import GraphQL
 from flux_pipelines.providers.shopify.orders import (
     Connection,
     Members,
-    MoreOf,
+    Restarts,
     Sizer,
     gid,
     nodes_only,
+    rest_of,
     sized,
     with_first,
 )
+from flux_pipelines.transport import RefusedError
 
 _DELETIONS_OF = timedelta(days=60)
 _VARIANTS_A_PAGE = 100
@@ -56,7 +58,13 @@ class _Levels(msgspec.Struct, rename="camel"):
 
 
 class _Inventory(msgspec.Struct):
+    """The stock of a location: None for the web shop, which is no place, or for one that was deleted with its stock."""
+
     location: _Levels | None = None
+
+    @property
+    def levels(self) -> Connection | None:
+        return self.location.inventory_levels if self.location is not None else None
 
 
 class _LocationHead(msgspec.Struct, rename="camel"):
@@ -115,17 +123,9 @@ class Feeds:
 
     def _inventory(self, location_ids: Sequence[str]) -> Iterator[Sequence[Record]]:
         for location_id in location_ids:
-            after: str | None = None
-            while True:
-                wanted = {"location": gid("Location", location_id), "after": after}
-                answer = sized(self._graphql, "inventory", self._levels, with_first(wanted), _Inventory)
-                if answer.location is None:  # the web shop, which is no place, or one that was deleted with its stock
-                    break
-                page = answer.location.inventory_levels
-                yield [Record("level", location_id, node) for node in page.nodes]
-                after = page.page_info.end_cursor
-                if not page.page_info.has_next_page:
-                    break
+            wanted = {"location": gid("Location", location_id)}
+            for nodes in self._connection("inventory", self._levels, wanted, _Inventory, "levels"):
+                yield [Record("level", location_id, node) for node in nodes]
 
     def _location_pages(self) -> Iterator[list[msgspec.Raw]]:
         yield from self._connection("locations", self._locations, {}, _Locations, "locations")
@@ -135,9 +135,17 @@ class Feeds:
     ) -> Iterator[list[msgspec.Raw]]:
         """Yield the nodes of a connection, a page at a time, to its end."""
         after: str | None = None
+        restarts = Restarts(self._graphql.connection)
         while True:
-            answer = sized(self._graphql, name, sizer, with_first({**variables, "after": after}), kind)
-            page: Connection = getattr(answer, field)
+            try:
+                answer = sized(self._graphql, name, sizer, with_first({**variables, "after": after}), kind)
+            except RefusedError as refused:
+                restarts.allow(refused, after)
+                after = None
+                continue
+            page: Connection | None = getattr(answer, field)
+            if page is None:
+                return
             yield [node for node in page.nodes if bytes(node) not in (b"null", b"{}")]
             if not page.page_info.has_next_page:
                 return
@@ -148,14 +156,9 @@ class Feeds:
         members = _decode_members(node)
         page = _decode_connection(members["variants"])
         nodes = page.nodes
-        while page.page_info.has_next_page:
+        if page.page_info.has_next_page:
             owner = msgspec.json.decode(members["id"], type=str)
-            wanted = {"id": owner, "first": _VARIANTS_A_PAGE, "after": page.page_info.end_cursor}
-            found, _ = self._graphql.run("more_variants", wanted, MoreOf)
-            if found.node is None or found.node.connection is None:
-                break  # deleted meanwhile
-            page = found.node.connection
-            nodes += page.nodes
+            nodes = rest_of(self._graphql, "more_variants", owner, page, _VARIANTS_A_PAGE)
         members["variants"] = nodes_only(nodes)
         return msgspec.Raw(msgspec.json.encode(members))
 

@@ -10,7 +10,7 @@ WITH read AS (
     SELECT
         *,
         object ->> '$.item.variant.legacyResourceId' AS product_id,
-        list_filter((object -> '$.quantities[*]'), lambda q: (q ->> '$.name') = 'available')[1] AS available,
+        list_filter((object -> '$.quantities[*]')::JSON[], lambda q: (q ->> '$.name') = 'available')[1] AS available,
         coalesce(object ->> '$.item.tracked', 'true') = 'true' AS tracked
     FROM records
     WHERE kind = 'level' AND (object ->> '$.item.variant.legacyResourceId') IS NOT NULL

@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from flux_pipelines.domain.errors import BadResponseError, FluxError
+from flux_pipelines.domain.errors import BadResponseError, FluxError, ProviderUnavailableError
 from flux_pipelines.domain.money import to_minor
 from flux_pipelines.providers.base import Order, OrderHeader
 from flux_pipelines.providers.shopify.graphql import TOO_COSTLY, Cost, GraphQL, T
@@ -22,6 +22,8 @@ from flux_pipelines.transport import RefusedError
 
 _MOST_NODES = 250  # the most that a connection gives at once, and the most ids that `nodes` takes
 _INNER_PAGE = 50
+_MOST_RESTARTS = 8
+_LOST_CURSOR = "INVALID_CURSOR"
 _COMPLETED = frozenset({"PAID", "PARTIALLY_REFUNDED", "REFUNDED"})
 #: The connections of an order and of a refund, with the operation that gives more of each.
 ORDER_CONNECTIONS = {"lineItems": "more_lines", "shippingLines": "more_shipping"}
@@ -223,6 +225,34 @@ class Sizer:
                 self._size = min(self._most, size * 2)
 
 
+class Restarts:
+    """Counts how often a connection had to be begun anew, because Shopify no longer takes its cursor, without getting on."""
+
+    def __init__(self, connection: str) -> None:
+        self._connection = connection
+        self._left = _MOST_RESTARTS
+
+    def allow(self, refused: RefusedError, after: str | None) -> None:
+        """Return when the connection may be begun anew; raise what was refused when it was not for the cursor.
+
+        Raises:
+            RefusedError: it was refused for another reason.
+            ProviderUnavailableError: cursors are refused again and again.
+
+        """
+        if after is None or (_LOST_CURSOR not in refused.codes and "cursor" not in refused.what.lower()):
+            raise refused
+        self._left -= 1
+        if self._left < 0:
+            raise ProviderUnavailableError(
+                "Shopify refuses its cursors before the next page can be read", connection=self._connection
+            ) from refused
+
+    def got_on(self) -> None:
+        """Begin counting anew: there was something new."""
+        self._left = _MOST_RESTARTS
+
+
 def sized(graphql: GraphQL, name: str, sizer: Sizer, variables: Callable[[int], dict[str, Any]], kind: type[T]) -> T:
     """Run an operation with as many nodes as a query may ask for.
 
@@ -318,15 +348,37 @@ class Completer:
         for name, more in connections.items():
             connection = _decode_connection(members[name])
             nodes = connection.nodes
-            while connection.page_info.has_next_page:
-                after = connection.page_info.end_cursor
+            if connection.page_info.has_next_page:
                 owner = msgspec.json.decode(members["id"], type=str)
-                found, _ = self._graphql.run(more, {"id": owner, "first": _INNER_PAGE, "after": after}, MoreOf)
-                if found.node is None or found.node.connection is None:
-                    break  # deleted meanwhile: what changed will be asked for again
-                connection = found.node.connection
-                nodes += connection.nodes
+                nodes = rest_of(self._graphql, more, owner, connection, _INNER_PAGE)
             members[name] = nodes_only(nodes)
+
+
+def rest_of(graphql: GraphQL, more: str, owner: str, first: Connection, size: int) -> list[msgspec.Raw]:
+    """Return every node of a connection whose first page is known.
+
+    Args:
+        graphql: the connection's calls.
+        more: the operation that gives further pages.
+        owner: the global id of what the connection belongs to.
+        first: its first page.
+        size: how many nodes to ask for at once.
+
+    """
+    nodes, info = list(first.nodes), first.page_info
+    restarts = Restarts(graphql.connection)
+    while info.has_next_page:
+        try:
+            found, _ = graphql.run(more, {"id": owner, "first": size, "after": info.end_cursor}, MoreOf)
+        except RefusedError as refused:
+            restarts.allow(refused, info.end_cursor)
+            nodes, info = [], PageInfo(has_next_page=True)
+            continue
+        if found.node is None or found.node.connection is None:
+            break  # deleted meanwhile: what changed will be asked for again
+        nodes += found.node.connection.nodes
+        info = found.node.connection.page_info
+    return nodes
 
 
 def with_first(variables: Mapping[str, Any]) -> Callable[[int], dict[str, Any]]:

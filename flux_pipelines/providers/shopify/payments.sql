@@ -27,9 +27,9 @@ WITH orders AS (
         object ->> '$.flux_location_id' AS store,
         object ->> '$.currencyCode' AS currency,
         exact(object ->> '$.totalTipReceivedSet.shopMoney.amount') AS tips,
-        (object -> '$.lineItems.nodes[*]') AS lines,
+        (object -> '$.lineItems.nodes[*]')::JSON[] AS lines,
         -- The lines that are tips: as in transactions.sql.
-        list_transform(list_filter((object -> '$.lineItems.nodes[*]'), lambda l:
+        list_transform(list_filter((object -> '$.lineItems.nodes[*]')::JSON[], lambda l:
             l ->> '$.title' = 'Tip' AND (l ->> '$.variant') IS NULL AND (l ->> '$.product') IS NULL
             AND (l ->> '$.isGiftCard') = 'false' AND coalesce(l ->> '$.taxable', 'false') = 'false'
         ), lambda l: l ->> '$.id') AS tip_lines
@@ -41,7 +41,7 @@ whole AS (
     SELECT
         *,
         CASE WHEN tips <> 0 THEN coalesce(list_sum(list_transform(
-            list_filter((object -> '$.refunds[*].refundLineItems.nodes[*]'), lambda x:
+            list_filter((object -> '$.refunds[*].refundLineItems.nodes[*]')::JSON[], lambda x:
                 list_contains(tip_lines, x ->> '$.lineItem.id')),
             lambda x: exact(x ->> '$.subtotalSet.shopMoney.amount')
         )), 0) ELSE 0 END::DECIMAL(18,4) AS tips_back
@@ -52,8 +52,8 @@ transactions AS (
     SELECT
         whole.* EXCLUDE (object),
         whole.object AS object,
-        unnest(object -> '$.transactions[*]') AS t,
-        generate_subscripts(object -> '$.transactions[*]', 1) AS position
+        unnest((object -> '$.transactions[*]')::JSON[]) AS t,
+        generate_subscripts((object -> '$.transactions[*]')::JSON[], 1) AS position
     FROM whole
 ),
 
@@ -68,7 +68,7 @@ read AS (
         exact(t ->> '$.amountSet.shopMoney.amount') AS handed,
         -- The fees of this transaction that are in its order's currency.
         coalesce(list_sum(list_transform(
-            list_filter((t -> '$.fees[*]'), lambda f: (f ->> '$.amount.currencyCode') = currency),
+            list_filter((t -> '$.fees[*]')::JSON[], lambda f: (f ->> '$.amount.currencyCode') = currency),
             lambda f: (exact(f ->> '$.amount.amount') + exact(f ->> '$.taxAmount.amount'))::DECIMAL(18,4)
         )), 0)::DECIMAL(18,4) AS fees
     FROM transactions

@@ -14,7 +14,7 @@ END;
 WITH products AS (
     SELECT
         *,
-        unnest(CASE WHEN len(object -> '$.variants.nodes[*]') = 0 THEN [NULL] ELSE (object -> '$.variants.nodes[*]') END)
+        unnest(CASE WHEN len((object -> '$.variants.nodes[*]')::JSON[]) = 0 THEN [NULL] ELSE (object -> '$.variants.nodes[*]')::JSON[] END)
             AS variant
     FROM records
     WHERE kind = 'product'
