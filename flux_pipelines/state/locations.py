@@ -100,6 +100,8 @@ class Locations:
 
     def owners(self, provider: str, location_id: str) -> Sequence[str]:
         """Return the keys of a provider's connections that have a location of this id."""
+        if "\x00" in location_id:  # a text that no location has, and that PostgreSQL does not take
+            return []
         query = (
             select(LocationRow.connection_key)
             .where(

@@ -103,7 +103,7 @@ def test_a_repetition_is_acknowledged_and_stored_once(runtime: Runtime, url: str
 def test_repetitions_at_the_same_time_are_stored_once(runtime: Runtime, url: str) -> None:
     bodies = [event(f"e{n % 20}") for n in range(400)]
     sender = Sender(url, lanes=40)
-    sender.deliver(enumerate(bodies))
+    sender.deliver((f"delivery-{n}", body) for n, body in enumerate(bodies))
     assert sender.statuses == {200: 400}
     assert sorted(one.event_id for one in stored(runtime)) == sorted(f"e{n}" for n in range(20))
 
@@ -117,7 +117,7 @@ def test_events_that_arrive_together_share_commits(runtime: Runtime, url: str) -
     sql_event.listen(Engine, "commit", count)
     try:
         sender = Sender(url, lanes=50)
-        sender.deliver((n, event(f"e{n}")) for n in range(500))
+        sender.deliver((f"e{n}", event(f"e{n}")) for n in range(500))
     finally:
         sql_event.remove(Engine, "commit", count)
     assert len(stored(runtime)) == len(sender.acknowledged) == 500

@@ -64,7 +64,7 @@ def test_memory_is_flat_under_refusals(gateway: GatewayProcess, tmp_path: Path) 
     url = f"{gateway.url}/webhooks/square"
     # The same once before, and honest events: what is allocated once and kept is not growth.
     flood(url, 300)
-    Sender(url).deliver((n, event(f"warm-{n}")) for n in range(300))
+    Sender(url).deliver((f"warm-{n}", event(f"warm-{n}")) for n in range(300))
     before = gateway.resident_kib()
     flood(url, 2_000)
     after = gateway.resident_kib()

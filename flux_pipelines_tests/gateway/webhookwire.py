@@ -93,18 +93,19 @@ class Sender:
     Args:
         url: the notification URL.
         lanes: connections at once.
+        key: signs them.
 
     """
 
-    def __init__(self, url: str, lanes: int = 16) -> None:
-        self._url, self._lanes = url, lanes
+    def __init__(self, url: str, lanes: int = 16, key: str = KEY) -> None:
+        self._url, self._lanes, self._key = url, lanes, key
         parts = urlsplit(url)
         self._host, self._port = parts.hostname or "", parts.port or 80
-        self.acknowledged: list[int] = []
+        self.acknowledged: list[str] = []
         self.statuses: dict[int, int] = {}
 
-    def deliver(self, bodies: Iterable[tuple[int, bytes]]) -> None:
-        """Send each (number, body) until its answer; `acknowledged` gets the numbers that were answered 200.
+    def deliver(self, bodies: Iterable[tuple[str, bytes]]) -> None:
+        """Send each (id, body) until its answer; `acknowledged` gets the ids that were answered 200.
 
         A connection that breaks leaves its delivery unacknowledged: it is not sent again by this call.
         """
@@ -117,11 +118,11 @@ class Sender:
     async def _lane(self, waiting: Any) -> None:
         reader: asyncio.StreamReader | None = None
         writer: asyncio.StreamWriter | None = None
-        for number, body in waiting:
+        for event_id, body in waiting:
             try:
                 if writer is None or reader is None:
                     reader, writer = await asyncio.open_connection(self._host, self._port)
-                writer.write(request(self._url, body, sign(body, self._url)))
+                writer.write(request(self._url, body, sign(body, self._url, self._key)))
                 head = await reader.readuntil(b"\r\n\r\n")
                 length = next(
                     int(line.split(b":")[1])
@@ -138,7 +139,7 @@ class Sender:
             status = status_of(head)
             self.statuses[status] = self.statuses.get(status, 0) + 1
             if status == 200:
-                self.acknowledged.append(number)
+                self.acknowledged.append(event_id)
             if b"connection: close" in head.lower():
                 writer.close()
                 reader = writer = None

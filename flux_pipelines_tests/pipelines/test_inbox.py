@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -94,37 +93,6 @@ def test_a_sale_of_today_an_edit_and_a_refund_reach_the_core_tables(home: Home, 
     drain.all()
     assert sold(home, back) == [(day_of(back), -5)]
     assert_equals_truth(home, "sakura", day_of(sale))
-
-
-def test_ten_thousand_events_in_any_order_and_three_in_ten_twice_become_few_runs_and_the_truth(
-    home: Home, drain: Drain
-) -> None:
-    world, chance = home.sandbox.world, random.Random(7)
-    events = []
-    for number in range(1_875):
-        merchant = world.merchant(("harbor", "sakura")[number % 2])
-        at = datetime.now(UTC) - timedelta(hours=chance.uniform(0, 60))
-        sale = world.sell(merchant.locations[number % len(merchant.locations)].id, created=at)
-        events += [payment(sale), stub(sale), payment(sale)]
-        if number % 3 == 0:
-            world.edit(sale.id, add_units=1)
-            events.append(stub(sale))
-        if number % 5 == 0:
-            events += [payment(world.refund(sale.id)), stub(sale)]
-    distinct = len(events)
-    delivered = [*events, *chance.sample(events, 10_000 - distinct)]
-    chance.shuffle(delivered)
-    assert len(delivered) == 10_000
-    new = [is_new for start in range(0, 10_000, 500) for is_new in drain.inbox.add_many(delivered[start : start + 500])]
-    assert sum(new) == distinct
-    began = time.monotonic()
-    made = drain.all()
-    print(f"{len(made)} runs for {distinct} events, delivered 10,000 times, in {time.monotonic() - began:.1f} s")
-    assert drain.inbox.counts()["done"] == distinct
-    assert len(made) <= 4, [request.tags for request in made]
-    for merchant in ("harbor", "sakura"):
-        mine = [request for request in made if request.tags[names.CONNECTION_TAG] == f"square:{merchant}"]
-        assert_equals_truth(home, merchant, *{day for request in mine for day in days(request)})
 
 
 def test_what_comes_while_a_run_is_under_way_waits_and_goes_together(home: Home, drain: Drain) -> None:

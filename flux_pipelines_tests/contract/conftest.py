@@ -1,0 +1,148 @@
+"""What every provider that rings up sales is put through, found by the registry: nothing here names one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import date, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from flux_pipelines.connect import connect_to_sandbox
+from flux_pipelines.domain.connection import Connection
+from flux_pipelines.domain.money import from_minor
+from flux_pipelines.providers.base import Provider
+from flux_pipelines.providers.registry import all_providers
+from flux_pipelines.runtime import Runtime
+from flux_pipelines.sandbox.model import Merchant
+from flux_pipelines.sandbox.options import SandboxOptions
+from flux_pipelines.sandbox.server import RunningSandbox
+from flux_pipelines.sandbox.truth import truth
+from flux_pipelines.settings import Settings
+from flux_pipelines.sync.normalise import Normalisation
+from flux_pipelines.sync.orders import sync_orders
+from flux_pipelines.sync.records import BadRecord, DayOutcome
+
+HISTORY = 5
+
+
+def providers() -> list[str]:
+    return [name for name, spec in all_providers().items() if spec.pos_source and spec.sandbox]
+
+
+@pytest.fixture(scope="package")
+def sandbox() -> Iterator[RunningSandbox]:
+    """One world for all of them. It ends yesterday, so that nobody's limit of history matters."""
+    with RunningSandbox(SandboxOptions(seed=4, history_days=HISTORY, rate_limit=1_000_000)) as running:
+        yield running
+
+
+@dataclass
+class Played:
+    """A provider's merchant of the sandbox, connected in a home of its own."""
+
+    spec: Provider
+    sandbox: RunningSandbox
+    runtime: Runtime
+    merchant: Merchant
+    connection: Connection
+    bad: list[BadRecord] = field(default_factory=list)
+
+    @property
+    def last(self) -> date:
+        end = self.sandbox.world.end_day
+        assert end is not None
+        return end
+
+    @property
+    def days(self) -> list[date]:
+        return [self.last - timedelta(days=n) for n in reversed(range(HISTORY - 1))]
+
+    def pull(self, what: str, **body: Any) -> dict[str, Any]:
+        """Pull one of the sandbox's strings."""
+        answer = httpx.post(f"{self.sandbox.url}/sandbox/{what}", json=body)
+        answer.raise_for_status()
+        found: dict[str, Any] = answer.json()
+        return found
+
+    def of_this_merchant(self, what: str, **body: Any) -> dict[str, Any]:
+        return self.pull(what, provider=self.spec.name, merchant=self.merchant.handle, **body)
+
+    def sync(self, days: Sequence[date], **options: Any) -> dict[date, DayOutcome]:
+        source = self.runtime.source(self.connection)
+        try:
+            found = sync_orders(
+                source,
+                self.connection,
+                self.runtime.refresh_locations(self.connection, source),
+                days,
+                self.runtime.raw,
+                provider=self.spec,
+                **options,
+            )
+            return {outcome.day: outcome for outcome in found}
+        finally:
+            source.close()
+
+    def landed(self, outcomes: dict[date, DayOutcome]) -> dict[date, tuple[int, str]]:
+        """Return how many orders each day holds, and the checksum of its file."""
+        found = {}
+        for day, outcome in outcomes.items():
+            assert outcome.error is None, outcome.error
+            assert outcome.manifest is not None
+            found[day] = (outcome.manifest.orders, outcome.manifest.sha256)
+        return found
+
+    def totals(self, outcomes: dict[date, DayOutcome]) -> dict[tuple[date, str], Decimal]:
+        """Return what the rows of each day add up to, by currency."""
+        manifests = [outcome.manifest for outcome in outcomes.values() if outcome.manifest is not None]
+        normalised = Normalisation(self.spec, self.runtime.raw, self.connection, manifests)
+        for _ in normalised.batches():
+            pass
+        self.bad = [*(bad for outcome in outcomes.values() for bad in outcome.bad), *normalised.bad]
+        return {
+            (day, currency): total
+            for day, figures in normalised.days.items()
+            for currency, total in figures.total.items()
+            if total
+        }
+
+    def true_totals(self, days: Sequence[date]) -> dict[tuple[date, str], Decimal]:
+        found: dict[tuple[date, str], Decimal] = {}
+        cutoff = self.connection.cutoff_hour
+        for one in truth(
+            self.sandbox.world, merchant=self.merchant.handle, first=days[0], last=days[-1], cutoff_hour=cutoff
+        ):
+            key = (one.business_date, one.currency)
+            found[key] = found.get(key, Decimal(0)) + from_minor(one.total, one.currency)
+        return {key: total for key, total in found.items() if total}
+
+
+Connect = Callable[[str], Played]
+
+
+@pytest.fixture
+def connect(sandbox: RunningSandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Connect]:
+    monkeypatch.setenv("FLUX_HOME", str(tmp_path / "home"))
+    with Runtime(Settings()) as runtime:
+
+        def connect(name: str) -> Played:
+            spec = all_providers()[name]
+            merchants = [one for one in sandbox.world.merchants.values() if one.provider == name]
+            merchant = min(merchants, key=lambda one: sum(place.busy for place in one.locations))
+            key = f"{name}:{merchant.handle}"
+            fast = {"requests_per_minute": 1_000_000, "history_pause_seconds": 0}
+            names = {setting.name for setting in spec.settings}
+            settings = {setting: value for setting, value in fast.items() if setting in names}
+            settings |= {"cutoff_hour": merchant.cutoff_hour}
+            connection, _ = connect_to_sandbox(
+                runtime, key, tenant="contract", url=sandbox.url, merchant=merchant.handle, settings=settings
+            )
+            return Played(spec, sandbox, runtime, merchant, connection)
+
+        yield connect
+        sandbox.world.faults.change("")

@@ -1,0 +1,170 @@
+"""The contract suite: what every provider must bear before anybody's books are made with it."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from flux_pipelines.domain.errors import FluxError, PermissionLostError, ReauthorizationNeededError
+from flux_pipelines.sandbox.world import MALFORMED
+from flux_pipelines.sync.feeds import collect_days, collect_now
+from flux_pipelines.sync.records_sql import derive
+from flux_pipelines_tests.contract.conftest import Connect, Played, providers
+
+pytestmark = pytest.mark.parametrize("name", providers())
+
+FAULTS = "error500=0.04,error429=0.04,html=0.03,truncate=0.03,disconnect=0.02,cursor=0.1"
+
+
+def today(played: Played) -> datetime:
+    """Return the business date that is going on now at the merchant's first location."""
+    from flux_pipelines.domain.business_day import BusinessCalendar
+
+    zone = played.merchant.locations[0].timezone
+    day = BusinessCalendar(zone, played.connection.cutoff_hour).date_of(datetime.now(UTC))
+    return datetime(day.year, day.month, day.day, tzinfo=UTC)
+
+
+def test_every_order_lands_once_is_proved_and_adds_up_to_the_truth(connect: Connect, name: str) -> None:
+    played = connect(name)
+    outcomes = played.sync(played.days)
+    first = played.landed(outcomes)
+    assert all(orders for orders, _ in first.values())
+    assert {outcome.manifest.verification.status for outcome in outcomes.values() if outcome.manifest} == {"verified"}
+    assert played.totals(outcomes) == played.true_totals(played.days)
+    assert played.bad == []
+    again = played.sync(played.days)
+    assert played.landed(again) == first, "a rerun gives identical files"
+
+
+def test_failures_of_every_kind_change_nothing(connect: Connect, name: str) -> None:
+    played = connect(name)
+    days = played.days[-2:]
+    calm = played.landed(played.sync(days))
+    played.sandbox.world.faults.change(FAULTS)
+    try:
+        stormy = played.sync(days)
+    finally:
+        played.sandbox.world.faults.change("")
+    assert played.landed(stormy) == calm
+    assert sum(outcome.manifest.retries for outcome in stormy.values() if outcome.manifest) > 0
+
+
+def test_being_told_to_slow_down_is_waited_for_in_the_providers_own_way(connect: Connect, name: str) -> None:
+    played = connect(name)
+    played.sandbox.world.faults.change("error429=0.3")
+    try:
+        outcomes = played.sync(played.days[-1:])
+    finally:
+        played.sandbox.world.faults.change("")
+    assert played.totals(outcomes) == played.true_totals(played.days[-1:])
+
+
+def test_a_token_that_expires_is_replaced_in_the_middle(connect: Connect, name: str) -> None:
+    played = connect(name)
+    days = played.days[-2:]
+    assert played.of_this_merchant("tokens/expire")["expired"] >= 1
+    outcomes = played.sync(days)
+    assert played.totals(outcomes) == played.true_totals(days)
+
+
+def test_a_revoked_authorisation_is_an_error_that_names_what_to_do_and_never_an_empty_day(
+    connect: Connect, name: str
+) -> None:
+    played = connect(name)
+    assert played.of_this_merchant("tokens/revoke")["revoked"] >= 1
+    with pytest.raises(ReauthorizationNeededError) as refused:
+        played.sync(played.days[-1:])
+    assert played.connection.key in str(refused.value)
+    assert refused.value.next_step
+    assert not refused.value.rerun_helps
+    assert played.runtime.raw.read_manifest(played.connection.key, played.last) is None
+    assert played.runtime.state.connections.get(played.connection.key).status == "needs_reauth"
+
+
+def test_a_permission_that_was_taken_away_is_an_error_and_never_an_empty_day(connect: Connect, name: str) -> None:
+    played = connect(name)
+    reading = [scope for scope in played.spec.scopes if "order" in scope.lower()]
+    assert reading
+    played.of_this_merchant("tokens/scopes", remove=reading)
+    try:
+        outcomes = played.sync(played.days[-1:])
+        problems = [outcome.error for outcome in outcomes.values()]
+    except FluxError as problem:
+        problems = [problem]
+    for problem in problems:
+        assert isinstance(problem, PermissionLostError | ReauthorizationNeededError), problem
+        assert not problem.rerun_helps
+        assert played.connection.key in str(problem)
+    assert played.runtime.raw.read_manifest(played.connection.key, played.last) is None
+
+
+@pytest.mark.parametrize("kind", MALFORMED)
+def test_an_order_that_nobody_can_use_goes_to_quarantine_alone(connect: Connect, name: str, kind: str) -> None:
+    played = connect(name)
+    store = played.merchant.locations[0].id
+    sold = played.pull("orders/sell", location_id=store)["order_id"]
+    bad = played.pull("orders/malformed", location_id=store, kind=kind)["order_id"]
+    world = played.sandbox.world
+    try:
+        day = today(played).date()
+        outcomes = played.sync([day])
+        assert outcomes[day].error is None
+        expected = played.true_totals([day])
+        assert played.totals(outcomes) == expected
+        assert expected
+        assert len(played.bad) >= 1
+        assert all(record.reason for record in played.bad)
+        assert all(record.payload for record in played.bad)
+    finally:
+        for order in (sold, bad):  # the world is everybody's
+            sale = world.sales.pop(order)
+            for entries in (world.books[store].created, world.books[store].updated, world.books[store].closed):
+                entries[:] = [entry for entry in entries if entry[1] != sale.id]
+
+
+def test_a_day_without_orders_is_empty_and_proved_to_be(connect: Connect, name: str) -> None:
+    played = connect(name)
+    before = played.last - timedelta(days=HISTORY_AND_MORE)
+    outcome = played.sync([before])[before]
+    assert outcome.error is None
+    assert outcome.manifest is not None
+    assert (outcome.manifest.orders, outcome.manifest.file) == (0, "")
+    assert outcome.manifest.verification.status == "verified"
+
+
+HISTORY_AND_MORE = 20
+
+
+def test_every_feed_is_collected_and_every_table_is_made_of_it(connect: Connect, name: str) -> None:
+    played = connect(name)
+    spec, runtime, connection = played.spec, played.runtime, played.connection
+    source = runtime.source(connection)
+    locations = runtime.refresh_locations(connection, source)
+    days = played.days[-2:]
+    landed = {"orders": [outcome.manifest for outcome in played.sync(days).values()]}
+    try:
+        for feed in spec.feeds:
+            raw = runtime.raw.of(feed.name)
+            if feed.grain == "day":
+                outcomes = list(collect_days(source, connection, locations, days, raw, provider=spec))  # type: ignore[arg-type]
+            else:
+                outcomes = [collect_now(source, connection, locations, raw, feed, provider=spec)]  # type: ignore[arg-type]
+            assert all(outcome.error is None for outcome in outcomes)
+            landed[feed.name] = [outcome.manifest for outcome in outcomes]
+    finally:
+        source.close()
+    assert spec.tables
+    for table in spec.tables:
+        manifests = [manifest for manifest in landed[table.feed] if manifest is not None]
+        made = derive(spec, table, connection, locations, runtime.raw.of(table.feed), manifests)
+        assert made.bad == [], (table.table, made.bad[:1])
+        assert made.rows.num_rows, table.table
+
+
+def test_personal_data_is_declared(connect: Connect, name: str) -> None:
+    played = connect(name)
+    declared = played.spec.redaction
+    assert declared.remove or declared.pseudonymise
+    assert any(setting.name == "keep_personal_data" and setting.default == 0 for setting in played.spec.settings)
