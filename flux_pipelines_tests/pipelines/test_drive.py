@@ -6,11 +6,12 @@ import os
 import signal
 import subprocess
 import sys
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import dagster as dg
 import httpx
+import time_machine
 
 from flux_pipelines.domain.business_day import BusinessCalendar
 from flux_pipelines.domain.money import from_minor
@@ -66,8 +67,9 @@ def test_one_connection_that_is_revoked_leaves_the_others_complete_and_says_what
 def test_days_that_fail_in_the_middle_leave_the_others_normalised(changing_home: Home) -> None:
     home = changing_home
     home.connect("sakura")
-    tomorrow = [*DAYS[-2:], date.today() + timedelta(days=1)]  # noqa: DTZ011 - any day that has not begun will do
-    with driving(home.runtime) as driver:
+    noon = datetime.now(UTC).replace(hour=12)  # the next day has begun somewhere, but not in Tokyo
+    tomorrow = [*DAYS[-2:], noon.date() + timedelta(days=1)]
+    with time_machine.travel(noon), driving(home.runtime) as driver:
         done = driver.materialise_connection("square", SAKURA, tomorrow, sync_token="t1")
     assert done == set(DAYS[-2:])
     assert len(driver.failures) == 1
