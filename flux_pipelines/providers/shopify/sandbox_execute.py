@@ -46,7 +46,10 @@ class Execution:
             if field.typename:
                 out[field.key] = field.typename
                 continue
-            value = source.get(field.name, _MISSING)
+            try:
+                value = source[field.name]
+            except KeyError:
+                value = _MISSING
             if field.leaf and not field.denied and not isinstance(value, Call) and value is not _MISSING:
                 if value is None and field.shape[:1] == "!":
                     self._fail(field, path, QueryError(f"Cannot return null for non-nullable field {field.name}."))

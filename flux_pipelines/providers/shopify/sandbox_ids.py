@@ -43,16 +43,17 @@ def exponent(currency: str) -> int:
 
 def decimal(amount: int, currency: str) -> str:
     """Return minor units as the GraphQL API writes them: one decimal at least and no more zeros than that."""
-    places = exponent(currency)
-    if not places:
+    if not exponent(currency):
         return f"{amount}.0"
-    text = plain(amount, currency).rstrip("0")
-    return f"{text}0" if text.endswith(".") else text
+    text = plain(amount, currency)
+    return text[:-1] if text[-1] == "0" and text[-2] != "." else text
 
 
 def plain(amount: int, currency: str) -> str:
     """Return minor units as the REST payloads write them: with every decimal of the currency."""
     places = exponent(currency)
+    if places == 2 and amount >= 0:
+        return f"{amount // 100}.{amount % 100:02d}"
     sign, amount = ("-", -amount) if amount < 0 else ("", amount)
     if not places:
         return f"{sign}{amount}"
@@ -84,6 +85,7 @@ class Money:
         self.shown, self._rate = presentment or (currency, 1_000_000)
         self._scale = exponent(self.shown) - exponent(currency)
         self._same = self.shown == currency
+        self._bags: dict[int, Json] = {}
 
     def of(self, amount: int) -> Json:
         """Return a MoneyV2 in the shop's currency."""
@@ -99,7 +101,13 @@ class Money:
         return rounded if amount >= 0 else -rounded
 
     def bag(self, amount: int) -> Json:
-        """Return a MoneyBag."""
+        """Return a MoneyBag; one and the same for the same amount."""
+        found = self._bags.get(amount)
+        if found is None:
+            found = self._bags[amount] = self._bag(amount)
+        return found
+
+    def _bag(self, amount: int) -> Json:
         shop = self.of(amount)
         if self._same:
             return {"shopMoney": shop, "presentmentMoney": shop}

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from flux_pipelines.providers.shopify.sandbox_ids import Json, Money, gid, legacy, stamp
 from flux_pipelines.providers.shopify.sandbox_people import address, customer
 from flux_pipelines.providers.shopify.sandbox_refunds import PaymentWriter, RefundWriter
-from flux_pipelines.providers.shopify.sandbox_values import Call, Nodes
+from flux_pipelines.providers.shopify.sandbox_values import Call, Nodes, Parts
 from flux_pipelines.sandbox.model import Line
 from flux_pipelines.sandbox.pricing import PricedLine, price
 
@@ -37,24 +37,32 @@ class OrderWriter:
 
     def write(self, sale: Sale, number: int) -> Json:
         """Return an order; `number` counts the shop's orders from 1."""
-        figures = price(sale)
         money = Money(sale.location.currency, sale.presentment)
-        back = self._world.refunds_of(sale)
-        order = self._head(sale, number, money)
+
+        def totals(_: Json) -> Json:
+            return self._totals(sale, price(sale), self._world.refunds_of(sale), money)
+
+        def rest(order: Json) -> Json:
+            return self._rest(sale, order, money)
+
+        order: Json = Parts(self._head(sale, number, money), (totals, rest))
+        if sale.corrupt:
+            _damage(order, sale.corrupt)
+        return order
+
+    def _rest(self, sale: Sale, order: Json, money: Money) -> Json:
+        """Return an order's lines and what was paid, sent and given back."""
+        figures = price(sale)
         applications = _applications(sale, money)
         lines = [self._line(sale, index, line, applications, money) for index, line in enumerate(figures.lines)]
         if figures.tip:
             lines.append(self._tip(sale, len(lines), figures.tip, money))
         shipping = [self._shipping(sale, index, figures, money) for index in range(len(figures.charges))]
-        order["lineItems"] = Nodes(lines)
-        order["shippingLines"] = Nodes(shipping)
-        order["shippingLine"] = shipping[0] if shipping else None
-        order["discountApplications"] = Nodes(applications)
         payments = PaymentWriter(money, self._world.now_ms())
         paid = payments.paid(order, sale, self._world.payments_of(sale))
         refunds, returns, transactions = [], [], list(paid)
         writer = RefundWriter(money, order, lines, shipping, self._catalog.location(sale.location))
-        for one in back:
+        for one in self._world.refunds_of(sale):
             gone = price(one).returns[0]
             given = payments.given_back(order, self._world.payments_of(one), gone.rounding, paid)
             refund, made = writer.write(one, given)
@@ -68,18 +76,18 @@ class OrderWriter:
                     lines[index]["refundableQuantity"] -= line.quantity
             if gone.tip:
                 lines[-1]["currentQuantity"] = lines[-1]["refundableQuantity"] = 0
-        order |= {
+        return {
+            "lineItems": Nodes(lines),
+            "shippingLines": Nodes(shipping),
+            "shippingLine": shipping[0] if shipping else None,
+            "discountApplications": Nodes(applications),
             "refunds": refunds,
             "returns": Nodes(returns),
             "transactions": transactions,
             "transactionsCount": {"count": len(transactions), "precision": "EXACT"},
             "paymentGatewayNames": list(dict.fromkeys(one["gateway"] for one in paid)),
+            **self._fulfillments(sale, order, lines),
         }
-        order |= self._totals(sale, figures, back, money)
-        order |= self._fulfillments(sale, order, lines)
-        if sale.corrupt:
-            _damage(order, sale.corrupt)
-        return order
 
     def _head(self, sale: Sale, number: int, money: Money) -> Json:
         id_ = legacy("Order", sale.id)
@@ -112,6 +120,7 @@ class OrderWriter:
             "dutiesIncluded": False,
             "taxExempt": False,
             "estimatedTaxes": False,
+            "displayFulfillmentStatus": "FULFILLED" if sale.state == "COMPLETED" else "UNFULFILLED",
             "edited": sale.id in self.edited,
             "test": sale.test,
             "sourceName": "pos" if counter else "web",
@@ -263,7 +272,10 @@ class OrderWriter:
         for which, amount in [*(p for line in lines for p in line.taxes), *(p for c in charges for p in c.taxes)]:
             taxes[which] = taxes.get(which, 0) + amount
         left = dict(taxes)
-        for which, amount in [*(p for line in gone_lines for p in line.taxes), *(p for c in gone_charges for p in c.taxes)]:
+        for which, amount in [
+            *(p for line in gone_lines for p in line.taxes),
+            *(p for c in gone_charges for p in c.taxes),
+        ]:
             left[which] -= amount
         quantity = sum(line.quantity for line in lines)
         gone = sum(line.quantity for line in gone_lines)
@@ -325,7 +337,7 @@ class OrderWriter:
     def _fulfillments(self, sale: Sale, order: Json, lines: Sequence[Json]) -> Json:
         done, cancelled = sale.state == "COMPLETED", sale.state == "CANCELED"
         if sale.state == "OPEN" or not lines:
-            return {"fulfillments": [], "fulfillmentsCount": _count(0), "displayFulfillmentStatus": "UNFULFILLED"}
+            return {"fulfillments": [], "fulfillmentsCount": _count(0)}
         parts = [(sale.location, list(lines))]
         others = [one for one in self._merchant.locations if one.id != sale.location.id and one.active]
         web = order["sourceName"] == "web"
@@ -366,8 +378,7 @@ class OrderWriter:
                     "trackingInfo": [],
                 }
             )
-        status = "FULFILLED" if done else "UNFULFILLED"
-        return {"fulfillments": found, "fulfillmentsCount": _count(len(found)), "displayFulfillmentStatus": status}
+        return {"fulfillments": found, "fulfillmentsCount": _count(len(found))}
 
 
 def _count(number: int) -> Json:

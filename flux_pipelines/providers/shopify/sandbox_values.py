@@ -27,6 +27,27 @@ class Call:
         self.make = make
 
 
+class Parts(dict[str, Any]):
+    """An object of which some fields are made only when one of them is asked for.
+
+    Args:
+        known: the fields that are there from the beginning.
+        parts: make the others, a part at a time, in this order.
+
+    """
+
+    def __init__(self, known: Json, parts: Sequence[Callable[[Json], Json]]) -> None:
+        super().__init__(known)
+        self._parts = list(parts)
+
+    def __missing__(self, name: str) -> Any:
+        while self._parts:
+            self.update(self._parts.pop(0)(self))
+            if name in self:
+                return self[name]
+        raise KeyError(name)
+
+
 class Page:
     """A part of a connection.
 
