@@ -1,13 +1,13 @@
 """Square's Orders and Locations APIs: pages of orders exactly as received, with the few fields that landing needs.
 
-Sources of every fact here are in README.md beside this file.
+What there is beside orders is in `feeds.py`. Sources of every fact here are in README.md beside this file.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
@@ -172,7 +172,7 @@ class SquareClient:
 
     max_locations_per_window = 10
     by_business_date = False
-    proof_basis: Final = "closed"
+    proof_basis: Literal["closed", "updated"] = "closed"
 
     def __init__(self, context: SourceContext) -> None:
         settings = context.provider.settings_of(context.connection)

@@ -31,6 +31,7 @@ from flux_pipelines.providers.square.sandbox_errors import (
 )
 from flux_pipelines.providers.square.sandbox_oauth import Authority
 from flux_pipelines.providers.square.sandbox_orders import OrderWriter
+from flux_pipelines.providers.square.sandbox_places import location_object
 from flux_pipelines.providers.square.sandbox_search import Searcher, parse
 from flux_pipelines.providers.square.sandbox_shelf import Shelf
 from flux_pipelines.providers.square.sandbox_staff import Staff
@@ -41,7 +42,7 @@ from flux_pipelines.sandbox.options import CLIENT_ID, CLIENT_SECRET, WEBHOOK_SIG
 if TYPE_CHECKING:
     from starlette.datastructures import QueryParams
 
-    from flux_pipelines.sandbox.model import Location, Merchant
+    from flux_pipelines.sandbox.model import Merchant
     from flux_pipelines.sandbox.options import SandboxOptions
     from flux_pipelines.sandbox.world import World
 
@@ -319,7 +320,7 @@ class SquareSandbox:
     def _locations(self, call: _Call) -> bytes:
         merchant = _merchant(call)
         shown = sorted(merchant.locations, key=lambda location: location.name)
-        return self._encode({"locations": [_location(merchant, location) for location in shown]})
+        return self._encode({"locations": [location_object(merchant, location) for location in shown]})
 
     def _search(self, call: _Call) -> bytes:
         content, returned = self._searcher.answer(_merchant(call), parse(call.body))
@@ -376,32 +377,6 @@ def _check_version(text: str) -> None:
         raise invalid(
             "INVALID_SQUARE_VERSION_FORMAT", "The Square-Version header must have the format YYYY-MM-DD."
         ) from None
-
-
-def _location(merchant: Merchant, location: Location) -> dict[str, Any]:
-    address = {
-        "address_line_1": "1 Sandbox Street",
-        "locality": location.city,
-        "administrative_district_level_1": location.region,
-        "postal_code": location.postal_code,
-        "country": location.country,
-    }
-    return {
-        "id": location.id,
-        "name": location.name,
-        "address": {key: value for key, value in address.items() if value},
-        "timezone": location.reported_timezone,
-        "capabilities": ["CREDIT_CARD_PROCESSING", "AUTOMATIC_TRANSFERS"],
-        "status": "ACTIVE" if location.active else "INACTIVE",
-        "created_at": location.created,
-        "merchant_id": merchant.id,
-        "country": location.country,
-        "language_code": merchant.language,
-        "currency": location.currency,
-        "business_name": merchant.name,
-        "type": "PHYSICAL",
-        "mcc": "5814",
-    }
 
 
 def build(world: World, options: SandboxOptions) -> SquareSandbox:

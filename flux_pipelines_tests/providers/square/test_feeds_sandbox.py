@@ -11,6 +11,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from flux_pipelines.domain.business_day import BusinessCalendar
@@ -42,7 +43,7 @@ def rows(
 ) -> list[dict[str, Any]]:
     """The rows of records as they are stored: without what is personal."""
     stored = REDACT([bytes(one.raw) for one in records])
-    given = [one._replace(raw=raw) for one, raw in zip(records, stored, strict=True)]
+    given = [one._replace(raw=msgspec.Raw(raw)) for one, raw in zip(records, stored, strict=True)]
     made = run_sql(folder / f"{table}-{day}", PROVIDER, table, given, house.locations, day=day, slot=slot)
     assert made.bad == []
     assert all(row["source_version"] == PROVIDER.api_version for row in made.rows.to_pylist())

@@ -150,7 +150,7 @@ def test_the_rules_of_the_lists(settled: Settled) -> None:
 
 def test_cursors_limits_and_permissions(lively: House) -> None:
     here = {"location_id": lively.locations[0].location_id}
-    asked = {**SPAN, **here, "limit": 5}
+    asked: dict[str, Any] = {**SPAN, **here, "limit": 5}
     cursor = lively.http.get("/v2/payments", params=asked).json()["cursor"]
     assert lively.http.get("/v2/payments", params={**asked, "cursor": cursor}).status_code == 200
     lively.clock.forward(301)
@@ -228,6 +228,7 @@ def test_what_is_announced_and_what_it_makes_stale(
     (begun,) = by_type["labor.timecard.created"]
     assert begun[:2] == ("labor", here)
     assert by_type["labor.timecard.updated"] == [begun], "the day of the clock-in"
+    assert begun[2] is not None
     assert begun[2].timestamp() == (lively.clock.now.timestamp() - 3600) // 60 * 60
     sale = lively.world.sale(sold)
     taken = {feed for _, stale in feeds for feed in stale if feed[0] == "payments"}
