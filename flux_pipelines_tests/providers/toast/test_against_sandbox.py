@@ -18,6 +18,7 @@ from flux_pipelines.domain.business_day import BusinessCalendar
 from flux_pipelines.domain.errors import PermissionLostError
 from flux_pipelines.lake.raw import RawStore
 from flux_pipelines.lake.store import object_store
+from flux_pipelines.privacy.redactor import Redactor
 from flux_pipelines.providers.base import FeedWindow, Location, Order, OrderWindow
 from flux_pipelines.providers.toast import PROVIDER
 from flux_pipelines.providers.toast.client import ToastClient
@@ -315,6 +316,21 @@ def test_time_entries_of_a_business_date(
     for place in locations:
         calendar = BusinessCalendar(place.timezone, 4)
         assert LAST in {calendar.date_of(at) for location_id, at in changed if location_id == place.location_id}
+
+
+def test_nobodys_data_is_left_in_what_is_stored(
+    sandbox: RunningSandbox, client: ToastClient, locations: list[Location], orders: dict[date, list[Order]]
+) -> None:
+    people = httpx.get(f"{sandbox.url}/sandbox/people", params={"merchant": HANDLE}).json()
+    wanted = [value for kind in ("names", "emails", "phones", "streets") for value in people[kind]]
+    received = [bytes(order.raw) for day in orders.values() for order in day]
+    received += [bytes(one.raw) for feed in ("catalog", "labor") for one in collect(client, feed, locations)]
+    kept = b"\n".join(bytes(one) for one in Redactor(PROVIDER.redaction, None)(received)).decode()
+    before = b"\n".join(received).decode()
+    assert len([value for value in wanted if value in before]) > 20
+    assert [value for value in wanted if value in kept] == []
+    assert '"last4Digits":"' in before
+    assert '"last4Digits":"' not in kept
 
 
 def test_access_is_proved_and_its_loss_is_no_empty_answer(
