@@ -77,7 +77,7 @@ class CredentialedSandbox(Protocol):
         """Return the `secrets` and `settings` that a connection to the merchant is made with."""
 
 
-def _summary(sale: Sale) -> Body:
+def _summary(sale: Sale, refunds: Sequence[Sale] = ()) -> Body:
     return {
         "order_id": sale.id,
         "reference_id": sale.reference,
@@ -87,7 +87,7 @@ def _summary(sale: Sale) -> Body:
         "updated_ms": sale.updated,
         "closed_ms": sale.closed,
         "total": price(sale).total,
-        "returns": bool(sale.returns),
+        "returns": bool(sale.returns or refunds),
     }
 
 
@@ -170,7 +170,9 @@ class Control:
 
     def _merchants(self, _: Request) -> Any:
         end_day = self.world.end_day.isoformat() if self.world.end_day else None
-        return {"merchants": self.world.describe(), "authorised": sorted(self._authorised()), "end_day": end_day}
+        done = self._authorised()
+        authorised = [id_ for id_ in self.world.merchants if id_ in done]
+        return {"merchants": self.world.describe(), "authorised": authorised, "end_day": end_day}
 
     def _authorised(self) -> set[str]:
         return set().union(*(provider.authorised() for provider in self.providers))
@@ -180,7 +182,10 @@ class Control:
         return {**found, "faults": dict(self.world.faults.injected)}
 
     def _orders(self, request: Request) -> Any:
-        """List orders, newest first: ?merchant= or ?location_id=, ?state=, ?limit=."""
+        """List orders, newest first, without tests: ?merchant= or ?location_id=, ?state=, ?limit=.
+
+        `returns` says that an order gives something back, or that something on it was given back.
+        """
         query = request.query_params
         merchants = [self.world.merchant(query["merchant"])] if "merchant" in query else self.world.merchants.values()
         ids = [location.id for merchant in merchants for location in merchant.locations]
@@ -188,8 +193,9 @@ class Control:
             ids = [self.world.location(query["location_id"]).id]
         found = []
         for _, sale in self.world.between(ids, "created", -(2**62), 2**62, descending=True):
-            if query.get("state") in (None, sale.state):
-                found.append(_summary(sale))
+            if query.get("state") in (None, sale.state) and not sale.test and not sale.deleted:
+                kept = self.world.owner(sale).refunds_on_source
+                found.append(_summary(sale, self.world.refunds_of(sale) if kept else ()))
             if len(found) >= int(query.get("limit", _ORDERS_SHOWN)):
                 break
         return {"orders": found}

@@ -7,12 +7,12 @@ orders are merged away, buyers of some web orders see another currency.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import date, timedelta
 from itertools import accumulate
 from random import Random
 
-from flux_pipelines.sandbox.history import HOUR, MINUTE, StoreHistory, discounts, line_of, local_ms
+from flux_pipelines.sandbox.history import HOUR, MINUTE, StoreHistory, discounts, line_of, local_ms, pick
 from flux_pipelines.sandbox.ids import guid, number
 from flux_pipelines.sandbox.model import (
     Charge,
@@ -22,6 +22,7 @@ from flux_pipelines.sandbox.model import (
     Line,
     Location,
     Merchant,
+    Modifier,
     Payment,
     Returned,
     Sale,
@@ -111,7 +112,7 @@ class KeptHistory(StoreHistory):
         tenders: tuple[tuple[str, ...], tuple[int, ...]],
     ) -> tuple[Payment, ...]:
         names, weights = tenders
-        kind = rng.choices(names, cum_weights=weights)[0]
+        kind = pick(rng, names, weights)
         if kind == "GIFT":
             return (Payment("GIFT_CARD", rng.randrange(5, 40) * 100), Payment("CARD"))
         if kind == "SPLIT":
@@ -126,6 +127,16 @@ class RestaurantHistory(KeptHistory):
     refunds = 0.028
     whole_lines = True  # what came back is noted on the line, without a quantity
 
+    def __init__(self, seed: int, merchant: Merchant, location: Location) -> None:
+        super().__init__(seed, merchant, location)
+        self._choices = {
+            item.id: ([m for m in item.modifiers if m.required], [m for m in item.modifiers if not m.required])
+            for item in merchant.items
+        }
+
+    def _dish(self, rng: Random, item: Item) -> Line:
+        return _dish(rng, item, *self._choices[item.id])
+
     def order(self, rng: Random, created: int, picks: Iterator[Item], day: date, *, may_stay_open: bool) -> Sale:
         """Return one order."""
         id_, chance = self.new_id("order", day), rng.random()
@@ -136,7 +147,7 @@ class RestaurantHistory(KeptHistory):
             gone = Sale(id_, self.location, created, closed, closed, "CANCELED", source=self.merchant.counter)
             gone.deleted = True
             return gone
-        lines = [_dish(rng, next(picks)) for _ in range(1 + bisect_right(_COVERS, rng.random() * 100))]
+        lines = [self._dish(rng, next(picks)) for _ in range(1 + bisect_right(_COVERS, rng.random() * 100))]
         extra = rng.random()
         if extra < 0.02:
             lines.append(Line("CUSTOM_AMOUNT", None, "Chef's special", 1, rng.randrange(12, 48) * 100))
@@ -230,18 +241,16 @@ def _leave_open(sale: Sale, updated: int) -> None:
     sale.state, sale.closed, sale.tip_rate, sale.updated = "OPEN", None, 0, updated
 
 
-def _dish(rng: Random, item: Item) -> Line:
+def _dish(rng: Random, item: Item, sizes: Sequence[Modifier], extras: Sequence[Modifier]) -> Line:
     """Return a line with its size and perhaps extras; a double extra is one chosen twice."""
-    line = line_of(rng, item) if item.unit else Line("ITEM", item, item.name, 1, item.price, tax_class=item.tax_class)
     if item.unit:
-        return line
-    sizes = [modifier for modifier in item.modifiers if modifier.required]
-    extras = [modifier for modifier in item.modifiers if not modifier.required]
+        return line_of(rng, item)
     chosen = [Chosen(rng.choice(sizes), 1)] if sizes else []
     if extras and rng.random() < 0.4:
         chosen.append(Chosen(rng.choice(extras), 2 if rng.random() < 0.12 else 1))
     chance = rng.random()
-    return line._replace(quantity=1 if chance < 0.82 else 2 if chance < 0.96 else 4, modifiers=tuple(chosen))
+    quantity = 1 if chance < 0.82 else 2 if chance < 0.96 else 4
+    return Line("ITEM", item, item.name, quantity, item.price, 0, tuple(chosen), item.tax_class)
 
 
 def _goods(rng: Random, item: Item) -> Line:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import uuid
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -32,7 +31,9 @@ def stem(order_id: str) -> str:
 def guid(*parts: object) -> str:
     """Return a version 4 UUID's text."""
     digest = hashlib.blake2b("|".join(map(str, parts)).encode(), digest_size=16).digest()
-    return str(uuid.UUID(bytes=digest, version=4))
+    text = digest.hex()
+    variant = "89ab"[digest[8] >> 4 & 3]
+    return f"{text[:8]}-{text[8:12]}-4{text[13:16]}-{variant}{text[17:20]}-{text[20:]}"
 
 
 def number(*parts: object) -> str:
@@ -43,4 +44,7 @@ def number(*parts: object) -> str:
 
 def made(style: IdStyle, *parts: object) -> str:
     """Return an id of a style."""
-    return {"token": token, "guid": guid, "number": number}[style](*parts)
+    return _MAKERS[style](*parts)
+
+
+_MAKERS = {"token": token, "guid": guid, "number": number}

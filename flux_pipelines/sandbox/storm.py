@@ -100,7 +100,7 @@ class Storm:
 
     def _sell(self, location: Location) -> Sale:
         random = self._random
-        items = self._world.merchants[location.merchant_id].items
+        items = [item for item in self._world.merchants[location.merchant_id].items if not item.deleted]
         goods = [(random.choice(items), random.randrange(1, 4)) for _ in range(random.randrange(1, 5))]
         late = random.random() < self._late
         created = self._world.clock() - timedelta(hours=random.uniform(0, _OFFLINE_HOURS)) if late else None

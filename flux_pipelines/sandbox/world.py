@@ -35,12 +35,14 @@ class World(Upkeep):
             corrupt: make it an order that no reader can use: see `MALFORMED`.
             goods: items, each with how many; by default three units of two items.
             paid_by: the type of tender.
-            online: ordered through the provider's API instead of at the counter.
+            online: ordered through the provider's API instead of at the counter; of a web shop the location tells.
 
         """
         location = self.location(location_id)
         merchant = self.merchants[location.merchant_id]
         items = [item for item in merchant.items if not item.deleted]
+        if merchant.trade == "shop":
+            online = location is merchant.locations[0]
         now = self.now_ms()
         at = now if created is None else int(created.timestamp() * 1000)
         lines = tuple(
