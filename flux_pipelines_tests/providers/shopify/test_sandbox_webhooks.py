@@ -1,0 +1,183 @@
+"""What Shopify's webhooks tell, how they are signed, and what becomes of them when nobody takes them."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import json
+from collections.abc import Iterator
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flux_pipelines.providers.shopify.sandbox_topics import TOPICS
+from flux_pipelines.providers.shopify.sandbox_webhooks import RETRY_MINUTES, signature
+from flux_pipelines.sandbox.deliveries import Delivery
+from flux_pipelines.sandbox.options import CLIENT_SECRET
+from flux_pipelines.sandbox.pricing import price
+from flux_pipelines.sandbox.server import RunningSandbox
+from flux_pipelines_tests.providers.shopify.sandboxwire import Clock, Shopify, provider_of, sandbox_of
+
+CREATE = """mutation($topic: WebhookSubscriptionTopic!, $sub: WebhookSubscriptionInput!) {
+  webhookSubscriptionCreate(topic: $topic, webhookSubscription: $sub) {
+    webhookSubscription { id topic uri format includeFields apiVersion { handle } } userErrors { field message } } }"""
+DELETE = """mutation($id: ID!) { webhookSubscriptionDelete(id: $id) {
+  deletedWebhookSubscriptionId userErrors { message } } }"""
+HOOK = "http://127.0.0.1:1/hooks"
+
+
+@pytest.fixture
+def sandbox() -> Iterator[RunningSandbox]:
+    with sandbox_of(Clock(), history_days=2) as running:
+        running.world.outbox.change(delay=(3000.0, 3000.0))  # nothing is sent: what would be is looked at here
+        yield running
+
+
+@pytest.fixture
+def shopify(sandbox: RunningSandbox) -> Shopify:
+    provider_of(sandbox.world).webhooks.subscribe(HOOK, None, None)
+    return Shopify(sandbox)
+
+
+def told(found: list[Delivery]) -> dict[str, Any]:
+    return {one.event_type: json.loads(one.body, parse_float=Decimal) for one in found}
+
+
+def test_the_published_signature_vector() -> None:
+    assert signature("test_secret_key", b'{"foo": "bar"}') == "B23tXN681gZ0qIWNRrgtzBE9XSDo5yaUu6wfmhu3a7g="
+
+
+def test_a_sale_its_edit_and_its_refund_are_told(shopify: Shopify) -> None:
+    world = shopify.sandbox.world
+    goods = [(shopify.merchant.items[0], 2), (shopify.merchant.items[4], 1)]
+    with world.outbox.collect() as found:
+        sale = world.sell(shopify.merchant.locations[1].id, goods=goods)
+    order = told(found)["orders/create"]
+    assert (order["id"], order["admin_graphql_api_id"]) == (int(sale.id), f"gid://shopify/Order/{sale.id}")
+    assert Decimal(order["total_price"]) * 100 == price(sale).total
+    assert order["created_at"].endswith("-05:00")  # in the shop's time zone
+    delivery = next(one for one in found if one.event_type == "orders/create")
+    headers = delivery.headers(0, "", "")
+    wanted = base64.b64encode(hmac.new(CLIENT_SECRET.encode(), delivery.body, hashlib.sha256).digest()).decode()
+    assert headers["X-Shopify-Hmac-Sha256"] == wanted
+    assert headers["X-Shopify-Shop-Domain"] == "harbor-shop.myshopify.com"
+    assert (headers["X-Shopify-Topic"], headers["X-Shopify-API-Version"]) == ("orders/create", "2026-10")
+    again = delivery.copy().headers(3, "timeout", "")
+    assert again["X-Shopify-Webhook-Id"] == headers["X-Shopify-Webhook-Id"] == delivery.event_id
+    orders = [one for one in found if one.event_type.startswith("orders/")]
+    assert {one.headers(0, "", "")["X-Shopify-Event-Id"] for one in orders} == {headers["X-Shopify-Event-Id"]}
+    assert len({one.event_id for one in orders}) == len(orders) == 2  # created and paid: one event, two deliveries
+    with world.outbox.collect() as found:
+        world.edit(sale.id, add_units=1)
+    assert {"orders/edited", "orders/updated"} <= set(told(found))
+    assert set(told(found)["orders/edited"]) == {"order_edit"}
+    with world.outbox.collect() as found:
+        back = world.refund(sale.id)
+    refund, updated = told(found)["refunds/create"], told(found)["orders/updated"]
+    assert refund["order_id"] == updated["id"] == int(sale.id)
+    assert updated["financial_status"] == "refunded"
+    lines = refund["refund_line_items"]
+    assert all(isinstance(one["subtotal"], Decimal) for one in lines)  # numbers, where everything else is text
+    taken = sum(one["subtotal"] + one["total_tax"] for one in lines)
+    assert taken * 100 == sum(Decimal(one["amount"]) for one in refund["transactions"]) * 100
+    assert taken * 100 == price(back).returns[0].total
+
+
+def test_payloads_have_the_members_of_the_published_examples(shopify: Shopify, examples: Path) -> None:
+    world = shopify.sandbox.world
+    sale = world.sell(shopify.merchant.locations[1].id)
+    world.refund(sale.id)
+    provider = provider_of(world)
+    from flux_pipelines.providers.shopify.sandbox_rest import RestWriter
+
+    shop = provider.shops[shopify.merchant.id]
+    ours = RestWriter(shop).order(shop.write(sale))
+    theirs = json.loads((examples / "rest_order_get_with_refunds.json").read_text())["order"]
+    # Fields of a shipping discount that newer versions added are beside the example's.
+    assert set(ours) - set(theirs) == set()
+    assert set(ours["line_items"][0]) - set(theirs["line_items"][0]) == set()
+    assert set(ours["refunds"][0]) - set(theirs["refunds"][0]) == {"refund_shipping_lines"}
+    detail = theirs["refunds"][0]["refund_line_items"][0]
+    assert all(set(one) - set(detail) == set() for one in ours["refunds"][0]["refund_line_items"])
+    for name in ("total_price", "current_total_price", "total_tax", "currency", "updated_at"):
+        assert type(ours[name]) is type(theirs[name])
+
+
+def test_goods_people_and_the_end_of_it(shopify: Shopify, examples: Path) -> None:
+    world, merchant = shopify.sandbox.world, shopify.merchant
+    item = merchant.items[0]
+    with world.outbox.collect() as found:
+        world.set_stock(merchant.locations[0].id, item.id, 7)
+        world.change_item(merchant, item.id, price=1999)
+    events = told(found)
+    level = json.loads((examples / "rest_inventory_levels.json").read_text())["inventory_levels"][0]
+    assert set(events["inventory_levels/update"]) == set(level)
+    assert events["inventory_levels/update"]["available"] == 7
+    assert events["inventory_levels/update"]["inventory_item_id"] == int(item.id)
+    product = events["products/update"]
+    assert product["id"] == int(item.product_id)
+    assert "19.99" in [one["price"] for one in product["variants"]]
+    person = next(s.customer for s in world.sales.values() if world.owner(s) is merchant and s.customer)
+    with world.outbox.collect() as found:
+        world.ask_for_erasure(merchant, person.email)
+    redact = told(found)["customers/redact"]
+    assert (redact["shop_domain"], redact["customer"]["email"]) == ("harbor-shop.myshopify.com", person.email)
+    own = [s for s in world.sales.values() if world.is_order(s) and world.owner(s) is merchant and s.customer is person]
+    assert sorted(redact["orders_to_redact"]) == sorted(int(sale.id) for sale in own) != []
+    with world.outbox.collect() as found:
+        for topic in TOPICS:
+            provider_of(world).webhooks.emit(merchant, topic)
+        provider_of(world).webhooks.emit(merchant, "planets/aligned")
+    assert set(told(found)) == {*TOPICS, "planets/aligned"}
+    with world.outbox.collect() as found:
+        world.uninstall(merchant)
+    assert list(told(found)) == ["app/uninstalled"]
+    assert shopify.post("{ shop { id } }").status_code == 401
+    with world.outbox.collect() as found:
+        world.sell(merchant.locations[1].id)
+    assert not any(
+        topic.startswith("orders/") for topic in told(found)
+    )  # a scope is needed, and there is none any more
+
+
+def test_a_shops_own_subscriptions(sandbox: RunningSandbox) -> None:
+    shopify, other, world = Shopify(sandbox), Shopify(sandbox, "fjord-shop"), sandbox.world
+    sub = {"uri": HOOK, "format": "JSON", "includeFields": ["id", "updated_at"]}
+    made = shopify.ask(CREATE, topic="ORDERS_CREATE", sub=sub)["webhookSubscriptionCreate"]
+    assert made["userErrors"] == []
+    assert made["webhookSubscription"]["apiVersion"] == {"handle": "2026-10"}
+    twice = shopify.ask(CREATE, topic="ORDERS_CREATE", sub=sub)["webhookSubscriptionCreate"]
+    assert "already been taken" in twice["userErrors"][0]["message"]
+    bad = shopify.ask(CREATE, topic="ORDERS_CREATE", sub={"uri": "not an address"})["webhookSubscriptionCreate"]
+    assert bad["webhookSubscription"] is None
+    short = Shopify(sandbox, "fjord-shop", scopes=["read_products"])
+    provider_of(world).authority.remove_scopes(other.merchant.id, ["read_orders"])
+    denied = short.ask(CREATE, topic="ORDERS_CREATE", sub={"uri": HOOK})["webhookSubscriptionCreate"]
+    assert "cannot create a webhook subscription" in denied["userErrors"][0]["message"]
+    listed = shopify.every("webhookSubscriptions", "id topic")
+    assert listed == [{"id": made["webhookSubscription"]["id"], "topic": "ORDERS_CREATE"}]
+    assert short.every("webhookSubscriptions", "id") == []
+    with world.outbox.collect() as found:
+        world.sell(shopify.merchant.locations[1].id)
+        world.sell(other.merchant.locations[1].id)
+    (delivery,) = found
+    assert set(json.loads(delivery.body)) == {"id", "updated_at"}
+    # Eight retries over four hours; after the last one fails, the subscription is gone.
+    assert delivery.retries is not None
+    waits = [delivery.retries(attempt, "status", 500) for attempt in range(9)]
+    assert waits[:8] == list(RETRY_MINUTES)
+    assert (sum(RETRY_MINUTES), waits[8]) == (240, None)
+    assert shopify.every("webhookSubscriptions", "id") == []
+    again = shopify.ask(CREATE, topic="BULK_OPERATIONS_FINISH", sub={"uri": HOOK})["webhookSubscriptionCreate"]
+    id_ = again["webhookSubscription"]["id"]
+    run = 'mutation { bulkOperationRunQuery(query: "{ products { edges { node { id } } } }") { bulkOperation { id } } }'
+    operation = shopify.ask(run)["bulkOperationRunQuery"]["bulkOperation"]["id"]
+    bulk = provider_of(world).bulk
+    bulk._by_shop[shopify.merchant.id][operation].done.wait(30)
+    assert shopify.ask(f'{{ bulkOperation(id: "{operation}") {{ status }} }}')["bulkOperation"]["status"] == "COMPLETED"
+    assert world.outbox.counts["events"] == 1
+    assert shopify.ask(DELETE, id=id_)["webhookSubscriptionDelete"]["deletedWebhookSubscriptionId"] == id_
+    assert shopify.ask(DELETE, id=id_)["webhookSubscriptionDelete"]["userErrors"] != []
