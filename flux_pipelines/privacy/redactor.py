@@ -110,40 +110,44 @@ class Redactor:
         parts: list[bytes] = []
         done = start
         inside: list[tuple[int, bytes]] = []  # the ancestors around the present position: where each ends, its name
+        treatments, removed = self._treatments, self._removed
         for end in ends:
             if end < done:
                 continue  # in what was removed
             opening = page.rfind(b'"', start, end)
-            if page[opening - 1] == _BACKSLASH:
-                continue  # it has a quote in it, which none of ours has
             name = page[opening + 1 : end]
-            if b"\\" in name:
-                name = _text(b'"' + name + b'"').encode("utf-8", "replace")
-            treatment = self._treatments.get(name)
+            treatment = treatments.get(name)
             if treatment is None:
-                continue
+                if b"\\" not in name:
+                    continue
+                treatment = treatments.get(name := _text(b'"' + name + b'"').encode("utf-8", "replace"))
+                if treatment is None:
+                    continue
+            if page[opening - 1] == _BACKSLASH:
+                continue  # a longer name, with a quote in it
             while inside and inside[-1][0] <= end:
                 inside.pop()
-            applies = treatment.treated and (
-                not treatment.within or any(around in treatment.within for _, around in inside)
-            )
+            applies = treatment.treated
+            if applies and treatment.within:
+                applies = any(around in treatment.within for _, around in inside)
             if not applies and not treatment.ancestor:
                 continue
             value = _VALUE.match(page, end + 1, stop)
             if value is None:  # not JSON: what follows cannot be told apart
-                parts.append(page[done:end] + b'":' + self._removed)
+                parts.append(page[done:end] + b'":' + removed)
                 return b"".join(parts)
-            begin, after = value.span(value.lastindex or 0)
-            if value.lastindex == _CONTAINER:
+            kind = value.lastindex or 0
+            begin, after = value.span(kind)
+            if kind == _CONTAINER:
                 flat = _FLAT.match(page, begin, stop)
                 after = flat.end() if flat is not None else _end_of_container(page, begin, stop)
                 if not applies:
                     inside.append((after, name))
             if not applies:
                 continue
+            new = self._replacement(value) if treatment.pseudonym else removed
             old = page[begin:after]
-            new = self._removed if not treatment.pseudonym else self._replacement(value)
-            if new != old and old != b"null":
+            if old != new and old != b"null":
                 parts += (page[done:begin], new)
                 done = after
         if not parts:
