@@ -20,7 +20,7 @@ from flux_pipelines.sandbox.model import Location, Merchant, Sale, Shift
 from flux_pipelines.sandbox.options import SandboxOptions
 from flux_pipelines.sandbox.past import history
 from flux_pipelines.sandbox.payments import PaidTender, payments_of
-from flux_pipelines.sandbox.people import greet
+from flux_pipelines.sandbox.people import greet, settle
 from flux_pipelines.sandbox.traffic import Traffic
 
 
@@ -42,31 +42,52 @@ class WorldState:
         self.outbox = Outbox(options.seed)
         self._made = 0
         self._refunds: dict[str, list[Sale]] = {}  # by the id of the sale that was given back
+        self.end_day: date | None = None
         seeded = merchants is None
         for merchant in businesses(options.seed) if merchants is None else merchants:
-            self.merchants[merchant.id] = merchant
-            for location in merchant.locations:
-                self.locations[location.id] = location
-                self.books[location.id] = Book()
-        self.end_day: date | None = None
+            self._house(merchant)
         if seeded:
             end = self.end_day = options.end_day or self._yesterday()
-            made_up: list[Sale] = []
-            for merchant in self.merchants.values():
-                own = history(options.seed, merchant, end, options.history_days)
-                for sale in own:
-                    greet(merchant, sale)
-                made_up += own
-                merchant.shifts = shifts(options.seed, merchant, end, options.history_days)
-                merchant.counts = stock(options.seed, merchant, int(self.clock().timestamp() * 1000))
-            sales = made_up
-        by_location: dict[str, list[Sale]] = {id_: [] for id_ in self.books}
+            sales = [sale for merchant in self.merchants.values() for sale in self._past_of(merchant, end)]
+        self._enter(sales)
+
+    def take_in(self, merchant: Merchant) -> None:
+        """Take in one merchant more, with its people and, in a seeded world, with a past of its own.
+
+        Providers whose merchants are none of `businesses` bring them so, when their sandbox is built.
+        """
+        merchant.tenant = merchant.tenant or merchant.handle
+        settle(self.options.seed, merchant)
+        merchant.published = max((item.updated for item in merchant.items), default=0)
+        self._house(merchant)
+        if self.end_day is not None:
+            self._enter(self._past_of(merchant, self.end_day))
+
+    def _house(self, merchant: Merchant) -> None:
+        self.merchants[merchant.id] = merchant
+        for location in merchant.locations:
+            self.locations[location.id] = location
+            self.books[location.id] = Book()
+
+    def _past_of(self, merchant: Merchant, end: date) -> list[Sale]:
+        """Return everything that a merchant sold until the last day; its shifts and stock are made up as well."""
+        seed, days = self.options.seed, self.options.history_days
+        own = history(seed, merchant, end, days)
+        for sale in own:
+            greet(merchant, sale)
+        merchant.shifts = shifts(seed, merchant, end, days)
+        merchant.counts = stock(seed, merchant, self.now_ms())
+        return own
+
+    def _enter(self, sales: Iterable[Sale]) -> None:
+        """Put many sales into the books at once."""
+        by_location: dict[str, list[Sale]] = {}
         for sale in sales:
             self.sales[sale.id] = sale
             if sale.returns:
                 self._remember(sale)
             if self.is_order(sale):
-                by_location[sale.location.id].append(sale)
+                by_location.setdefault(sale.location.id, []).append(sale)
         for id_, those in by_location.items():
             self.books[id_].fill(those)
 
