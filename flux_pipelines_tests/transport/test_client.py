@@ -31,6 +31,7 @@ from flux_pipelines.domain.errors import (
 )
 from flux_pipelines.providers.base import RateLimit
 from flux_pipelines.transport import (
+    AnsweredError,
     BreakerPolicy,
     RefusedError,
     RetryPolicy,
@@ -644,3 +645,46 @@ def test_the_http_library_is_loaded_with_the_first_client_only() -> None:
 
     heavy = "import sys, flux_pipelines.transport; print([m for m in ('httpx', 'sqlalchemy', 'tenacity') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", heavy], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_a_body_may_say_that_the_request_failed_although_its_status_is_good(tmp_path: Path) -> None:
+    def decode(content: bytes) -> int:
+        said = msgspec.json.decode(content)
+        if said == "busy":
+            raise AnsweredError(RateLimitedError, f"busy, and secret={TOKEN}", again=True, retry_after=0.2)
+        if said == "no":
+            raise AnsweredError(RefusedError, "no", codes=("NO",))
+        if said == "broken":
+            raise AnsweredError(ProviderUnavailableError, "broken", failure=True)
+        return int(said)
+
+    def answered(*bodies: bytes) -> tuple[Any, list[Seen]]:
+        policy = RetryPolicy(attempts=2, base_seconds=0.01)
+        with (
+            serve(sequence(*(Reply(200, body) for body in bodies))) as server,
+            transport(tmp_path, retry_policy=policy) as made,
+        ):
+            try:
+                client = client_of(made, server.url)
+                return client.request("POST", "/graphql", json={}, idempotent=False, decode=decode).value, server.seen
+            except FluxError as error:
+                return error, server.seen
+
+    value, seen = answered(b'"busy"', b"7")
+    assert (value, len(seen)) == (7, 2)
+    assert seen[1].at - seen[0].at >= 0.15
+    error, seen = answered(b'"busy"')
+    assert (type(error), len(seen)) == (RateLimitedError, 2)
+    assert TOKEN not in str(error)
+    error, seen = answered(b'"no"')
+    assert (type(error), error.codes, error.status, len(seen)) == (RefusedError, ("NO",), 200, 1)
+    error, seen = answered(b'"broken"')
+    assert (type(error), len(seen)) == (ProviderUnavailableError, 1)
+
+
+def test_a_pause_between_calls_ends_with_the_transport(tmp_path: Path) -> None:
+    with serve(lambda _: Reply()) as server, transport(tmp_path) as made:
+        client = client_of(made, server.url)
+        threading.Timer(0.1, made.close).start()
+        with pytest.raises(TransportClosedError):
+            client.pause(30)

@@ -34,7 +34,7 @@ class _Body(msgspec.Struct):
     id: int | None = None
     order_id: int | None = None
     order_edit: _OrderOf | None = None
-    customer: msgspec.Raw | None = None
+    customer: msgspec.Raw = msgspec.Raw()
     orders_to_redact: list[int] = []
     location_id: int | None = None
 
@@ -175,7 +175,7 @@ def _order_id(family: str, what: str, found: _Body) -> int | None:
 def _forgotten(found: _Body) -> Affected:
     """Return whom to forget: a customer by what they are known by, and their orders."""
     person = _Person()
-    if found.customer is not None and bytes(found.customer) != b"null":
+    if bytes(found.customer) not in (b"", b"null"):
         person = msgspec.json.decode(found.customer, type=_Person)
     texts = tuple(text for text in (person.email, person.phone) if text)
     customers = (str(person.id),) if person.id is not None else ()
