@@ -66,8 +66,15 @@ class Upkeep(WorldState):
     def change_item(
         self, merchant: Merchant, name: str, *, price: int | None = None, renamed: str | None = None
     ) -> Item:
-        """Change an item's price (minor units) or name, now; what was sold before keeps what it was sold as."""
+        """Change an item's price (minor units) or name, now; what was sold before keeps what it was sold as.
+
+        A name is the product's: its other variations have it too.
+        """
         old = self.item(merchant, name)
+        if renamed:
+            for one in [i for i in merchant.items if i.product_id == old.product_id and i is not old]:
+                other = replace(one, name=renamed, updated=self._now_after(one.updated))
+                self._replace(merchant, one, other, "item_changed")
         new = replace(
             old,
             price=old.price if price is None else price,

@@ -158,7 +158,12 @@ def test_what_is_sold_is_gone_from_the_shelf_and_the_catalogue_remembers(month: 
     assert 0 in quantities
     with pytest.raises(ConfigurationError, match="nobody counts the stock"):
         month.set_stock(month.merchant("harbor").locations[0].id, "Drip Coffee Small", 3)
-    month.listeners.remove(heard.append)
+    # A name is the product's: every variation has the new one.
+    white = next(i for i in shop.items if (i.name, i.variation) == ("Harbor Mug", "White"))
+    month.change_item(shop, white.id, renamed="Harbor Beaker")
+    assert {i.variation for i in shop.items if i.name == "Harbor Beaker"} == {"White", "Blue"}
+    assert not [i for i in shop.items if i.name == "Harbor Mug"]
+    month.listeners.clear()
 
 
 def test_control_tells_and_changes_over_http(start: Callable[..., RunningSandbox]) -> None:
