@@ -23,8 +23,8 @@ from flux_pipelines.domain.errors import (
 from flux_pipelines.lake.raw import RawStore
 from flux_pipelines.providers.base import Basis, Location, OrderWindow
 from flux_pipelines.providers.square import PROVIDER
-from flux_pipelines.sync.normalise import _blocks
 from flux_pipelines.sync.orders import sync_orders
+from flux_pipelines.sync.reading import raw_blocks
 from flux_pipelines.sync.records import DayOutcome
 from flux_pipelines_tests.sync.memory import MemorySource, sale
 from flux_pipelines_tests.sync.rawfiles import raw_store
@@ -73,7 +73,7 @@ def landed(raw: RawStore, day: date) -> list[str]:
     manifest = raw.read_manifest(CONNECTION.key, day)
     assert manifest is not None
     with raw.local_file(manifest) as path:
-        lines = [json.loads(line) for block in _blocks(path) for line in block] if path else []
+        lines = [json.loads(line) for block in raw_blocks(path) for line in block] if path else []
     assert manifest.orders == len(lines) == sum(manifest.states.values())
     return [line["id"] for line in lines]
 
