@@ -1,0 +1,236 @@
+"""Payments, products and stock that the sandbox does not show, and Shopify's published examples of them."""
+
+from __future__ import annotations
+
+import json
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+from flux_pipelines.providers.base import Location, Record
+from flux_pipelines.providers.shopify import PROVIDER
+from flux_pipelines_tests.providers.shopify.nodes import bag, found_in, gid, nodes, order, transaction
+from flux_pipelines_tests.sync.feedfiles import record, run_sql
+
+STORES = [Location("7", "Acme (online)", "America/New_York", "USD")]
+
+
+def paid(*transactions: dict[str, Any], **more: Any) -> Record:
+    node = {
+        "flux_location_id": "7",
+        "id": gid("Order", 1),
+        "legacyResourceId": "1",
+        "currencyCode": "USD",
+        "test": False,
+        "updatedAt": "2026-03-02T13:00:00Z",
+        "totalTipReceivedSet": bag("0.0"),
+        "transactions": list(transactions),
+        "refunds": [],
+        "lineItems": nodes([]),
+    }
+    return record("order", {**node, **more})
+
+
+def tender(number: int, kind: str, amount: str, status: str = "SUCCESS", **more: Any) -> dict[str, Any]:
+    node = {
+        "id": gid("OrderTransaction", number),
+        "kind": kind,
+        "status": status,
+        "gateway": "shopify_payments",
+        "test": False,
+        "createdAt": "2026-03-02T12:00:00Z",
+        "processedAt": f"2026-03-02T12:00:{number:02d}Z",
+        "amountSet": bag(amount),
+        "fees": [],
+        "parentTransaction": None,
+        "paymentDetails": None,
+    }
+    return {**node, **more}
+
+
+def after(number: int) -> dict[str, Any]:
+    return {"parentTransaction": {"id": gid("OrderTransaction", number)}}
+
+
+def payments(folder: Path, *orders: Record) -> list[dict[str, Any]]:
+    made = run_sql(folder, PROVIDER, "payments", orders, STORES)
+    assert made.bad == []
+    return sorted(made.rows.to_pylist(), key=lambda row: int(row["payment_id"]))
+
+
+def test_promises_captures_change_and_refunds(tmp_path: Path) -> None:
+    fee = {"amount": {"amount": "0.59", "currencyCode": "USD"}, "taxAmount": {"amount": "0.01", "currencyCode": "USD"}}
+    foreign = {"amount": {"amount": "9.0", "currencyCode": "EUR"}, "taxAmount": {"amount": "0", "currencyCode": "EUR"}}
+    rows = payments(
+        tmp_path,
+        paid(
+            tender(1, "AUTHORIZATION", "20.0"),
+            tender(2, "CAPTURE", "20.0", **after(1), fees=[fee, foreign]),
+            tender(3, "AUTHORIZATION", "5.0"),
+            tender(4, "VOID", "5.0", **after(3)),
+            tender(5, "AUTHORIZATION", "6.0"),
+            tender(6, "SALE", "20.0", gateway="cash"),
+            tender(7, "CHANGE", "2.5", gateway="cash", **after(6)),
+            tender(8, "SALE", "9.0", "FAILURE"),
+            tender(9, "SALE", "8.0", "PENDING", gateway="bank_deposit"),
+            tender(10, "SALE", "7.0", gateway="gift_card"),
+            tender(11, "REFUND", "4.0", **after(2)),
+            tender(12, "SALE", "3.0", gateway="paypal", paymentDetails={"__typename": "PaypalWalletPaymentDetails"}),
+            tender(13, "SALE", "3.0", test=True),
+        ),
+    )
+    found = [(r["payment_id"], r["kind"], r["tender"], r["amount"], r["fee"], r["status"]) for r in rows]
+    assert found == [
+        ("2", "payment", "card", 20, Decimal("-0.60"), "completed"),
+        ("3", "payment", "card", 0, 0, "canceled"),
+        ("5", "payment", "card", 6, 0, "pending"),
+        ("6", "payment", "cash", 20, 0, "completed"),
+        ("7", "payment", "cash", Decimal("-2.5"), 0, "completed"),
+        ("8", "payment", "card", 0, 0, "failed"),
+        ("9", "payment", "other", 8, 0, "pending"),
+        ("10", "payment", "gift_card", 7, 0, "completed"),
+        ("11", "refund", "card", -4, 0, "completed"),
+        ("12", "payment", "other", 3, 0, "completed"),
+    ]
+    assert rows[8]["source_payment_id"] == "2"
+    assert {(r["location_id"], r["order_id"], r["currency"]) for r in rows} == {("7", "1", "USD")}
+    assert rows[0]["occurred_at"].isoformat() == "2026-03-02T12:00:02+00:00"
+
+
+def test_a_tip_is_in_the_last_tender_that_can_hold_it_and_comes_back_in_the_first(tmp_path: Path) -> None:
+    tip = {
+        "id": gid("LineItem", 5),
+        "title": "Tip",
+        "taxable": False,
+        "isGiftCard": False,
+        "variant": None,
+        "product": None,
+    }
+    back = [{"lineItem": {"id": gid("LineItem", 5)}, "subtotalSet": bag("3.0")}]
+    rows = payments(
+        tmp_path,
+        paid(
+            tender(1, "SALE", "10.0", gateway="cash"),
+            tender(2, "SALE", "12.0"),
+            tender(3, "SALE", "2.0", gateway="gift_card"),
+            tender(4, "REFUND", "2.0", **after(3)),
+            tender(5, "REFUND", "8.0", **after(2)),
+            totalTipReceivedSet=bag("3.0"),
+            lineItems=nodes([tip]),
+            refunds=[{"refundLineItems": nodes(back)}],
+        ),
+    )
+    assert [(r["amount"], r["tip"]) for r in rows] == [(10, 0), (9, 3), (2, 0), (-2, 0), (-5, -3)]
+
+
+def test_the_published_payments_are_read_to_their_values(examples: Path, tmp_path: Path) -> None:
+    printed = found_in(json.loads((examples / "rest_order_transactions_list.json").read_text()), "transactions")
+    whole = found_in(json.loads((examples / "rest_order_get_with_refunds.json").read_text()), "order")
+    rows = payments(tmp_path, record("order", order(whole, printed)))
+    shown = {str(t["id"]): t for t in [*printed, *whole["refunds"][0]["transactions"]]}
+    assert {r["payment_id"] for r in rows} <= shown.keys()
+    for row in rows:
+        example = shown[row["payment_id"]]
+        assert abs(row["amount"]) == Decimal(example["amount"])
+        assert row["kind"] == ("refund" if example["kind"] == "refund" else "payment")
+        assert row["source_payment_id"] == (
+            str(example["parent_id"]) if row["kind"] == "refund" and example["parent_id"] else None
+        )
+    assert transaction(printed[0])["kind"] in ("AUTHORIZATION", "CAPTURE", "SALE", "REFUND", "VOID")
+    counted = [t for t in shown.values() if t["kind"] in ("capture", "sale", "refund") and t["status"] == "success"]
+    assert len([r for r in rows if r["status"] == "completed"]) == len(counted)
+
+
+def test_the_published_products_and_counts_are_read_to_their_values(examples: Path, tmp_path: Path) -> None:
+    printed = found_in(json.loads((examples / "rest_products_list.json").read_text()), "products")
+    catalog = [
+        record(
+            "product",
+            {
+                "id": gid("Product", p["id"]),
+                "legacyResourceId": str(p["id"]),
+                "title": p["title"],
+                "status": p["status"].upper(),
+                "productType": p["product_type"],
+                "updatedAt": p["updated_at"],
+                "category": None,
+                "variants": nodes(
+                    {
+                        "id": gid("ProductVariant", v["id"]),
+                        "legacyResourceId": str(v["id"]),
+                        "title": v["title"],
+                        "sku": v["sku"],
+                        "barcode": v["barcode"],
+                        "price": v["price"],
+                        "updatedAt": v["updated_at"],
+                    }
+                    for v in p["variants"]
+                ),
+            },
+        )
+        for p in printed
+    ]
+    broken = record("product", {"legacyResourceId": "9", "title": "Nothing", "variants": nodes([])})
+    made = run_sql(tmp_path / "p", PROVIDER, "products", [*catalog, broken], STORES, slot="current")
+    assert [bad.reason.rpartition(": ")[2] for bad in made.bad] == [
+        "the product has no variant, so there is nothing to sell"
+    ]
+    found = {
+        r["product_id"]: (
+            r["item_id"],
+            r["product_name"],
+            r["variation"],
+            r["sku"],
+            r["upc"],
+            r["price"],
+            r["category"],
+            r["active"],
+        )
+        for r in made.rows.to_pylist()
+    }
+    assert found == {
+        str(v["id"]): (
+            str(p["id"]),
+            p["title"],
+            None if v["title"] == "Default Title" else v["title"],
+            v["sku"] or None,
+            v["barcode"] or None,
+            Decimal(v["price"]),
+            p["product_type"] or None,
+            p["status"] == "active",
+        )
+        for p in printed
+        for v in p["variants"]
+    }
+    levels = found_in(json.loads((examples / "rest_inventory_levels.json").read_text()), "inventory_levels")
+    stock = [
+        record(
+            "level",
+            {
+                "updatedAt": level["updated_at"],
+                "quantities": [{"name": "available", "quantity": level["available"], "updatedAt": None}],
+                "item": {"tracked": True, "sku": "", "variant": {"legacyResourceId": str(level["inventory_item_id"])}},
+            },
+            str(level["location_id"]),
+        )
+        for level in levels
+    ]
+    untracked = {"quantities": [], "item": {"tracked": False, "sku": "S", "variant": {"legacyResourceId": "1"}}}
+    odd = {"quantities": [], "item": {"tracked": True, "variant": {"legacyResourceId": "2"}}}
+    gone = {"quantities": [], "item": {"tracked": True, "variant": None}}
+    more = [record("level", item, "7") for item in (untracked, odd, gone)]
+    made = run_sql(tmp_path / "s", PROVIDER, "inventory_levels", [*stock, *more], STORES, slot="2026-03-02/14")
+    assert [bad.reason.rpartition(": ")[2] for bad in made.bad] == ["it is tracked and has no quantity `available`"]
+    rows = {
+        (r["location_id"], r["product_id"]): (r["quantity"], r["availability"], r["sku"]) for r in made.rows.to_pylist()
+    }
+    wanted: dict[tuple[str, str], tuple[Any, str, str | None]] = {
+        (str(x["location_id"]), str(x["inventory_item_id"])): (
+            x["available"],
+            "in_stock" if x["available"] > 0 else "out_of_stock",
+            None,
+        )
+        for x in levels
+    }
+    wanted["7", "1"] = (None, "in_stock", "S")
+    assert rows == wanted
