@@ -1,0 +1,62 @@
+"""Where providers that share paths are found: under their own prefix each, at `/` whoever's merchants come first."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import date
+
+import httpx
+import pytest
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+
+from flux_pipelines.providers.registry import all_providers
+from flux_pipelines.sandbox import app
+from flux_pipelines.sandbox.options import SandboxOptions
+from flux_pipelines.sandbox.server import RunningSandbox
+from flux_pipelines.sandbox.world import World
+
+
+async def _here(request: Request) -> Response:
+    return PlainTextResponse(f"twin {request.url.path}")
+
+
+class Twin:
+    """A provider of which one path is somebody else's too."""
+
+    name = "a_twin"
+
+    def __init__(self, world: World, options: SandboxOptions) -> None:
+        self.routes = [Route("/v2/locations", _here), Route("/twin/only", _here)]
+
+    def authorised(self) -> set[str]:
+        return set()
+
+
+class Lone(Twin):
+    """A provider that shares no path."""
+
+    name = "lone"
+
+    def __init__(self, world: World, options: SandboxOptions) -> None:
+        self.routes = [Route("/single/{rest:path}", _here)]
+
+
+def test_who_shares_a_path_is_found_under_its_prefix_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    square = all_providers()["square"]
+    twin = replace(square, name="a_twin", sandbox=f"{__name__}:Twin")
+    lone = replace(square, name="lone", sandbox=f"{__name__}:Lone")
+    # First by name, and yet Square keeps `/`: its merchants are the world's first.
+    monkeypatch.setattr(app, "all_providers", lambda: {"a_twin": twin, "lone": lone, "square": square})
+    with (
+        RunningSandbox(SandboxOptions(history_days=1, end_day=date(2026, 11, 2))) as sandbox,
+        httpx.Client(base_url=sandbox.url, timeout=30) as client,
+    ):
+        assert client.get("/v2/locations").status_code == 401  # Square's, which wants a token
+        assert client.get("/square/v2/locations").status_code == 401
+        assert client.get("/a_twin/v2/locations").text == "twin /a_twin/v2/locations"
+        assert client.get("/a_twin/twin/only").status_code == 200
+        assert client.get("/twin/only").status_code == 404
+        assert client.get("/single/anything").text == "twin /single/anything"
+        assert client.get("/lone/single/anything").status_code == 200
