@@ -321,9 +321,8 @@ class Runtime:
             raise ConfigurationError(f"{spec.title} has no webhooks")
         app = self.app(spec.name)
         secrets = self.state.apps.secrets(spec.name, purpose="verify webhooks")
-        context = WebhookContext(
-            spec, str(app.settings.get("notification_url", "")), secrets.get("webhook_signature_key", "")
-        )
+        key = secrets.get("webhook_signature_key") or secrets.get(spec.webhooks_signed_with, "")
+        context = WebhookContext(spec, str(app.settings.get("notification_url", "")), key)
         source: WebhookSource = spec.load(spec.webhooks)(context)
         return source
 

@@ -24,8 +24,14 @@ from flux_pipelines.gateway.options import DEFAULT_PORT as GATEWAY_PORT
 from flux_pipelines.runtime import Runtime
 from flux_pipelines.sandbox.options import DEFAULT_PORT
 
-#: The sandbox's merchants that the demo connects, each with its tenant.
-MERCHANTS = (("harbor", "Harbor Coffee"), ("sakura", "Sakura Kissa"))
+#: The accounts that the demo connects in the sandbox, each with its tenant: coffee bars, restaurants and a web shop of one
+#: business, and a tea house that counts in yen.
+ACCOUNTS = (
+    ("square:harbor", "Harbor"),
+    ("toast:harbor-kitchen", "Harbor"),
+    ("shopify:harbor-shop", "Harbor"),
+    ("square:sakura", "Sakura"),
+)
 
 
 def demo(
@@ -33,7 +39,7 @@ def demo(
     days: Annotated[int, typer.Option(min=30, max=70, help="Business days to backfill.")] = 60,
     port: Annotated[int, typer.Option(help="Port of the Dagster UI.")] = UI_PORT,
 ) -> None:
-    """Connect two sandbox merchants, backfill 60 business days, forecast 14 ahead, and open Dagster UI and gateway."""
+    """Connect four sandbox accounts, backfill 60 business days, forecast 14 ahead, and open Dagster UI and gateway."""
     from flux_pipelines.pipelines.drive import sync
 
     began = time.monotonic()
@@ -44,19 +50,16 @@ def demo(
         gateway_port = choose_port(GATEWAY_PORT)
         register(runtime, url, gateway_port)
         keys = []
-        for merchant, tenant in MERCHANTS:
-            key = f"square:{merchant}"
+        for key, tenant in ACCOUNTS:
             if any(c.key == key for c in runtime.state.connections.list()):
                 runtime.state.connections.set_status(key, "needs_reauth", "the sandbox was started anew")
-            connection, locations = connect_to_sandbox(runtime, key, tenant=tenant, url=url, merchant=merchant)
+            connection, locations = connect_to_sandbox(runtime, key, tenant=tenant, url=url)
             zones = sorted({x.timezone for x in locations})
             currencies = ", ".join(sorted({x.currency for x in locations}))
             say(f"Connected {key}: {len(locations)} locations in {', '.join(zones)}; {currencies}.")
             keys.append(connection.key)
         last = sandbox_last_day(runtime, url)
-        report = sync(
-            runtime, "square", keys, [last - timedelta(days=n) for n in reversed(range(days))], console=console
-        )
+        report = sync(runtime, keys, [last - timedelta(days=n) for n in reversed(range(days))], console=console)
         print_report(report)
         for failure in report.failures:
             error(failure)

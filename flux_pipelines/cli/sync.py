@@ -93,7 +93,7 @@ def sync(provider: Provider, first: From, last: To, connection: Connections = No
         days = days_between(first, last, runtime.settings.start_date)
         chosen = chosen_connections(runtime, provider, connection)
         runtime.warm_forecaster()
-        report = run_sync(runtime, provider, [c.key for c in chosen], days, console=console)
+        report = run_sync(runtime, [c.key for c in chosen], days, console=console)
     print_report(report)
     if report.failures:
         for failure in report.failures:

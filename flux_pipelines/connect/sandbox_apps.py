@@ -61,7 +61,8 @@ def register_at_sandbox(runtime: Runtime, url: str, gateway_url: str) -> list[st
                 json={
                     "provider": name,
                     "url": settings["notification_url"],
-                    "signature_key": registration.secrets["webhook_signature_key"],
+                    "signature_key": registration.secrets.get("webhook_signature_key")
+                    or registration.secrets[spec.webhooks_signed_with],
                 },
                 idempotent=True,
                 auth=False,

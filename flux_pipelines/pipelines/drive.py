@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from flux_pipelines.definitions import build_definitions
+from flux_pipelines.domain.connection import split_key
 from flux_pipelines.domain.tables import DAILY_SALES, DEMAND_FORECASTS, FORECAST_ACCURACY, TRANSACTIONS
 from flux_pipelines.pipelines import names
 from flux_pipelines.pipelines.checks import Scope
@@ -92,41 +93,52 @@ def dagster_home(settings: Settings) -> Path:
 
 
 def sync(
-    runtime: Runtime, provider: str, connections: Sequence[str], days: Sequence[date], *, console: Console | None = None
+    runtime: Runtime, connections: Sequence[str], days: Sequence[date], *, console: Console | None = None
 ) -> SyncReport:
     """Bring every table up to date for some connections and business dates, raw orders to forecasts.
 
     Args:
         runtime: the rooms.
-        provider: whose connections they are.
-        connections: their keys (`square:acme`).
+        connections: their keys (`square:acme`), of one provider or of several.
         days: the business dates, in order.
         console: where a progress bar is drawn; none without it.
 
     """
     began = time.monotonic()
     report = SyncReport()
-    ticket = runtime.state.syncs.begin(provider, connections, days[0], days[-1])
+    by_provider: dict[str, list[str]] = {}
+    for key in connections:
+        by_provider.setdefault(split_key(key)[0], []).append(key)
+    syncs = runtime.state.syncs
+    tickets = {provider: syncs.begin(provider, keys, days[0], days[-1]) for provider, keys in by_provider.items()}
+    tokens = {key: tickets[provider].token for provider, keys in by_provider.items() for key in keys}
     report.resumed_days = sum(
-        manifest.sync_token == ticket.token
-        for key in connections
+        manifest.sync_token == token
+        for key, token in tokens.items()
         for manifest in runtime.raw.manifests(key, days[0], days[-1]).values()
     )
     finished = False
     try:
         with driving(runtime, _bar(console, len(connections) * len(days))) as driver:
-            landed: dict[str, set[date]] = {}
-            for key in connections:
-                landed[key] = driver.materialise_connection(provider, key, days, sync_token=ticket.token)
-            sold = sorted({day for of_one in landed.values() for day in of_one})
+            landed = {
+                provider: {
+                    key: driver.materialise_connection(provider, key, days, sync_token=tokens[key]) for key in keys
+                }
+                for provider, keys in by_provider.items()
+            }
+            sold = sorted({day for of_one in landed.values() for of_key in of_one.values() for day in of_key})
             if driver.materialise_core(sold):
                 driver.forecast(max(sold))
             # After the sales, which do not depend on them: a feed that fails is a failure of that feed.
-            FeedDriver(driver).collect(provider, landed, days, sync_token=ticket.token)
+            feeds = FeedDriver(driver)
+            for provider, of_one in landed.items():
+                feeds.collect(provider, of_one, days, sync_token=tickets[provider].token)
+            feeds.refresh()
             report.failures = driver.failures
         finished = not report.failures
     finally:
-        runtime.state.syncs.finish(ticket.token, ok=finished)
+        for ticket in tickets.values():
+            syncs.finish(ticket.token, ok=finished)
     _describe(runtime, report, connections, days)
     report.seconds = time.monotonic() - began
     return report

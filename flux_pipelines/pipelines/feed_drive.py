@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import dagster as dg
 
     from flux_pipelines.pipelines.drive import Driver
-    from flux_pipelines.providers.base import Provider
+    from flux_pipelines.providers.base import Grain, Provider
 
 
 class FeedDriver:
@@ -30,11 +30,13 @@ class FeedDriver:
 
     def __init__(self, driver: Driver) -> None:
         self._driver = driver
+        self._books: set[date] = set()  # what the core tables have to be brought up to date for
+        self._grains: set[Grain] = set()
 
     def collect(
         self, provider: str, landed: Mapping[str, Collection[date]], days: Sequence[date], *, sync_token: str
     ) -> None:
-        """Collect the feeds of some business dates and of the present, and bring the core tables up to date.
+        """Collect the feeds of some business dates and of the present, and make the provider's tables of them.
 
         Args:
             provider: the provider's name.
@@ -45,15 +47,16 @@ class FeedDriver:
 
         """
         spec = provider_named(provider)
-        books = {day for of_one in landed.values() for day in of_one}
         today = datetime.now(UTC).date()
+        grains: tuple[Grain, ...] = ("hour", "current")
         for connection, sold in landed.items():
             if not sold:
                 continue
             self._derive(spec, connection, sorted(sold))
-            books |= self._days(spec, connection, days, sync_token)
-            for grain in ("hour", "current"):
+            self._books |= {*sold, *self._days(spec, connection, days, sync_token)}
+            for grain in grains:
                 if feeds_of(spec, grain):
+                    self._grains.add(grain)
                     key = key_of(grain, connection, today)
                     tags = {
                         names.CONNECTION_TAG: connection,
@@ -62,14 +65,17 @@ class FeedDriver:
                         names.RANGE_END: key,
                     }
                     self._driver.run(names.collect_job(provider, grain), tags)
-        if not any(landed.values()):
-            return
-        for first, last in runs_of(sorted(books)):
+
+    def refresh(self) -> None:
+        """Bring the core tables up to date for what has been collected."""
+        for first, last in runs_of(sorted(self._books)):
             self._driver.run(names.REFRESH_BOOKS_JOB, day_tags(first, last))
-        if feeds_of(spec, "hour"):
+        if "hour" in self._grains:
+            today = datetime.now(UTC).date()
             self._driver.run(names.REFRESH_STOCK_JOB, day_tags(today, today))
-        if feeds_of(spec, "current"):
+        if "current" in self._grains:
             self._driver.run(names.REFRESH_CATALOGUE_JOB, {})
+            self._driver.run(names.MAPPING_JOB, {})
 
     def replay(
         self, provider: str, connection: str, quarantined: Sequence[Mapping[str, Any]], days: Collection[date]

@@ -21,9 +21,6 @@ if TYPE_CHECKING:
     from flux_pipelines.mapping.books import Row
 
 
-JOB = "map_books"
-
-
 def _unmapped(kind: Kind) -> Check:
     return Check(
         "everything_is_decided",
@@ -139,7 +136,7 @@ def _record(row: "Row", kind: Kind) -> dict[str, Any]:
 def mapping_job() -> Any:
     """Return the job that writes both tables."""
     return dg.define_asset_job(
-        JOB,
+        names.MAPPING_JOB,
         selection=[dg.AssetKey(tables.STORES.name), dg.AssetKey(tables.PRODUCT_MAP.name)],
         description="Write down what people have decided about stores and products, and suggest the rest.",
         executor_def=dg.in_process_executor,

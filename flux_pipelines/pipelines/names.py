@@ -60,6 +60,7 @@ OVER, OPEN = "over", "open"
 PRIORITY_TAG = "dagster/priority"
 FRESH = "10"
 
+MAPPING_JOB = "map_books"
 REFRESH_CORE_JOB = "refresh_core"
 REFRESH_BOOKS_JOB = "refresh_books"
 REFRESH_STOCK_JOB = "refresh_stock"

@@ -121,6 +121,8 @@ class Provider:
     #: What a person must say before an authorisation can begin: the address of the shop, for example.
     connect_settings: tuple[Setting, ...] = ()
     webhooks: str | None = None  # Callable[[WebhookContext], WebhookSource]
+    #: Which of the app's secrets signs webhooks, unless the app has a `webhook_signature_key` of its own.
+    webhooks_signed_with: Literal["webhook_signature_key", "client_secret"] = "webhook_signature_key"
     sandbox: str | None = None  # Callable[[World, SandboxOptions], Starlette app]
     transactions_sql: Path | None = None
     #: When the provider stops answering `api_version`, where it says so in advance.

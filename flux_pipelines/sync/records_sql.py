@@ -47,6 +47,10 @@ _LINES = pa.schema(
 )
 
 
+#: Bytes of raw records that are read in one session; a business date is never split.
+_TOGETHER = 16 * 1024 * 1024
+
+
 class _Line(msgspec.Struct):
     """One line of a raw file of a feed."""
 
@@ -109,6 +113,39 @@ def derive(
 
     """
     filled = sorted((m for m in manifests if m.file), key=lambda m: (m.business_date, m.slot, m.fetched_at))
+    made = [
+        _derive(provider, spec, connection, locations, raw, some, memory_limit) for some in _chunks(filled) or [[]]
+    ]
+    return Derivation(
+        pa.concat_tables([one.rows for one in made]),
+        [bad for one in made for bad in one.bad],
+        sum(one.records for one in made),
+    )
+
+
+def _chunks(manifests: Sequence[RawManifest]) -> list[list[RawManifest]]:
+    """Give business dates together as long as they are small: JSON takes many times its size in memory."""
+    chunks: list[list[RawManifest]] = []
+    size = 0
+    for manifest in manifests:
+        same_day = bool(chunks) and chunks[-1][-1].business_date == manifest.business_date
+        if not chunks or (size + manifest.bytes > _TOGETHER and not same_day):
+            chunks.append([])
+            size = 0
+        chunks[-1].append(manifest)
+        size += manifest.bytes
+    return chunks
+
+
+def _derive(
+    provider: Provider,
+    spec: FeedTable,
+    connection: Connection,
+    locations: Sequence[Location],
+    raw: RawStore,
+    filled: Sequence[RawManifest],
+    memory_limit: str,
+) -> Derivation:
     session = _Session(provider, spec, connection, locations, memory_limit)
     try:
         bad: list[_Bad] = []

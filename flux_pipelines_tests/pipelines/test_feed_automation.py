@@ -115,7 +115,7 @@ def test_a_feed_that_may_not_be_read_fails_by_itself_and_the_sales_stay(changing
     httpx.post(
         f"{home.sandbox.url}/sandbox/tokens/scopes", json={"merchant": "sakura", "remove": ["TIMECARDS_READ"]}
     ).raise_for_status()
-    report = sync(home.runtime, "square", [B], [END_DAY])
+    report = sync(home.runtime, [B], [END_DAY])
     (failure,) = report.failures
     assert "TIMECARDS_READ" in failure
     assert "then run the failed partitions again" in failure

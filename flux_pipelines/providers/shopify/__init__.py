@@ -40,6 +40,7 @@ PROVIDER = Provider(
     refresh_grace=True,
     connect_settings=(_SHOP,),
     webhooks="flux_pipelines.providers.shopify.webhooks:ShopifyWebhooks",
+    webhooks_signed_with="client_secret",
     sandbox="flux_pipelines.providers.shopify.sandbox:build",
     transactions_sql=_HERE / "transactions.sql",
     order_id_field="legacyResourceId",
