@@ -26,6 +26,8 @@ from flux_pipelines.providers.shopify.sandbox_errors import (
     REFUSALS,
     SERVER_ERRORS,
     HttpError,
+    Proxied,
+    Throttled,
     damage,
     throttled,
     too_costly,
@@ -33,8 +35,8 @@ from flux_pipelines.providers.shopify.sandbox_errors import (
 from flux_pipelines.providers.shopify.sandbox_execute import Execution
 from flux_pipelines.providers.shopify.sandbox_oauth import AccessToken, Authority
 from flux_pipelines.providers.shopify.sandbox_plan import Plan
-from flux_pipelines.providers.shopify.sandbox_queries import Refused, compiled
-from flux_pipelines.providers.shopify.sandbox_root import Root, versions
+from flux_pipelines.providers.shopify.sandbox_queries import Refused, body_of, compiled, has_cursor
+from flux_pipelines.providers.shopify.sandbox_root import Root, version_for
 from flux_pipelines.providers.shopify.sandbox_shop import Shop
 from flux_pipelines.providers.shopify.sandbox_values import Call, invalid_cursor
 from flux_pipelines.providers.shopify.sandbox_webhooks import Webhooks
@@ -180,7 +182,7 @@ class ShopifySandbox:
             response = Response(content, media_type=_JSON)
         except HttpError as error:
             response = Response(error.body, error.status, media_type=_JSON)
-        except (_Proxied, _Throttled) as other:
+        except (Proxied, Throttled) as other:
             response = other.response()
         self.world.traffic.statuses[response.status_code] += 1
         return response
@@ -197,20 +199,20 @@ class ShopifySandbox:
         headers = {"X-Request-ID": f"{self.options.seed:08x}-{traffic.endpoints['graphql']:012x}"}
         try:
             merchant, token = self._caller(request)
-            version = self._version(request.path_params["version"])
+            version = version_for(request.path_params["version"], self.world.clock())
             headers["X-Shopify-API-Version"] = version
             traffic.arrive({f"{merchant.id}/-"}, arrived, 2**31)
-            body = _decode(raw)
-            fault = self.world.faults.draw(cursor=_has_cursor(body))
+            body = body_of(raw)
+            fault = self.world.faults.draw(cursor=has_cursor(body))
             self._fail_before(fault)
             base_url = f"{request.url.scheme}://{request.url.netloc}"
             content = _ENCODE(self._execute(merchant, token, body, base_url, dead_cursor=fault == "cursor"))
             response = damage(fault, content)
         except HttpError as error:
             response = Response(error.body, error.status, media_type=_JSON)
-        except _Throttled:
+        except Throttled:
             response = self._throttled(merchant)
-        except _Proxied as proxied:
+        except Proxied as proxied:
             response = proxied.response()
         traffic.statuses[response.status_code] += 1
         for name, value in headers.items():
@@ -229,30 +231,15 @@ class ShopifySandbox:
             raise HttpError(status, {"errors": REFUSALS.get(status, "Error")})
         return merchant, token
 
-    def _version(self, asked: str) -> str:
-        """Return the version that answers: what has expired falls forward to the oldest one supported.
-
-        Raises:
-            HttpError: 404: there is no such version.
-
-        """
-        known = versions(self.world.clock())
-        if asked in known or asked == "unstable":
-            return asked
-        year, _, month = asked.partition("-")
-        if year.isdigit() and len(year) == 4 and month in ("01", "04", "07", "10") and "2019-04" <= asked < known[0]:
-            return known[0]
-        raise HttpError(404)
-
     def _fail_before(self, fault: str) -> None:
         random = self.world.faults.random
         if fault == "error500":
             status, content = random.choice(SERVER_ERRORS)
             raise HttpError(status, content)
         if fault == "error429":
-            raise _Throttled
+            raise Throttled
         if fault == "html":
-            raise _Proxied(*random.choice(PROXY_ANSWERS))
+            raise Proxied(*random.choice(PROXY_ANSWERS))
 
     def _throttled(self, merchant: Merchant) -> Response:
         self.world.traffic.counts["rate_limited"] += 1
@@ -341,7 +328,7 @@ class ShopifySandbox:
             self._fail_before(fault)
         except HttpError as error:
             return Response(error.body, 503, media_type="application/xml")
-        except (_Proxied, _Throttled):
+        except (Proxied, Throttled):
             return Response(b"Service Unavailable", 503, media_type="text/plain")
         response = damage(fault, content)
         response.headers["content-type"] = "application/jsonl"
@@ -350,39 +337,6 @@ class ShopifySandbox:
     async def _unknown(self, _: Request) -> Response:
         self.world.traffic.statuses[404] += 1
         return Response(_ENCODE({"errors": "Not Found"}), 404, media_type=_JSON)
-
-
-class _Throttled(Exception):
-    """The shop's bucket is said to hold too little."""
-
-    def response(self) -> Response:
-        """Return the answer of an endpoint that has no bucket."""
-        return Response(_ENCODE({"errors": "Exceeded 2 calls per second for api client."}), 429, media_type=_JSON)
-
-
-class _Proxied(Exception):
-    """Something in front of the API answers instead of it."""
-
-    def __init__(self, status: int, media_type: str, body: bytes) -> None:
-        super().__init__(status)
-        self._made = (body, status, media_type)
-
-    def response(self) -> Response:
-        """Return what it answers."""
-        body, status, media_type = self._made
-        return Response(body, status, media_type=media_type)
-
-
-def _decode(raw: bytes) -> dict[str, Any]:
-    try:
-        return msgspec.json.decode(raw, type=dict[str, Any])
-    except (msgspec.DecodeError, msgspec.ValidationError):
-        raise HttpError(400, {"errors": {"query": "Required parameter missing or invalid"}}) from None
-
-
-def _has_cursor(body: Mapping[str, Any]) -> bool:
-    variables = body.get("variables")
-    return isinstance(variables, dict) and any(variables.get(name) for name in ("after", "cursor"))
 
 
 def build(world: World, options: SandboxOptions) -> ShopifySandbox:

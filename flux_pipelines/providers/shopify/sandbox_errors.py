@@ -120,6 +120,29 @@ SERVER_ERRORS: tuple[tuple[int, Any], ...] = (
 )
 
 
+class Throttled(Exception):
+    """The shop's bucket is said to hold too little."""
+
+    def response(self) -> Response:
+        """Return the answer of an endpoint that has no bucket."""
+        return Response(
+            msgspec.json.encode({"errors": "Exceeded 2 calls per second for api client."}), 429, media_type=_JSON
+        )
+
+
+class Proxied(Exception):
+    """Something in front of the API answers instead of it."""
+
+    def __init__(self, status: int, media_type: str, body: bytes) -> None:
+        super().__init__(status)
+        self._made = (body, status, media_type)
+
+    def response(self) -> Response:
+        """Return what it answers."""
+        body, status, media_type = self._made
+        return Response(body, status, media_type=media_type)
+
+
 class _CutOff(Response):
     """An answer whose connection breaks in the middle of the body."""
 

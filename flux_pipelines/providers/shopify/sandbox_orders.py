@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from flux_pipelines.providers.shopify.sandbox_ids import Json, Money, gid, legacy, stamp
 from flux_pipelines.providers.shopify.sandbox_people import address, customer
 from flux_pipelines.providers.shopify.sandbox_refunds import PaymentWriter, RefundWriter
+from flux_pipelines.providers.shopify.sandbox_totals import tax_lines, totals_of
 from flux_pipelines.providers.shopify.sandbox_values import Call, Nodes, Parts
 from flux_pipelines.sandbox.model import Line
 from flux_pipelines.sandbox.pricing import PricedLine, price
@@ -40,7 +41,7 @@ class OrderWriter:
         money = Money(sale.location.currency, sale.presentment)
 
         def totals(_: Json) -> Json:
-            return self._totals(sale, price(sale), self._world.refunds_of(sale), money)
+            return totals_of(sale, price(sale), self._world.refunds_of(sale), money)
 
         def rest(order: Json) -> Json:
             return self._rest(sale, order, money)
@@ -116,7 +117,7 @@ class OrderWriter:
             "updatedAt": stamp(max(arrived, sale.updated)),
             "currencyCode": money.currency,
             "presentmentCurrencyCode": money.shown,
-            "taxesIncluded": _included(sale),
+            "taxesIncluded": any(tax.inclusive for tax in sale.location.taxes),
             "dutiesIncluded": False,
             "taxExempt": False,
             "estimatedTaxes": False,
@@ -208,7 +209,7 @@ class OrderWriter:
                 for which, amount in line.discounts
                 if amount
             ],
-            "taxLines": _tax_lines(sale, line.taxes, money),
+            "taxLines": tax_lines(sale, line.taxes, money),
             "customAttributes": [
                 {"key": chosen.modifier.group or "Option", "value": chosen.modifier.name} for chosen in sold.modifiers
             ],
@@ -244,94 +245,7 @@ class OrderWriter:
             "originalPriceSet": applied,
             "discountedPriceSet": applied,
             "currentDiscountedPriceSet": applied,
-            "taxLines": _tax_lines(sale, charge.taxes, money),
-        }
-
-    def _totals(self, sale: Sale, figures: Priced, back: Sequence[Sale], money: Money) -> Json:
-        lines, charges = figures.lines, figures.charges
-        returned = [price(one).returns[0] for one in back]
-        total = figures.total - figures.rounding
-        cancelled, done = sale.state == "CANCELED", sale.state == "COMPLETED"
-        gone_lines = [line for one in returned for index, line in one.lines if index >= 0]
-        gone_charges = [charge for one in returned for _, charge in one.charges]
-        refunded = sum(one.total for one in returned)
-        refund_rounding = sum(one.rounding for one in returned)
-        subtotal = sum(line.value - line.discount for line in lines)
-        discount = sum(line.discount for line in lines)
-        shipping = sum(charge.applied for charge in charges)
-        shipped_back = sum(charge.applied for charge in gone_charges)
-        tax = sum(line.tax for line in lines) + sum(charge.tax for charge in charges)
-        received = sum(one.amount for one in figures.tenders) if done else 0
-        kept = 0 if cancelled else 1
-
-        def now(amount: int, gone: int) -> Json:
-            return money.bag(kept * (amount - gone))
-
-        tax_back = sum(line.tax for line in gone_lines) + sum(charge.tax for charge in gone_charges)
-        taxes: dict[int, int] = {}
-        for which, amount in [*(p for line in lines for p in line.taxes), *(p for c in charges for p in c.taxes)]:
-            taxes[which] = taxes.get(which, 0) + amount
-        left = dict(taxes)
-        for which, amount in [
-            *(p for line in gone_lines for p in line.taxes),
-            *(p for c in gone_charges for p in c.taxes),
-        ]:
-            left[which] -= amount
-        quantity = sum(line.quantity for line in lines)
-        gone = sum(line.quantity for line in gone_lines)
-        if cancelled:
-            status = "VOIDED"
-        elif not done:
-            status = "PENDING"
-        elif refunded and refunded >= figures.total:
-            status = "REFUNDED"
-        else:
-            status = "PARTIALLY_REFUNDED" if refunded else "PAID"
-        nothing = money.bag(0)
-        return {
-            "displayFinancialStatus": status,
-            "returnStatus": "RETURNED" if gone else "NO_RETURN",
-            "fullyPaid": done,
-            "unpaid": sale.state == "OPEN",
-            "refundable": done and refunded < figures.total,
-            "restockable": done,
-            "canMarkAsPaid": sale.state == "OPEN",
-            "capturable": False,
-            "subtotalLineItemsQuantity": quantity,
-            "currentSubtotalLineItemsQuantity": kept * (quantity - gone),
-            "subtotalPriceSet": money.bag(subtotal),
-            "currentSubtotalPriceSet": now(subtotal, sum(line.value - line.discount for line in gone_lines)),
-            "totalDiscountsSet": money.bag(discount),
-            "currentTotalDiscountsSet": now(discount, sum(line.discount for line in gone_lines)),
-            "cartDiscountAmountSet": money.bag(
-                sum(a for line in lines for which, a in line.discounts if sale.discounts[which].line is None)
-            ),
-            "totalTaxSet": money.bag(tax),
-            "currentTotalTaxSet": now(tax, tax_back),
-            "taxLines": _tax_lines(sale, tuple(taxes.items()), money),
-            "currentTaxLines": [] if cancelled else _tax_lines(sale, tuple(left.items()), money),
-            "totalShippingPriceSet": money.bag(shipping),
-            "currentShippingPriceSet": now(shipping, shipped_back),
-            "totalRefundedShippingSet": money.bag(shipped_back),
-            "totalTipReceivedSet": money.bag(figures.tip),
-            "totalPriceSet": money.bag(total),
-            "currentTotalPriceSet": now(total, refunded - refund_rounding),
-            "totalRefundedSet": money.bag(refunded),
-            "totalReceivedSet": money.bag(received),
-            "netPaymentSet": money.bag(received - refunded),
-            "totalOutstandingSet": money.bag(total if sale.state == "OPEN" else 0),
-            "totalCapturableSet": nothing,
-            "refundDiscrepancySet": money.bag(sum(line.total for one in returned for i, line in one.lines if i < 0)),
-            "totalCashRoundingAdjustment": {
-                "paymentSet": money.bag(figures.rounding if done else 0),
-                "refundSet": money.bag(refund_rounding),
-            },
-            "currentTotalDutiesSet": None,
-            "originalTotalDutiesSet": None,
-            "currentTotalAdditionalFeesSet": None,
-            "originalTotalAdditionalFeesSet": None,
-            "totalWeight": "0",
-            "currentTotalWeight": "0",
+            "taxLines": tax_lines(sale, charge.taxes, money),
         }
 
     def _fulfillments(self, sale: Sale, order: Json, lines: Sequence[Json]) -> Json:
@@ -389,10 +303,6 @@ def _code(name: str) -> str:
     return "".join(one for one in name.upper() if one.isalnum())
 
 
-def _included(sale: Sale) -> bool:
-    return any(tax.inclusive for tax in sale.location.taxes)
-
-
 def _applications(sale: Sale, money: Money) -> list[Json]:
     found: list[Json] = []
     for index, one in enumerate(sale.discounts):
@@ -408,24 +318,6 @@ def _applications(sale: Sale, money: Money) -> list[Json]:
             kind = {"__typename": "ManualDiscountApplication", "title": one.name, "description": None}
             kind["targetSelection"] = "EXPLICIT"
         found.append({**common, **kind})
-    return found
-
-
-def _tax_lines(sale: Sale, taxes: Sequence[tuple[int, int]], money: Money) -> list[Json]:
-    found = []
-    for which, amount in taxes:
-        tax = sale.location.taxes[which]
-        rate = tax.rate / 1_000_000
-        found.append(
-            {
-                "title": tax.name,
-                "rate": rate,
-                "ratePercentage": float(tax.percent),
-                "priceSet": money.bag(amount),
-                "source": "Shopify",
-                "channelLiable": False,
-            }
-        )
     return found
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, NamedTuple
 
+import msgspec
 from graphql import (
     DocumentNode,
     FragmentDefinitionNode,
@@ -19,7 +20,7 @@ from graphql import (
 )
 from graphql.execution.values import get_variable_values
 
-from flux_pipelines.providers.shopify.sandbox_errors import QueryError
+from flux_pipelines.providers.shopify.sandbox_errors import HttpError, QueryError
 from flux_pipelines.providers.shopify.sandbox_ids import Json
 from flux_pipelines.providers.shopify.sandbox_plan import Plan
 from flux_pipelines.providers.shopify.schema import access_scopes, admin_schema
@@ -111,3 +112,22 @@ def compiled(text: Any, variables: Any, name: Any, scopes: frozenset[str]) -> Pl
         raise Refused([error.as_json()]) from None
     except GraphQLError as error:
         raise Refused([_as_json(error)]) from None
+
+
+def body_of(raw: bytes) -> dict[str, Any]:
+    """Return the object that a request holds.
+
+    Raises:
+        HttpError: 400: it holds none.
+
+    """
+    try:
+        return msgspec.json.decode(raw, type=dict[str, Any])
+    except (msgspec.DecodeError, msgspec.ValidationError):
+        raise HttpError(400, {"errors": {"query": "Required parameter missing or invalid"}}) from None
+
+
+def has_cursor(body: Mapping[str, Any]) -> bool:
+    """Tell whether a request asks for a page behind a cursor."""
+    variables = body.get("variables")
+    return isinstance(variables, dict) and any(variables.get(name) for name in ("after", "cursor"))

@@ -6,86 +6,22 @@ shop's time zone; ids are numbers. Facts: the example responses that Shopify pub
 
 from __future__ import annotations
 
-from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
-from flux_pipelines.providers.shopify.sandbox_ids import Json, exponent, local_stamp
+from flux_pipelines.providers.shopify.sandbox_ids import Json, local_stamp
+from flux_pipelines.providers.shopify.sandbox_rest_parts import (
+    amount_of,
+    bare_of,
+    number_of,
+    rest_address,
+    rest_tax_lines,
+    set_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from flux_pipelines.providers.shopify.sandbox_shop import Shop
-
-
-def _id(node: Json | None) -> int | None:
-    return int(node["id"].partition("?")[0].rsplit("/", 1)[-1]) if node else None
-
-
-def _text(money: Json) -> str:
-    # What no reader can use is passed on as it is.
-    places = exponent(money["currencyCode"])
-    try:
-        return str(Decimal(money["amount"]).quantize(Decimal(1).scaleb(-places)))
-    except ArithmeticError:
-        return str(money["amount"])
-
-
-def _amount(bag: Json | None) -> str | None:
-    return _text(bag["shopMoney"]) if bag else None
-
-
-def _set(bag: Json | None) -> Json | None:
-    if bag is None:
-        return None
-    return {
-        "shop_money": {"amount": _text(bag["shopMoney"]), "currency_code": bag["shopMoney"]["currencyCode"]},
-        "presentment_money": {
-            "amount": _text(bag["presentmentMoney"]),
-            "currency_code": bag["presentmentMoney"]["currencyCode"],
-        },
-    }
-
-
-def _bare(bag: Json) -> msgspec.Raw:
-    """Return an amount as a JSON number, digit by digit."""
-    return msgspec.Raw((_amount(bag) or "0").encode())
-
-
-def _tax_lines(lines: Sequence[Json]) -> list[Json]:
-    return [
-        {
-            "title": one["title"],
-            "rate": one["rate"],
-            "price": _amount(one["priceSet"]),
-            "price_set": _set(one["priceSet"]),
-            "channel_liable": one["channelLiable"],
-        }
-        for one in lines
-    ]
-
-
-def _address(found: Json | None) -> Json | None:
-    if found is None:
-        return None
-    return {
-        "first_name": found["firstName"],
-        "last_name": found["lastName"],
-        "name": found["name"],
-        "company": None,
-        "address1": found["address1"],
-        "address2": found["address2"],
-        "city": found["city"],
-        "province": found["province"],
-        "province_code": found["provinceCode"],
-        "country": found["country"],
-        "country_code": found["countryCodeV2"],
-        "zip": found["zip"],
-        "phone": found["phone"],
-        "latitude": None,
-        "longitude": None,
-    }
 
 
 class RestWriter:
@@ -141,7 +77,7 @@ class RestWriter:
             "fulfillment_status": "fulfilled" if order["displayFulfillmentStatus"] == "FULFILLED" else None,
             "source_name": order["sourceName"],
             "source_identifier": order["sourceIdentifier"],
-            "location_id": _id(order["retailLocation"]),
+            "location_id": number_of(order["retailLocation"]),
             "email": order["email"],
             "contact_email": order["email"],
             "phone": order["phone"],
@@ -150,65 +86,65 @@ class RestWriter:
             "note_attributes": [{"name": one["key"], "value": one["value"]} for one in order["customAttributes"]],
             "tags": "",
             "payment_gateway_names": order["paymentGatewayNames"],
-            **{name: _amount(bag) for name, bag in sets.items()},
-            **{f"{name}_set": _set(bag) for name, bag in sets.items()},
-            "total_shipping_price_set": _set(order["totalShippingPriceSet"]),
-            "total_tip_received": _amount(order["totalTipReceivedSet"]),
-            "total_outstanding": _amount(order["totalOutstandingSet"]),
-            "total_cash_rounding_payment_adjustment_set": _set(rounding["paymentSet"]),
-            "total_cash_rounding_refund_adjustment_set": _set(rounding["refundSet"]),
-            "tax_lines": _tax_lines(order["taxLines"]),
+            **{name: amount_of(bag) for name, bag in sets.items()},
+            **{f"{name}_set": set_of(bag) for name, bag in sets.items()},
+            "total_shipping_price_set": set_of(order["totalShippingPriceSet"]),
+            "total_tip_received": amount_of(order["totalTipReceivedSet"]),
+            "total_outstanding": amount_of(order["totalOutstandingSet"]),
+            "total_cash_rounding_payment_adjustment_set": set_of(rounding["paymentSet"]),
+            "total_cash_rounding_refund_adjustment_set": set_of(rounding["refundSet"]),
+            "tax_lines": rest_tax_lines(order["taxLines"]),
             "line_items": [self._line(line) for line in order["lineItems"].items],
             "shipping_lines": [self._shipping(line) for line in order["shippingLines"].items],
             "refunds": [self.refund(refund) for refund in order["refunds"]],
-            "billing_address": _address(order["billingAddress"]),
-            "shipping_address": _address(order["shippingAddress"]),
+            "billing_address": rest_address(order["billingAddress"]),
+            "shipping_address": rest_address(order["shippingAddress"]),
             "customer": self._customer(customer) if customer else None,
         }
 
     def _line(self, line: Json) -> Json:
         return {
-            "id": _id(line),
+            "id": number_of(line),
             "admin_graphql_api_id": line["id"],
             "name": line["name"],
             "title": line["title"],
             "variant_title": line["variantTitle"],
             "vendor": line["vendor"],
             "sku": line["sku"],
-            "product_id": _id(line["product"]),
-            "variant_id": _id(line["variant"]),
+            "product_id": number_of(line["product"]),
+            "variant_id": number_of(line["variant"]),
             "quantity": line["quantity"],
             "current_quantity": line["currentQuantity"],
             "gift_card": line["isGiftCard"],
             "taxable": line["taxable"],
             "requires_shipping": line["requiresShipping"],
-            "price": _amount(line["originalUnitPriceSet"]),
-            "price_set": _set(line["originalUnitPriceSet"]),
-            "total_discount": _amount(line["totalDiscountSet"]),
-            "total_discount_set": _set(line["totalDiscountSet"]),
+            "price": amount_of(line["originalUnitPriceSet"]),
+            "price_set": set_of(line["originalUnitPriceSet"]),
+            "total_discount": amount_of(line["totalDiscountSet"]),
+            "total_discount_set": set_of(line["totalDiscountSet"]),
             "discount_allocations": [
                 {
-                    "amount": _amount(one["allocatedAmountSet"]),
-                    "amount_set": _set(one["allocatedAmountSet"]),
+                    "amount": amount_of(one["allocatedAmountSet"]),
+                    "amount_set": set_of(one["allocatedAmountSet"]),
                     "discount_application_index": one["discountApplication"]["index"],
                 }
                 for one in line["discountAllocations"]
             ],
-            "tax_lines": _tax_lines(line["taxLines"]),
+            "tax_lines": rest_tax_lines(line["taxLines"]),
             "properties": [{"name": one["key"], "value": one["value"]} for one in line["customAttributes"]],
         }
 
     def _shipping(self, line: Json) -> Json:
         return {
-            "id": _id(line),
+            "id": number_of(line),
             "title": line["title"],
             "code": line["code"],
             "source": line["source"],
-            "price": _amount(line["originalPriceSet"]),
-            "price_set": _set(line["originalPriceSet"]),
-            "discounted_price": _amount(line["discountedPriceSet"]),
-            "discounted_price_set": _set(line["discountedPriceSet"]),
-            "tax_lines": _tax_lines(line["taxLines"]),
+            "price": amount_of(line["originalPriceSet"]),
+            "price_set": set_of(line["originalPriceSet"]),
+            "discounted_price": amount_of(line["discountedPriceSet"]),
+            "discounted_price_set": set_of(line["discountedPriceSet"]),
+            "tax_lines": rest_tax_lines(line["taxLines"]),
         }
 
     def _customer(self, customer: Json) -> Json:
@@ -219,7 +155,7 @@ class RestWriter:
             "first_name": customer["firstName"],
             "last_name": customer["lastName"],
             "phone": customer["phone"],
-            "default_address": _address(customer["defaultAddress"]),
+            "default_address": rest_address(customer["defaultAddress"]),
         }
 
     def refund(self, refund: Json) -> Json:
@@ -238,24 +174,24 @@ class RestWriter:
             "duties": [],
             "refund_line_items": [
                 {
-                    "id": _id(one),
-                    "line_item_id": _id(one["lineItem"]),
+                    "id": number_of(one),
+                    "line_item_id": number_of(one["lineItem"]),
                     "quantity": one["quantity"],
                     "restock_type": one["restockType"].lower(),
-                    "location_id": _id(one["location"]),
-                    "subtotal": _bare(one["subtotalSet"]),
-                    "subtotal_set": _set(one["subtotalSet"]),
-                    "total_tax": _bare(one["totalTaxSet"]),
-                    "total_tax_set": _set(one["totalTaxSet"]),
+                    "location_id": number_of(one["location"]),
+                    "subtotal": bare_of(one["subtotalSet"]),
+                    "subtotal_set": set_of(one["subtotalSet"]),
+                    "total_tax": bare_of(one["totalTaxSet"]),
+                    "total_tax_set": set_of(one["totalTaxSet"]),
                 }
                 for one in refund["refundLineItems"].items
             ],
             "order_adjustments": [
                 {
-                    "id": _id(one),
+                    "id": number_of(one),
                     "order_id": int(order["legacyResourceId"]),
                     "refund_id": int(refund["legacyResourceId"]),
-                    "amount": _amount(one["amountSet"]),
+                    "amount": amount_of(one["amountSet"]),
                     "tax_amount": "0.00",
                     "kind": "refund_discrepancy",
                     "reason": "Refund discrepancy",
@@ -264,22 +200,22 @@ class RestWriter:
             ],
             "refund_shipping_lines": [
                 {
-                    "id": _id(one),
-                    "subtotal_amount_set": _set(one["subtotalAmountSet"]),
-                    "tax_amount_set": _set(one["taxAmountSet"]),
+                    "id": number_of(one),
+                    "subtotal_amount_set": set_of(one["subtotalAmountSet"]),
+                    "tax_amount_set": set_of(one["taxAmountSet"]),
                 }
                 for one in shipping
             ],
             "transactions": [
                 {
-                    "id": _id(one),
+                    "id": number_of(one),
                     "order_id": int(order["legacyResourceId"]),
                     "kind": one["kind"].lower(),
                     "gateway": one["gateway"],
                     "status": one["status"].lower(),
-                    "amount": _amount(one["amountSet"]),
+                    "amount": amount_of(one["amountSet"]),
                     "currency": order["currencyCode"],
-                    "parent_id": _id(one["parentTransaction"]),
+                    "parent_id": number_of(one["parentTransaction"]),
                     "processed_at": self._at(one["processedAt"]),
                 }
                 for one in refund["transactions"].items
@@ -343,9 +279,9 @@ class RestWriter:
                 "order_id": number,
                 "staff_note": "",
                 "user_id": None,
-                "shop_id": _id(self._shop.about()),
+                "shop_id": number_of(self._shop.about()),
                 "committed_at": self._at(order["updatedAt"]),
-                "line_items": {"additions": [{"id": _id(first), "delta": 1}], "removals": []},
+                "line_items": {"additions": [{"id": number_of(first), "delta": 1}], "removals": []},
                 "discounts": {"line_item": {"additions": [], "removals": []}},
                 "shipping_lines": {"additions": [], "removals": []},
             }
@@ -359,7 +295,7 @@ class RestWriter:
             "phone": customer["phone"],
         }
         return {
-            "shop_id": _id(self._shop.about()),
+            "shop_id": number_of(self._shop.about()),
             "shop_domain": self._shop.domain,
             "customer": who,
             "orders": order_ids,
@@ -369,7 +305,7 @@ class RestWriter:
         """Return what is told of a shop that uninstalled the app."""
         about = self._shop.about()
         return {
-            "id": _id(about),
+            "id": number_of(about),
             "name": about["name"],
             "email": about["email"],
             "domain": about["myshopifyDomain"],

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from flux_pipelines.providers.shopify.sandbox_errors import QueryError
+from flux_pipelines.providers.shopify.sandbox_errors import HttpError, QueryError
 from flux_pipelines.providers.shopify.sandbox_ids import Json, gid, legacy, read_gid
 from flux_pipelines.providers.shopify.sandbox_people import customer
 from flux_pipelines.providers.shopify.sandbox_search import (
@@ -44,6 +44,22 @@ def versions(now: datetime) -> list[str]:
             if released <= now.date() < released + _LIFE:
                 found.append(f"{year}-{month:02d}")
     return found
+
+
+def version_for(asked: str, now: datetime) -> str:
+    """Return the version that answers: what has expired falls forward to the oldest one supported.
+
+    Raises:
+        HttpError: 404: there is no such version.
+
+    """
+    known = versions(now)
+    if asked in known or asked == "unstable":
+        return asked
+    year, _, month = asked.partition("-")
+    if year.isdigit() and len(year) == 4 and month in ("01", "04", "07", "10") and "2019-04" <= asked < known[0]:
+        return known[0]
+    raise HttpError(404)
 
 
 class Root:
