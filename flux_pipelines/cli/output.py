@@ -12,8 +12,8 @@ from rich.table import Table
 # In a pipe there is no width to respect, and folding would break what reads it.
 _PIPE_WIDTH = 400
 
-console = Console(highlight=False, width=None if sys.stdout.isatty() else _PIPE_WIDTH)
-stderr = Console(stderr=True, highlight=False)
+console = Console(highlight=False, emoji=False, width=None if sys.stdout.isatty() else _PIPE_WIDTH)
+stderr = Console(stderr=True, highlight=False, emoji=False)
 
 
 def error(message: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -226,6 +226,7 @@ def _store_and_prove(
             _refuse_other_account(runtime, key, previous, found, settings)
         if account_id or found:
             connections.set_account(key, account_id or found)
+        _refuse_shared_locations(runtime, key, locations)
     except BaseException as problem:  # an interrupt too: nothing half-connected is left behind
         if previous is None:
             connections.remove(key)
@@ -255,6 +256,31 @@ def _refuse_other_account(
                 f"this account ({account_id}) is connected already, as {other.key}: its sales would be counted twice",
                 connection=key,
                 next_step=f"Use {other.key} (reconnect it, if it is disconnected), or authorise another account.",
+            )
+
+
+def _refuse_shared_locations(runtime: Runtime, key: str, locations: Sequence[Location]) -> None:
+    """See that a location has one connection: several of one account may each be for some of its locations."""
+    spec = provider_named(split_key(key)[0])
+
+    def place(connection: Connection) -> Any:
+        return spec.settings_of(connection).get("base_url")
+
+    connections = {one.key: one for one in runtime.state.connections.list(spec.name)}
+    for location in locations:
+        for owner in runtime.state.locations.owners(spec.name, location.location_id):
+            other = connections.get(owner)
+            if (
+                other is None
+                or owner == key
+                or other.status == "disconnected"
+                or place(other) != place(connections[key])
+            ):
+                continue
+            raise ConfigurationError(
+                f"{location.name} ({location.location_id}) is connected already, as {owner}: its sales would be counted twice",
+                connection=key,
+                next_step=f"Leave it out here, or remove {owner} first.",
             )
 
 

@@ -348,6 +348,14 @@ def test_a_conflict_is_told_not_repeated(tmp_path: Path) -> None:
     assert len(seen) == 1
 
 
+def test_a_conflict_that_will_not_pass_is_told_at_once(tmp_path: Path) -> None:
+    with serve(lambda _: Reply(409)) as server, transport(tmp_path) as made:
+        with pytest.raises(RefusedError) as refused:
+            client_of(made, server.url).request("GET", "/v2/locations", idempotent=True, repeat_conflicts=False)
+        assert refused.value.status == 409
+        assert len(server.seen) == 1
+
+
 # ── refusals ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 

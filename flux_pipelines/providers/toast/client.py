@@ -81,8 +81,8 @@ class _Restaurant(msgspec.Struct):
     @property
     def title(self) -> str:
         """Its name, with the location's where several restaurants share one."""
-        parts = (self.general.name, self.general.location_name)
-        return " - ".join(dict.fromkeys(part for part in parts if part)) or self.guid
+        name, place = self.general.name or "", self.general.location_name or ""
+        return (place if name in place else f"{name} - {place}".removesuffix(" - ")) or self.guid
 
 
 class _Accessible(msgspec.Struct, rename="camel"):

@@ -59,10 +59,21 @@ def test_a_client_id_and_secret_make_a_connection_of_every_restaurant(
     with pytest.raises(ConfigurationError, match="connected already"):
         add(runtime, sandbox, "toast:again")
     assert [one.key for one in runtime.state.connections.list("toast")] == [KEY]
-    first = next(iter(places))
-    chosen = add(runtime, sandbox, "toast:one", restaurants=first)
+
+
+def test_connections_share_a_client_but_no_restaurant(runtime: Runtime, sandbox: RunningSandbox) -> None:
+    first, second, _ = [location.id for location in sandbox.world.merchant(HANDLE).locations]
+    one = add(runtime, sandbox, "toast:one", restaurants=first)
     assert [place.location_id for place in runtime.state.locations.list("toast:one")] == [first]
-    assert chosen.account_id == "", "several connections may share one client, each with restaurants of its own"
+    assert one.account_id == "", "the client's account is not the connection's"
+    with pytest.raises(ConfigurationError, match="connected already, as toast:one"):
+        add(runtime, sandbox, "toast:both", restaurants=f"{second}, {first}")
+    with pytest.raises(ConfigurationError, match="connected already, as toast:one"):
+        add(runtime, sandbox, "toast:all")
+    assert [one.key for one in runtime.state.connections.list("toast")] == ["toast:one"]
+    add(runtime, sandbox, "toast:two", restaurants=second)
+    disconnect(runtime, "toast:one", by="a person")
+    add(runtime, sandbox, "toast:again", restaurants=first)
 
 
 def test_a_wrong_secret_leaves_nothing_behind_and_is_never_shown(runtime: Runtime, sandbox: RunningSandbox) -> None:
