@@ -253,6 +253,8 @@ class BulkOperations:
 
     def _run(self, shop: Shop, scopes: frozenset[str], base_url: str, query: str, *, group: bool) -> Json:
         mine = self._by_shop[shop.merchant.id]
+        for gone in [id_ for id_, one in mine.items() if self._clock() > one.created + _KEPT]:
+            del mine[gone]
         running = [one for one in mine.values() if one.status in ("CREATED", "RUNNING") and not one.over]
         if len(running) >= MOST_RUNNING:
             message = f"A bulk query operation for this app and shop is already in progress: {running[0].id}."
@@ -267,6 +269,8 @@ class BulkOperations:
         self._made += 1
         token = secrets.token_urlsafe(24)
         now = self._clock()
+        for old in [name for name, one in self._files.items() if now > one.created + _KEPT]:
+            del self._files[old]
         expires = int((now + _KEPT).timestamp())
         url = f"{base_url}/shopify/bulk/{token}.jsonl?Expires={expires}&Signature={secrets.token_urlsafe(32)}"
         made = Operation(gid("BulkOperation", 4_000_000_000_000 + self._made), query, now, url, group)

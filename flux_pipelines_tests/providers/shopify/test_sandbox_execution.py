@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -10,11 +11,13 @@ from typing import Any
 import httpx
 import pytest
 
+from flux_pipelines.providers.shopify import schema
 from flux_pipelines.providers.shopify.sandbox_execute import Execution
 from flux_pipelines.providers.shopify.sandbox_queries import compiled
 from flux_pipelines.providers.shopify.sandbox_root import Root
 from flux_pipelines.providers.shopify.sandbox_values import Call, Nodes, Page
-from flux_pipelines.providers.shopify.schema import admin_schema
+from flux_pipelines.providers.shopify.schema import VERSION, admin_schema
+from flux_pipelines.providers.shopify.schema.vendor import trimmed
 from flux_pipelines.sandbox.server import RunningSandbox
 from flux_pipelines_tests.providers.shopify.sandboxwire import Clock, Shopify, provider_of, sandbox_of
 
@@ -115,6 +118,17 @@ def test_answers_are_those_of_graphql_core(sandbox: RunningSandbox) -> None:
             assert json.dumps(ours) == json.dumps(theirs)  # in the same order, too
             refunds = [refund for order in ours["orders"]["nodes"] for refund in order["refunds"]]
             assert refunds or variables["first"] < 40
+
+
+def test_the_schema_is_the_published_one(shared: Path) -> None:
+    published = shared / f"specs/shopify/admin_{VERSION}.json.gz"
+    if not published.exists():
+        pytest.skip("Shopify's published schema is not here")
+    kept = Path(schema.__file__).with_name(f"admin_{VERSION}.json.gz")
+    expected = trimmed(json.loads(gzip.decompress(published.read_bytes())))
+    assert json.loads(gzip.decompress(kept.read_bytes())) == expected
+    assert expected["scopes"]["InventoryLevel"] == ["read_inventory"]
+    assert len(admin_schema().type_map) > 3000
 
 
 def test_the_example_queries_run(shopify: Shopify, examples: Path) -> None:
