@@ -143,9 +143,9 @@ def test_what_checks_a_table_stands_with_it_and_blocks() -> None:
     for provider in names.sources():
         for feed in provider.feeds:
             assert checks[f"{provider.name}/raw_{feed.name}"] == {"nothing_quarantined"}
-        for spec in provider.tables:
-            assert checks[f"{provider.name}/{spec.table}"] >= {"no_duplicate_lines", "contract", "nothing_quarantined"}
-            assert checks[spec.table] >= {"no_duplicate_lines", "contract", "equals_its_sources"}
+        for made in provider.tables:
+            assert checks[f"{provider.name}/{made.table}"] >= {"no_duplicate_lines", "contract", "nothing_quarantined"}
+            assert checks[made.table] >= {"no_duplicate_lines", "contract", "equals_its_sources"}
     assert "one_period_at_a_time" in checks["square/products"]
     assert "equals_its_sources" in checks["transactions"]
     assert "ties_to_transactions" in checks["daily_sales"]

@@ -156,7 +156,7 @@ def test_webhooks_bring_in_the_feeds_that_they_announce(drain: Drain) -> None:
     assert not drain.tick().run_requests
     assert drain.inbox.counts()["received"] == 1
     with later(minutes=3):
-        (again,) = drain.tick().run_requests or ()
+        (again,) = list(drain.tick().run_requests or ())
     assert again.tags[names.FEED_TAG] == "inventory"
 
 
@@ -175,7 +175,7 @@ def test_an_event_is_done_only_when_its_run_has_succeeded_and_names_of_locations
     drain.inbox.add_many(
         [event("inventory.count.updated", where, counted), event("inventory.count.updated", "L?", counted)]
     )
-    (request,) = drain.tick().run_requests or ()
+    (request,) = list(drain.tick().run_requests or ())
     assert request.tags[names.CONNECTION_TAG] == B
     assert drain.inbox.counts()["kept"] == 1, "nobody has that location"
     assert not drain.run(request).success
@@ -208,7 +208,7 @@ def test_who_asks_to_be_forgotten_does_not_wait_for_the_connection(
         ]
     )
     first = drain.tick()
-    (request,) = first.run_requests or ()
+    (request,) = list(first.run_requests or ())
     assert request.job_name == names.FORGET_JOB
     assert "C1" not in str(request), "nothing of theirs is in what Dagster keeps"
     assert drain.run(request).success
@@ -228,5 +228,5 @@ def test_dates_that_a_provider_names_itself_are_synced(drain: Drain, monkeypatch
 
     monkeypatch.setattr(SquareWebhooks, "affected", affected)
     drain.inbox.add_many([event("order.updated", drain.home.sandbox.world.merchant("sakura").id, {})])
-    (request,) = drain.tick().run_requests or ()
+    (request,) = list(drain.tick().run_requests or ())
     assert (request.job_name, start(request)) == ("sync_square", (f"{B}|{day}",) * 2)

@@ -78,7 +78,9 @@ def test_stock_is_of_the_hour_and_the_past_cannot_be_had(home: Home) -> None:
     lost = between(home, job, harbor, END_DAY, END_DAY)
     assert not lost.success
     (failure,) = [e for e in lost.all_events if e.is_step_failure and e.step_key == "square__raw_inventory"]
-    why = str(failure.step_failure_data.user_failure_data.description)
+    told = failure.step_failure_data.user_failure_data
+    assert told is not None
+    why = str(told.description)
     assert f"there is no snapshot of {END_DAY}" in why
     assert "will not help" in why
     assert not home.runtime.raw.of("inventory").hours(harbor, END_DAY)

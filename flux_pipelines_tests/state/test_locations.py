@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import time_machine
 
+from flux_pipelines.domain.connection import Connection
 from flux_pipelines.state import State
 
 
@@ -47,3 +48,14 @@ def test_what_is_too_old_is_asked_for_again(state: State, acme: str) -> None:
     with time_machine.travel(datetime.now(UTC) + timedelta(hours=2)):
         assert state.locations.list(acme, max_age=timedelta(hours=1)) == []
         assert len(state.locations.list(acme)) == 1
+
+
+def test_a_location_names_the_connections_of_its_provider_that_have_it(state: State) -> None:
+    for key in ("square:a", "square:b", "other:a"):
+        state.connections.add(Connection(key, "tenant"), {"access_token": "t"})
+        state.locations.replace(key, [Store("L1")])
+    state.locations.replace("square:b", [Store("L2")])
+    assert state.locations.owners("square", "L1") == ["square:a", "square:b"], "its past remains with whoever had it"
+    assert state.locations.owners("square", "L2") == ["square:b"]
+    assert state.locations.owners("other", "L2") == []
+    assert state.locations.owners("squar_", "L1") == [], "a name is not a pattern"
