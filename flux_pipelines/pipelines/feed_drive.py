@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+from flux_pipelines.domain.business_day import newest_begun
 from flux_pipelines.pipelines import names
 from flux_pipelines.pipelines.feed_tables import ORDERS, grain_of
 from flux_pipelines.pipelines.feeds import key_of
@@ -121,7 +122,10 @@ class FeedDriver:
         if not feeds_of(spec, "day"):
             return done
         job = names.collect_job(spec.name, "day")
-        for first, last in runs_of(days):
+        after = days[-1] + timedelta(days=1)  # tabs of the last date are paid on the next one, if it has begun by now
+        for first, last in runs_of(
+            [*days, after] if after <= newest_begun(datetime.now(UTC)) - timedelta(days=1) else days
+        ):
             tags = connection_tags(connection, first, last)
             result = self._driver.run(job, tags | {names.SYNC_TAG: sync_token})
             for table in spec.tables:

@@ -191,7 +191,8 @@ def _daily(provider: Provider) -> dg.ScheduleDefinition:
         cron_schedule="15 * * * *",
         execution_timezone="UTC",
         description=(
-            f"Collects yesterday's {_told(feeds)} of each {provider.title} connection after its day has ended everywhere."
+            f"Collects yesterday's {_told(feeds)} of each {provider.title} connection after its day has ended everywhere, and "
+            "what today has brought so far."
         ),
         default_status=dg.DefaultScheduleStatus.RUNNING,
     )
@@ -214,7 +215,8 @@ def _daily(provider: Provider) -> dg.ScheduleDefinition:
                             feed,
                             connection.key,
                             first,
-                            last,
+                            # The date that has begun since, as far as it goes: tabs of the last one are paid on it.
+                            last + timedelta(days=1) if last == max(due) else last,
                             run_key=f"{what}|{first}|{last}|{now:%Y-%m-%dT%H}",
                             tags={DAILY_TAG: daily_name(what, last)},
                         )

@@ -14,6 +14,7 @@ import dagster as dg
 from flux_pipelines.domain import tables
 from flux_pipelines.pipelines import names, plots
 from flux_pipelines.pipelines.checks import CHECK_MEMORY, Check, Scope, contract, no_duplicate_lines
+from flux_pipelines.pipelines.feed_tables import ORDERS
 from flux_pipelines.pipelines.figures import Figures
 from flux_pipelines.pipelines.partitions import each_day
 from flux_pipelines.pipelines.resources import FluxResource
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 _SQL = (Path(__file__).with_name("sql") / "tie_out.sql").read_text()
 _ROWS_A_BATCH = 65_536
+#: Days before and after an order on which its payments are looked for.
+AROUND = 3
 
 TIES_OUT = Check(
     "ties_out",
@@ -47,7 +50,16 @@ def tie_out() -> "TieOut":
     return TieOut(
         tables.TIE_OUT,
         _unbound,
-        (dg.AssetDep(names.TRANSACTIONS), dg.AssetDep(names.PAYMENTS)),
+        (
+            dg.AssetDep(names.TRANSACTIONS),
+            # Tabs of a date are paid on the next one too.
+            dg.AssetDep(
+                names.PAYMENTS,
+                partition_mapping=dg.TimeWindowPartitionMapping(
+                    start_offset=0, end_offset=1, allow_nonexistent_upstream_partitions=True
+                ),
+            ),
+        ),
         names.PAYMENTS_GROUP,
         (
             no_duplicate_lines(tables.TIE_OUT),
@@ -98,20 +110,26 @@ def _writer(runtime: "Runtime") -> Writer:
         from flux_pipelines.lake import session
 
         known = known_payments(runtime, days)
-        scope = Scope(days[0], days[-1]).where("business_date")
+        first, last = days[0] - timedelta(days=AROUND), days[-1] + timedelta(days=AROUND)
+        query = _SQL.replace("{scope}", Scope(days[0], days[-1]).where("business_date"))
+        query = query.replace("{around}", Scope(first, last).where("business_date"))
         read = [tables.TRANSACTIONS.name, tables.PAYMENTS.name]
-        with session(lake, read, where={"business_date": days}, memory_limit=CHECK_MEMORY) as database:
+        where = {"business_date": each_day(first, last)}
+        with session(lake, read, where=where, memory_limit=CHECK_MEMORY) as database:
             database.execute("create temp table known_payments (connection varchar, business_date date)")
             if known:
                 database.executemany("insert into known_payments values (?, ?)", known)
-            rows = database.sql(conform(tables.TIE_OUT, _SQL.replace("{scope}", scope))).to_arrow_reader(_ROWS_A_BATCH)
+            rows = database.sql(conform(tables.TIE_OUT, query)).to_arrow_reader(_ROWS_A_BATCH)
             return lake.replace(tables.TIE_OUT, rows, [{"business_date": day} for day in days])
 
     return write
 
 
 def known_payments(runtime: "Runtime", days: Sequence[date]) -> list[tuple[str, date]]:
-    """Return of which connections and business dates the payments have been fetched."""
+    """Return of which connections and business dates the payments have been fetched.
+
+    Where they are not kept inside the orders, tabs of a date may be paid on the next one: it must have been looked at too.
+    """
     feeds = {
         spec.name: table.feed
         for spec in names.sources()
@@ -123,8 +141,9 @@ def known_payments(runtime: "Runtime", days: Sequence[date]) -> list[tuple[str, 
     for connection in runtime.connections():
         feed = feeds.get(connection.provider)
         if feed is not None:
-            manifests = runtime.raw.of(feed).manifests(connection.key, days[0], days[-1])
-            found += [(connection.key, day) for day in manifests if day in wanted]
+            after = timedelta(days=0 if feed == ORDERS else 1)
+            there = runtime.raw.of(feed).manifests(connection.key, days[0], days[-1] + after)
+            found += [(connection.key, day) for day in there if day in wanted and day + after in there]
     return found
 
 

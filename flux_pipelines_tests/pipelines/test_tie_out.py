@@ -24,7 +24,8 @@ def bring_in(
 ) -> dg.ExecuteInProcessResult:
     assert home.sync((KEY, first), (KEY, last)).success
     if payments:
-        both = partition_key(KEY, first), partition_key(KEY, last)
+        # Tabs of the last date are paid on the next one.
+        both = partition_key(KEY, first), partition_key(KEY, last + timedelta(days=1))
         assert home.run(names.collect_job("square", "day"), *both).success
     assert home.run(names.REFRESH_CORE_JOB, first.isoformat(), last.isoformat()).success
     result = home.run(names.REFRESH_BOOKS_JOB, first.isoformat(), last.isoformat())

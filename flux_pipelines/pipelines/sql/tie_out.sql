@@ -1,5 +1,7 @@
--- transactions and payments -> tie_out. `{scope}` selects the business dates of the step.
+-- transactions and payments -> tie_out. `{scope}` selects the business dates of the step, `{around}` those and a few
+-- before and after them.
 --
+-- A payment counts on the business date of its order: a tab that is opened before midnight may be paid after it.
 -- An order and what was given back of it are compared as one (`book`): where a return is an order of its own, it and its
 -- refund count with the order that was sold. A gap that is left in a book is what explains the day's.
 -- `known_payments` (connection, business_date) says of which days payments have been fetched at all.
@@ -16,9 +18,22 @@ sources as (
     group by connection, order_id having count(distinct source_order_id) = 1
 ),
 
+dates as (
+    select connection, order_id, any_value(location_id) as location_id, min(business_date) as business_date
+    from transactions where {around} group by connection, order_id
+),
+
+dated as (
+    select p.* replace (
+            coalesce(d.business_date, p.business_date) as business_date, coalesce(d.location_id, p.location_id) as location_id
+        )
+    from payments p left join dates d on d.connection = p.connection and d.order_id = p.order_id
+    where p.{around}
+),
+
 paid_rows as (
     select p.*, coalesce(s.source, p.order_id, 'payment ' || p.payment_id) as book
-    from payments p left join sources s on s.connection = p.connection and s.order_id = p.order_id
+    from dated p left join sources s on s.connection = p.connection and s.order_id = p.order_id
     where {scope}
 ),
 
