@@ -13,10 +13,8 @@ from flux_pipelines.domain.tables import INVENTORY_LEVELS, RESTATEMENTS, SETTLED
 from flux_pipelines.pipelines import names
 from flux_pipelines.pipelines.books import AS_A_WHOLE, BY_DAY
 from flux_pipelines.pipelines.feed_tables import ORDERS
-from flux_pipelines.pipelines.watch import NO_OPEN_ALERTS, YESTERDAY_COMPLETE
+from flux_pipelines.pipelines.watch import NO_OPEN_ALERTS, VERSION_SUPPORTED, YESTERDAY_COMPLETE
 from flux_pipelines.providers.base import Feed, Grain, Provider
-
-_WATCHED = (YESTERDAY_COMPLETE, NO_OPEN_ALERTS)
 
 
 def jobs() -> list[UnresolvedAssetJobDefinition]:
@@ -42,7 +40,7 @@ def jobs() -> list[UnresolvedAssetJobDefinition]:
                     names.raw_orders(provider.name), names.provider_transactions(provider.name)
                 )
                 - dg.AssetSelection.checks(
-                    *(dg.AssetCheckKey(names.raw_orders(provider.name), watched) for watched in _WATCHED)
+                    *(dg.AssetCheckKey(names.raw_orders(provider.name), watched) for watched in _watched(provider))
                 ),
                 description=f"Fetch {provider.title} orders of some connections and business dates, and normalise them.",
                 executor_def=dg.in_process_executor,
@@ -98,6 +96,12 @@ def jobs() -> list[UnresolvedAssetJobDefinition]:
             executor_def=dg.in_process_executor,
         ),
     ]
+
+
+def _watched(provider: Provider) -> tuple[str, ...]:
+    """Return the checks that the watch evaluates, not a sync."""
+    version = (VERSION_SUPPORTED,) if provider.sunset is not None else ()
+    return (YESTERDAY_COMPLETE, NO_OPEN_ALERTS, *version)
 
 
 _COLLECTS: dict[Grain, str] = {

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 PATIENCE = timedelta(hours=3)
 YESTERDAY_COMPLETE = "yesterday_complete"
 NO_OPEN_ALERTS = "no_open_alerts"
+VERSION_SUPPORTED = "api_version_supported"
+#: How long before the provider ends its support of our version somebody should begin to move to the next one.
+MOVE_AHEAD = timedelta(days=120)
 
 
 def watch(provider: Provider) -> tuple[Sequence[dg.AssetChecksDefinition], dg.SensorDefinition]:
@@ -60,11 +63,28 @@ def watch(provider: Provider) -> tuple[Sequence[dg.AssetChecksDefinition], dg.Se
         passed, metadata = _alerts(flux.runtime, provider)
         return dg.AssetCheckResult(passed=passed, metadata=metadata, severity=dg.AssetCheckSeverity.WARN)
 
+    @dg.asset_check(
+        asset=asset,
+        name=VERSION_SUPPORTED,
+        description=(
+            f"Version {provider.api_version} of {provider.title}'s API, which Flux speaks, is supported for at least "
+            f"{MOVE_AHEAD.days} days more. If it fails: update Flux before the date it names; after it, {provider.title} "
+            "may answer with another version than the one that these tables were proved with."
+        ),
+        blocking=False,
+    )
+    def api_version_supported(context: dg.AssetCheckExecutionContext, flux: FluxResource) -> dg.AssetCheckResult:  # noqa: ARG001
+        passed, metadata = _version(provider, datetime.now(UTC))
+        return dg.AssetCheckResult(passed=passed, metadata=metadata, severity=dg.AssetCheckSeverity.WARN)
+
+    sunset = [api_version_supported] if provider.sunset is not None else []
+
     @dg.sensor(
         name=f"{provider.name}_watch",
         description=(
-            f"Looks every half hour whether yesterday's {provider.title} orders are complete and whether an alert is "
-            f"open, and records both as checks of {asset.to_user_string()}."
+            f"Looks every half hour whether yesterday's {provider.title} orders are complete"
+            f"{', whether our version of its API is supported' if sunset else ''} and whether an alert is open, and "
+            f"records it as checks of {asset.to_user_string()}."
         ),
         minimum_interval_seconds=1800,
         default_status=dg.DefaultSensorStatus.RUNNING,
@@ -75,6 +95,7 @@ def watch(provider: Provider) -> tuple[Sequence[dg.AssetChecksDefinition], dg.Se
         found = {
             YESTERDAY_COMPLETE: _yesterday(flux.hurried_runtime, provider, datetime.now(UTC)),
             NO_OPEN_ALERTS: _alerts(flux.hurried_runtime, provider),
+            **({VERSION_SUPPORTED: _version(provider, datetime.now(UTC))} if sunset else {}),
         }
         evaluations = [
             dg.AssetCheckEvaluation(
@@ -88,7 +109,19 @@ def watch(provider: Provider) -> tuple[Sequence[dg.AssetChecksDefinition], dg.Se
         ]
         return dg.SensorResult(asset_events=evaluations)
 
-    return (yesterday_complete, no_open_alerts), look_after
+    return (yesterday_complete, no_open_alerts, *sunset), look_after
+
+
+def _version(provider: Provider, now: datetime) -> tuple[bool, dict[str, Any]]:
+    """Tell whether the version that we speak is supported for long enough."""
+    assert provider.sunset is not None  # noqa: S101 - only such providers are looked at
+    left = (provider.sunset - now.date()).days
+    metadata: dict[str, Any] = {
+        "API version": provider.api_version,
+        "supported until": provider.sunset.isoformat(),
+        "days left": left,
+    }
+    return left >= MOVE_AHEAD.days, metadata
 
 
 def _alerts(runtime: "Runtime", provider: Provider) -> tuple[bool, dict[str, Any]]:

@@ -1,7 +1,7 @@
 """What a backfill will cost before it runs: calls, minutes at the rate limit, share of the quota.
 
 The number of orders is estimated from one page of each group of locations: the first page of the range tells how much
-time a page covers. That costs one call a group.
+time a page covers. That costs one call a group. Where pages come in no order, a whole date is read instead.
 """
 
 from __future__ import annotations
@@ -97,7 +97,10 @@ def _sample(source: PosSource, group: Group, run: Sequence[date]) -> tuple[int, 
     if index.start >= now:
         return 0, 1
     end = min(index.end, now)
-    page = next(iter(source.pages(OrderWindow(group.location_ids, index.start, end), "created")), None)
+    whole = OrderWindow(group.location_ids, index.start, end)
+    if source.by_business_date or not source.divisible(whole, "created"):
+        return _sample_date(source, group, index, now)
+    page = next(iter(source.pages(whole, "created")), None)
     if page is None or page.last:
         found = len(page.orders) if page is not None else 0
         return found, max(1, found)
@@ -105,3 +108,16 @@ def _sample(source: PosSource, group: Group, run: Sequence[date]) -> tuple[int, 
     last = max((o.header.created_at for o in page.orders if o.header is not None), default=end)
     covered = max(last - index.start, timedelta(seconds=1))
     return ceil(size * ((end - index.start) / covered)), size
+
+
+def _sample_date(source: PosSource, group: Group, index: DayIndex, now: datetime) -> tuple[int, int]:
+    """Read the middle one of the dates that are over; return about how many orders they all have, and a page's size."""
+    over = max(1, sum(index.window(number)[1] <= now for number in range(len(index.days))))
+    number = over // 2
+    start, end = index.window(number)
+    date_ = index.days[number] if source.by_business_date else None
+    sizes = [
+        len(page.orders)
+        for page in source.pages(OrderWindow(group.location_ids, start, min(end, now), date_), "created")
+    ]
+    return sum(sizes) * len(index.days), max(1, *sizes)
