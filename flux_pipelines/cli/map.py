@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import getpass
 from decimal import Decimal
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -22,6 +23,20 @@ app = typer.Typer(help="What locations and products of different providers are i
 
 _COLUMNS = ("tenant", "connection", "id", "provider_name", "sku", "name", "suggestion", "score", "reason")
 
+
+class What(StrEnum):
+    """What is mapped."""
+
+    STORES = "stores"
+    PRODUCTS = "products"
+
+    @property
+    def kind(self) -> Kind:
+        """Its name in the state database."""
+        return "store" if self is What.STORES else "product"
+
+
+Which = Annotated[What, typer.Argument(metavar="WHAT", help="stores or products.")]
 By = Annotated[str, typer.Option("--by", help="Who decides; default: the user of this machine.")]
 Connection = Annotated[str, typer.Argument(metavar="PROVIDER:NAME", help="The connection.")]
 Id = Annotated[str, typer.Argument(metavar="ID", help="The provider's id, as `list` shows it.")]
@@ -42,102 +57,103 @@ def _told(row: Row) -> tuple[str, ...]:
     )
 
 
-def _commands(kind: Kind) -> typer.Typer:
-    """Return the commands for products, or for stores: they are the same."""
-    plural = f"{kind}s"
-    group = typer.Typer(help=f"Decide which {plural} of different providers are the same.", no_args_is_help=True)
-
-    @group.command("list")
-    def list_(
-        undecided: Annotated[bool, typer.Option("--undecided", help="Only what nobody has decided yet.")] = False,
-        tenant: Annotated[str | None, typer.Option(help="Only of this customer.")] = None,
-    ) -> None:
-        """List everything with its name in the books, or with what it looks like."""
-        with Runtime() as runtime:
-            found = books.rows(runtime, kind)
-        shown = [row for row in found if tenant in (None, row.tenant) and not (undecided and row.name)]
-        if shown:
-            table(
-                "", [column.replace("_", " ") for column in _COLUMNS], [_told(row) for row in shown], right=("score",)
-            )
-        named = sum(row.name is not None for row in found)
-        seen = sum(row.suggestion is not None for row in found)
-        say(
-            f"{len(found)} {plural}: {named} decided, {seen} with a suggestion, {len(found) - named - seen} unlike all others."
-        )
-
-    @group.command()
-    def confirm(
-        connection: Annotated[str | None, typer.Argument(metavar="[PROVIDER:NAME", help="The connection.")] = None,
-        id_: Annotated[str | None, typer.Argument(metavar="ID", help="The provider's id.")] = None,
-        name: Annotated[str | None, typer.Argument(metavar="[NAME]]", help="Its name in the books.")] = None,
-        above: Annotated[
-            float | None, typer.Option(min=0, max=1, help="Instead of one: every suggestion at least that sure.")
-        ] = None,
-        by: By = "",
-    ) -> None:
-        """Say what one is called in the books: NAME, or what is suggested."""
-        if (above is None) == (connection is None) or (connection is not None and id_ is None):
-            raise ConfigurationError("give a connection and an id, or --above SCORE")
-        with Runtime() as runtime:
-            if connection is not None and id_ is not None:
-                chosen: list[tuple[Key, str | None]] = [(Key(connection, id_), name)]
-            else:
-                sure = books.sure(books.rows(runtime, kind), Decimal(str(above)))
-                chosen = [(row.thing.key, None) for row in sure]
-            count = books.confirm(runtime, kind, chosen, by=by or getpass.getuser())
-        say(f"{count} {plural if count != 1 else kind} decided.")
-
-    @group.command()
-    def reject(connection: Connection, id_: Id, by: By = "") -> None:
-        """Say that one is not what is suggested: it will not be suggested again."""
-        with Runtime() as runtime:
-            name = books.refuse(runtime, kind, Key(connection, id_), by=by or getpass.getuser())
-        say(f"{connection} {id_} is not {name!r}.")
-
-    @group.command()
-    def undo(connection: Connection, id_: Id, by: By = "") -> None:
-        """Take back what one was said to be called."""
-        with Runtime() as runtime:
-            name = books.take_back(runtime, kind, Key(connection, id_), by=by or getpass.getuser())
-        say(f"{connection} {id_} is no longer {name!r}.")
-
-    @group.command()
-    def export(file: Annotated[Path, typer.Argument(help="A CSV file to be written.")]) -> None:
-        """Write everything to a CSV file, to be reviewed in a spreadsheet."""
-        with Runtime() as runtime:
-            found = books.rows(runtime, kind)
-        with file.open("w", newline="", encoding="utf-8-sig") as out:
-            writer = csv.writer(out)
-            writer.writerow(_COLUMNS)
-            writer.writerows(_told(row) for row in found)
-        say(
-            f"{len(found)} {plural} written to {file}. Fill in the column `name`, then: flux map {plural} import {file}"
-        )
-
-    @group.command("import")
-    def import_(
-        file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="The reviewed CSV file.")], by: By = ""
-    ) -> None:
-        """Record the names of a reviewed file; rows with an empty `name` are left as they are."""
-        with file.open(newline="", encoding="utf-8-sig") as source:
-            reader = csv.DictReader(source)
-            missing = {"connection", "id", "name"} - set(reader.fieldnames or ())
-            if missing:
-                raise ConfigurationError(f"{file} has no column {', '.join(sorted(missing))}")
-            chosen: list[tuple[Key, str | None]] = [
-                (Key(row["connection"], row["id"]), row["name"].strip()) for row in reader if row["name"].strip()
-            ]
-        with Runtime() as runtime:
-            known = {row.thing.key for row in books.rows(runtime, kind)}
-            for key, _ in chosen:
-                if key not in known:
-                    raise ConfigurationError(f"there is no {kind} {key.id!r}", connection=key.connection)
-            count = books.confirm(runtime, kind, chosen, by=by or getpass.getuser())
-        say(f"{count} {plural} decided.")
-
-    return group
+@app.command("list")
+def list_(
+    what: Which,
+    undecided: Annotated[bool, typer.Option("--undecided", help="Only what nobody has decided yet.")] = False,
+    tenant: Annotated[str | None, typer.Option(help="Only of this customer.")] = None,
+) -> None:
+    """List everything with its name in the books, or with what it looks like."""
+    with Runtime() as runtime:
+        found = books.rows(runtime, what.kind)
+    shown = [row for row in found if tenant in (None, row.tenant) and not (undecided and row.name)]
+    if shown:
+        table("", [column.replace("_", " ") for column in _COLUMNS], [_told(row) for row in shown], right=("score",))
+    named = sum(row.name is not None for row in found)
+    seen = sum(row.suggestion is not None for row in found)
+    say(
+        f"{len(found)} {what.value}: {named} decided, {seen} with a suggestion, "
+        f"{len(found) - named - seen} unlike all others."
+    )
 
 
-app.add_typer(_commands("store"), name="stores")
-app.add_typer(_commands("product"), name="products")
+@app.command()
+def confirm(
+    what: Which,
+    connection: Annotated[str | None, typer.Argument(metavar="PROVIDER:NAME", help="The connection.")] = None,
+    id_: Annotated[str | None, typer.Argument(metavar="ID", help="The provider's id.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(metavar="NAME", help="Its name in the books; default: what is suggested.")
+    ] = None,
+    above: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Instead of one: every suggestion at least that sure.")
+    ] = None,
+    by: By = "",
+) -> None:
+    """Say what one is called in the books, or agree with every suggestion that is sure enough."""
+    if (above is None) == (connection is None) or (connection is not None and id_ is None):
+        raise ConfigurationError("give a connection and an id, or --above SCORE")
+    with Runtime() as runtime:
+        if connection is not None and id_ is not None:
+            chosen: list[tuple[Key, str | None]] = [(Key(connection, id_), name)]
+        else:
+            sure = books.sure(books.rows(runtime, what.kind), Decimal(str(above)))
+            chosen = [(row.thing.key, None) for row in sure]
+        count = books.confirm(runtime, what.kind, chosen, by=by or getpass.getuser())
+    say(f"{count} {what.value} decided.")
+
+
+@app.command()
+def reject(what: Which, connection: Connection, id_: Id, by: By = "") -> None:
+    """Say that one is not what is suggested: that will not be suggested again."""
+    with Runtime() as runtime:
+        name = books.refuse(runtime, what.kind, Key(connection, id_), by=by or getpass.getuser())
+    say(f"{connection} {id_} is not {name!r}.")
+
+
+@app.command()
+def undo(what: Which, connection: Connection, id_: Id, by: By = "") -> None:
+    """Take back what one was said to be called."""
+    with Runtime() as runtime:
+        name = books.take_back(runtime, what.kind, Key(connection, id_), by=by or getpass.getuser())
+    say(f"{connection} {id_} is no longer {name!r}.")
+
+
+@app.command()
+def export(
+    what: Which, file: Annotated[Path, typer.Argument(metavar="FILE", help="A CSV file to be written.")]
+) -> None:
+    """Write everything to a CSV file, to be reviewed in a spreadsheet."""
+    with Runtime() as runtime:
+        found = books.rows(runtime, what.kind)
+    with file.open("w", newline="", encoding="utf-8-sig") as out:
+        writer = csv.writer(out)
+        writer.writerow(_COLUMNS)
+        writer.writerows(_told(row) for row in found)
+    say(
+        f"{len(found)} {what.value} written to {file}. Fill in the column `name`, then: flux map import {what.value} {file}"
+    )
+
+
+@app.command("import")
+def import_(
+    what: Which,
+    file: Annotated[Path, typer.Argument(metavar="FILE", exists=True, dir_okay=False, help="The reviewed CSV file.")],
+    by: By = "",
+) -> None:
+    """Record the names of a reviewed file; rows with an empty `name` are left as they are."""
+    with file.open(newline="", encoding="utf-8-sig") as source:
+        reader = csv.DictReader(source)
+        missing = {"connection", "id", "name"} - set(reader.fieldnames or ())
+        if missing:
+            raise ConfigurationError(f"{file} has no column {', '.join(sorted(missing))}")
+        chosen: list[tuple[Key, str | None]] = [
+            (Key(row["connection"], row["id"]), row["name"].strip()) for row in reader if row["name"].strip()
+        ]
+    with Runtime() as runtime:
+        known = {row.thing.key for row in books.rows(runtime, what.kind)}
+        for key, _ in chosen:
+            if key not in known:
+                raise ConfigurationError(f"there is no such {what.kind}: {key.id!r}", connection=key.connection)
+        count = books.confirm(runtime, what.kind, chosen, by=by or getpass.getuser())
+    say(f"{count} {what.value} decided.")

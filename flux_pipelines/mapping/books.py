@@ -141,7 +141,7 @@ def _suggested(known: Mapping[Key, Row], kind: Kind, key: Key) -> str:
     row = known.get(key)
     if row is None:
         raise ConfigurationError(
-            f"there is no {kind} {key.id!r}", connection=key.connection, next_step=f"See `flux map {kind}s list`."
+            f"there is no {kind} {key.id!r}", connection=key.connection, next_step=f"See `flux map list {kind}s`."
         )
     if row.suggestion is None:
         raise ConfigurationError(

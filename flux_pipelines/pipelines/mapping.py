@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 def _unmapped(kind: Kind) -> Check:
     return Check(
         "everything_is_decided",
-        f"Somebody has decided what every {kind} is. If it fails: `flux map {kind}s list --undecided` shows what is left, "
+        f"Somebody has decided what every {kind} is. If it fails: `flux map list {kind}s --undecided` shows what is left, "
         f"with suggestions. What nobody has decided is counted all the same, under its provider's own name.",
         "",
         blocking=False,

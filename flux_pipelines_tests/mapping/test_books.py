@@ -119,7 +119,7 @@ def test_the_tables_hold_everything_and_the_check_says_what_is_left(runtime: Run
 def test_a_reviewed_spreadsheet_comes_back(runtime: Runtime, tmp_path: Path) -> None:
     run = CliRunner()
     file = tmp_path / "review.csv"
-    assert run.invoke(app, ["map", "products", "export", str(file)]).exit_code == 0
+    assert run.invoke(app, ["map", "export", "products", str(file)]).exit_code == 0
     with file.open(newline="", encoding="utf-8-sig") as source:
         rows = list(csv.DictReader(source))
     assert {row["id"] for row in rows} == set(named(runtime))
@@ -129,16 +129,16 @@ def test_a_reviewed_spreadsheet_comes_back(runtime: Runtime, tmp_path: Path) -> 
         writer = csv.DictWriter(out, rows[0].keys())
         writer.writeheader()
         writer.writerows(rows)
-    done = run.invoke(app, ["map", "products", "import", str(file), "--by", "ben"])
+    done = run.invoke(app, ["map", "import", "products", str(file), "--by", "ben"])
     assert done.exit_code == 0, done.output
     assert "2 products decided" in done.output
     assert {id_ for id_, (name, _) in named(runtime).items() if name == "Latte"} == {"P1", "T1"}
-    sure = run.invoke(app, ["map", "products", "confirm", "--above", "0.95"])
+    sure = run.invoke(app, ["map", "confirm", "products", "--above", "0.95"])
     assert "2 products decided" in sure.output
-    listed = run.invoke(app, ["map", "stores", "list", "--undecided"], env={"COLUMNS": "200"})
+    listed = run.invoke(app, ["map", "list", "stores", "--undecided"], env={"COLUMNS": "200"})
     assert "3 stores: 0 decided, 2 with a suggestion, 1 unlike all others." in listed.output
-    assert run.invoke(app, ["map", "products", "confirm", CAFE]).exit_code != 0
-    assert run.invoke(app, ["map", "products", "reject", CAFE, "nothing"]).exit_code != 0
+    assert run.invoke(app, ["map", "confirm", "products", CAFE]).exit_code != 0
+    assert run.invoke(app, ["map", "reject", "products", CAFE, "nothing"]).exit_code != 0
 
 
 def test_it_is_written_anew_after_a_decision(runtime: Runtime) -> None:
