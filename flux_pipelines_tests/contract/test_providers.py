@@ -97,10 +97,10 @@ def test_a_permission_that_was_taken_away_is_an_error_and_never_an_empty_day(con
         problems = [outcome.error for outcome in outcomes.values()]
     except FluxError as problem:
         problems = [problem]
-    for problem in problems:
-        assert isinstance(problem, PermissionLostError | ReauthorizationNeededError), problem
-        assert not problem.rerun_helps
-        assert played.connection.key in str(problem)
+    for lost in problems:
+        assert isinstance(lost, PermissionLostError | ReauthorizationNeededError), lost
+        assert not lost.rerun_helps
+        assert played.connection.key in str(lost)
     assert played.runtime.raw.read_manifest(played.connection.key, played.last) is None
 
 

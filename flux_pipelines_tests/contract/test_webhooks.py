@@ -1,0 +1,93 @@
+"""The contract suite, webhooks: what a provider signs is taken once, however often it comes, and says which day is stale."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import httpx
+import pytest
+
+from flux_pipelines.connect.sandbox_apps import register_at_sandbox
+from flux_pipelines.domain.business_day import BusinessCalendar
+from flux_pipelines.gateway.server import RunningGateway
+from flux_pipelines.providers.registry import all_providers
+from flux_pipelines.sandbox.deliveries import Delivery
+from flux_pipelines_tests.contract.conftest import Connect, Played, providers
+
+TELLING = [name for name in providers() if all_providers()[name].webhooks is not None]
+
+pytestmark = pytest.mark.parametrize("name", TELLING)
+
+
+def sold(played: Played) -> list[Delivery]:
+    """Let something be sold, and return what the provider sends about it instead of sending it."""
+    world, store = played.sandbox.world, played.merchant.locations[0].id
+    with world.outbox.collect() as announced:
+        order = played.pull("orders/sell", location_id=store)["order_id"]
+    sale = world.sales.pop(order)  # the world is everybody's
+    world.books[store].drop(sale)
+    world.sales[order] = sale  # its provider can still be asked for it
+    return announced
+
+
+def post(delivery: Delivery, body: bytes | None = None) -> int:
+    now = datetime.now(UTC).isoformat()
+    sent = delivery.body if body is None else body
+    return httpx.post(delivery.url, content=sent, headers=dict(delivery.headers(0, "", now))).status_code
+
+
+def test_a_sale_is_told_once_whatever_the_post_does_and_names_its_day(connect: Connect, name: str) -> None:
+    played = connect(name)
+    runtime, connection = played.runtime, played.connection
+    with RunningGateway(runtime) as gateway:
+        try:
+            assert register_at_sandbox(runtime, played.sandbox.url, gateway.url) == []
+            announced = sold(played)
+            assert announced
+            assert all(post(delivery) < 300 for delivery in announced)
+            assert all(post(delivery) < 300 for delivery in announced), (
+                "a second delivery is none of the provider's faults"
+            )
+            refused = runtime.webhooks(played.spec).refused_status
+            first = announced[0]
+            assert post(first, first.body.replace(b"{", b"{ ", 1)) == refused
+            assert post(first, b"") in (400, refused)
+        finally:
+            played.pull("webhooks/clear", subscriptions=True)
+    events = runtime.state.inbox.pending(name)
+    assert sorted(event.event_id for event in events) == sorted(delivery.event_id for delivery in announced)
+    assert {event.connection_key for event in events} == {connection.key}
+
+    source = runtime.source(connection)
+    try:
+        stale = runtime.webhooks(played.spec).affected([(event.event_type, event.body) for event in events], source)
+    finally:
+        source.close()
+    assert len(stale) == len(events)
+    store = played.merchant.locations[0]
+    calendar = BusinessCalendar(store.timezone, connection.cutoff_hour)
+    days = {(where, calendar.date_of(at)) for one in stale for where, at in one.sold}
+    days |= {day for one in stale for day in one.days}
+    assert days == {(store.id, calendar.date_of(datetime.now(UTC)))}
+
+
+def test_an_event_that_nobody_knows_touches_nothing_and_loses_no_other(connect: Connect, name: str) -> None:
+    played = connect(name)
+    runtime = played.runtime
+    with RunningGateway(runtime) as gateway:
+        try:
+            register_at_sandbox(runtime, played.sandbox.url, gateway.url)
+            announced = sold(played)
+            types = {delivery.event_type for delivery in announced}
+        finally:
+            played.pull("webhooks/clear", subscriptions=True)
+    known = next(iter(types))
+    odd = [(known, b"{}"), ("nobody.knows.this", announced[0].body), (known, b"not json at all")]
+    source = runtime.source(played.connection)
+    try:
+        good = [(delivery.event_type, delivery.body) for delivery in announced]
+        stale = runtime.webhooks(played.spec).affected([*odd, *good], source)
+    finally:
+        source.close()
+    assert all(one.nothing for one in stale[: len(odd)]), stale[: len(odd)]
+    assert any(one.sold or one.days for one in stale[len(odd) :])
