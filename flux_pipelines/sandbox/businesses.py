@@ -14,6 +14,8 @@ from flux_pipelines.sandbox.ids import code
 from flux_pipelines.sandbox.model import Item, Location, Merchant, Modifier, Tax
 from flux_pipelines.sandbox.people import settle
 
+#: Where these businesses have their accounts, and what a sale at the counter says of where it was made.
+_PROVIDER, _COUNTER = "square", "Square Point of Sale"
 _EVERYTHING = frozenset({"food", "drink", "goods"})
 _PREPARED = frozenset({"food", "drink"})
 _COUNTED = frozenset(
@@ -163,7 +165,16 @@ def _catalogue(seed: int, handle: str, rows: tuple[_Row, ...]) -> list[Item]:
 
 
 def _harbor(seed: int) -> Merchant:
-    merchant = Merchant("ML" + code(seed, "harbor", length=11), "harbor", "Harbor Coffee", "USD", "US", "en-US")
+    merchant = Merchant(
+        "ML" + code(seed, "harbor", length=11),
+        "harbor",
+        "Harbor Coffee",
+        "USD",
+        "US",
+        "en-US",
+        provider=_PROVIDER,
+        counter=_COUNTER,
+    )
     merchant.items = _catalogue(seed, "harbor", _HARBOR)
     for name, zone, city, region, postal, busy, opens, hours in _HARBOR_STORES:
         state = _SALES_TAX[region]
@@ -200,7 +211,16 @@ def _harbor(seed: int) -> Merchant:
 
 
 def _sakura(seed: int) -> Merchant:
-    merchant = Merchant("ML" + code(seed, "sakura", length=11), "sakura", "Sakura Teahouse", "JPY", "JP", "ja-JP")
+    merchant = Merchant(
+        "ML" + code(seed, "sakura", length=11),
+        "sakura",
+        "Sakura Teahouse",
+        "JPY",
+        "JP",
+        "ja-JP",
+        provider=_PROVIDER,
+        counter=_COUNTER,
+    )
     merchant.items = _catalogue(seed, "sakura", _SAKURA)
     merchant.locations.append(
         Location(
@@ -226,7 +246,16 @@ def _sakura(seed: int) -> Merchant:
 
 
 def _fjord(seed: int) -> Merchant:
-    merchant = Merchant("ML" + code(seed, "fjord", length=11), "fjord", "Fjord Kahvila", "EUR", "FI", "fi-FI")
+    merchant = Merchant(
+        "ML" + code(seed, "fjord", length=11),
+        "fjord",
+        "Fjord Kahvila",
+        "EUR",
+        "FI",
+        "fi-FI",
+        provider=_PROVIDER,
+        counter=_COUNTER,
+    )
     merchant.items = _catalogue(seed, "fjord", _FJORD)
     merchant.locations.append(
         Location(

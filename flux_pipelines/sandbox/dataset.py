@@ -27,6 +27,8 @@ FILES: dict[str, tuple[str, ...]] = {
     "orders.csv": ("order_id", "ordered_at", "location", "kind", "source_order_id"),
     "lines.csv": ("order_id", "line_id", "item_id", "quantity", "unit_price"),
 }
+#: Where a folder's merchant has its account, and what its sales say of where they were made.
+_PROVIDER, _COUNTER = "square", "Square Point of Sale"
 _SETTINGS = frozenset({"currency", "timezone", "timezones", "cutoff_hour"})
 _MAX_PRECISION = 5  # decimals that a point of sale keeps of a quantity
 _MAX_REFERENCE = 40  # characters of an order's reference_id
@@ -197,7 +199,10 @@ def load_dataset(folder: Path, seed: int) -> tuple[Merchant, list[Sale]]:
     key = f"{seed}|{handle}"
     title = handle.replace("_", " ").replace("-", " ").title()
     merchant = Merchant(
-        "ML" + code(key, "merchant", length=11), handle, title, currency, "US", "en-US", settings.get("cutoff_hour", 0)
+        *("ML" + code(key, "merchant", length=11), handle, title, currency, "US", "en-US"),
+        cutoff_hour=settings.get("cutoff_hour", 0),
+        provider=_PROVIDER,
+        counter=_COUNTER,
     )
     items = _items(folder, key, places)
     merchant.items = list(items.values())
@@ -261,7 +266,7 @@ def _sales(key: str, locations: dict[str, Location], orders: dict[str, _Order]) 
             order.at,
             order.at,
             order.at,
-            source="Square Point of Sale",
+            source=_COUNTER,
             reference=id_ if len(id_) <= _MAX_REFERENCE else "",
         )
         if row["kind"] == "sale":

@@ -37,7 +37,6 @@ _WEEKDAYS = (0.86, 0.90, 0.95, 1.00, 1.16, 1.28, 1.08)
 _LEANINGS = {"Bakery": 5, "Kitchen": 6, "Leivonnaiset": 5, "デザート": 6, "Retail": 5, "Baari": 4}
 _LINES = tuple(accumulate((46, 30, 14, 7, 3)))
 _SLOT = 10 * MINUTE
-_POINT_OF_SALE = "Square Point of Sale"
 
 # US card and cash habits differ from Japan's and Finland's.
 _TENDERS: dict[str, tuple[tuple[str, ...], tuple[int, ...]]] = {
@@ -71,6 +70,7 @@ class StoreHistory:
         self.currency = location.currency
         taste = Random(f"{seed}|taste|{location.id}")  # noqa: S311
         self.items = merchant.items
+        self.counter = merchant.counter
         self.weights: list[list[float]] = []
         base = [0.25 + taste.random() ** 2 * 2.0 for _ in self.items]
         for weekday in range(7):
@@ -112,7 +112,7 @@ class StoreHistory:
             elif chance < 0.029:
                 # The drawer was opened without a sale: the point of sale records an order with nothing on it.
                 payments = (Payment("NO_SALE"),)
-                sale = Sale(id_, self.location, created, created, created, payments=payments, source=_POINT_OF_SALE)
+                sale = Sale(id_, self.location, created, created, created, payments=payments, source=self.counter)
             if sale is None:
                 exchange = chance > 0.997 and bool(returned)
                 sale = self._sale(rng, id_, created, picks, returned if exchange else None)
@@ -196,7 +196,7 @@ class StoreHistory:
             payments=payments,
             returns=back,
             tip_rate=tip_rate if state == "COMPLETED" else 0,
-            source=source if online and not small else _POINT_OF_SALE,
+            source=source if online and not small else self.counter,
             ticket=f"#{self.serial % 1000}" if rng.random() < 0.3 else "",
             version=rng.randrange(2, 6) if online and not small else 0,
         )
@@ -234,7 +234,7 @@ class StoreHistory:
             tip = rng.choice(_TIPS)
         if kind == "GIFT":
             limit = rng.randrange(3, 25) * _UNIT[self.currency]
-            return (Payment("SQUARE_GIFT_CARD", limit), Payment("CARD")), tip
+            return (Payment("GIFT_CARD", limit), Payment("CARD")), tip
         if kind == "SPLIT":
             limit = rng.randrange(200, 900)
             return (Payment("CASH", limit), Payment("CARD")), tip
@@ -245,13 +245,13 @@ class StoreHistory:
         if one is None or one.source is None or (one.source.closed or 0) >= created:
             return None
         closed = created + rng.randrange(5_000, 60_000)
-        return Sale(id_, self.location, created, closed, closed, returns=(one,), source=_POINT_OF_SALE)
+        return Sale(id_, self.location, created, closed, closed, returns=(one,), source=self.counter)
 
     def _unlinked(self, rng: Random, id_: str, created: int, item: Item) -> Sale:
         line = line_of(rng, item)
         closed = created + rng.randrange(5_000, 60_000)
         one = Returned(None, lines=(line,), reason="Returned without a receipt")
-        return Sale(id_, self.location, created, closed, closed, returns=(one,), source=_POINT_OF_SALE)
+        return Sale(id_, self.location, created, closed, closed, returns=(one,), source=self.counter)
 
 
 def _returnable(sale: Sale) -> bool:

@@ -223,7 +223,7 @@ class Merchant:
     cutoff_hour: int = 0
     locations: list[Location] = field(default_factory=list)
     items: list[Item] = field(default_factory=list)
-    provider: str = "square"  # whose account this is
+    provider: str = ""  # where its account is
     tenant: str = ""  # the business that it belongs to; several accounts can be of one
     refunds_on_source: bool = False  # whether the provider keeps a refund on the order that was sold
     customers: list[Customer] = field(default_factory=list)
@@ -232,7 +232,7 @@ class Merchant:
     counts: dict[tuple[str, str], Count] = field(default_factory=dict)  # by location id and item id
     gratuity_is_tip: bool = False  # whether an automatic gratuity is no revenue but a tip
     id_style: IdStyle = "token"  # what the provider's ids look like
-    counter: str = "Square Point of Sale"  # where a sale at the counter says it came from
+    counter: str = "Point of Sale"  # where a sale at the counter says it came from
     online: str = "Online"  # where one that was ordered online says it came from
     goods_by_product: bool = False  # whether a line names its product (`Item.product_id`) instead of its variation
     trade: Trade = "counter"  # how it sells, which is how its past is made up

@@ -16,7 +16,7 @@ from flux_pipelines.sandbox.truth import total_of, truth
 from flux_pipelines.sandbox.world import World
 from flux_pipelines_tests.sync.rawfiles import normalise
 
-TENDERS = {"CASH": "cash", "CARD": "card", "WALLET": "card", "SQUARE_GIFT_CARD": "gift_card", "REFUND": "refund"}
+TENDERS = {"CASH": "cash", "CARD": "card", "WALLET": "card", "GIFT_CARD": "gift_card", "REFUND": "refund"}
 GOODS = ("item", "custom_amount")
 
 

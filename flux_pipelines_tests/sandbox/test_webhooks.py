@@ -218,7 +218,7 @@ def everything(start: Start, receiver: Receiver) -> list[Received]:
     merchants = [Square(world.sandbox, handle).merchant for handle in ("harbor", "sakura", "fjord")]
     for merchant in merchants:
         here = merchant.locations[0].id
-        for paid_by in ("CARD", "CASH", "WALLET", "OTHER", "SQUARE_GIFT_CARD"):
+        for paid_by in ("CARD", "CASH", "WALLET", "OTHER", "GIFT_CARD"):
             world.sandbox.world.sell(here, paid_by=paid_by)
         sale = world.post("orders/sell", location_id=here, online=True)
         world.post("orders/late", location_id=here, hours=4)

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 _GATEWAYS = {
     "CASH": ("cash", "Cash"),
     "GIFT_CARD": ("gift_card", "Gift card"),
-    "SQUARE_GIFT_CARD": ("gift_card", "Gift card"),
     "OTHER": ("manual", "Manual"),
 }
 _STATUSES = {"completed": "SUCCESS", "failed": "FAILURE", "canceled": "SUCCESS"}

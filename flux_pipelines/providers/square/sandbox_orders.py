@@ -257,7 +257,7 @@ class _Writer:
         }
         if tip:
             result["tip_money"] = self.money(tip)
-        result["type"] = type_
+        result["type"] = "SQUARE_GIFT_CARD" if type_ == "GIFT_CARD" else type_
         if type_ == "CARD":
             card = tender_card(sale, id_)
             result["card_details"] = {"status": "CAPTURED", "card": card, "entry_method": "CONTACTLESS"}

@@ -144,7 +144,7 @@ def _card(paid: Paid, *, final: bool) -> Json:
 
 
 def _is_gift_card(tender: PaidTender) -> bool:
-    return tender.type == "SQUARE_GIFT_CARD"
+    return tender.type == "GIFT_CARD"
 
 
 def _gift_card() -> Json:

@@ -70,7 +70,7 @@ def test_payments_are_the_truth_day_by_day(settled: Settled, handle: str, tmp_pa
             if row["kind"] == "payment":
                 assert row["order_id"]
     told: dict[tuple[str, str, str, str, str], list[Any]] = {}
-    tenders = {"CASH": "cash", "CARD": "card", "WALLET": "card", "SQUARE_GIFT_CARD": "gift_card", "OTHER": "other"}
+    tenders = {"CASH": "cash", "CARD": "card", "WALLET": "card", "GIFT_CARD": "gift_card", "OTHER": "other"}
     truth = house.truth("payments", **{"from": FIRST.isoformat(), "to": LAST.isoformat(), "cutoff_hour": 0})
     for row in truth["payments"]:
         key = (row["location_id"], row["business_date"], row["kind"], tenders[row["type"]], row["status"])
@@ -204,7 +204,10 @@ def test_faults_lose_nothing(settled: Settled) -> None:
     assert all(calm.values())
     house.post("faults", faults="error500=0.1,error429=0.1,truncate=0.05,empty=0.05,html=0.05,cursor=0.3")
     try:
-        assert everything() == calm
+        for _ in range(20):  # which fault hits which request depends on the tests before this one
+            assert everything() == calm
+            if house.world.faults.injected["cursor"]:
+                break
         assert house.world.faults.injected["cursor"] > 0
     finally:
         house.post("faults", faults="")
