@@ -9,8 +9,6 @@ from starlette.responses import Response
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
-_JSON = "application/json"
-
 
 class _CutOff(Response):
     """An answer whose connection breaks in the middle of the body."""
@@ -20,12 +18,12 @@ class _CutOff(Response):
         await send({"type": "http.response.body", "body": bytes(self.body)[: len(self.body) // 2], "more_body": True})
 
 
-def damage(fault: str, content: bytes) -> Response:
+def damage(fault: str, content: bytes, media_type: str = "application/json") -> Response:
     """Return a good answer as the fault leaves it: see `faults.AFTER`. Any other fault leaves it as it is."""
     if fault == "truncate":
-        return Response(content[: len(content) // 2], media_type=_JSON)
+        return Response(content[: len(content) // 2], media_type=media_type)
     if fault == "empty":
-        return Response(b"", media_type=_JSON)
+        return Response(b"", media_type=media_type)
     if fault == "disconnect":
-        return _CutOff(content, media_type=_JSON)
-    return Response(content, media_type=_JSON)
+        return _CutOff(content, media_type=media_type)
+    return Response(content, media_type=media_type)

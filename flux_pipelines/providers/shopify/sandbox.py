@@ -28,7 +28,6 @@ from flux_pipelines.providers.shopify.sandbox_errors import (
     HttpError,
     Proxied,
     Throttled,
-    damage,
     throttled,
     too_costly,
 )
@@ -41,6 +40,7 @@ from flux_pipelines.providers.shopify.sandbox_shop import Shop
 from flux_pipelines.providers.shopify.sandbox_values import Call, invalid_cursor
 from flux_pipelines.providers.shopify.sandbox_webhooks import Webhooks
 from flux_pipelines.sandbox.answers import Body, actor, needed, number
+from flux_pipelines.sandbox.damage import damage
 from flux_pipelines.sandbox.options import CLIENT_ID, CLIENT_SECRET
 
 if TYPE_CHECKING:
@@ -207,7 +207,7 @@ class ShopifySandbox:
             self._fail_before(fault)
             base_url = f"{request.url.scheme}://{request.url.netloc}"
             content = _ENCODE(self._execute(merchant, token, body, base_url, dead_cursor=fault == "cursor"))
-            response = damage(fault, content)
+            response = damage(fault, content, _JSON)
         except HttpError as error:
             response = Response(error.body, error.status, media_type=_JSON)
         except Throttled:
@@ -330,7 +330,7 @@ class ShopifySandbox:
             return Response(error.body, 503, media_type="application/xml")
         except (Proxied, Throttled):
             return Response(b"Service Unavailable", 503, media_type="text/plain")
-        response = damage(fault, content)
+        response = damage(fault, content, _JSON)
         response.headers["content-type"] = "application/jsonl"
         return response
 

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 from starlette.responses import Response
-
-if TYPE_CHECKING:
-    from starlette.types import Receive, Scope, Send
 
 _JSON = "application/json; charset=utf-8"
 ACCESS_DOCUMENTATION = "https://shopify.dev/api/usage/access-scopes"
@@ -141,22 +138,3 @@ class Proxied(Exception):
         """Return what it answers."""
         body, status, media_type = self._made
         return Response(body, status, media_type=media_type)
-
-
-class _CutOff(Response):
-    """An answer whose connection breaks in the middle of the body."""
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
-        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-        await send({"type": "http.response.body", "body": bytes(self.body)[: len(self.body) // 2], "more_body": True})
-
-
-def damage(fault: str, content: bytes) -> Response:
-    """Return an answer as the fault leaves it."""
-    if fault == "truncate":
-        return Response(content[: len(content) // 2], media_type=_JSON)
-    if fault == "empty":
-        return Response(b"", media_type=_JSON)
-    if fault == "disconnect":
-        return _CutOff(content, media_type=_JSON)
-    return Response(content, media_type=_JSON)

@@ -25,7 +25,6 @@ from flux_pipelines.providers.square.sandbox_errors import (
     SERVER_ERRORS,
     ApiError,
     ProxyError,
-    damage,
     invalid,
     rate_limited,
 )
@@ -37,6 +36,7 @@ from flux_pipelines.providers.square.sandbox_shelf import Shelf
 from flux_pipelines.providers.square.sandbox_staff import Staff
 from flux_pipelines.providers.square.sandbox_till import Till
 from flux_pipelines.providers.square.sandbox_webhooks import Webhooks
+from flux_pipelines.sandbox.damage import damage
 from flux_pipelines.sandbox.options import CLIENT_ID, CLIENT_SECRET, WEBHOOK_SIGNATURE_KEY
 
 if TYPE_CHECKING:

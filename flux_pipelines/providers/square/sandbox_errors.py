@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
-from starlette.responses import Response
-
-if TYPE_CHECKING:
-    from starlette.types import Receive, Scope, Send
 
 _CATEGORIES = {401: "AUTHENTICATION_ERROR", 403: "AUTHENTICATION_ERROR", 429: "RATE_LIMIT_ERROR"}
 
@@ -73,22 +69,3 @@ class ProxyError(Exception):
     def __init__(self, status: int, media_type: str, body: bytes) -> None:
         super().__init__(status)
         self.status, self.media_type, self.body = status, media_type, body
-
-
-class _CutOff(Response):
-    """An answer whose connection breaks in the middle of the body."""
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
-        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-        await send({"type": "http.response.body", "body": bytes(self.body)[: len(self.body) // 2], "more_body": True})
-
-
-def damage(fault: str, content: bytes) -> Response:
-    """Return an answer as the fault leaves it."""
-    if fault == "truncate":
-        return Response(content[: len(content) // 2], media_type="application/json")
-    if fault == "empty":
-        return Response(b"", media_type="application/json")
-    if fault == "disconnect":
-        return _CutOff(content, media_type="application/json")
-    return Response(content, media_type="application/json")

@@ -24,7 +24,6 @@ from flux_pipelines.providers.toast.sandbox_errors import (
     SERVER_ERRORS,
     ApiError,
     ProxyError,
-    damage,
     invalid,
     missing,
     rate_limited,
@@ -36,6 +35,7 @@ from flux_pipelines.providers.toast.sandbox_orders import OrderWriter, View
 from flux_pipelines.providers.toast.sandbox_paths import Paths
 from flux_pipelines.providers.toast.sandbox_webhooks import Webhooks
 from flux_pipelines.sandbox.answers import Body, actor, needed
+from flux_pipelines.sandbox.damage import damage
 from flux_pipelines.sandbox.options import WEBHOOK_SIGNATURE_KEY
 
 if TYPE_CHECKING:
