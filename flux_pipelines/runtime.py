@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from flux_pipelines import __version__
 from flux_pipelines.domain.connection import Connection
 from flux_pipelines.domain.errors import ConfigurationError, ReauthorizationNeededError
+from flux_pipelines.providers.apps import place_of
 from flux_pipelines.providers.base import (
     Location,
     MachineLogin,
@@ -219,14 +220,13 @@ class Runtime:
         if "client_id" in secrets:
             return self.oauth(
                 spec,
-                base_url=str(spec.settings_of(connection)["base_url"]),
+                base_url=place_of(spec, connection),
                 client_id=secrets["client_id"],
                 client_secret=secrets.get("client_secret", ""),
                 connection=connection.key,
             )
         if "refresh_token" in secrets:
-            base_url = str(spec.settings_of(connection)["base_url"])
-            return self.app_oauth(spec, connection=connection.key, base_url=base_url)
+            return self.app_oauth(spec, connection=connection.key, base_url=place_of(spec, connection))
         return None
 
     def oauth(

@@ -4,10 +4,10 @@ from flux_pipelines.connect.accounts import (
     add_with_secrets,
     check_name,
     connect_with_code,
-    disconnect,
     parse_settings,
     reconfigure,
 )
+from flux_pipelines.connect.care import disconnect
 from flux_pipelines.connect.sandbox import connect_to_sandbox, sandbox_last_day
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""Accounts: connected with secrets or an authorization code, proved, connected again, disconnected."""
+"""Accounts: connected with secrets or an authorization code, proved, connected again."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from flux_pipelines.domain.connection import Connection, split_key
-from flux_pipelines.domain.errors import ConfigurationError, FluxError, ReauthorizationNeededError
+from flux_pipelines.domain.errors import ConfigurationError, FluxError
+from flux_pipelines.providers.apps import place_of
 from flux_pipelines.providers.base import Location, OAuthProvider, Provider, TokenSet
 from flux_pipelines.providers.registry import provider as provider_named
 
@@ -60,15 +61,22 @@ def _check_secrets(spec: Provider, key: str, given: Mapping[str, Any]) -> dict[s
 
 
 def add_with_secrets(
-    runtime: Runtime, key: str, *, tenant: str, settings: Mapping[str, Any], secrets: Mapping[str, Any]
+    runtime: Runtime,
+    key: str,
+    *,
+    tenant: str,
+    settings: Mapping[str, Any],
+    secrets: Mapping[str, Any],
+    again: bool = False,
 ) -> tuple[Connection, list[Location]]:
     """Add a connection with secrets that a person already has. Nothing is kept if they do not work.
 
-    A connection that waits to be reconnected is given the new secrets and keeps its settings and history.
+    A connection that waits to be reconnected is given the new secrets and keeps its settings and history; with `again`
+    also one that still works.
     """
     spec = provider_named(split_key(key)[0])
     checked = _check_secrets(spec, key, secrets)
-    return _store_and_prove(runtime, key, tenant=tenant, account_id="", settings=settings, secrets=checked)
+    return _store_and_prove(runtime, key, tenant=tenant, account_id="", settings=settings, secrets=checked, again=again)
 
 
 def reconfigure(
@@ -248,10 +256,9 @@ def _refuse_other_account(
             next_step="Authorise the same account, or connect this one under a name of its own.",
         )
     spec = provider_named(split_key(key)[0])
-    place = Connection(key, "", settings={**(previous.settings if previous else {}), **settings})
+    place = _place(spec, Connection(key, "", settings={**(previous.settings if previous else {}), **settings}))
     for other in runtime.state.connections.list(spec.name):
-        same_place = spec.settings_of(other).get("base_url") == spec.settings_of(place).get("base_url")
-        if other.key != key and other.account_id == account_id and same_place:
+        if other.key != key and other.account_id == account_id and _place(spec, other) == place:
             raise ConfigurationError(
                 f"this account ({account_id}) is connected already, as {other.key}: its sales would be counted twice",
                 connection=key,
@@ -262,10 +269,6 @@ def _refuse_other_account(
 def _refuse_shared_locations(runtime: Runtime, key: str, locations: Sequence[Location]) -> None:
     """See that a location has one connection: several of one account may each be for some of its locations."""
     spec = provider_named(split_key(key)[0])
-
-    def place(connection: Connection) -> Any:
-        return spec.settings_of(connection).get("base_url")
-
     connections = {one.key: one for one in runtime.state.connections.list(spec.name)}
     for location in locations:
         for owner in runtime.state.locations.owners(spec.name, location.location_id):
@@ -274,7 +277,7 @@ def _refuse_shared_locations(runtime: Runtime, key: str, locations: Sequence[Loc
                 other is None
                 or owner == key
                 or other.status == "disconnected"
-                or place(other) != place(connections[key])
+                or _place(spec, other) != _place(spec, connections[key])
             ):
                 continue
             raise ConfigurationError(
@@ -282,6 +285,14 @@ def _refuse_shared_locations(runtime: Runtime, key: str, locations: Sequence[Loc
                 connection=key,
                 next_step=f"Leave it out here, or remove {owner} first.",
             )
+
+
+def _place(spec: Provider, connection: Connection) -> str:
+    """Return where a connection's account is, also of one whose address cannot be filled in: that is its own fault."""
+    try:
+        return place_of(spec, connection)
+    except ConfigurationError:
+        return str(spec.settings_of(connection).get("base_url"))
 
 
 def _put_back(
@@ -295,48 +306,6 @@ def _put_back(
     if before.status == "needs_reauth":
         reason = problem.what if isinstance(problem, FluxError) else "reconnecting it was interrupted"
     state.connections.set_status(before.key, before.status, reason)
-
-
-def disconnect(runtime: Runtime, key: str, *, by: str, forget_anyway: bool = False) -> bool:
-    """Revoke a connection's authorisation at the provider and forget its credentials. Its history stays in the lake.
-
-    Args:
-        runtime: the opened rooms.
-        key: the connection.
-        by: who wants it, for its status.
-        forget_anyway: forget the credentials without asking the provider, when it cannot be asked.
-
-    Returns:
-        Whether the provider has revoked it; False when it had nothing to revoke any more, or was not asked.
-
-    Raises:
-        ConfigurationError: it is disconnected already.
-        FluxError: the provider could not revoke it; the connection is as it was.
-
-    """
-    connection = runtime.state.connections.get(key)
-    if connection.status == "disconnected":
-        raise ConfigurationError("it is disconnected already", connection=key)
-    revoked = not forget_anyway and _revoke(runtime, connection)
-    runtime.state.connections.disconnect(key, f"disconnected by {by}")
-    return revoked
-
-
-def _revoke(runtime: Runtime, connection: Connection) -> bool:
-    """Revoke; False when there is nothing to revoke."""
-    oauth = runtime.oauth_of(connection)
-    if oauth is None:  # a token that a person made: only that person can take it back
-        return False
-    try:
-        # Of one that has expired, a new one: an expired token may not be good enough to revoke with.
-        token = runtime.keeper(connection).token()
-    except ReauthorizationNeededError:
-        return False  # the provider has revoked it long ago
-    else:
-        oauth.revoke(token)
-    finally:
-        oauth.close()
-    return True
 
 
 def _token_secrets(tokens: TokenSet) -> dict[str, str]:

@@ -1,11 +1,11 @@
-"""What people do with a connection that exists: pause it, resume it, try whether it works."""
+"""What people do with a connection that exists: pause it, resume it, try whether it works, disconnect it."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from flux_pipelines.domain.connection import Connection
-from flux_pipelines.domain.errors import ConfigurationError
+from flux_pipelines.domain.errors import ConfigurationError, ReauthorizationNeededError
 
 if TYPE_CHECKING:
     from flux_pipelines.providers.base import Location
@@ -63,3 +63,45 @@ def try_out(runtime: Runtime, key: str) -> list[Location]:
         return runtime.refresh_locations(connection, source)
     finally:
         source.close()
+
+
+def disconnect(runtime: Runtime, key: str, *, by: str, forget_anyway: bool = False) -> bool:
+    """Revoke a connection's authorisation at the provider and forget its credentials. Its history stays in the lake.
+
+    Args:
+        runtime: the opened rooms.
+        key: the connection.
+        by: who wants it, for its status.
+        forget_anyway: forget the credentials without asking the provider, when it cannot be asked.
+
+    Returns:
+        Whether the provider has revoked it; False when it had nothing to revoke any more, or was not asked.
+
+    Raises:
+        ConfigurationError: it is disconnected already.
+        FluxError: the provider could not revoke it; the connection is as it was.
+
+    """
+    connection = runtime.state.connections.get(key)
+    if connection.status == "disconnected":
+        raise ConfigurationError("it is disconnected already", connection=key)
+    revoked = not forget_anyway and _revoke(runtime, connection)
+    runtime.state.connections.disconnect(key, f"disconnected by {by}")
+    return revoked
+
+
+def _revoke(runtime: Runtime, connection: Connection) -> bool:
+    """Revoke; False when there is nothing to revoke."""
+    oauth = runtime.oauth_of(connection)
+    if oauth is None:  # a token that a person made: only that person can take it back
+        return False
+    try:
+        # Of one that has expired, a new one: an expired token may not be good enough to revoke with.
+        token = runtime.keeper(connection).token()
+    except ReauthorizationNeededError:
+        return False  # the provider has revoked it long ago
+    else:
+        oauth.revoke(token)
+    finally:
+        oauth.close()
+    return True

@@ -2,97 +2,77 @@
 
 The `state` that travels with the browser is random, works once, for ten minutes, and only in the session that began
 (`state.authorizations`). Everything else that is needed on the way back stays here, encrypted.
+
+Providers without a consent page are connected with credentials that a person types in: `gateway.credentials`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
 from authlib.common.security import generate_token
 from authlib.oauth2.rfc7636 import create_s256_code_challenge
-from fastapi import APIRouter, Depends, Form, HTTPException, Request
+from fastapi import APIRouter, Depends, HTTPException, Request
 from starlette.responses import RedirectResponse, Response
 
-from flux_pipelines.connect import check_name, connect_with_code, parse_settings
-from flux_pipelines.domain.connection import Connection, split_key
-from flux_pipelines.domain.errors import AuthorizationRefusedError, BadResponseError, ConfigurationError, FluxError
+from flux_pipelines.connect import connect_with_code
+from flux_pipelines.domain.connection import split_key
+from flux_pipelines.domain.errors import AuthorizationRefusedError, BadResponseError, FluxError
+from flux_pipelines.gateway import credentials
 from flux_pipelines.gateway.guard import logger
-from flux_pipelines.gateway.overview import connectable
+from flux_pipelines.gateway.overview import connectable, elsewhere_connectable
 from flux_pipelines.gateway.sessions import SignedIn, csrf_checked, options_of, person_of, runtime_of, session_token
 from flux_pipelines.gateway.views import page
-from flux_pipelines.providers.apps import address_of
+from flux_pipelines.gateway.wishes import Wish, check, form_values, spec_of, text_fields, wish_of
 from flux_pipelines.providers.base import Provider
-from flux_pipelines.runtime import Runtime
 
 router = APIRouter(include_in_schema=False)
+router.include_router(credentials.router)
 
 #: What a provider says of a failure is shown, but no more of it than this.
 _LONGEST_SAID = 300
-_LONGEST_TENANT = 100
-
-
-@dataclass(frozen=True, slots=True)
-class Wish:
-    """What a person wants to connect, as written in the form. `again` authorises an existing connection again."""
-
-    name: str = ""
-    tenant: str = ""
-    cutoff_hour: str = ""
-    again: bool = False
-    answers: Mapping[str, str] = field(default_factory=dict)  # to the provider's `connect_settings`
 
 
 @router.get("/integrations")
 def choose(person: SignedIn) -> Response:
-    """Show at which providers an account can be connected."""
-    found = connectable()
-    if len(found) == 1:
-        return RedirectResponse(f"/integrations/{found[0].name}/connect", status_code=303)
-    return page("providers.html", person=person, here="connections", providers=found)
+    """Show at which providers an account can be connected, and how."""
+    return page(
+        "providers.html", person=person, here="connections", providers=connectable(), elsewhere=elsewhere_connectable()
+    )
 
 
 @router.get("/integrations/{provider}/connect")
 def form(request: Request, person: SignedIn, provider: str) -> Response:
-    """Ask how the connection is to be called."""
-    spec = _spec(provider)
-    return page("connect.html", **_form(request, person, spec, Wish(), {}))
-
-
-async def _answers(request: Request) -> dict[str, str]:
-    """Return what the form says to the provider's own questions."""
-    given = await request.form()
-    return {name: value.strip() for name, value in given.items() if isinstance(value, str)}
+    """Ask how the connection is to be called, and what else must be known before."""
+    spec = spec_of(provider)
+    if spec.oauth is None:
+        return credentials.ask(request, person, spec, Wish())
+    return page("connect.html", **form_values(request, person, spec, Wish(), {}))
 
 
 @router.post("/integrations/{provider}/connect", dependencies=[Depends(csrf_checked)])
 def begin(
-    request: Request,
-    person: SignedIn,
-    provider: str,
-    answers: Annotated[dict[str, str], Depends(_answers)],
-    name: Annotated[str, Form()] = "",
-    tenant: Annotated[str, Form()] = "",
-    cutoff_hour: Annotated[str, Form()] = "",
-    again: Annotated[str, Form()] = "",
+    request: Request, person: SignedIn, provider: str, fields: Annotated[dict[str, str], Depends(text_fields)]
 ) -> Response:
     """Check the wish and show the link to the provider's consent page."""
-    spec = _spec(provider)
+    spec = spec_of(provider)
     runtime, options = runtime_of(request), options_of(request)
-    own = {setting.name: answers.get(setting.name, "") for setting in spec.connect_settings}
-    wish = Wish(name.strip(), tenant.strip(), cutoff_hour.strip(), again == "yes", own)
-    problems, previous, settings = _check(runtime, spec, wish)
-    if problems:
-        return page("connect.html", status=422, **_form(request, person, spec, wish, problems))
+    wish = wish_of(spec, fields)
+    if spec.oauth is None:  # "Reconnect": nobody is sent away, new credentials are asked for here
+        return credentials.ask(request, person, spec, wish, check(runtime, spec, wish).problems)
+    checked = check(runtime, spec, wish)
+    if checked.problems:
+        return page("connect.html", status=422, **form_values(request, person, spec, wish, checked.problems))
     app = runtime.app(spec.name)
+    previous, settings = checked.previous, checked.settings
     verifier = generate_token(64) if _wants_pkce(spec, app.secret_names) else None
     redirect_uri = options.url(f"/integrations/{spec.name}/callback")
     payload = {
         "key": f"{spec.name}:{wish.name}",
         "tenant": previous.tenant if previous is not None else wish.tenant,
-        "settings": settings,
+        "settings": dict(settings),
         "answers": dict(wish.answers),
         "again": wish.again,
         "redirect_uri": redirect_uri,
@@ -128,7 +108,9 @@ def callback(
     error_description: str = "",
 ) -> Response:
     """Take the browser back from the provider: connect the account, or say why it is not connected."""
-    spec, runtime = _spec(provider), runtime_of(request)
+    spec, runtime = spec_of(provider), runtime_of(request)
+    if spec.oauth is None:
+        raise HTTPException(404)
     person = person_of(request)
     # Redeemed by a stranger too, and so used up: a state that came to another session is not to be trusted.
     session = session_token(request) if person is not None else ""
@@ -207,65 +189,5 @@ def _again(request: Request, spec: Provider, payload: Mapping[str, Any]) -> dict
     }
 
 
-def _spec(name: str) -> Provider:
-    """Return the provider of that name: there is no page for others."""
-    for spec in connectable():
-        if spec.name == name:
-            return spec
-    raise HTTPException(404)
-
-
 def _wants_pkce(spec: Provider, secrets: tuple[str, ...]) -> bool:
     return spec.pkce == "always" or (spec.pkce == "without_secret" and "client_secret" not in secrets)
-
-
-def _form(request: Request, person: Any, spec: Provider, wish: Wish, problems: Mapping[str, str]) -> dict[str, Any]:
-    runtime = runtime_of(request)
-    return {
-        "person": person,
-        "here": "connections",
-        "spec": spec,
-        "wish": wish,
-        "problems": problems,
-        "tenants": sorted({connection.tenant for connection in runtime.state.connections.list()}),
-        "cutoff": any(setting.name == "cutoff_hour" for setting in spec.settings),
-        "registered": runtime.state.apps.get(spec.name) is not None,
-    }
-
-
-def _check(runtime: Runtime, spec: Provider, wish: Wish) -> tuple[dict[str, str], Connection | None, dict[str, Any]]:
-    """Return what is wrong with a wish, by field; the connection there is by that name; the settings it gets."""
-    problems: dict[str, str] = {}
-    key = f"{spec.name}:{wish.name}"
-    previous = None
-    try:
-        previous = check_name(runtime, key, again=wish.again)
-    except ConfigurationError as problem:
-        problems["name"] = (
-            "There is a connection of that name already: choose another."
-            if problem.connection
-            else "Use lower-case letters, digits, - and _ only, at most 63, beginning with a letter or digit."
-        )
-    if wish.again and previous is None:
-        problems.setdefault("name", "There is no connection of that name.")
-    if previous is not None and not wish.again:
-        problems["name"] = f"There is a connection of that name already. Reconnect it from its own page: {key}."
-    if previous is None and not (0 < len(wish.tenant) <= _LONGEST_TENANT and wish.tenant.isprintable()):
-        problems["tenant"] = f"Say whose account it is, in at most {_LONGEST_TENANT} characters."
-    names = {setting.name for setting in spec.settings}
-    settings: dict[str, Any] = {}
-    if "base_url" in names and previous is not None and spec.connect_settings:
-        settings["base_url"] = spec.settings_of(previous)["base_url"]  # an account does not move
-    elif "base_url" in names:  # the account lives where the app is registered
-        template = str(runtime.app(spec.name).settings.get("base_url", spec.base_url))
-        try:
-            settings["base_url"] = address_of(spec, template, wish.answers)
-        except ConfigurationError as problem:
-            setting, _, meaning = problem.what.partition(": ")
-            problems[setting] = meaning
-    if wish.cutoff_hour and not wish.again and "name" not in problems:
-        try:
-            settings |= parse_settings(key, {"cutoff_hour": int(wish.cutoff_hour)})
-        except (ValueError, ConfigurationError):
-            problems["cutoff_hour"] = "Give a full hour from 0 to 23, or leave it empty for midnight."
-    return problems, previous, settings

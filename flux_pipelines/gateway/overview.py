@@ -155,8 +155,14 @@ def detail(runtime: Runtime, key: str) -> Detail:
 
 
 def connectable() -> list[Provider]:
-    """Return the providers that accounts are connected at in a browser."""
-    return [spec for spec in all_providers().values() if spec.oauth is not None]
+    """Return the providers whose accounts are connected in a browser: by agreeing there, or with credentials given here."""
+    return [spec for spec in all_providers().values() if spec.oauth is not None or spec.login is not None]
+
+
+def elsewhere_connectable() -> list[Provider]:
+    """Return the providers whose accounts are connected on the command line only."""
+    here = connectable()
+    return [spec for spec in all_providers().values() if spec.pos_source is not None and spec not in here]
 
 
 def _newest_closed(connection: Connection, locations: Sequence[CachedLocation], now: datetime) -> date:
@@ -205,7 +211,7 @@ def _summary(
         last_webhook=webhooks.get(connection.key),
         expiries=expiries.get(connection.key, {}),
         health=health_of(connection, mine, last_sync, datetime.now(UTC), asked=asked, lake_problem=lake_problem),
-        reconnectable=known is not None and known.oauth is not None,
+        reconnectable=known is not None and (known.oauth is not None or known.login is not None),
     )
 
 

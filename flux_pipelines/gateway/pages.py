@@ -31,7 +31,7 @@ _SAID = {
     "resumed": "Resumed. What was missed meanwhile is made up for.",
     "asked": "The backfill is asked for. It begins within a minute.",
     "disconnected": "Disconnected. The authorisation was revoked at the provider and the credentials were deleted here.",
-    "forgotten": "The credentials were deleted here. There was nothing left to revoke, or the provider was not asked.",
+    "forgotten": "The credentials were deleted here. There was nothing to revoke any more, or the provider was not told.",
     "acknowledged": "Noted. The alert stays in the list until its cause is gone.",
 }
 

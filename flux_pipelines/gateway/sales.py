@@ -26,7 +26,7 @@ FROM transactions GROUP BY ALL ORDER BY business_date DESC, currency
 _LATEST = """
 SELECT order_id, location_id, any_value(currency), max(occurred_at) AS occurred_at,
        string_agg(DISTINCT product_name, ', ' ORDER BY product_name) FILTER (line_type IN ('item', 'custom_amount')),
-       bool_or(kind = 'return'), bool_or(kind = 'void'), coalesce(sum(total), 0)::DECIMAL(18,4)
+       bool_or(kind = 'sale'), bool_or(kind = 'return'), bool_or(kind = 'void'), coalesce(sum(total), 0)::DECIMAL(18,4)
 FROM transactions GROUP BY order_id, location_id ORDER BY occurred_at DESC, order_id LIMIT ?
 """
 
@@ -79,11 +79,17 @@ def recent_sales(lake: DeltaLake, key: str) -> Sales | None:
     with session(lake, [TRANSACTIONS.name], where=where, memory_limit="200MB", threads=1) as sql:
         by_day = [DayOfSales(*row) for row in sql.execute(_BY_DAY).fetchall()]
         latest = [
-            RecentOrder(order, where_, currency, at, items or "", _kind(returned, void), total)
-            for order, where_, currency, at, items, returned, void, total in sql.execute(_LATEST, [_ORDERS]).fetchall()
+            RecentOrder(order, where_, currency, at, items or "", _kind(sold, returned, void, total), total)
+            for order, where_, currency, at, items, sold, returned, void, total in sql.execute(
+                _LATEST, [_ORDERS]
+            ).fetchall()
         ]
     return Sales(by_day, latest)
 
 
-def _kind(returned: bool, void: bool) -> str:
-    return "Return" if returned else "Cancelled" if void else "Sale"
+def _kind(sold: bool, returned: bool, void: bool, left: Decimal) -> str:
+    if sold and returned:  # some providers keep what was given back on the order that was sold
+        return "Partly refunded" if left else "Refunded"
+    if returned:
+        return "Return"
+    return "Cancelled" if void and not sold else "Sale"

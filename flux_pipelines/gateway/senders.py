@@ -40,6 +40,8 @@ class _Sender:
     strangers: set[str] = field(default_factory=set)  # since `accounts` were read
     #: Connections whose personal data somebody has asked to keep.
     keepers: frozenset[str] = frozenset()
+    #: Connections that are active.
+    working: frozenset[str] = frozenset()
     read_at: float = float("-inf")
     reading: asyncio.Lock = field(default_factory=asyncio.Lock)
 
@@ -86,7 +88,8 @@ class Senders:
         if account_id and account_id not in known.accounts and account_id not in known.strangers:
             owners = await asyncio.to_thread(self._runtime.state.locations.owners, provider, account_id)
             if owners:
-                known.accounts[account_id] = owners[0]
+                # A location whose connection was disconnected may have another one by now.
+                known.accounts[account_id] = next((key for key in owners if key in known.working), owners[0])
             else:
                 known.strangers.add(account_id)
         return known.accounts.get(account_id)
@@ -137,4 +140,5 @@ class Senders:
         # Two connections may be of one account: an active one gets its events.
         known.strangers = set()
         known.accounts = {one.account_id: one.key for one in found if one.account_id}
+        known.working = frozenset(one.key for one in found if one.status == "active")
         known.keepers = frozenset(one.key for one in found if keeps_personal_data(one))

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
-from markupsafe import Markup
+from markupsafe import Markup, escape
 from starlette.responses import HTMLResponse
 
 from flux_pipelines.domain.business_day import zone
@@ -45,7 +45,9 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(instant=instant, ago=ago, money=money, day=day, number=number)
+    environment.filters.update(
+        instant=instant, ago=ago, money=money, day=day, number=number, marked=marked, spoken=spoken
+    )
     return environment
 
 
@@ -93,6 +95,21 @@ def money(amount: Decimal, currency: str) -> str:
     places = known_currencies().get(currency)
     # Of a currency that nobody knows the places of, every digit there is.
     return f"{amount:,.{places}f} {currency}" if places is not None else f"{amount:,} {currency}"
+
+
+def marked(text: str) -> Markup:
+    """Write a text for people in which `names` stand between backticks."""
+    parts = text.split("`")
+    if len(parts) % 2 == 0:  # one of them has no partner
+        return escape(text)
+    return Markup("").join(
+        Markup("<code>{}</code>").format(part) if place % 2 else escape(part) for place, part in enumerate(parts)
+    )
+
+
+def spoken(name: str) -> str:
+    """Write the name of a setting or a secret for people: `client_id` is a client id."""
+    return name.replace("_", " ")
 
 
 def number(value: int) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from flux_pipelines.domain.addresses import is_loopback
+from flux_pipelines.domain.connection import Connection
 from flux_pipelines.domain.errors import ConfigurationError
 from flux_pipelines.providers.base import Provider, Setting
 from flux_pipelines.providers.registry import all_providers
@@ -91,6 +92,17 @@ def address_of(spec: Provider, template: str, answers: Mapping[str, str]) -> str
             raise ConfigurationError(f"{setting.name}: {setting.meaning}")
         template = template.replace(hole, label)
     return template
+
+
+def place_of(spec: Provider, connection: Connection) -> str:
+    """Return where a connection's account is: its address, filled in with its own settings.
+
+    Raises:
+        ConfigurationError: the address asks for a setting that the connection does not have.
+
+    """
+    known = spec.settings_of(connection)
+    return address_of(spec, str(known.get("base_url", spec.base_url)), known)
 
 
 def _secrets_of(spec: Provider) -> tuple[tuple[str, ...], tuple[str, ...]]:

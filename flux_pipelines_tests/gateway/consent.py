@@ -1,4 +1,4 @@
-"""The way to Square's consent page and back, as a person's browser goes it, over real HTTP to the sandbox."""
+"""The way to a provider's consent page and back, as a person's browser goes it, over real HTTP to the sandbox."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ def register(runtime: Runtime, gateway: RunningGateway, sandbox: RunningSandbox,
     return str(app["client_secret"])
 
 
-def begin(browser: Browser, name: str = "harbor", **form: str) -> str:
+def begin(browser: Browser, name: str = "harbor", *, provider: str = "square", **form: str) -> str:
     """Fill in the form; return the address of the consent page, as the link of our page gives it."""
-    answer = browser.submit("/integrations/square/connect", {"name": name, "tenant": "Harbor Group", **form})
+    answer = browser.submit(f"/integrations/{provider}/connect", {"name": name, "tenant": "Harbor Group", **form})
     assert answer.status_code == 200, answer.text
     found = re.search(r'class="button main" href="(http[^"]+)"', answer.text)
     assert found, answer.text
