@@ -81,7 +81,15 @@ def chosen_connections(runtime: Runtime, provider: str, keys: list[str] | None) 
     return found
 
 
-def sync(provider: Provider, first: From, last: To, connection: Connections = None) -> None:
+def sync(
+    provider: Provider,
+    first: From,
+    last: To,
+    connection: Connections = None,
+    sales_only: Annotated[
+        bool, typer.Option("--sales-only", help="Leave payments, catalogue, stock and hours worked as they are.")
+    ] = False,
+) -> None:
     """Fetch orders of a range of business dates and bring every table up to date, raw to marts, in this process.
 
     A sync that was interrupted goes on where it stopped when the same command is run again; one that finished fetches
@@ -93,7 +101,7 @@ def sync(provider: Provider, first: From, last: To, connection: Connections = No
         days = days_between(first, last, runtime.settings.start_date)
         chosen = chosen_connections(runtime, provider, connection)
         runtime.warm_forecaster()
-        report = run_sync(runtime, [c.key for c in chosen], days, console=console)
+        report = run_sync(runtime, [c.key for c in chosen], days, feeds=not sales_only, console=console)
     print_report(report)
     if report.failures:
         for failure in report.failures:

@@ -93,7 +93,12 @@ def dagster_home(settings: Settings) -> Path:
 
 
 def sync(
-    runtime: Runtime, connections: Sequence[str], days: Sequence[date], *, console: Console | None = None
+    runtime: Runtime,
+    connections: Sequence[str],
+    days: Sequence[date],
+    *,
+    feeds: bool = True,
+    console: Console | None = None,
 ) -> SyncReport:
     """Bring every table up to date for some connections and business dates, raw orders to forecasts.
 
@@ -101,6 +106,7 @@ def sync(
         runtime: the rooms.
         connections: their keys (`square:acme`), of one provider or of several.
         days: the business dates, in order.
+        feeds: whether payments, catalogue, stock and hours worked are collected as well.
         console: where a progress bar is drawn; none without it.
 
     """
@@ -130,10 +136,11 @@ def sync(
             if driver.materialise_core(sold):
                 driver.forecast(max(sold))
             # After the sales, which do not depend on them: a feed that fails is a failure of that feed.
-            feeds = FeedDriver(driver)
-            for provider, of_one in landed.items():
-                feeds.collect(provider, of_one, days, sync_token=tickets[provider].token)
-            feeds.refresh()
+            if feeds:
+                beside = FeedDriver(driver)
+                for provider, of_one in landed.items():
+                    beside.collect(provider, of_one, days, sync_token=tickets[provider].token)
+                beside.refresh()
             report.failures = driver.failures
         finished = not report.failures
     finally:

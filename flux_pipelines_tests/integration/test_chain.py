@@ -56,13 +56,13 @@ def test_two_merchants_with_other_zones_and_currencies_equal_the_truth_and_a_sec
     late = json.dumps({"cutoff_hour": 4})
     flux("connections", "add", "square:harbor", "--tenant", "harbor", "--sandbox", world.url, "--settings", late)
     flux("connections", "add", "square:sakura", "--tenant", "kissa", "--sandbox", world.url)
-    said = flux("sync", "square", *RANGE)
+    said = flux("sync", "square", "--sales-only", *RANGE)
     assert "net sales JPY" in said
     assert "net sales USD" in said
     assert_equals_truth(flux, world, "harbor", cutoff_hour=4)
     assert_equals_truth(flux, world, "sakura")
     before = flux.contents()
-    flux("sync", "square", *RANGE)
+    flux("sync", "square", "--sales-only", *RANGE)
     assert flux.contents() == before
     assert_no_secret_in_clear(flux, world)
 
@@ -103,7 +103,7 @@ def test_faults_dying_cursors_and_a_token_that_expires_leave_the_same_tables(tmp
         with RunningSandbox(options) as sandbox:
             flux = Flux(tmp_path / name)
             flux("connections", "add", "square:harbor", "--tenant", "harbor", "--sandbox", sandbox.url)
-            flux("sync", "square", *RANGE)
+            flux("sync", "square", "--sales-only", *RANGE)
             assert_equals_truth(flux, sandbox, "harbor")
             contents.append(flux.contents())
             stats = httpx.get(f"{sandbox.url}/sandbox/stats").json()
@@ -118,7 +118,7 @@ def test_a_killed_backfill_goes_on_where_it_stopped(tmp_path: Path) -> None:
         for flux in (whole, killed):
             flux("connections", "add", "square:harbor", "--tenant", "harbor", "--sandbox", sandbox.url)
         first = END_DAY - timedelta(days=13)
-        command = ("sync", "square", "--from", str(first), "--to", str(END_DAY))
+        command = ("sync", "square", "--sales-only", "--from", str(first), "--to", str(END_DAY))
         whole(*command)
         process = subprocess.Popen(
             killed.command(*command), env=killed.environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
@@ -150,7 +150,7 @@ def test_one_of_three_revoked_does_not_hold_back_the_others(flux: Flux) -> None:
         for merchant in ("harbor", "sakura", "fjord"):
             flux("connections", "add", f"square:{merchant}", "--tenant", merchant, "--sandbox", sandbox.url)
         httpx.post(f"{sandbox.url}/sandbox/tokens/revoke", json={"merchant": "sakura"}).raise_for_status()
-        said = flux.fails("sync", "square", *RANGE)
+        said = flux.fails("sync", "square", "--sales-only", *RANGE)
         assert "square:sakura" in said
         assert "square:harbor" not in said
         assert "Reconnect" in said
@@ -161,7 +161,7 @@ def test_one_of_three_revoked_does_not_hold_back_the_others(flux: Flux) -> None:
         again = ("connections", "add", "square:sakura", "--tenant", "sakura", "--sandbox", sandbox.url)
         assert "another account" in flux.fails(*again, "--merchant", "fjord")
         flux(*again)
-        flux("sync", "square", "--connection", "square:sakura", *RANGE)
+        flux("sync", "square", "--sales-only", "--connection", "square:sakura", *RANGE)
         assert_equals_truth(flux, sandbox, "sakura")
 
 
@@ -170,7 +170,7 @@ def test_real_orders_of_two_months_to_the_cent_with_forecasts(tmp_path: Path) ->
     flux = Flux(tmp_path / "home", FLUX_START_DATE="2015-01-01")
     with RunningSandbox(SandboxOptions(orders=PIZZA)) as sandbox:
         flux("connections", "add", "square:pizza", "--tenant", "pizza", "--sandbox", sandbox.url)
-        said = flux("sync", "square", "--from", "2015-03-01", "--to", "2015-04-30")
+        said = flux("sync", "square", "--sales-only", "--from", "2015-03-01", "--to", "2015-04-30")
     (row,) = flux.ask(
         "select count(distinct order_id) as orders, count(*) as lines, sum(net)::decimal(18,2)::varchar as net from transactions"
     )

@@ -20,12 +20,12 @@ ONE_DAY = ("--from", str(END_DAY), "--to", str(END_DAY))
 def test_a_lost_permission_is_not_a_day_without_sales(flux: Flux) -> None:
     with RunningSandbox(SandboxOptions(history_days=15, end_day=END_DAY)) as sandbox:
         flux("connections", "add", "square:sakura", "--tenant", "kissa", "--sandbox", sandbox.url)
-        flux("sync", "square", *ONE_DAY)
+        flux("sync", "square", "--sales-only", *ONE_DAY)
         before = flux.contents()
         httpx.post(
             f"{sandbox.url}/sandbox/tokens/scopes", json={"merchant": "sakura", "remove": ["ORDERS_READ"]}
         ).raise_for_status()
-        assert "permission" in flux.fails("sync", "square", *ONE_DAY)
+        assert "permission" in flux.fails("sync", "square", "--sales-only", *ONE_DAY)
         assert flux.contents() == before
 
 
@@ -40,7 +40,7 @@ def test_bad_orders_go_to_quarantine_whole_and_the_rest_of_the_day_is_there(flux
             made = httpx.post(f"{sandbox.url}/sandbox/orders/malformed", json=body).raise_for_status().json()
             bad[made["order_id"]] = kind
         flux("connections", "add", "square:sakura", "--tenant", "kissa", "--sandbox", sandbox.url)
-        flux("sync", "square", *ONE_DAY)
+        flux("sync", "square", "--sales-only", *ONE_DAY)
         records = [json.loads(line) for line in flux("quarantine", "list", "--payload").splitlines()]
         found = {kind for order_id, kind in bad.items() for record in records if order_id in record["payload"]}
         assert (len(records), found) == (len(MALFORMED), set(MALFORMED))
@@ -57,11 +57,11 @@ def test_bad_orders_go_to_quarantine_whole_and_the_rest_of_the_day_is_there(flux
 def test_an_unknown_zone_is_named_and_nothing_is_lost(flux: Flux) -> None:
     with RunningSandbox(SandboxOptions(history_days=15, end_day=END_DAY)) as sandbox:
         flux("connections", "add", "square:sakura", "--tenant", "kissa", "--sandbox", sandbox.url)
-        flux("sync", "square", *ONE_DAY)
+        flux("sync", "square", "--sales-only", *ONE_DAY)
         before = flux.contents()
         location = flux.ask("select distinct location_id from transactions")[0]["location_id"]
         httpx.post(
             f"{sandbox.url}/sandbox/locations/timezone", json={"location_id": location, "timezone": "Mars/Olympus"}
         ).raise_for_status()
-        assert "Mars/Olympus" in flux.fails("sync", "square", *ONE_DAY)
+        assert "Mars/Olympus" in flux.fails("sync", "square", "--sales-only", *ONE_DAY)
         assert flux.contents() == before
