@@ -118,9 +118,15 @@ def _compare(runtime: "Runtime", days: Sequence[date]) -> tuple[list[tuple[Any, 
             _reader(database, f"from {every} order by business_date, restated_at, {key}"),
             [{"business_date": day} for day in days],
         )
+        # What is as it was keeps its instant: fetched once more, the same orders leave the table as it is.
+        same = ", ".join(column.name for column in tables.SETTLED_ORDERS.columns if column.name != "settled_at")
+        unchanged = (
+            "select n.* replace (coalesce(b.settled_at, n.settled_at) as settled_at) "
+            f"from now_settled n left join before_settled b using ({same}) "
+        )
         kept = lake.replace(
             tables.SETTLED_ORDERS,
-            _reader(database, f"from now_settled order by {', '.join(tables.SETTLED_ORDERS.key)}"),
+            _reader(database, f"{unchanged} order by {', '.join(f'n.{name}' for name in tables.SETTLED_ORDERS.key)}"),
             [{"business_date": day, "connection": key} for key, day in sorted({(row[0], row[3]) for row in settled})],
         )
         return database.execute("from fresh order by abs(amount_after - amount_before) desc").fetchall(), (

@@ -81,7 +81,9 @@ def test_what_changes_after_a_date_was_settled_is_written_down_with_the_orders(c
     before = home.ask(f"{sums} '{END_DAY}'")[0]
 
     # Again with nothing changed: nothing is written.
+    settled = home.rows("settled_orders")
     assert checks(bring_in(home, payments=False))["restatements", "nothing_restated"]
+    assert home.rows("settled_orders") == settled
 
     store = world.merchant("sakura").locations[0].id
     late = world.sell(store, created=NOON)

@@ -121,7 +121,7 @@ SETTLED_ORDERS = Table(
         Column("rounding", "money", "Cash rounding."),
         Column("total", "money", "What was owed in all."),
         Column("returned", "money", "The part of `total` that was given back: zero or negative."),
-        Column("settled_at", "instant", "When the orders were fetched, UTC."),
+        Column("settled_at", "instant", "When the orders were first fetched as they are, UTC."),
     ),
     key=("connection", "location_id", "business_date", "order_id", "currency"),
     partition_by=("business_date", "connection"),
