@@ -199,6 +199,34 @@ def revoke(merchant: Merchant = None, url: Url = URL) -> None:
 
 
 @emit.command()
+def erase(
+    customer: Annotated[
+        str | None, typer.Argument(metavar="[CUSTOMER]", help="By id or e-mail address; default: one with an order.")
+    ] = None,
+    merchant: Merchant = None,
+    url: Url = URL,
+) -> None:
+    """Let a customer ask to be forgotten, where the provider passes that on."""
+    there = _Sandbox(url, merchant)
+    if customer is None:
+        known = there.get("customers", merchant=there.merchant or "")["customers"]
+        if not known:
+            raise ConfigurationError("this merchant knows no customers", next_step="Name another --merchant.")
+        customer = max(known, key=lambda one: len(one["orders"]))["customer_id"]
+    there.told(
+        f"Customer {there.post('customers/erase', merchant=there.merchant, customer=customer)['customer_id']} asked"
+    )
+
+
+@emit.command()
+def uninstall(merchant: Merchant = None, url: Url = URL) -> None:
+    """Let a merchant remove the app, where the provider knows apps that are installed."""
+    there = _Sandbox(url, merchant)
+    there.post("uninstall", merchant=there.merchant)
+    there.told(f"{there.merchant} removed the app")
+
+
+@emit.command()
 def location(
     name: Annotated[str, typer.Argument(help="The new store's name.")] = "Pop-up",
     merchant: Merchant = None,

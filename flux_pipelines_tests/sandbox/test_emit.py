@@ -64,6 +64,28 @@ def test_everything_that_can_be_emitted(sandbox: RunningSandbox, receiver: Recei
         count += len(told)
 
 
+@pytest.mark.parametrize(
+    ("merchant", "more"),
+    [("harbor-kitchen", ("revoke",)), ("harbor-shop", ("erase", "uninstall"))],
+)
+def test_merchants_of_every_provider_can_be_named(
+    sandbox: RunningSandbox, receiver: Receiver, emit: Emit, merchant: str, more: tuple[str, ...]
+) -> None:
+    for path, body in (
+        ("tokens", {"merchant": merchant}),
+        ("webhooks", {"url": receiver.url, "provider": sandbox.world.merchant(merchant).provider}),
+    ):
+        httpx.post(f"{sandbox.url}/sandbox/{path}", json=body).raise_for_status()
+    for command in ("sale", "edit", "refund", *more):
+        result = emit(command, "--merchant", merchant)
+        assert result.exit_code == 0, (command, result.output, result.exception)
+        assert "webhook" in result.output, command
+    sent = httpx.get(f"{sandbox.url}/sandbox/webhooks").json()["events"]
+    topics = [one.headers.get("x-shopify-topic") for one in receiver.wait(sent)]
+    if merchant == "harbor-shop":
+        assert {"orders/create", "refunds/create", "customers/redact", "app/uninstalled"} <= set(topics)
+
+
 def test_a_storm_is_waited_for(sandbox: RunningSandbox, receiver: Receiver, emit: Emit) -> None:
     Square(sandbox, "sakura")
     httpx.post(f"{sandbox.url}/sandbox/webhooks", json={"url": receiver.url})
