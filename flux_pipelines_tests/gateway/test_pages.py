@@ -8,9 +8,11 @@ from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 
 import httpx
+import pyarrow as pa
 import pytest
 
 from flux_pipelines.domain.connection import Connection
+from flux_pipelines.domain.tables import TRANSACTIONS
 from flux_pipelines.gateway.overview import health_of
 from flux_pipelines.gateway.sales import recent_sales
 from flux_pipelines.gateway.server import RunningGateway
@@ -255,10 +257,8 @@ def test_disconnecting_revokes_forgets_and_keeps_the_history(
 def test_a_provider_that_cannot_be_told_leaves_it_connected_unless_a_person_insists(
     ada: Browser, harbor: str, runtime: Runtime
 ) -> None:
-    app = runtime.state.apps.get("square")
-    assert app is not None
-    secrets = runtime.state.apps.secrets("square", purpose="test")
-    runtime.state.apps.put("square", {**app.settings, "base_url": "http://127.0.0.1:9"}, secrets)
+    # The account is where it was connected, wherever the app is registered by now.
+    runtime.state.connections.update_settings(harbor, {"base_url": "http://127.0.0.1:9"})
     answer = ada.submit(f"/connections/{harbor}/disconnect")
     assert answer.status_code == 409
     assert "It is not disconnected: nothing has changed." in answer.text
@@ -304,6 +304,56 @@ def test_sales_on_the_page_are_the_sandboxs_truth(
     assert "Fetch days again" in page
     # The newest business date was over two days ago, but it was fetched just now.
     assert "Healthy" in page
+
+
+def test_what_is_kept_on_the_order_that_was_sold_is_told(ada: Browser, runtime: Runtime) -> None:
+    """Toast and Shopify have no orders of their own for what is given back; a shop may sell in several currencies."""
+
+    def row(order: str, kind: str, total: str, currency: str, line: int) -> dict[str, object]:
+        at = datetime.combine(END_DAY, datetime.min.time(), UTC) + timedelta(hours=9, minutes=line)
+        return {
+            "tenant": "t", "connection": "square:mixed", "source_system": "square", "location_id": "L", "order_id": order,
+            "line_id": str(line), "line_type": "item", "kind": kind, "product_name": f"Thing {line}", "currency": currency,
+            "business_date": END_DAY, "occurred_at": at, "net": Decimal(total), "total": Decimal(total),
+        }  # fmt: skip
+
+    rows = [
+        row("whole", "sale", "10", "USD", 1), row("whole", "return", "-10", "USD", 2),
+        row("part", "sale", "10", "USD", 3), row("part", "return", "-4", "USD", 4),
+        row("plain", "sale", "7", "EUR", 5), row("own", "return", "-3", "EUR", 6), row("void", "void", "0", "EUR", 7),
+    ]  # fmt: skip
+    runtime.state.connections.add(Connection("square:mixed", "t"))
+    schema = TRANSACTIONS.arrow_schema()
+    filled = [{name: one.get(name, blank(schema.field(name))) for name in schema.names} for one in rows]
+    table = pa.Table.from_pylist(filled, schema=schema)
+    runtime.lake.replace(TRANSACTIONS, table.to_reader(), [{"connection": "square:mixed", "business_date": END_DAY}])
+    sales = recent_sales(runtime.lake, "square:mixed")
+    assert sales is not None
+    assert [(one.currency, one.orders, one.returns, one.net) for one in sales.days] == [
+        ("EUR", 1, 1, Decimal(4)),
+        ("USD", 2, 2, Decimal(6)),
+    ]
+    assert {one.order_id: one.kind for one in sales.orders} == {
+        "whole": "Refunded", "part": "Partly refunded", "plain": "Sale", "own": "Return", "void": "Cancelled"
+    }  # fmt: skip
+    page = ada.get("/connections/square:mixed").text
+    for text in ("4.00 EUR", "6.00 USD", "Partly refunded"):
+        assert text in page
+
+
+def blank(field: pa.Field) -> object:
+    """What stands in a column that a row says nothing of: nothing, or what a column without nothing can hold."""
+    if field.nullable:
+        return None
+    return (
+        ""
+        if pa.types.is_string(field.type)
+        else 0
+        if pa.types.is_integer(field.type)
+        else Decimal(0)
+        if pa.types.is_decimal(field.type)
+        else datetime(2026, 1, 1, tzinfo=UTC)
+    )
 
 
 def test_a_lake_that_cannot_be_read_does_not_take_the_page_away(ada: Browser, harbor: str, runtime: Runtime) -> None:
