@@ -47,7 +47,7 @@ def _asset(table: Table, kind: Kind, deps: Sequence[dg.AssetKey]) -> dg.AssetsDe
         key=key,
         deps=list(deps),
         check_specs=[check.spec(key)],
-        group_name=names.CATALOGUE_GROUP,
+        group_name=names.MAPPING_GROUP,
         description=table.description,
         owners=[names.CORE_OWNER],
         kinds={"deltalake"},

@@ -16,6 +16,7 @@ DEMAND_GROUP = "demand"
 PAYMENTS_GROUP = "payments"
 CATALOGUE_GROUP = "catalogue"
 LABOUR_GROUP = "labour"
+MAPPING_GROUP = "mapping"
 
 TRANSACTIONS = dg.AssetKey("transactions")
 DAILY_SALES = dg.AssetKey("daily_sales")
