@@ -55,7 +55,7 @@ TRANSACTIONS = Table(
         *_TENDERED,
         Column("source_order_id", "text", "For a return: the order that was sold, when known.", required=False),
         Column("source_line_id", "text", "For a return: the line that was sold, when known.", required=False),
-        Column("occurred_at", "instant", "When the order was made, UTC."),
+        Column("occurred_at", "instant", "When the order was made, UTC; for a return, when that was made."),
         Column("business_date", "date", "The location's local date, with its cut-off hour."),
         Column("source_system", "text", "The provider's name."),
         Column("source_version", "text", "The version of the provider's API that the order was read with."),
@@ -67,7 +67,10 @@ TRANSACTIONS = Table(
 DAILY_SALES = Table(
     name="daily_sales",
     grain="location x business date x currency",
-    description="What each store took on each business date. Returns are counted on the day they were made.",
+    description=(
+        "What each store took on each business date. A return counts on the business date of the order that holds it: one of "
+        "its own, or the order that was sold, as its provider keeps it."
+    ),
     columns=(
         *WHERE,
         Column("business_date", "date", "The location's local date, with its cut-off hour."),
