@@ -11,7 +11,6 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate
 
 import msgspec
 
@@ -29,7 +28,7 @@ _FLAT = re.compile(rb'[\[{][^"\[\]{}]*(?:' + _TEXT + rb'[^"\[\]{}]*)*[\]}]', re.
 _TOKEN = re.compile(_TEXT + rb"|[\[\]{}]", re.DOTALL)
 _MEMBER = re.compile(rb"(" + _TEXT + rb")[ \t\r\n]*:|" + _TEXT, re.DOTALL)
 
-_BACKSLASH = ord("\\")
+_BACKSLASH, _COLON, _QUOTE = b'\\:"'
 _OPENING = frozenset(b"[{")
 _CLOSING = frozenset(b"]}")
 
@@ -38,13 +37,45 @@ _CLOSING = frozenset(b"]}")
 class _Treatment:
     """What becomes of a member, and inside which members; inside of any when there are none.
 
-    `treated` is False for one that matters only for what is inside it.
+    `limited` is True for one that is treated only within others, or not at all: for what is inside it.
     """
 
-    treated: bool
+    name: bytes
     pseudonym: bool
+    limited: bool
     within: frozenset[bytes]
     ancestor: bool
+
+
+#: Where the quote is that closes a member's name, and what becomes of the member.
+_Found = tuple[int, _Treatment]
+
+
+class _Around:
+    """The members around a position in a record that moves forward. Where one ends is looked up when it is asked for."""
+
+    __slots__ = ("_inside", "_page", "_stop", "begun")
+
+    def __init__(self, page: bytes, stop: int) -> None:
+        self._page, self._stop = page, stop
+        #: Members that have begun before the position and whose ends are not known.
+        self.begun: list[_Found] = []
+        self._inside: list[tuple[int, bytes]] = []  # where each ends, the innermost last, and its name
+
+    def has(self, names: frozenset[bytes], position: int) -> bool:
+        """Tell whether the position is inside a member of one of the names."""
+        if not names:
+            return False
+        inside = self._inside
+        while inside and inside[-1][0] <= position:
+            inside.pop()
+        for begun, treatment in self.begun:
+            value = _VALUE.match(self._page, begun + 1, self._stop)
+            end = self._stop if value is None else _span(value, self._page, self._stop)[1]
+            if end > position:
+                inside.append((end, treatment.name))
+        self.begun.clear()
+        return any(name in names for _, name in inside)
 
 
 class Redactor:
@@ -65,38 +96,42 @@ class Redactor:
             within.setdefault(name, set()).add(ancestor.encode())
         ancestors = {ancestor for _, ancestor in redaction.within}
         treated = redaction.remove | redaction.pseudonymise | within.keys()
-        self._treatments = {
-            name.encode(): _Treatment(
-                treated=name in treated,
+        names = sorted(treated | ancestors)
+        self._treatments = [
+            _Treatment(
+                name=name.encode(),
                 pseudonym=name in redaction.pseudonymise and name not in redaction.remove,
+                limited=name in within or name not in treated,
                 within=frozenset(within.get(name, ())),
                 ancestor=name in ancestors,
             )
-            for name in treated | ancestors
-        }
-        self._finder = NameFinder(treated | ancestors)
+            for name in names
+        ]
+        self._numbers = {name: number for number, name in enumerate(names)}
+        self._finder = NameFinder(names)
 
     def __call__(self, records: Sequence[Record]) -> list[Record]:
         """Return the records without what is personal; those that have nothing personal are the same objects.
 
         Many at once take a fraction of the time. What is not valid JSON is cut off where that shows, behind a name.
         """
-        page = b"\n".join([PADDING, *records])
-        ends = None if has_escaped_names(page) else self._finder.ends(page)
-        if ends is None:
-            ends = _all_members(page)
+        page = b"\n".join([PADDING, *records, PADDING])
+        found = None if has_escaped_names(page) else self._finder.find(page)
+        ends, numbers = self._read(page) if found is None else found
         answer = list(records)
         if not ends:
             return answer
-        bounds = list(accumulate([len(PADDING) + 1, *[len(memoryview(record)) + 1 for record in records]]))
+        members = list(zip(ends, map(self._treatments.__getitem__, numbers), strict=True))
         at, count = 0, len(ends)
+        stop = len(PADDING)
         for number, record in enumerate(records):
-            stop = bounds[number + 1] - 1
+            start = stop + 1
+            stop = start + len(record if type(record) is bytes else memoryview(record))
             first = at
             while at < count and ends[at] < stop:
                 at += 1
             if at > first:
-                answer[number] = self._redacted(page, bounds[number], stop, ends[first:at]) or record
+                answer[number] = self._redacted(page, start, stop, members[first:at]) or record
             if at == count:
                 break
         return answer
@@ -105,51 +140,63 @@ class Redactor:
         """Return one record without what is personal."""
         return bytes(self([record])[0])
 
-    def _redacted(self, page: bytes, start: int, stop: int, ends: Sequence[int]) -> bytes | None:
-        """Return the record that stands between two positions of a page; None when nothing in it is personal."""
+    def _read(self, page: bytes) -> tuple[list[int], list[int]]:
+        """Return what the finder would, the slow way: for names that it does not see."""
+        ends, numbers = [], []
+        for match in _MEMBER.finditer(page, len(PADDING)):
+            if match.lastindex:
+                number = self._numbers.get(_text(match[1]))
+                if number is not None:
+                    ends.append(match.end(1) - 1)
+                    numbers.append(number)
+        return ends, numbers
+
+    def _redacted(self, page: bytes, start: int, stop: int, members: Sequence[_Found]) -> bytes | None:
+        """Return the record that stands between two positions of a page; None when nothing in it is personal.
+
+        Args:
+            page: the records.
+            start: where the record begins.
+            stop: where it ends.
+            members: where the quotes are that close the names of its members that matter, and what becomes of each.
+
+        """
         parts: list[bytes] = []
         done = start
-        inside: list[tuple[int, bytes]] = []  # the ancestors around the present position: where each ends, its name
-        treatments, removed = self._treatments, self._removed
-        for end in ends:
+        around: _Around | None = None  # of a member that others are treated in
+        removed, pseudonyms = self._removed, self._pseudonyms
+        for member in members:
+            end, treatment = member
             if end < done:
                 continue  # in what was removed
-            opening = page.rfind(b'"', start, end)
-            name = page[opening + 1 : end]
-            treatment = treatments.get(name)
-            if treatment is None:
-                if b"\\" not in name:
-                    continue
-                treatment = treatments.get(name := _text(b'"' + name + b'"').encode("utf-8", "replace"))
-                if treatment is None:
-                    continue
-            if page[opening - 1] == _BACKSLASH:
-                continue  # a longer name, with a quote in it
-            while inside and inside[-1][0] <= end:
-                inside.pop()
-            applies = treatment.treated
-            if applies and treatment.within:
-                applies = any(around in treatment.within for _, around in inside)
-            if not applies and not treatment.ancestor:
+            if treatment.limited and (around is None or not around.has(treatment.within, end)):
+                if treatment.ancestor:
+                    around = around or _Around(page, stop)
+                    around.begun.append(member)
                 continue
-            value = _VALUE.match(page, end + 1, stop)
-            if value is None:  # not JSON: what follows cannot be told apart
-                parts.append(page[done:end] + b'":' + removed)
-                return b"".join(parts)
-            kind = value.lastindex or 0
-            begin, after = value.span(kind)
-            if kind == _CONTAINER:
-                flat = _FLAT.match(page, begin, stop)
-                after = flat.end() if flat is not None else _end_of_container(page, begin, stop)
-                if not applies:
-                    inside.append((after, name))
-            if not applies:
-                continue
-            new = self._replacement(value) if treatment.pseudonym else removed
-            old = page[begin:after]
-            if old != new and old != b"null":
-                parts += (page[done:begin], new)
-                done = after
+            begin, after = end + 2, 0
+            if page[end + 1] == _COLON and page[begin] == _QUOTE:  # a text right behind the colon, as nearly all are
+                after = page.find(b'"', begin + 1, stop) + 1
+                if page[after - 2] == _BACKSLASH or (treatment.pseudonym and page.find(b"\\", begin, after) > 0):
+                    after = 0  # that quote does not end it, or it must be decoded
+            if after:
+                if treatment.pseudonym and pseudonyms is not None:
+                    new = b'"' + pseudonyms.of_bytes(page[begin + 1 : after - 1]) + b'"'
+                else:
+                    new = removed
+                if page.startswith(new, begin):
+                    continue
+            else:
+                value = _VALUE.match(page, end + 1, stop)
+                if value is None:  # not JSON: what follows cannot be told apart
+                    parts.append(page[done:end] + b'":' + removed)
+                    return b"".join(parts)
+                begin, after = _span(value, page, stop)
+                new = self._replacement(value) if treatment.pseudonym else removed
+                if page[begin:after] in (new, b"null"):
+                    continue
+            parts += (page[done:begin], new)
+            done = after
         if not parts:
             return None
         parts.append(page[done:stop])
@@ -166,6 +213,15 @@ class Redactor:
         return b'"' + self._pseudonyms.of(plain).encode() + b'"'
 
 
+def _span(value: re.Match[bytes], page: bytes, stop: int) -> tuple[int, int]:
+    """Return where a member's value begins and ends."""
+    begin, after = value.span(value.lastindex or 0)
+    if value.lastindex == _CONTAINER:
+        flat = _FLAT.match(page, begin, stop)
+        after = flat.end() if flat is not None else _end_of_container(page, begin, stop)
+    return begin, after
+
+
 def _end_of_container(page: bytes, begin: int, stop: int) -> int:
     """Return where the object or list that begins here ends; where the record does if it does not end."""
     depth = 0
@@ -178,11 +234,6 @@ def _end_of_container(page: bytes, begin: int, stop: int) -> int:
             if depth == 0:
                 return token.end()
     return stop
-
-
-def _all_members(page: bytes) -> list[int]:
-    """Return the closing quote of every member of a page: the slow way, for what the finder does not see."""
-    return [match.end(1) - 1 for match in _MEMBER.finditer(page, len(PADDING)) if match.lastindex]
 
 
 def _text(quoted: bytes) -> str:
