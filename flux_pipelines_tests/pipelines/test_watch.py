@@ -1,0 +1,42 @@
+"""The watch over the version of a provider's API that Flux speaks."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, date, datetime
+
+import dagster as dg
+import pytest
+import time_machine
+
+from flux_pipelines.pipelines import names, watch
+from flux_pipelines.pipelines.resources import lend
+from flux_pipelines.providers.registry import all_providers
+from flux_pipelines_tests.pipelines.conftest import Home
+
+SQUARE = all_providers()["square"]
+
+
+@pytest.mark.parametrize(
+    ("today", "passed", "left"),
+    [("2027-05-31", True, 123), ("2027-06-03", True, 120), ("2027-06-04", False, 119), ("2027-10-02", False, -1)],
+)
+def test_a_version_whose_support_ends_is_told_months_ahead(home: Home, today: str, passed: bool, left: int) -> None:
+    home.connect("sakura")
+    spec = replace(SQUARE, sunset=date(2027, 10, 1))
+    checks, sensor = watch.watch(spec)
+    assert {check.check_key.name for check in checks} >= {watch.VERSION_SUPPORTED}
+    with time_machine.travel(datetime.fromisoformat(today).replace(tzinfo=UTC), tick=False):
+        context = dg.build_sensor_context(home.instance, resources={"flux": lend(home.runtime)})
+        ticked = sensor.evaluate_tick(context)
+    (found,) = [one for one in ticked.asset_events if one.check_name == watch.VERSION_SUPPORTED]  # type: ignore[union-attr]
+    assert found.passed is passed
+    told = {name: value.value for name, value in found.metadata.items()}
+    assert told == {"API version": spec.api_version, "supported until": "2027-10-01", "days left": left}
+
+
+def test_only_versions_with_an_end_are_watched() -> None:
+    for spec in names.sources():
+        checks, _ = watch.watch(spec)
+        assert (watch.VERSION_SUPPORTED in {check.check_key.name for check in checks}) == (spec.sunset is not None)
+    assert any(spec.sunset is not None for spec in names.sources())
