@@ -20,7 +20,9 @@ def main() -> int:
     parser.add_argument("names", nargs="*", metavar="NAME", help="which ones; all of them without a name")
     parser.add_argument("--orders", type=int, default=default.orders, help="orders of a load (default %(default)s)")
     parser.add_argument("--rounds", type=int, default=default.rounds, help="interleaved runs (default %(default)s)")
-    parser.add_argument("--days", type=int, default=default.days, help="business dates of `year` (default %(default)s)")
+    parser.add_argument(
+        "--days", type=int, default=default.days, help="business dates of `year` and `bulk` (default %(default)s)"
+    )
     parser.add_argument("--seconds", type=float, default=default.seconds, help="how long `limiter` runs")
     parser.add_argument("--no-peers", action="store_true", help="leave dlt out of `load`")
     chosen = parser.parse_args()

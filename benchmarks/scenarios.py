@@ -207,6 +207,13 @@ def webhooks(size: Size) -> bool:
     return measure(size.rounds)
 
 
+def bulk(size: Size) -> bool:
+    """A year of one Shopify shop by bulk operations, beside page by page: same client, same engine, same bytes."""
+    from benchmarks.bulk import measure
+
+    return measure(size.days, size.rounds)
+
+
 def _most_in_window(arrivals: Sequence[float]) -> int:
     most, recent = 0, deque[float]()
     for at in arrivals:
@@ -235,4 +242,5 @@ SCENARIOS: dict[str, Callable[[Size], bool]] = {
     "year": year,
     "limiter": limiter,
     "webhooks": webhooks,
+    "bulk": bulk,
 }

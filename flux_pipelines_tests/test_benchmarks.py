@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import harness
+from benchmarks import bulk, harness
 from benchmarks.dataset import CLOSED_AFTER_MS, Orders
 from benchmarks.harness import ROOT, Contender, Target
 from benchmarks.scenarios import SCENARIOS, _most_in_window
@@ -136,6 +137,25 @@ def test_contenders_make_the_same_rows_of_the_same_orders() -> None:
     assert our_run.facts["proof"] == ["verified"]
     assert 0 < our_run.seconds < our_run.wall
     assert our_run.tree_peak_mib >= our_run.peak_mib > 50
+
+
+def test_a_shop_backfilled_in_two_ways_is_stored_as_the_same_bytes() -> None:
+    with bulk.sandbox(6) as url:
+        # A plan that restores more than is spent: nothing waits.
+        both = [bulk.contender(name, url, 6, days, restored=100_000) for name, days in (("bulk", 4), ("paged", 0))]
+        runs = harness.interleave(both, 1)
+    bulk.check_same(runs)
+    (by_bulk,), (paged,) = runs["bulk"], runs["paged"]
+    assert by_bulk.facts["orders"] > 100
+    assert (by_bulk.facts["files"], paged.facts["files"]) == (1, 0)
+    assert 0 < by_bulk.facts["points"] < paged.facts["points"]
+    assert by_bulk.facts["requests"] > 0
+    other = replace(paged, facts={**paged.facts, "raw_digest": "another"})
+    with pytest.raises(RuntimeError, match="raw_digest"):
+        bulk.check_same({**runs, "paged": [other]})
+    short = replace(paged, facts={**paged.facts, "proof": ["short"]})
+    with pytest.raises(RuntimeError, match="not whole"):
+        bulk.check_same({**runs, "paged": [short]})
 
 
 def test_a_contender_that_fails_is_no_result() -> None:
