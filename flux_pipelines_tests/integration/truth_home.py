@@ -1,0 +1,159 @@
+"""A home that is synced from a sandbox and compared with it: whole tables, their fingerprints, and what no file may hold."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import zstandard
+
+from flux_pipelines.connect import connect_to_sandbox
+from flux_pipelines.lake import session
+from flux_pipelines.pipelines.drive import SyncReport, sync
+from flux_pipelines.runtime import Runtime
+from flux_pipelines.settings import settings
+from flux_pipelines_tests.integration.truths import Findings, Merchant
+from flux_pipelines_tests.integration.truths_feeds import catalogue, labour, payments, stock
+from flux_pipelines_tests.integration.truths_sales import sales
+
+#: Nobody waits for a limit here: the limits have tests of their own.
+_HURRIED = {
+    "square": {"requests_per_minute": 1_000_000},
+    "toast": {"requests_per_hour": 100_000_000, "history_pause_seconds": 0},
+    "shopify": {},
+}
+#: Members that hold a few digits of a card: four digits alone are in many an id.
+_CARD_DIGITS = re.compile(rb'"(?:last_?4\w*|bin|card_bin|first6\w*|number)"\s*:\s*"[^"]*\d[^"]*"')
+_PIECE = 64 * 1024 * 1024
+
+
+@dataclass
+class SyncedHome:
+    """A home, the sandbox that it is synced from, and its connections, each with its merchant's business dates."""
+
+    runtime: Runtime
+    url: str
+    dates: dict[str, list[date]] = field(default_factory=dict)
+
+    def connect(self, handle: str, first: date, last: date) -> None:
+        """Connect a merchant, whose business dates from `first` to `last` are then what is synced and compared."""
+        told = httpx.get(f"{self.url}/sandbox/merchants").json()["merchants"]
+        (merchant,) = [one for one in told if one["handle"] == handle]
+        key = f"{merchant['provider']}:{handle}"
+        connect_to_sandbox(
+            self.runtime, key, tenant=merchant["tenant"], url=self.url, settings=_HURRIED[merchant["provider"]]
+        )
+        self.dates[key] = [first + timedelta(days=n) for n in range((last - first).days + 1)]
+
+    def sync(self) -> list[SyncReport]:
+        """Sync everything: connections of the same dates together."""
+        together: dict[tuple[date, ...], list[str]] = {}
+        for key, days in self.dates.items():
+            together.setdefault(tuple(days), []).append(key)
+        return [sync(self.runtime, keys, days) for days, keys in together.items()]
+
+    def lengthen(self, last: date) -> None:
+        """Let every connection's dates go on until `last`."""
+        for days in self.dates.values():
+            days += [days[-1] + timedelta(days=n) for n in range(1, (last - days[-1]).days + 1)]
+
+    def compare(self) -> Findings:
+        """Compare every table with what the sandbox says is true."""
+        findings = Findings()
+        with session(self.runtime.lake) as database:
+
+            def ask(query: str) -> list[tuple[Any, ...]]:
+                return database.execute(query).fetchall()
+
+            for key, days in self.dates.items():
+                with Merchant(self.url, key.partition(":")[2], days[0], days[-1]) as merchant:
+                    for part in (sales, payments, catalogue, stock, labour):
+                        part(findings, merchant, ask)
+            quarantined = ask("select connection, asset, reason, count(*) from quarantine group by all")
+        findings.compare("quarantine", "anybody", {row[:-1]: row[-1] for row in quarantined}, {})
+        return findings
+
+    def fingerprints(self) -> dict[str, tuple[Any, ...]]:
+        """Return a fingerprint of every table: of all of its rows, in no order."""
+        names = {name: name.replace("/", ".") for name in self.runtime.lake.tables()}
+        with session(self.runtime.lake) as database:
+            return {
+                name: database.execute(
+                    "select count(*), bit_xor(md5_number(row)), sum(hash(row)) "
+                    f"from (select cast(t as varchar) as row from {view} t)"
+                ).fetchall()[0]
+                for name, view in names.items()
+            }
+
+    def people(self) -> list[bytes]:
+        """Return every name, phone number and street of the merchants' people, in lower case.
+
+        Addresses of mail are made of names, and streets are searched for without their numbers.
+        """
+        texts: set[str] = set()
+        for key in self.dates:
+            told = httpx.get(f"{self.url}/sandbox/people", params={"merchant": key.partition(":")[2]}).json()
+            assert all(any(name.lower() in mail for name in told["names"]) for mail in told["emails"])
+            texts |= {*told["names"], *(phone.removeprefix("+") for phone in told["phones"])}
+            texts |= {street.partition(" ")[2] for street in told["streets"]}
+        return sorted(text.lower().encode() for text in texts)
+
+    def personal(self) -> tuple[int, list[str]]:
+        """Search every file of the home for its merchants' people; return how many bytes were searched, and what was found."""
+        wanted = self.people()
+        searched, found = 0, []
+        seen: set[str] = set()  # tables are written again and again, with most of their texts the same
+        for path in sorted(self.runtime.settings.home.rglob("*")):
+            if not path.is_file():
+                continue
+            for piece in _texts(path, seen) if path.suffix == ".parquet" else _contents(path):
+                searched += len(piece)
+                lower = piece.lower()
+                found += [f"{path}: {text.decode()}" for text in wanted if text in lower]
+                if card := _CARD_DIGITS.search(lower):
+                    found.append(f"{path}: {card[0]!r}")
+        return searched, found
+
+
+def _texts(path: Path, seen: set[str]) -> Iterator[bytes]:
+    """Yield the texts of a table's file that are not in `seen` yet, and put them there."""
+    new: set[str] = set()
+    for batch in pq.ParquetFile(path).iter_batches():
+        for column in batch.columns:
+            if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+                new.update(text for text in column.unique().to_pylist() if text)
+    yield "\n".join(new - seen).encode()
+    seen |= new
+
+
+def _contents(path: Path) -> Iterator[bytes]:
+    """Yield what a file says, unpacked, in pieces that overlap by more than any text that is looked for."""
+    with path.open("rb") as file:
+        packed = path.suffix == ".zst"
+        reader = zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True) if packed else file
+        kept = b""
+        while piece := reader.read(_PIECE):
+            yield kept + piece
+            kept = piece[-256:]
+
+
+@contextmanager
+def synced_home(folder: Path, url: str, start: date, forecast_url: str) -> Iterator[SyncedHome]:
+    """Open a home of its own in a folder."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FLUX_HOME", str(folder / "home"))
+        patch.setenv("FLUX_START_DATE", start.isoformat())
+        patch.setenv("FLUX_FORECAST_URL", forecast_url)
+        settings.cache_clear()
+        with Runtime() as runtime:
+            yield SyncedHome(runtime, url)
+    settings.cache_clear()
