@@ -80,7 +80,7 @@ def _definitions(overrides: Mapping[str, Any]) -> dg.Definitions:
             tokens.keep_tokens_schedule(keeping),
         ],
         sensors=[
-            automation.automation_sensor(),
+            *automation.automation_sensors(),
             *(automation.connection_partitions_sensor(provider) for provider in sources),
             *(automation.change_sensor(provider) for provider in sources),
             *(sensor for provider in sources for sensor in feed_runs.feed_change_sensors(provider)),

@@ -156,7 +156,13 @@ def test_what_checks_a_table_stands_with_it_and_blocks() -> None:
 
 def test_automation_is_running_from_the_start() -> None:
     repository = build_definitions().get_repository_def()
-    sensors = {"keep_core_tables_up_to_date", "closed_days", "requested_syncs", "mapping_decisions"}
+    sensors = {
+        "keep_core_tables_up_to_date",
+        "keep_books_up_to_date",
+        "closed_days",
+        "requested_syncs",
+        "mapping_decisions",
+    }
     schedules = {"maintain_lake_weekly", "keep_tokens_hourly", "reconcile_daily"}
     for provider in names.sources():
         sensors |= {f"{provider.name}_{what}" for what in ("connections", "changes", "watch")}

@@ -60,6 +60,8 @@ OVER, OPEN = "over", "open"
 #: Runs of higher priority leave the queue first: what has just been sold before years of history.
 PRIORITY_TAG = "dagster/priority"
 FRESH = "10"
+#: What follows from it, before years of history too.
+SOON = "5"
 
 MAPPING_JOB = "map_books"
 REFRESH_CORE_JOB = "refresh_core"
