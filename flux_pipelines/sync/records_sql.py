@@ -48,7 +48,7 @@ _LINES = pa.schema(
 
 
 #: Bytes of raw records that are read in one session; a business date is never split.
-_TOGETHER = 16 * 1024 * 1024
+_TOGETHER = 8 * 1024 * 1024
 
 
 class _Line(msgspec.Struct):

@@ -9,22 +9,31 @@ CREATE MACRO dollars(amount) AS coalesce(TRY_CAST(amount AS DECIMAL(18,4)), 0);
 CREATE MACRO exact(amount, factor) AS CASE
     WHEN factor IS NULL THEN dollars(amount) ELSE (round(dollars(amount) / factor) * factor)::DECIMAL(18,4) END;
 
-WITH checks AS (
-    SELECT *, unnest(from_json(object -> 'checks', '["json"]')) AS one
+-- An order is long, and has many checks and payments: only what is needed of it goes on to them.
+WITH orders AS (
+    SELECT
+        connection, tenant, business_date, source_system, source_version,
+        object ->> 'flux_location_id' AS store,
+        object ->> 'flux_currency' AS currency,
+        object ->> 'guid' AS order_id,
+        TRY_CAST(object ->> 'modifiedDate' AS TIMESTAMPTZ) AS updated_at,
+        coalesce(
+            TRY_CAST(object ->> 'openedDate' AS TIMESTAMPTZ), TRY_CAST(object ->> 'createdDate' AS TIMESTAMPTZ)
+        ) AS begun_at,
+        (object -> '$.checks[*].payments[*]')::JSON[] AS paid
     FROM records
     WHERE kind = 'order' AND NOT coalesce(TRY_CAST(object ->> 'createdInTestMode' AS BOOLEAN), false)
 ),
 
 payments AS (
-    SELECT *, unnest(from_json(one -> 'payments', '["json"]')) AS payment FROM checks
+    SELECT * EXCLUDE (paid), unnest(paid) AS payment FROM orders
 ),
 
 judged AS (
     SELECT
         *,
         payment ->> 'guid' AS id,
-        object ->> 'flux_currency' AS currency,
-        minor_unit(object ->> 'flux_currency') AS factor,
+        minor_unit(currency) AS factor,
         -- Only card payments have a status of their own. One that is not known here may have moved money: it waits.
         CASE
             WHEN json_type(payment -> 'voidInfo') = 'OBJECT' THEN 'canceled'
@@ -38,10 +47,7 @@ judged AS (
             WHEN payment ->> 'type' = 'CREDIT' THEN 'card'
             WHEN payment ->> 'type' IN ('GIFTCARD', 'TOAST_SV') THEN 'gift_card'
             ELSE 'other' END AS tender,
-        coalesce(
-            TRY_CAST(payment ->> 'paidDate' AS TIMESTAMPTZ), TRY_CAST(object ->> 'openedDate' AS TIMESTAMPTZ),
-            TRY_CAST(object ->> 'createdDate' AS TIMESTAMPTZ)
-        ) AS paid_at
+        coalesce(TRY_CAST(payment ->> 'paidDate' AS TIMESTAMPTZ), begun_at) AS paid_at
     FROM payments
 ),
 
@@ -63,10 +69,10 @@ sides AS (
 SELECT
     connection,
     tenant,
-    object ->> 'flux_location_id' AS location_id,
+    store AS location_id,
     id AS payment_id,
     row_kind AS kind,
-    object ->> 'guid' AS order_id,
+    order_id,
     CASE WHEN row_kind = 'refund' THEN id END AS source_payment_id,
     tender,
     coalesce(nullif(payment ->> 'cardType', ''), payment ->> 'type') AS tender_detail,
@@ -77,7 +83,7 @@ SELECT
     status,
     NULL::VARCHAR AS settlement_id,
     moment AS occurred_at,
-    TRY_CAST(object ->> 'modifiedDate' AS TIMESTAMPTZ) AS updated_at,
+    updated_at,
     business_date,
     source_system,
     source_version,
