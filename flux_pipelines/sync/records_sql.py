@@ -113,9 +113,7 @@ def derive(
 
     """
     filled = sorted((m for m in manifests if m.file), key=lambda m: (m.business_date, m.slot, m.fetched_at))
-    made = [
-        _derive(provider, spec, connection, locations, raw, some, memory_limit) for some in _chunks(filled) or [[]]
-    ]
+    made = [_derive(provider, spec, connection, locations, raw, some, memory_limit) for some in _chunks(filled) or [[]]]
     return Derivation(
         pa.concat_tables([one.rows for one in made]),
         [bad for one in made for bad in one.bad],
