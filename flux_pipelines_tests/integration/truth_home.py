@@ -31,6 +31,8 @@ _HURRIED = {
     "toast": {"requests_per_hour": 100_000_000, "history_pause_seconds": 0},
     "shopify": {},
 }
+#: One of the shops is read page by page, however many days are asked for.
+_OTHERWISE = {"fjord-shop": {"bulk_days": 0}}
 #: Members that hold a few digits of a card: four digits alone are in many an id.
 _CARD_DIGITS = re.compile(rb'"(?:last_?4\w*|bin|card_bin|first6\w*|number)"\s*:\s*"[^"]*\d[^"]*"')
 _PIECE = 64 * 1024 * 1024
@@ -50,7 +52,11 @@ class SyncedHome:
         (merchant,) = [one for one in told if one["handle"] == handle]
         key = f"{merchant['provider']}:{handle}"
         connect_to_sandbox(
-            self.runtime, key, tenant=merchant["tenant"], url=self.url, settings=_HURRIED[merchant["provider"]]
+            self.runtime,
+            key,
+            tenant=merchant["tenant"],
+            url=self.url,
+            settings={**_HURRIED[merchant["provider"]], **_OTHERWISE.get(handle, {})},
         )
         self.dates[key] = [first + timedelta(days=n) for n in range((last - first).days + 1)]
 

@@ -50,7 +50,7 @@ def read_order(order: dict[str, Any], into: Counter[str], units: dict[str, Decim
         into["tax"] += sign * amount(charge["total_tax_money"])
     into["total"] += amount(order["net_amounts"]["total_money"])
     for tender in order.get("tenders", []):
-        into[f"tender {tender['type']}"] += amount(tender["amount_money"])
+        into[f"tender {tender['type'].removeprefix('SQUARE_')}"] += amount(tender["amount_money"])  # the world's word
     into["tender REFUND"] -= sum(amount(refund["amount_money"]) for refund in order.get("refunds", []))
 
 

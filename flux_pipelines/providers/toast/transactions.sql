@@ -17,7 +17,9 @@
 -- summary" and "Calculating net sales".
 
 CREATE TYPE reference AS STRUCT(guid VARCHAR, "multiLocationId" VARCHAR);
-CREATE TYPE refunded AS STRUCT("refundAmount" DECIMAL(18,4), "taxRefundAmount" DECIMAL(18,4));
+CREATE TYPE refunded AS STRUCT(
+    "refundAmount" DECIMAL(18,4), "taxRefundAmount" DECIMAL(18,4), "refundTransaction" STRUCT(guid VARCHAR)
+);
 -- Modifiers stay unread: their amounts are inside their parent's, and their quantity is their parent's.
 CREATE TYPE selection AS STRUCT(
     guid VARCHAR, item reference, "displayName" VARCHAR, "selectionType" VARCHAR, deferred BOOLEAN, voided BOOLEAN,
@@ -140,10 +142,16 @@ CREATE MACRO returned_quantity(s, factor) AS CASE
 -- The part of a line's price before discounts that belongs to what came back, in minor units.
 CREATE MACRO gross_back(s, factor) AS
     minor(s."refundDetails"."refundAmount", factor)
-    + CASE WHEN minor(s.price, factor) = 0 THEN 0::BIGINT ELSE round(
-        (minor(coalesce(s."preDiscountPrice", s.price), factor) - minor(s.price, factor))::DOUBLE
-        * minor(s."refundDetails"."refundAmount", factor) / minor(s.price, factor)
-    )::BIGINT END;
+    + CASE
+        WHEN minor(s."refundDetails"."refundAmount", factor) >= minor(s.price, factor)
+            THEN minor(coalesce(s."preDiscountPrice", s.price), factor) - minor(s.price, factor)
+        WHEN minor(s.price, factor) = 0 THEN 0::BIGINT
+        -- In proportion, half up, in whole numbers.
+        ELSE ((
+            2::HUGEINT * (minor(coalesce(s."preDiscountPrice", s.price), factor) - minor(s.price, factor))
+            * minor(s."refundDetails"."refundAmount", factor) + minor(s.price, factor)
+        ) // (2 * minor(s.price, factor)))::BIGINT
+    END;
 
 CREATE MACRO returned_row(s, moment, factor) AS row_of(
     'return:' || s.guid, 'return', line_type_of(s), product_of(s), name_of(s), NULL::VARCHAR, -returned_quantity(s, factor),
@@ -163,8 +171,9 @@ CREATE MACRO sold_rows(selections, charges, factor) AS list_concat(
     ))), [])
 );
 
+-- A line that was on the house comes back for nothing: that it came back, its refund alone says.
 CREATE MACRO has_refund(r) AS
-    coalesce(r."refundAmount", 0) <> 0 OR coalesce(r."taxRefundAmount", 0) <> 0;
+    coalesce(r."refundAmount", 0) <> 0 OR coalesce(r."taxRefundAmount", 0) <> 0 OR r."refundTransaction".guid IS NOT NULL;
 
 CREATE MACRO itemised_rows(selections, charges, moment, factor) AS list_concat(
     coalesce(list_transform(

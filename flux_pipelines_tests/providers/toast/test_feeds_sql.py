@@ -85,6 +85,14 @@ def test_payments_of_practice_and_of_no_check_are_none(tmp_path: Path) -> None:
     assert rows(tmp_path, "payments", [order_with(paid, createdInTestMode=True), order_with(checks=[])]) == []
 
 
+def test_a_date_of_many_long_orders_fits_into_memory(tmp_path: Path) -> None:
+    long = [{"a": n, "b": None, "c": [n, {"d": True}]} for n in range(300)]
+    given = [
+        order_with({"guid": f"p{n}", "type": "CASH", "amount": 5}, guid=f"O{n}", selections=long) for n in range(3000)
+    ]
+    assert len(rows(tmp_path, "payments", given)) == len(given)
+
+
 def test_a_payment_that_cannot_be_read_is_kept_with_the_reason(tmp_path: Path) -> None:
     good = {"guid": "p", "type": "CASH", "amount": 5}
     made = run_sql(

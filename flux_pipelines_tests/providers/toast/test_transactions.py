@@ -318,6 +318,21 @@ def test_a_refund_gives_back_the_lines_it_names(tmp_path: Path) -> None:
     assert rows["s1"]["tendered_refund"] == D("-15.31")
 
 
+def test_what_was_on_the_house_comes_back_for_nothing(tmp_path: Path) -> None:
+    back_for_nothing = {"refundAmount": 0, "taxRefundAmount": 0, "refundTransaction": {"guid": "r1"}}
+    free = selection("s1", price=0, tax=0, quantity=2, receiptLinePrice=4.0, preDiscountPrice=8.0)
+    kept = selection(
+        "s3", price=0, tax=0, preDiscountPrice=5.0, refundDetails={"refundAmount": 0, "taxRefundAmount": 0}
+    )
+    paid = payment(10, 0, refundStatus="FULL", refund=refund(10))
+    bought = selection("s2", 10, refundDetails={**back_for_nothing, "refundAmount": 10})
+    given = order(check({**free, "refundDetails": back_for_nothing}, bought, kept, total=10, payments=[paid]))
+    back = {row["line_id"]: row for row in one(tmp_path, given) if row["kind"] == "return"}
+    assert back.keys() == {"return:s1", "return:s2"}
+    row = back["return:s1"]
+    assert (row["quantity"], row["gross"], row["discount"], row["net"], row["total"]) == (-2, -8, -8, 0, 0)
+
+
 def test_money_given_back_for_nothing_named_is_a_row_of_its_own(tmp_path: Path) -> None:
     paid = payment(10.9, 0, refundStatus="PARTIAL", refund=refund(2.5))
     rows = one(tmp_path, order(check(selection(tax=0.9), total=10.9, payments=[paid])))
