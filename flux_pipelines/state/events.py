@@ -12,6 +12,7 @@ from typing import Any, Literal, cast
 import msgspec
 from sqlalchemy import Connection, Row, Table, TextClause, bindparam, text
 
+from flux_pipelines.state.event_copy import copied
 from flux_pipelines.state.models import InboxRow
 
 EventStatus = Literal["received", "assigned", "done", "kept", "failed"]
@@ -82,9 +83,18 @@ _INSERT_DOCUMENT = text(
 )
 
 
-def insert(connection: Connection, events: Sequence[NewEvent]) -> set[tuple[str, str]]:
-    """Store events of different ids, already made storable; return provider and id of those that are new."""
+def insert(connection: Connection, events: Sequence[NewEvent], *, probably_new: bool) -> set[tuple[str, str]]:
+    """Store events of different ids, already made storable; return provider and id of those that are new.
+
+    Args:
+        connection: of `Database.quickly`.
+        events: which; none is stored twice.
+        probably_new: whether none of them is expected to be here already: then a faster way is tried first.
+
+    """
     if connection.dialect.name == "postgresql":
+        if probably_new and copied(connection, events):
+            return {(event.provider, event.event_id) for event in events}
         document = msgspec.json.encode(events).decode()
         return {(row[0], row[1]) for row in connection.execute(_INSERT_DOCUMENT, {"events": document})}
     new: set[tuple[str, str]] = set()

@@ -48,6 +48,8 @@ class Inbox:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        #: Whether the last events were all new. What is delivered twice comes in bursts, after an outage.
+        self._all_new = True
 
     def add_many(self, events: Sequence[NewEvent]) -> list[bool]:
         """Store events in one transaction; return for each whether it is new (False: it was here already).
@@ -66,7 +68,9 @@ class Inbox:
         if first:
             # Always in the same order: PostgreSQL would else find two that store the same events waiting for each other.
             distinct = [first[key] for key in sorted(first)]
-            fresh = self._database.quickly(lambda connection: insert(connection, distinct))
+            expected = self._all_new
+            fresh = self._database.quickly(lambda connection: insert(connection, distinct, probably_new=expected))
+            self._all_new = len(fresh) == len(distinct)
         answer = []
         for key in keys:
             answer.append(key in fresh)
