@@ -26,7 +26,7 @@ demo: install  ## the whole chain over the sandbox, then the Dagster UI (ARGS=--
 	$(BIN)/flux demo $(ARGS)
 
 test: install  ## every test (ARGS="-k name" to choose)
-	$(BIN)/python -m pytest -n 3 --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: install  ## format, lint, types
 	$(BIN)/ruff format --check .

@@ -12,7 +12,10 @@ import pytest
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the files that take minutes, so that no worker is left alone with one of them in the end."""
+    """Begin with the files that take minutes, so that no worker is left alone with one of them in the end.
+
+    xdist would give out files with many tests first, unless it is run with `--no-loadscope-reorder`.
+    """
     items.sort(key=lambda item: "/integration/" not in item.nodeid)
 
 

@@ -24,14 +24,11 @@ if TYPE_CHECKING:
     from playwright.sync_api import Locator, Page
 
 CHROMIUM = shutil.which("chromium")
-ASSETS = (
-    "raw_orders",
-    "transactions",
-    "daily_sales",
-    "daily_item_demand",
-    "demand_forecasts",
-    "forecast_accuracy",
-)
+GROUPS = {
+    "square": ("raw_orders", "transactions"),
+    "sales": ("transactions", "daily_sales"),
+    "demand": ("daily_item_demand", "demand_forecasts", "forecast_accuracy"),
+}
 AUTOMATIONS = (
     "keep_core_tables_up_to_date",
     "closed_days",
@@ -142,13 +139,14 @@ def sees_every_asset(page: Page, url: str) -> None:
     from playwright.sync_api import expect
 
     page.goto(f"{url}/asset-groups")
-    for group in ("square", "sales", "demand"):
+    for group in GROUPS:
         expect(page.get_by_text(group, exact=True).first).to_be_visible()
-    page.keyboard.press("Alt+e")  # "Expand all groups"
     graph = page.locator("svg foreignObject")
-    for asset in ASSETS:
-        expect(graph.get_by_text(asset, exact=True).first).to_be_visible()
-    expect(graph.get_by_text("transactions", exact=True)).to_have_count(2)  # Square's, and those of every provider
+    for group, assets in GROUPS.items():  # the graph of all of them draws only what is in view
+        page.goto(f"{url}/locations/__repository__@flux_pipelines/asset-groups/{group}/lineage")
+        for asset in assets:
+            expect(graph.get_by_text(asset, exact=True).first).to_be_visible()
+    page.goto(f"{url}/asset-groups")
 
 
 def materialises_up_to_daily_sales(page: Page, url: str) -> str:
@@ -156,10 +154,13 @@ def materialises_up_to_daily_sales(page: Page, url: str) -> str:
     from playwright.sync_api import expect
 
     page.locator(".CodeMirror").first.click()
-    page.keyboard.type('+key:"daily_sales"')
+    page.keyboard.type('key:"square/raw_orders"+ and +key:"daily_sales"')
     page.keyboard.press("Enter")
     expect(page.locator("svg foreignObject").get_by_text("daily_item_demand", exact=True)).to_have_count(0)
     page.get_by_role("button", name="Materialize all").first.click()
+    # Dagster says that Toast's and Shopify's transactions, which the core table is made of too, are not there: nobody
+    # has connected any.
+    page.get_by_role("button", name="Confirm").click()
     dialog = page.get_by_role("dialog").filter(has_text="Launch runs to materialize 4 assets")
     dialog.wait_for()
     menu = page.locator("label").filter(has_text=CONNECTION)
