@@ -29,6 +29,7 @@ from flux_pipelines.sandbox.answers import (
 from flux_pipelines.sandbox.book import Moment
 from flux_pipelines.sandbox.control_upkeep import UpkeepControl
 from flux_pipelines.sandbox.control_webhooks import WebhookControl
+from flux_pipelines.sandbox.documents import DocumentControl
 from flux_pipelines.sandbox.identity_github import GitHub
 from flux_pipelines.sandbox.identity_google import Google
 from flux_pipelines.sandbox.model import Merchant, Sale
@@ -100,6 +101,7 @@ class Control:
         self._google, self._github = Google(world), GitHub(world)
         self._webhooks = WebhookControl(world, providers)
         self._upkeep = UpkeepControl(world)
+        self._documents = DocumentControl(world, providers)
 
     @property
     def routes(self) -> list[Route]:
@@ -143,7 +145,8 @@ class Control:
         routes = [Route("/healthz", self._health), Route("/sandbox/truth", self._truth)]
         routes += [Route(f"/sandbox/{name}", reader(answer), methods=["GET"]) for name, answer in reads.items()]
         routes += [Route(f"/sandbox/{name}", actor(act), methods=["POST"]) for name, act in actions.items()]
-        return [*routes, *self._webhooks.routes, *self._upkeep.routes, *self._google.routes, *self._github.routes]
+        parts = (self._webhooks, self._upkeep, self._documents, self._google, self._github)
+        return routes + [route for part in parts for route in part.routes]
 
     async def _health(self, _: Request) -> Response:
         return json_answer({"status": "ok"})

@@ -6,8 +6,9 @@ Quantities are integers scaled by `10 ** precision`, so that weighed goods stay 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 if TYPE_CHECKING:
     from flux_pipelines.sandbox.pricing import Priced
@@ -210,6 +211,14 @@ class Location:
         self.reported_timezone = self.reported_timezone or self.timezone
 
 
+class Document(NamedTuple):
+    """A record that is not made up but given out as it was taken in: see `documents`."""
+
+    kind: str
+    location_id: str
+    body: Mapping[str, Any]
+
+
 @dataclass(slots=True)
 class Merchant:
     """A business with an account at the providers."""
@@ -237,6 +246,7 @@ class Merchant:
     goods_by_product: bool = False  # whether a line names its product (`Item.product_id`) instead of its variation
     trade: Trade = "counter"  # how it sells, which is how its past is made up
     published: int = 0  # when the catalogue was last published, UTC milliseconds
+    documents: list[Document] = field(default_factory=list)
 
 
 class Sale:
@@ -254,6 +264,7 @@ class Sale:
         "customer",
         "deleted",
         "discounts",
+        "document",
         "id",
         "lines",
         "location",
@@ -297,6 +308,7 @@ class Sale:
         customer: Customer | None = None,
         presentment: tuple[str, int] | None = None,
         test: bool = False,
+        document: Mapping[str, Any] | None = None,
     ) -> None:
         self.id = id
         self.location = location
@@ -320,6 +332,7 @@ class Sale:
         #: The currency that the buyer saw, and how many millionths of it one of the store's is; None: the store's own.
         self.presentment = presentment
         self.test = test  # a trial of the till: no sale at all
+        self.document = document  # not made up: what is given out as it is; nothing else is known of it
         self.arrived: int | None = None  # rung up offline: when the provider learnt of it, UTC milliseconds
         self.deleted = False  # emptied by a merge, where providers keep such orders and say so
         self.revision = 0

@@ -173,6 +173,8 @@ def truth(
             low = int(calendar.start(first).timestamp() * 1000) if first else -(2**62)
             high = int(calendar.window(last)[1].timestamp() * 1000) - 1 if last else 2**62
             for (at, _), sale in list(world.between([location.id], basis, low, high)):
+                if sale.document is not None:
+                    continue
                 day = calendar.date_of(datetime.fromtimestamp(at / 1000, UTC))
                 key = (location.id, day)
                 if key not in days:

@@ -154,7 +154,7 @@ class World(Upkeep):
             provider = next(iter(self.merchants.values())).provider
             ids = [location.id for merchant in self.merchants_of(provider) for location in merchant.locations]
             orders = self.between(ids, "created", -(2**62), 2**62)
-            waiting = [(sale.created, sale.id) for _, sale in orders if sale.state == "OPEN"]
+            waiting = [(sale.created, sale.id) for _, sale in orders if sale.state == "OPEN" and sale.document is None]
             if not waiting:
                 raise ConfigurationError("the sandbox has no open order", next_step="Start it with more history.")
             order_id = waiting[0][1]

@@ -145,14 +145,18 @@ class WorldState:
         yield from (shift for _, _, shift in sorted(found, key=lambda one: one[:2]))
 
     def sale(self, order_id: str) -> Sale:
-        """Return an order by its id.
+        """Return an order by its id, to let something happen to it.
 
         Raises:
-            ConfigurationError: there is none.
+            ConfigurationError: there is none, or it is not made up.
 
         """
         if order_id not in self.sales:
             raise ConfigurationError(f"the sandbox has no order {order_id!r}", next_step="GET /sandbox/orders.")
+        if self.sales[order_id].document is not None:
+            raise ConfigurationError(
+                f"the order {order_id!r} stays as it was taken in", next_step="Pick a made-up one."
+            )
         return self.sales[order_id]
 
     def location(self, location_id: str | None) -> Location:

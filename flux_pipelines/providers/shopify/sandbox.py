@@ -18,6 +18,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
+from flux_pipelines.providers.shopify import sandbox_documents as given
 from flux_pipelines.providers.shopify.sandbox_bulk import BulkOperations
 from flux_pipelines.providers.shopify.sandbox_consent import answered, page
 from flux_pipelines.providers.shopify.sandbox_cost import MOST_COST, Bucket, cost_of
@@ -44,6 +45,7 @@ from flux_pipelines.sandbox.damage import damage
 from flux_pipelines.sandbox.options import CLIENT_ID, CLIENT_SECRET
 
 if TYPE_CHECKING:
+    from flux_pipelines.sandbox.documents import Found
     from flux_pipelines.sandbox.happenings import Happening
     from flux_pipelines.sandbox.model import Merchant
     from flux_pipelines.sandbox.options import SandboxOptions
@@ -57,6 +59,7 @@ class ShopifySandbox:
     """Shopify's side of the wire."""
 
     name = "shopify"
+    document_kinds = given.KINDS
 
     def __init__(self, world: World, options: SandboxOptions) -> None:
         self.world = world
@@ -97,6 +100,10 @@ class ShopifySandbox:
             self.webhooks.hear(happening)
 
     # What a test can make happen
+
+    def find_by(self, order: Mapping[str, Any]) -> Found:
+        """Return what an order that was taken in is found by."""
+        return given.find_by(order)
 
     def app(self, url: str) -> Mapping[str, Any]:
         """Return the settings and secrets of the app as registered here."""

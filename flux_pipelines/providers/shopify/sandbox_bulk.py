@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from flux_pipelines.providers.shopify.sandbox_errors import QueryError
-from flux_pipelines.providers.shopify.sandbox_execute import Execution, Path
+from flux_pipelines.providers.shopify.sandbox_execute import Execution, NullError, Path
 from flux_pipelines.providers.shopify.sandbox_ids import Json, gid
 from flux_pipelines.providers.shopify.sandbox_plan import Field, Plan
 from flux_pipelines.providers.shopify.sandbox_queries import Refused, compiled
@@ -102,6 +102,8 @@ class _Lines(Execution):
         super().__init__(plan, root)
         self._parents: list[Any] = []
         self._group: list[Json] = []
+        #: Whether an object had to be left out, and all that comes after it: a value is missing where the schema has none.
+        self.broken = False
         self.page = self._open(plan.root[0], root)
 
     def _open(self, field_: Field, source: Json) -> Page:
@@ -114,8 +116,12 @@ class _Lines(Execution):
     def groups(self) -> Iterator[list[Json]]:
         """Yield the lines of one object of the root connection after the other, its own first."""
         for entry in self.page.rest:
-            self._group = []
-            self._line(self._plan.root[0], self.page.make(entry))
+            self._group, self._parents = [], []
+            try:
+                self._line(self._plan.root[0], self.page.make(entry))
+            except NullError:
+                self.broken = True
+                return
             yield self._group
 
     def _line(self, field_: Field, node: Json) -> None:
@@ -310,7 +316,7 @@ class BulkOperations:
         write()
         made.content = b"".join(parts)
         made.completed = self._clock()
-        if fails:
+        if fails or lines.broken:
             made.error = "INTERNAL_SERVER_ERROR"
         elif any(one.get("extensions", {}).get("code") == "ACCESS_DENIED" for one in lines.errors):
             made.error = "ACCESS_DENIED"

@@ -6,10 +6,12 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from flux_pipelines.providers.shopify import sandbox_documents as given
 from flux_pipelines.providers.shopify.sandbox_errors import QueryError
 from flux_pipelines.providers.shopify.sandbox_ids import Json, gid, legacy, plain, stamp
 from flux_pipelines.providers.shopify.sandbox_search import LEVEL_FIELDS, filtered
 from flux_pipelines.providers.shopify.sandbox_values import Call, Nodes
+from flux_pipelines.sandbox.documents import documents
 
 if TYPE_CHECKING:
     from flux_pipelines.sandbox.model import Item, Location, Merchant
@@ -39,7 +41,7 @@ class Catalog:
     def products(self) -> list[Json]:
         """Return every product that is there."""
         self._make()
-        return list(self._products.values())
+        return [*self._products.values(), *map(given.product, documents(self._merchant, given.PRODUCTS))]
 
     def variants(self) -> list[Json]:
         """Return every variant that is there."""
@@ -239,6 +241,7 @@ class Catalog:
 
         def levels(args: Mapping[str, Any]) -> Any:
             found = [level for item in self._merchant.items if (level := self._level(location, item)) is not None]
+            found += map(given.level, documents(self._merchant, given.LEVELS, location.id))
             return self.levels(found, args)
 
         def one(args: Mapping[str, Any]) -> Json | None:

@@ -13,7 +13,7 @@ from flux_pipelines.providers.shopify.sandbox_values import Call, Nodes, Page
 Path = tuple[str | int, ...]
 
 
-class _NullError(Exception):
+class NullError(Exception):
     """A value is missing where the schema has none: the nearest one above that may be null becomes null."""
 
 
@@ -36,7 +36,7 @@ class Execution:
         """Return the answer's `data`."""
         try:
             return self.object(self._plan.root, self._root, ())
-        except _NullError:
+        except NullError:
             return None
 
     def object(self, fields: Sequence[Field], source: Json, path: Path) -> Json:
@@ -53,7 +53,7 @@ class Execution:
             if field.leaf and not field.denied and not isinstance(value, Call) and value is not _MISSING:
                 if value is None and field.shape[:1] == "!":
                     self._fail(field, path, QueryError(f"Cannot return null for non-nullable field {field.name}."))
-                    raise _NullError
+                    raise NullError
                 out[field.key] = value
             else:
                 out[field.key] = self._field(field, value, path)
@@ -76,10 +76,10 @@ class Execution:
             return self._complete(field, value, field.shape, here)
         except QueryError as error:
             self.errors.append(error.as_json(here, field.locations))
-        except _NullError:
+        except NullError:
             pass
         if field.shape[:1] == "!":
-            raise _NullError
+            raise NullError
         return None
 
     def _complete(self, field: Field, value: Any, shape: str, path: Path) -> Any:
@@ -101,7 +101,7 @@ class Execution:
     def _element(self, field: Field, value: Any, shape: str, path: Path) -> Any:
         try:
             return self._complete(field, value, shape, path)
-        except _NullError:
+        except NullError:
             if shape[:1] == "!":
                 raise
             return None

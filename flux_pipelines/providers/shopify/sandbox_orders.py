@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from flux_pipelines.providers.shopify import sandbox_documents as given
 from flux_pipelines.providers.shopify.sandbox_ids import Json, Money, gid, legacy, stamp
 from flux_pipelines.providers.shopify.sandbox_people import address, customer
 from flux_pipelines.providers.shopify.sandbox_refunds import PaymentWriter, RefundWriter
@@ -38,6 +39,8 @@ class OrderWriter:
 
     def write(self, sale: Sale, number: int) -> Json:
         """Return an order; `number` counts the shop's orders from 1."""
+        if sale.document is not None:
+            return given.order(sale.document)
         money = Money(sale.location.currency, sale.presentment)
 
         def totals(_: Json) -> Json:

@@ -22,6 +22,7 @@ from flux_pipelines.providers.shopify.sandbox_values import MOST, Call, Nodes, P
 
 if TYPE_CHECKING:
     from flux_pipelines.providers.shopify.sandbox_shop import Shop
+    from flux_pipelines.sandbox.model import Sale
 
 _SORTED: dict[str, str] = {
     "CREATED_AT": "createdAt",
@@ -175,8 +176,9 @@ class Root:
         return self._shop.catalog.level(location, int(item)) if item.isdigit() else None
 
     def _refund(self, number: int) -> Json | None:
-        for back in self._shop.world.sales.values():
-            if back.returns and legacy("Refund", back.id) == number and (source := back.returns[0].source) is not None:
+        for sale in self._shop.world.sales.values():
+            source = _refunded(sale, number)
+            if source is not None:
                 order = self._shop.order(legacy("Order", source.id), everything=self._everything)
                 return _numbered(order["refunds"], number) if order else None
         return None
@@ -229,6 +231,14 @@ class Root:
             if (one["isActive"] or args.get("includeInactive")) and search.matches(one)
         ]
         return Nodes(found).page(args)
+
+
+def _refunded(sale: Sale, number: int) -> Sale | None:
+    """Return the order that keeps a refund, if this is the refund or that order."""
+    if sale.document is not None:
+        ids = [one.get("id") for one in sale.document.get("refunds") or ()]
+        return sale if gid("Refund", number) in ids else None
+    return sale.returns[0].source if sale.returns and legacy("Refund", sale.id) == number else None
 
 
 def _numbered(nodes: Sequence[Json], number: int) -> Json | None:

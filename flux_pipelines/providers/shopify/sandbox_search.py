@@ -42,8 +42,16 @@ def _yes(name: str) -> Reader:
     return (lambda node: bool(node[name])), lambda text: {"true": True, "false": False}[text.lower()]
 
 
-def _number(name: str = "legacyResourceId") -> Reader:
-    return (lambda node: int(node[name])), lambda text: int(text.rsplit("/", 1)[-1])
+def _number(*owners: str) -> Reader:
+    """Read the number in an object's id; the object may be one that another has, or does not have."""
+
+    def read(node: Json) -> int | None:
+        found: Any = node
+        for name in (*owners, "legacyResourceId"):
+            found = found[name] if found else None
+        return int(found) if found else None
+
+    return read, lambda text: int(text.rsplit("/", 1)[-1])
 
 
 def _status(node: Json) -> str:
@@ -64,14 +72,8 @@ ORDER_FIELDS: dict[str, Reader] = {
     "financial_status": _word("displayFinancialStatus"),
     "fulfillment_status": _word("displayFulfillmentStatus"),
     "status": (_status, str.lower),
-    "location_id": (
-        lambda node: int(node["retailLocation"]["legacyResourceId"]) if node["retailLocation"] else None,
-        lambda text: int(text.rsplit("/", 1)[-1]),
-    ),
-    "customer_id": (
-        lambda node: int(node["customer"]["legacyResourceId"]) if node["customer"] else None,
-        lambda text: int(text.rsplit("/", 1)[-1]),
-    ),
+    "location_id": _number("retailLocation"),
+    "customer_id": _number("customer"),
     "email": _word("email"),
 }
 PRODUCT_FIELDS: dict[str, Reader] = {
@@ -90,7 +92,7 @@ VARIANT_FIELDS: dict[str, Reader] = {
     "sku": _word("sku"),
     "barcode": _word("barcode"),
     "title": _word("title"),
-    "product_id": (lambda node: int(node["product"]["legacyResourceId"]), int),
+    "product_id": _number("product"),
 }
 ITEM_FIELDS: dict[str, Reader] = {
     "created_at": _moment("createdAt"),
@@ -101,7 +103,7 @@ ITEM_FIELDS: dict[str, Reader] = {
 LEVEL_FIELDS: dict[str, Reader] = {
     "created_at": _moment("createdAt"),
     "updated_at": _moment("updatedAt"),
-    "inventory_item_id": (lambda node: int(node["item"]["legacyResourceId"]), int),
+    "inventory_item_id": _number("item"),
 }
 LOCATION_FIELDS: dict[str, Reader] = {"id": _number(), "name": _word("name"), "active": _yes("isActive")}
 EVENT_FIELDS: dict[str, Reader] = {

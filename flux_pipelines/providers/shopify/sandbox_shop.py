@@ -10,6 +10,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 from zoneinfo import ZoneInfo
 
+from flux_pipelines.providers.shopify import sandbox_documents as given
 from flux_pipelines.providers.shopify.sandbox_catalog import Catalog
 from flux_pipelines.providers.shopify.sandbox_errors import QueryError
 from flux_pipelines.providers.shopify.sandbox_ids import Json, gid, legacy, stamp
@@ -150,6 +151,13 @@ class Shop:
         kept = self._heads.get(sale.id)
         if kept is not None and kept[0] == signature:
             return kept[1]
+        head = (
+            self._made_head(sale) if sale.document is None else given.order_head(sale.document, self._numbers[sale.id])
+        )
+        self._heads[sale.id] = (signature, head)
+        return head
+
+    def _made_head(self, sale: Sale) -> Json:
         arrived = sale.created if sale.arrived is None else sale.arrived
         counter = sale.source != self.merchant.online or sale.location is not self.merchant.locations[0]
         refunded = sum(price(back).returns[0].total for back in self.world.refunds_of(sale))
@@ -157,7 +165,7 @@ class Shop:
             "REFUNDED" if refunded and refunded >= price(sale).total else "PARTIALLY_REFUNDED" if refunded else "PAID"
         )
         number = legacy("Order", sale.id)
-        head: Json = {
+        return {
             "createdAt": stamp(arrived),
             "processedAt": stamp(sale.created),
             "updatedAt": stamp(max(arrived, sale.updated)),
@@ -174,8 +182,6 @@ class Shop:
             "customer": {"legacyResourceId": legacy("Customer", sale.customer.id)} if sale.customer else None,
             "email": sale.customer.email if sale.customer else None,
         }
-        self._heads[sale.id] = (signature, head)
-        return head
 
     def _search(self, query: str, sort_key: str, everything: bool) -> _Found:
         self._learn()

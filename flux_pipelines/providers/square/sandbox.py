@@ -20,6 +20,7 @@ from starlette.routing import Route
 
 from flux_pipelines.providers.square.sandbox_consent import answered, page
 from flux_pipelines.providers.square.sandbox_cursors import invalid_cursor
+from flux_pipelines.providers.square.sandbox_documents import KINDS, find_by
 from flux_pipelines.providers.square.sandbox_errors import (
     PROXY_ANSWERS,
     SERVER_ERRORS,
@@ -42,6 +43,7 @@ from flux_pipelines.sandbox.options import CLIENT_ID, CLIENT_SECRET, WEBHOOK_SIG
 if TYPE_CHECKING:
     from starlette.datastructures import QueryParams
 
+    from flux_pipelines.sandbox.documents import Found
     from flux_pipelines.sandbox.model import Merchant
     from flux_pipelines.sandbox.options import SandboxOptions
     from flux_pipelines.sandbox.world import World
@@ -76,6 +78,7 @@ class SquareSandbox:
     """Square's side of the wire."""
 
     name = "square"
+    document_kinds = KINDS
 
     def __init__(self, world: World, options: SandboxOptions) -> None:
         self.world = world
@@ -187,6 +190,10 @@ class SquareSandbox:
     def expire(self, merchant: Merchant | None) -> int:
         """Let access tokens expire now."""
         return self.authority.expire(merchant.id if merchant else None)
+
+    def find_by(self, order: Mapping[str, Any]) -> Found:
+        """Return what an order that is not made up is found by."""
+        return find_by(order)
 
     # The one path of a request
 

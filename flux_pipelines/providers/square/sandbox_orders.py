@@ -323,6 +323,8 @@ def _return_sums(figures: PricedReturn) -> tuple[int, int, int, int, int]:
 
 def order(sale: Sale) -> Json:
     """Return the Order object of a sale."""
+    if sale.document is not None:
+        return dict(sale.document)
     write = _Writer(sale)
     money = write.money
     figures = price(sale)

@@ -7,11 +7,12 @@ asked otherwise, never more than 1000; a cursor is good for the query it came fr
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
 from flux_pipelines.providers.square.sandbox_cursors import Cursors, Position, fingerprint
+from flux_pipelines.providers.square.sandbox_documents import within
 from flux_pipelines.providers.square.sandbox_errors import invalid
 from flux_pipelines.providers.square.sandbox_params import (
     FIRST,
@@ -144,6 +145,28 @@ def _fulfillments(found: dict[str, Any], where: str) -> tuple[frozenset[str], fr
     return frozenset(kinds), frozenset(states)
 
 
+class _Facts(NamedTuple):
+    """What else an order is asked for by, or told with; `fulfillments` are types with states."""
+
+    source: str
+    customer_id: str
+    version: int
+    fulfillments: tuple[tuple[str, str], ...]
+
+
+def _facts(sale: Sale) -> _Facts:
+    if sale.document is not None:
+        source, customer_id, version, fulfillments = (
+            within(sale.document, *path)
+            for path in (("source", "name"), ("customer_id",), ("version",), ("fulfillments",))
+        )
+        kinds = ((str(within(one, "type")), str(within(one, "state"))) for one in fulfillments or ())
+        return _Facts(source or "", customer_id or "", version or 0, tuple(kinds))
+    state = "COMPLETED" if sale.state == "COMPLETED" else "PROPOSED"
+    collected = (("PICKUP", state),) if sale.version and sale.state != "CANCELED" else ()
+    return _Facts(sale.source, sale.customer.id if sale.customer else "", sale.version, collected)
+
+
 class Searcher:
     """Answers checked searches."""
 
@@ -192,19 +215,18 @@ class Searcher:
     def _wanted(self, search: Search, sale: Sale) -> bool:
         if search.states and sale.state not in search.states:
             return False
-        if search.sources and sale.source not in search.sources:
+        if not (search.sources or search.customers or search.fulfilled or search.fulfillment_states):
+            return True
+        facts = _facts(sale)
+        if search.sources and facts.source not in search.sources:
             return False
-        if search.customers and (sale.customer is None or sale.customer.id not in search.customers):
+        if search.customers and facts.customer_id not in search.customers:
             return False
-        if search.fulfilled or search.fulfillment_states:
-            state = "COMPLETED" if sale.state == "COMPLETED" else "PROPOSED"
-            return (
-                bool(sale.version)
-                and sale.state != "CANCELED"
-                and (not search.fulfilled or "PICKUP" in search.fulfilled)
-                and (not search.fulfillment_states or state in search.fulfillment_states)
-            )
-        return True
+        return not (search.fulfilled or search.fulfillment_states) or any(
+            (not search.fulfilled or kind in search.fulfilled)
+            and (not search.fulfillment_states or state in search.fulfillment_states)
+            for kind, state in facts.fulfillments
+        )
 
     def _list(self, search: Search, page: list[Sale]) -> bytes:
         if not search.entries:
@@ -212,8 +234,8 @@ class Searcher:
         entries = []
         for sale in page:
             entry: dict[str, Any] = {"order_id": sale.id}
-            if sale.version:
-                entry["version"] = sale.version
+            if version := _facts(sale).version:
+                entry["version"] = version
             entry["location_id"] = sale.location.id
             entries.append(entry)
         return b'"order_entries":' + msgspec.json.encode(entries)

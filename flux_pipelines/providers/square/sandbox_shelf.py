@@ -8,10 +8,11 @@ counts refused. A deleted variation is no longer inside its item.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable
+from collections.abc import Container, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from flux_pipelines.providers.square.sandbox_cursors import Cursors, Position, fingerprint
+from flux_pipelines.providers.square.sandbox_documents import COUNTS, OBJECTS, newest, when, within
 from flux_pipelines.providers.square.sandbox_errors import invalid
 from flux_pipelines.providers.square.sandbox_orders import stamp
 from flux_pipelines.providers.square.sandbox_params import (
@@ -24,6 +25,7 @@ from flux_pipelines.providers.square.sandbox_params import (
     not_played,
     strings,
 )
+from flux_pipelines.sandbox.documents import documents
 from flux_pipelines.sandbox.ids import code
 
 if TYPE_CHECKING:
@@ -87,15 +89,17 @@ class Shelf:
         since = instant(begin, "begin_time") // 1_000_000 if begin is not None else FIRST
         objects = catalogue(merchant)
         found = [
-            _Entry(one["version"], one["id"], one)
-            for one in objects.values()
-            if one["type"] in types and one["version"] > since and (deleted or not one["is_deleted"])
+            _Entry(at, id_, one)
+            for id_, one in objects.items()
+            if one["type"] in types
+            and (at := _at(one, "updated_at")) > since
+            and (deleted or not one.get("is_deleted"))
         ]
         page, cursor = self._page(body, found, asked if 0 < asked <= _LARGEST_PAGE else _DEFAULT_PAGE)
         answer: Json = {"objects": [one.shown for one in page]} if page else {}
         if flags["include_related_objects"] and page:
             answer["related_objects"] = _related(objects, [one.shown for one in page])
-        answer["latest_time"] = stamp(max(one["version"] for one in objects.values()))
+        answer["latest_time"] = stamp(max(_at(one, "updated_at") for one in objects.values()))
         return {**answer, "cursor": cursor} if cursor else answer
 
     def counts(self, merchant: Merchant, body: Any) -> Json:
@@ -110,18 +114,14 @@ class Shelf:
         size = limit(body.get("limit"), _DEFAULT_PAGE, _LARGEST_PAGE)
         after = body.get("updated_after")
         since = instant(after, "updated_after") // 1_000_000 if after is not None else FIRST
-        gone = {item.id for item in merchant.items if item.deleted}
-        found = []
-        for (place, item_id), count in merchant.counts.items():
-            if (places and place not in places) or (ids and item_id not in ids):
-                continue
-            if item_id in gone or count.updated <= since:
-                continue
-            for state, shown in _states(place, item_id, count).items():
-                if not states or state in states:
-                    # Newest first: the sign turns the order of the instants round.
-                    found.append(_Entry(-count.updated, f"{place}|{item_id}|{state}", shown))
-        page, cursor = self._page(body, found, size)
+        found: dict[str, _Entry] = {}
+        for place, shown in _counted(merchant, places or own):
+            item_id, state, at = shown.get("catalog_object_id"), shown.get("state"), _at(shown, "calculated_at")
+            if (not ids or item_id in ids) and (not states or state in states) and at > since:
+                id_ = f"{place}|{item_id}|{state}"
+                # Newest first: the sign turns the order of the instants round.
+                found[id_] = _Entry(-at, id_, shown)
+        page, cursor = self._page(body, list(found.values()), size)
         answer: Json = {"counts": [one.shown for one in page]} if page else {}
         return {**answer, "cursor": cursor} if cursor else answer
 
@@ -153,7 +153,14 @@ def catalogue(merchant: Merchant) -> dict[str, Json]:
         shown = [_variation(merchant, id_, place, one) for place, one in enumerate(variations)]
         objects[id_] = _item(merchant, id_, variations, shown)
         objects |= {one["id"]: one for one in shown}
-    return objects
+    taken_in = {id_: dict(one) for id_, one in newest(documents(merchant, OBJECTS))}
+    inside = [one for item in taken_in.values() for one in within(item, "item_data", "variations") or ()]
+    return objects | {one["id"]: one for one in inside} | taken_in
+
+
+def _at(shown: Json, member: str) -> int:
+    """Return when an object changed; what does not say it is as old as can be."""
+    return when(shown, member) or 0
 
 
 def category_id(merchant: Merchant, category: str) -> str:
@@ -213,10 +220,12 @@ def _related(objects: dict[str, Json], page: Iterable[Json]) -> list[Json]:
     wanted: dict[str, None] = {}
     for one in page:
         if one["type"] == "ITEM":
-            wanted[one["item_data"]["reporting_category"]["id"]] = None
+            categories = within(one, "item_data", "categories") or ()
+            wanted |= dict.fromkeys(category["id"] for category in categories)
+            wanted[within(one, "item_data", "reporting_category", "id")] = None
         elif one["type"] == "ITEM_VARIATION":
-            wanted[one["item_variation_data"]["item_id"]] = None
-    return [objects[id_] for id_ in wanted]
+            wanted[within(one, "item_variation_data", "item_id")] = None
+    return [objects[id_] for id_ in wanted if id_ in objects]
 
 
 def count_object(place: str, item_id: str, count: Count, state: str = "IN_STOCK", quantity: int | None = None) -> Json:
@@ -229,6 +238,17 @@ def count_object(place: str, item_id: str, count: Count, state: str = "IN_STOCK"
         "quantity": str(count.quantity if quantity is None else quantity),
         "calculated_at": stamp(count.updated),
     }
+
+
+def _counted(merchant: Merchant, places: Container[str]) -> Iterator[tuple[str, Json]]:
+    """Yield the counts of some stores; those that were taken in come last, and take the place of others."""
+    gone = {item.id for item in merchant.items if item.deleted}
+    for (place, item_id), count in merchant.counts.items():
+        if place in places and item_id not in gone:
+            yield from ((place, shown) for shown in _states(place, item_id, count).values())
+    for location in merchant.locations:
+        if location.id in places:
+            yield from ((location.id, dict(shown)) for shown in documents(merchant, COUNTS, location.id))
 
 
 def _states(place: str, item_id: str, count: Count) -> dict[str, Json]:

@@ -13,9 +13,11 @@ from heapq import merge
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from flux_pipelines.providers.square.sandbox_cursors import Cursors, Position, fingerprint
+from flux_pipelines.providers.square.sandbox_documents import PAYMENTS, REFUNDS, newest, when, within
 from flux_pipelines.providers.square.sandbox_errors import invalid
 from flux_pipelines.providers.square.sandbox_params import a_number, a_query, between, forbidden, one_of
 from flux_pipelines.providers.square.sandbox_payments import Paid, payment, refund, refund_updated
+from flux_pipelines.sandbox.documents import documents
 
 if TYPE_CHECKING:
     from starlette.datastructures import QueryParams
@@ -44,6 +46,7 @@ _PAYMENT_QUERY = _COMMON | {
     *("total", "last_4", "card_brand", "is_offline_payment", "offline_begin_time", "offline_end_time")
 }
 _REFUND_QUERY = _COMMON | {"status", "source_type"}
+_TILLS_TIME = ("offline_payment_details", "client_created_at")
 
 
 class _Entry(NamedTuple):
@@ -67,6 +70,31 @@ class _Ask(NamedTuple):
     updated: tuple[int, int] | None
     cursor: str
     fingerprint: bytes
+
+
+class _Wanted(NamedTuple):
+    """Which payments are asked for, apart from where and when; `offline` is an interval of the tills' time."""
+
+    offline_only: bool = False
+    offline: tuple[int, int] | None = None
+    total: int | None = None
+    last_4: str | None = None
+    card_brand: str | None = None
+
+    def has(self, shown: Json) -> bool:
+        """Tell whether a payment is one of them."""
+        taken = when(shown, *_TILLS_TIME)
+        if (self.offline_only or self.offline) and taken is None:
+            return False
+        if self.offline and taken is not None and not self.offline[0] <= taken <= self.offline[1]:
+            return False
+        if self.total not in (None, within(shown, "total_money", "amount")):
+            return False
+        card = within(shown, "card_details", "card")
+        return self.last_4 in (None, within(card, "last_4")) and self.card_brand in (None, within(card, "card_brand"))
+
+
+_EVERY_PAYMENT = _Wanted()
 
 
 class Till:
@@ -112,26 +140,18 @@ class Till:
         fields = ("CREATED_AT", "OFFLINE_CREATED_AT", "UPDATED_AT")
         ask = self._ask(merchant, query, fields, everywhere=False)
         now = self._world.now_ms()
-        offline_only, offline = _offline_wanted(query, ask.sort_field)
-        total, last_4, brand = a_number(query, "total"), query.get("last_4"), query.get("card_brand")
+        wanted = _wanted(query, ask.sort_field)
 
         def entries(location_id: str, first: int, last: int) -> Iterator[_Entry]:
             for paid in self._payments(location_id, ask, first, last):
-                if (offline_only or offline) and paid.arrived is None:
+                if wanted != _EVERY_PAYMENT and not wanted.has(payment(paid, now)):
                     continue
-                if offline and not offline[0] <= paid.tender.at <= offline[1]:
-                    continue
-                if total not in (None, paid.tender.amount + paid.tender.tip):
-                    continue
-                if last_4 or brand:
-                    card = payment(paid, now).get("card_details", {}).get("card", {})
-                    if last_4 not in (None, card.get("last_4")) or brand not in (None, card.get("card_brand")):
-                        continue
                 updated = paid.updated(now)
                 at = {"CREATED_AT": paid.created, "UPDATED_AT": updated}.get(ask.sort_field, paid.tender.at)
                 yield _Entry(at, paid.tender.id, partial(payment, paid, now), paid.created, updated)
 
-        return self._page("payments", ask, entries, now, sorted_already=ask.sort_field == "CREATED_AT")
+        taken_in = _taken_in(merchant, PAYMENTS, ask, wanted.has)
+        return self._page("payments", ask, entries, taken_in, now, sorted_already=ask.sort_field == "CREATED_AT")
 
     def refunds(self, merchant: Merchant, params: QueryParams) -> Json:
         """Answer `GET /v2/refunds`."""
@@ -139,19 +159,22 @@ class Till:
         ask = self._ask(merchant, query, ("CREATED_AT", "UPDATED_AT"), everywhere=True)
         status, source = query.get("status"), query.get("source_type")
 
+        def wanted(shown: Json) -> bool:
+            return status in (None, shown.get("status")) and source in (None, shown.get("destination_type"))
+
         def entries(location_id: str, first: int, last: int) -> Iterator[_Entry]:
             moment: Moment = "updated" if ask.sort_field == "UPDATED_AT" else "closed"
             # A refund's last change is a moment after its return's.
             found = self._world.between([location_id], moment, first - _HOUR, last + _HOUR, descending=ask.descending)
             for _, sale in found:
                 for one in self.given_back(sale):
-                    shown = refund(one)
-                    if status in (None, shown["status"]) and source in (None, shown["destination_type"]):
+                    if wanted(refund(one)):
                         updated = refund_updated(one)
                         at = updated if moment == "updated" else one.at
                         yield _Entry(at, one.id, partial(refund, one), one.at, updated)
 
-        return self._page("refunds", ask, entries, self._world.now_ms(), sorted_already=False)
+        taken_in = _taken_in(merchant, REFUNDS, ask, wanted)
+        return self._page("refunds", ask, entries, taken_in, self._world.now_ms(), sorted_already=False)
 
     def _ask(self, merchant: Merchant, query: Mapping[str, str], fields: tuple[str, ...], *, everywhere: bool) -> _Ask:
         own = [location.id for location in merchant.locations]
@@ -213,6 +236,7 @@ class Till:
         member: str,
         ask: _Ask,
         entries: Callable[[str, int, int], Iterator[_Entry]],
+        taken_in: list[_Entry],
         now: int,
         *,
         sorted_already: bool,
@@ -232,7 +256,8 @@ class Till:
         size = self._cursors.page_size(ask.limit, ask.fingerprint, after)
         page: list[_Entry] = []
         more = False
-        streams = (self._sorted(entries(id_, first, last), ask, lazily=sorted_already) for id_ in ask.location_ids)
+        streams = [self._sorted(entries(id_, first, last), ask, lazily=sorted_already) for id_ in ask.location_ids]
+        streams.append(self._sorted(iter(taken_in), ask, lazily=False))
         for one in merge(*streams, key=lambda entry: entry[:2], reverse=ask.descending):
             if after is not None and (one[:2] >= after if ask.descending else one[:2] <= after):
                 continue
@@ -268,15 +293,31 @@ def _within_instants(entries: Iterator[_Entry], *, descending: bool) -> Iterator
     yield from sorted(held, key=lambda entry: entry.id, reverse=descending)
 
 
-def _offline_wanted(query: Mapping[str, str], sort_field: str) -> tuple[bool, tuple[int, int] | None]:
-    """Return whether only offline payments are wanted, and of which interval of the tills' time."""
+def _taken_in(merchant: Merchant, kind: str, ask: _Ask, wanted: Callable[[Json], bool]) -> list[_Entry]:
+    """Return what is asked for of the records that are not made up, wherever in time it lies."""
+    found = []
+    for location_id in ask.location_ids:
+        for id_, document in newest(documents(merchant, kind, location_id)):
+            shown = dict(document)
+            if wanted(shown):
+                created = when(shown, "created_at") or 0
+                updated = when(shown, "updated_at") or created
+                instants = {"CREATED_AT": created, "UPDATED_AT": updated}
+                at = instants.get(ask.sort_field, when(shown, *_TILLS_TIME) or 0)
+                found.append(_Entry(at, id_, partial(dict, shown), created, updated))
+    return found
+
+
+def _wanted(query: Mapping[str, str], sort_field: str) -> _Wanted:
+    """Return which payments a query asks for."""
     text = query.get("is_offline_payment", "false")
     if text not in ("true", "false"):
         raise invalid("EXPECTED_BOOLEAN", "Expected true or false.", "is_offline_payment")
     names = ("offline_begin_time", "offline_end_time")
     span = between(query.get(names[0]), query.get(names[1]), *names)
     offline = (span[0], 2**62 if span[1] is None else span[1]) if set(names) & query.keys() else None
-    return text == "true" or sort_field == "OFFLINE_CREATED_AT", offline
+    offline_only = text == "true" or sort_field == "OFFLINE_CREATED_AT"
+    return _Wanted(offline_only, offline, a_number(query, "total"), query.get("last_4"), query.get("card_brand"))
 
 
 def _arrived(sale: Sale) -> int | None:

@@ -18,6 +18,7 @@ from starlette.routing import Route
 
 from flux_pipelines.providers.toast.sandbox_auth import Authority
 from flux_pipelines.providers.toast.sandbox_calls import Call, Endpoint
+from flux_pipelines.providers.toast.sandbox_documents import KINDS, Record, found_by
 from flux_pipelines.providers.toast.sandbox_errors import (
     JSON,
     PROXY_ANSWERS,
@@ -39,6 +40,7 @@ from flux_pipelines.sandbox.damage import damage
 from flux_pipelines.sandbox.options import WEBHOOK_SIGNATURE_KEY
 
 if TYPE_CHECKING:
+    from flux_pipelines.sandbox.documents import Found
     from flux_pipelines.sandbox.model import Merchant
     from flux_pipelines.sandbox.options import SandboxOptions
     from flux_pipelines.sandbox.world import World
@@ -50,6 +52,7 @@ class ToastSandbox:
     """Toast's side of the wire."""
 
     name = "toast"
+    document_kinds = KINDS
 
     def __init__(self, world: World, options: SandboxOptions) -> None:
         self.world = world
@@ -120,6 +123,10 @@ class ToastSandbox:
     def expire(self, merchant: Merchant | None) -> int:
         """Let access tokens expire now."""
         return self.authority.expire(merchant)
+
+    def find_by(self, order: Record) -> Found:
+        """Return what an order that was taken in is found by."""
+        return found_by(order)
 
     def _publish_menus(self, body: Body) -> Any:
         merchant = self.world.merchant(needed(body, "merchant"))

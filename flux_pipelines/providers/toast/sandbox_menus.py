@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from flux_pipelines.providers.toast.sandbox_documents import menu_of, stock_of
 from flux_pipelines.providers.toast.sandbox_errors import invalid
 from flux_pipelines.providers.toast.sandbox_ids import item_multi_location_id, multi_location_id, restaurant_guid
 from flux_pipelines.providers.toast.sandbox_scene import configured, guid_in, unit_of_measure
@@ -56,10 +57,14 @@ class Menus:
 
     def metadata(self, merchant: Merchant, location: Location) -> Json:
         """Answer `GET /menus/v2/metadata`."""
-        return {"restaurantGuid": restaurant_guid(location), "lastUpdated": stamp(self.last_updated(merchant))}
+        updated = (menu_of(merchant, location) or {}).get("lastUpdated") or stamp(self.last_updated(merchant))
+        return {"restaurantGuid": restaurant_guid(location), "lastUpdated": updated}
 
     def menus(self, merchant: Merchant, location: Location) -> Json:
         """Answer `GET /menus/v2/menus`: everything, in one object."""
+        taken = menu_of(merchant, location)
+        if taken is not None:
+            return dict(taken)
         return _Published(merchant, self._generation(location)).document(
             {
                 "restaurantGuid": restaurant_guid(location),
@@ -95,8 +100,12 @@ class Menus:
         status = query.get("status")
         if status is not None and status not in STATUSES:
             raise invalid(f"status must be one of {', '.join(STATUSES)}")
-        entries = [self._entry(location, item) for item in merchant.items if not item.deleted]
-        return [entry for entry in entries if entry is not None and status in (None, entry["status"])]
+        taken = stock_of(merchant, location)
+        known = {one.get("guid") for one in taken}
+        made_up = (self._entry(location, item) for item in merchant.items if not item.deleted)
+        entries = [entry for entry in made_up if entry is not None and entry["guid"] not in known]
+        entries += [dict(one) for one in taken if one.get("itemGuidValidity") != "INVALID"]
+        return [entry for entry in entries if entry.get("status") in (STATUSES if status is None else (status,))]
 
     def search(self, merchant: Merchant, location: Location, body: Any) -> list[Json]:
         """Answer `POST /stock/v1/inventory/search`.
@@ -119,6 +128,10 @@ class Menus:
         return found + [self._searched(location, by_id.get(one), {"multiLocationId": one}) for one in ids]
 
     def _searched(self, location: Location, item: Item | None, asked: Json) -> Json:
+        taken = stock_of(self._world.merchants[location.merchant_id], location)
+        found = next((one for one in reversed(taken) if asked.items() <= one.items()), None)
+        if found is not None:
+            return dict(found)
         if item is None:
             # The texts "null" are what the API's own example answers with.
             unknown = {"guid": "null", "multiLocationId": "null", **asked}

@@ -91,6 +91,8 @@ class OrderMaker:
 
     def order(self, sale: Sale, view: View) -> Json:
         """Return the Order object of a sale."""
+        if sale.document is not None:
+            return dict(sale.document)
         scene = self.scene(sale)
         merchant, location = scene.merchant, scene.location
         online = sale.source == merchant.online

@@ -10,6 +10,7 @@ import msgspec
 from flux_pipelines.providers.toast import sandbox_labor as labor
 from flux_pipelines.providers.toast.sandbox_calls import Answer, Call, Endpoint
 from flux_pipelines.providers.toast.sandbox_config import Configuration
+from flux_pipelines.providers.toast.sandbox_documents import payments_in, payments_on
 from flux_pipelines.providers.toast.sandbox_errors import invalid, missing
 from flux_pipelines.providers.toast.sandbox_ids import group_guid, order_guid, restaurant_guid
 from flux_pipelines.providers.toast.sandbox_menus import Menus
@@ -20,7 +21,7 @@ from flux_pipelines.providers.toast.sandbox_restaurants import (
     restaurant,
 )
 from flux_pipelines.providers.toast.sandbox_search import HOUR, business_date, find, instant, links, page_of, parse
-from flux_pipelines.providers.toast.sandbox_values import window_ms
+from flux_pipelines.providers.toast.sandbox_values import day_number, window_ms
 
 if TYPE_CHECKING:
     from flux_pipelines.providers.toast.sandbox_auth import Authority
@@ -123,29 +124,35 @@ class Paths:
         merchant, here = call.client.merchant, call.here
         day = business_date(call.query, asked[0])
         start, end = window_ms(day, here.timezone, merchant.cutoff_hour)
+        taken = payments_on(merchant, here, asked[0], day_number(day))
         if asked[0] == "refundBusinessDate":
             backs = (s for s in self._world.sales.values() if s.location is here and not self._world.is_order(s))
             refunds = [one for back in backs for one in self._world.payments_of(back) if start <= one.at < end]
-            return self._answer(sorted({one.source_id for one in refunds if one.source_id}))
+            return self._answer(sorted({one.source_id for one in refunds if one.source_id}) + taken)
         wanted = "canceled" if asked[0] == "voidBusinessDate" else ""
         found = []
         for _, sale in self._world.between([here.id], "closed", start, end - 1):
             for paid in self._write.maker.payments(sale):
                 if start <= paid.at < end and wanted in ("", paid.status):
                     found.append(paid.id)
-        return self._answer(found)
+        return self._answer(found + taken)
 
     def _payment(self, call: Call) -> Answer:
         guid = call.request.path_params["guid"]
         if guid not in self._paid:
             every = [sale for sale in self._world.sales.values() if sale.location is call.here]
             self._paid |= {paid.id: sale.id for sale in every for paid in self._write.maker.payments(sale)}
+            self._paid |= {
+                paid["guid"]: sale.id
+                for sale in every
+                for _, paid in payments_in(sale.document or {})
+                if "guid" in paid
+            }
         if guid not in self._paid:
             raise missing(f"Payment {guid}")
         order = self._write.maker.order(self._sale(call.here, self._paid[guid]), call.view)
-        found = ((check, one) for check in order["checks"] for one in check["payments"] if one["guid"] == guid)
-        check, payment = next(found)
-        return self._answer({**payment, "orderGuid": order["guid"], "checkGuid": check["guid"]})
+        check, payment = next(pair for pair in payments_in(order) if pair[1].get("guid") == guid)
+        return self._answer({**payment, "orderGuid": order["guid"], "checkGuid": check.get("guid")})
 
     # Menus, configuration, stock
 

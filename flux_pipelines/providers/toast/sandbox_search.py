@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import parse_qsl, urlencode
 
 from flux_pipelines.providers.toast.sandbox_errors import invalid
-from flux_pipelines.providers.toast.sandbox_values import date_of, instant_ms, window_ms
+from flux_pipelines.providers.toast.sandbox_values import date_of, day_number, instant_ms, window_ms
+from flux_pipelines.sandbox.documents import ORDERS, documents
 
 if TYPE_CHECKING:
     from starlette.datastructures import URL
@@ -111,11 +112,17 @@ def find(world: World, merchant: Merchant, location: Location, asked: OrderQuery
     """Return the orders asked for, in an order of no use: seeded, and not that of any of their members."""
     if asked.day is not None:
         start, end = window_ms(asked.day, location.timezone, merchant.cutoff_hour)
-        found = world.between([location.id], "created", start, end - 1)
+        made_up = world.between([location.id], "created", start, end - 1)
+        found = [sale for _, sale in made_up if sale.document is None]
+        # One that was taken in says its business date itself, whenever it was opened.
+        taken = (
+            one for one in documents(merchant, ORDERS, location.id) if one["businessDate"] == day_number(asked.day)
+        )
+        found += [world.sales[one["guid"]] for one in taken]
     else:
-        found = world.between([location.id], "updated", asked.start, asked.end - 1)
+        found = [sale for _, sale in world.between([location.id], "updated", asked.start, asked.end - 1)]
     salt = f"{world.options.seed}|{asked.day}|{asked.start}|{asked.end}|"
-    return sorted((sale for _, sale in found), key=lambda sale: (zlib.crc32((salt + sale.id).encode()), sale.id))
+    return sorted(found, key=lambda sale: (zlib.crc32((salt + sale.id).encode()), sale.id))
 
 
 def page_of(found: list[Sale], asked: OrderQuery) -> list[Sale]:

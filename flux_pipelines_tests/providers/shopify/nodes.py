@@ -32,6 +32,14 @@ def shop_money(money: Mapping[str, Any] | None, otherwise: str = "0.0") -> dict[
     return bag(money["shop_money"]["amount"] if money else otherwise)
 
 
+def both(money: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a MoneyBag as a REST `..._set` prints it: in the shop's currency, and in the one that the buyer saw."""
+    return {
+        name: {"amount": one["amount"], "currencyCode": one["currency_code"]}
+        for name, one in (("shopMoney", money["shop_money"]), ("presentmentMoney", money["presentment_money"]))
+    }
+
+
 def gid(kind: str, number: Any) -> str:
     return f"gid://shopify/{kind}/{number}"
 
@@ -55,7 +63,7 @@ def line(rest: Mapping[str, Any]) -> dict[str, Any]:
         "isGiftCard": rest["gift_card"],
         "requiresShipping": rest["requires_shipping"],
         "taxable": rest["taxable"],
-        "originalUnitPriceSet": bag(rest["price"]),
+        "originalUnitPriceSet": both(rest["price_set"]),
         "discountAllocations": [{"allocatedAmountSet": bag(a["amount"])} for a in rest["discount_allocations"]],
         "taxLines": taxes(rest["tax_lines"]),
         "variant": {"legacyResourceId": str(rest["variant_id"])} if rest["variant_id"] else None,
@@ -68,11 +76,12 @@ def refund(rest: Mapping[str, Any]) -> dict[str, Any]:
         "id": gid("Refund", rest["id"]),
         "legacyResourceId": str(rest["id"]),
         "createdAt": rest["created_at"],
-        "processedAt": rest["processed_at"],
+        "processedAt": rest.get("processed_at"),
         "refundLineItems": nodes(
             {
                 "id": gid("RefundLineItem", x["id"]),
                 "quantity": x["quantity"],
+                "restockType": x.get("restock_type", "no_restock").upper(),
                 "lineItem": {"id": gid("LineItem", x["line_item_id"])},
                 "subtotalSet": bag(x["subtotal"]),
                 "totalTaxSet": bag(x["total_tax"]),
@@ -98,7 +107,11 @@ def transaction(rest: Mapping[str, Any]) -> dict[str, Any]:
         "amountSet": bag(rest["amount"]),
         "fees": [],
         "parentTransaction": {"id": gid("OrderTransaction", rest["parent_id"])} if rest["parent_id"] else None,
-        "paymentDetails": {"__typename": "CardPaymentDetails", "company": details["credit_card_company"]}
+        "paymentDetails": {
+            "__typename": "CardPaymentDetails",
+            "company": details["credit_card_company"],
+            "wallet": details["credit_card_wallet"],
+        }
         if details
         else None,
     }
@@ -113,17 +126,31 @@ def order(rest: Mapping[str, Any], transactions: Iterable[Mapping[str, Any]] = (
         "flux_location_id": place or SHOP_ID,
         "id": gid("Order", rest["id"]),
         "legacyResourceId": str(rest["id"]),
+        "name": rest["name"],
+        "sourceName": rest["source_name"],
+        "sourceIdentifier": rest["source_identifier"],
+        "confirmed": rest["confirmed"],
+        "closed": rest["closed_at"] is not None,
         "test": rest["test"],
+        "createdAt": rest["created_at"],
         "processedAt": rest["processed_at"],
         "updatedAt": rest["updated_at"],
         "closedAt": rest["closed_at"],
         "cancelledAt": rest["cancelled_at"],
+        "cancelReason": (rest["cancel_reason"] or "").upper() or None,
+        # A buyer's: no query asks for it.
+        "email": rest["email"],
+        "phone": rest["phone"],
+        "note": rest["note"],
+        "clientIp": rest["browser_ip"],
         "currencyCode": rest["currency"],
         "presentmentCurrencyCode": rest["presentment_currency"],
         "taxesIncluded": rest["taxes_included"],
         "dutiesIncluded": False,
         "displayFinancialStatus": rest["financial_status"].upper(),
-        "retailLocation": {"legacyResourceId": place} if place else None,
+        "displayFulfillmentStatus": (rest["fulfillment_status"] or "unfulfilled").upper(),
+        "retailLocation": {"id": gid("Location", place), "legacyResourceId": place} if place else None,
+        "totalPriceSet": both(rest["total_price_set"]),
         "currentTotalPriceSet": bag(rest["current_total_price"]),
         "netPaymentSet": bag(rest["current_total_price"]),
         "totalOutstandingSet": bag("0.0"),
@@ -136,6 +163,15 @@ def order(rest: Mapping[str, Any], transactions: Iterable[Mapping[str, Any]] = (
             "refundSet": shop_money(rest.get("total_cash_rounding_refund_adjustment_set")),
         },
         "additionalFees": [],
+        "fulfillments": [
+            {
+                "id": gid("Fulfillment", f["id"]),
+                "status": f["status"].upper(),
+                "createdAt": f["created_at"],
+                "location": {"id": gid("Location", f["location_id"]), "legacyResourceId": str(f["location_id"])},
+            }
+            for f in rest["fulfillments"]
+        ],
         "transactions": [transaction(t) for t in [*(t for t in transactions if t["id"] not in known), *refunded]],
         "refunds": [refund(r) for r in rest["refunds"]],
         "lineItems": nodes(line(item) for item in rest["line_items"]),
@@ -149,6 +185,60 @@ def order(rest: Mapping[str, Any], transactions: Iterable[Mapping[str, Any]] = (
             }
             for s in rest["shipping_lines"]
         ),
+    }
+
+
+def product(rest: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a REST product as the GraphQL node that the client lands; an excerpt of one lacks what it leaves out."""
+    return {
+        "id": gid("Product", rest["id"]),
+        "legacyResourceId": str(rest["id"]),
+        "title": rest["title"],
+        "status": rest["status"].upper(),
+        "vendor": rest["vendor"],
+        "productType": rest["product_type"],
+        "createdAt": rest.get("created_at"),
+        "updatedAt": rest["updated_at"],
+        "publishedAt": rest.get("published_at"),
+        "category": None,
+        "variants": nodes(
+            {
+                "id": gid("ProductVariant", v["id"]),
+                "legacyResourceId": str(v["id"]),
+                "title": v["title"],
+                "sku": v["sku"],
+                "barcode": v.get("barcode"),
+                "price": v["price"],
+                "createdAt": v.get("created_at"),
+                "updatedAt": v["updated_at"],
+                "inventoryItem": {
+                    "id": gid("InventoryItem", v["inventory_item_id"]),
+                    "tracked": v["inventory_management"] == "shopify",
+                }
+                if "inventory_item_id" in v
+                else None,
+            }
+            for v in rest["variants"]
+        ),
+    }
+
+
+def level(rest: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a REST inventory level as the GraphQL node that the client lands.
+
+    It names no variant: in the examples, an inventory item and its variant have the same number.
+    """
+    number = str(rest["inventory_item_id"])
+    return {
+        "id": rest["admin_graphql_api_id"],
+        "updatedAt": rest["updated_at"],
+        "quantities": [{"name": "available", "quantity": rest["available"], "updatedAt": None}],
+        "item": {
+            "id": gid("InventoryItem", number),
+            "tracked": True,
+            "sku": "",
+            "variant": {"legacyResourceId": number},
+        },
     }
 
 

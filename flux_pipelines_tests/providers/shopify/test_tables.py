@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 from flux_pipelines.providers.base import Location, Record
 from flux_pipelines.providers.shopify import PROVIDER
-from flux_pipelines_tests.providers.shopify.nodes import bag, found_in, gid, nodes, order, transaction
+from flux_pipelines_tests.providers.shopify import published
+from flux_pipelines_tests.providers.shopify.nodes import bag, gid, level, nodes, order, product, transaction
 from flux_pipelines_tests.sync.feedfiles import record, run_sql
 
 STORES = [Location("7", "Acme (online)", "America/New_York", "USD")]
@@ -124,113 +124,35 @@ def test_a_tip_is_in_the_last_tender_that_can_hold_it_and_comes_back_in_the_firs
 
 
 def test_the_published_payments_are_read_to_their_values(examples: Path, tmp_path: Path) -> None:
-    printed = found_in(json.loads((examples / "rest_order_transactions_list.json").read_text()), "transactions")
-    whole = found_in(json.loads((examples / "rest_order_get_with_refunds.json").read_text()), "order")
+    printed = published.transactions(examples)
+    whole = published.order(examples, "rest_order_get_with_refunds")
     rows = payments(tmp_path, record("order", order(whole, printed)))
-    shown = {str(t["id"]): t for t in [*printed, *whole["refunds"][0]["transactions"]]}
-    assert {r["payment_id"] for r in rows} <= shown.keys()
-    for row in rows:
-        example = shown[row["payment_id"]]
-        assert abs(row["amount"]) == Decimal(example["amount"])
-        assert row["kind"] == ("refund" if example["kind"] == "refund" else "payment")
-        assert row["source_payment_id"] == (
-            str(example["parent_id"]) if row["kind"] == "refund" and example["parent_id"] else None
-        )
+    published.expect_payments([*printed, *whole["refunds"][0]["transactions"]], rows)
     assert transaction(printed[0])["kind"] in ("AUTHORIZATION", "CAPTURE", "SALE", "REFUND", "VOID")
-    counted = [t for t in shown.values() if t["kind"] in ("capture", "sale", "refund") and t["status"] == "success"]
-    assert len([r for r in rows if r["status"] == "completed"]) == len(counted)
 
 
 def test_the_published_products_and_counts_are_read_to_their_values(examples: Path, tmp_path: Path) -> None:
-    printed = found_in(json.loads((examples / "rest_products_list.json").read_text()), "products")
-    catalog = [
-        record(
-            "product",
-            {
-                "id": gid("Product", p["id"]),
-                "legacyResourceId": str(p["id"]),
-                "title": p["title"],
-                "status": p["status"].upper(),
-                "productType": p["product_type"],
-                "updatedAt": p["updated_at"],
-                "category": None,
-                "variants": nodes(
-                    {
-                        "id": gid("ProductVariant", v["id"]),
-                        "legacyResourceId": str(v["id"]),
-                        "title": v["title"],
-                        "sku": v["sku"],
-                        "barcode": v["barcode"],
-                        "price": v["price"],
-                        "updatedAt": v["updated_at"],
-                    }
-                    for v in p["variants"]
-                ),
-            },
-        )
-        for p in printed
-    ]
+    printed = published.products(examples, "rest_products_list")
+    catalog = [record("product", product(one)) for one in printed]
     broken = record("product", {"legacyResourceId": "9", "title": "Nothing", "variants": nodes([])})
     made = run_sql(tmp_path / "p", PROVIDER, "products", [*catalog, broken], STORES, slot="current")
     assert [bad.reason.rpartition(": ")[2] for bad in made.bad] == [
         "the product has no variant, so there is nothing to sell"
     ]
-    found = {
-        r["product_id"]: (
-            r["item_id"],
-            r["product_name"],
-            r["variation"],
-            r["sku"],
-            r["upc"],
-            r["price"],
-            r["category"],
-            r["active"],
-        )
-        for r in made.rows.to_pylist()
-    }
-    assert found == {
-        str(v["id"]): (
-            str(p["id"]),
-            p["title"],
-            None if v["title"] == "Default Title" else v["title"],
-            v["sku"] or None,
-            v["barcode"] or None,
-            Decimal(v["price"]),
-            p["product_type"] or None,
-            p["status"] == "active",
-        )
-        for p in printed
-        for v in p["variants"]
-    }
-    levels = found_in(json.loads((examples / "rest_inventory_levels.json").read_text()), "inventory_levels")
-    stock = [
-        record(
-            "level",
-            {
-                "updatedAt": level["updated_at"],
-                "quantities": [{"name": "available", "quantity": level["available"], "updatedAt": None}],
-                "item": {"tracked": True, "sku": "", "variant": {"legacyResourceId": str(level["inventory_item_id"])}},
-            },
-            str(level["location_id"]),
-        )
-        for level in levels
-    ]
+    published.expect_products(printed, made.rows.to_pylist())
+    levels = published.levels(examples)
+    stock = [record("level", level(one), str(one["location_id"])) for one in levels]
     untracked = {"quantities": [], "item": {"tracked": False, "sku": "S", "variant": {"legacyResourceId": "1"}}}
     odd = {"quantities": [], "item": {"tracked": True, "variant": {"legacyResourceId": "2"}}}
     gone = {"quantities": [], "item": {"tracked": True, "variant": None}}
     more = [record("level", item, "7") for item in (untracked, odd, gone)]
     made = run_sql(tmp_path / "s", PROVIDER, "inventory_levels", [*stock, *more], STORES, slot="2026-03-02/14")
     assert [bad.reason.rpartition(": ")[2] for bad in made.bad] == ["it is tracked and has no quantity `available`"]
-    rows = {
-        (r["location_id"], r["product_id"]): (r["quantity"], r["availability"], r["sku"]) for r in made.rows.to_pylist()
-    }
-    wanted: dict[tuple[str, str], tuple[Any, str, str | None]] = {
-        (str(x["location_id"]), str(x["inventory_item_id"])): (
-            x["available"],
-            "in_stock" if x["available"] > 0 else "out_of_stock",
-            None,
-        )
-        for x in levels
-    }
-    wanted["7", "1"] = (None, "in_stock", "S")
-    assert rows == wanted
+    (seventh,) = [row for row in made.rows.to_pylist() if row["location_id"] == "7"]
+    assert (seventh["product_id"], seventh["quantity"], seventh["availability"], seventh["sku"]) == (
+        "1",
+        None,
+        "in_stock",
+        "S",
+    )
+    published.expect_levels(levels, [row for row in made.rows.to_pylist() if row["location_id"] != "7"])

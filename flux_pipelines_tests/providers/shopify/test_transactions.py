@@ -2,89 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from flux_pipelines_tests.providers.shopify.nodes import SHOP_ID, bag, found_in, gid, nodes, normalise, order
-
-
-def made(*lines: dict[str, Any], total: str, **more: Any) -> dict[str, Any]:
-    """Return a paid order of these lines."""
-    node = {
-        "flux_location_id": SHOP_ID,
-        "id": gid("Order", 450789469),
-        "legacyResourceId": "450789469",
-        "test": False,
-        "processedAt": "2026-03-02T12:00:00Z",
-        "updatedAt": "2026-03-02T12:00:00Z",
-        "currencyCode": "USD",
-        "presentmentCurrencyCode": "USD",
-        "taxesIncluded": False,
-        "dutiesIncluded": False,
-        "displayFinancialStatus": "PAID",
-        "currentTotalPriceSet": bag(total),
-        "netPaymentSet": bag(total),
-        "totalOutstandingSet": bag("0.0"),
-        "totalTipReceivedSet": bag("0.0"),
-        "totalCashRoundingAdjustment": {"paymentSet": bag("0.0"), "refundSet": bag("0.0")},
-        "additionalFees": [],
-        "transactions": [],
-        "refunds": [],
-        "lineItems": nodes(lines),
-        "shippingLines": nodes([]),
-    }
-    return {**node, **more}
-
-
-def line(number: int = 1, price: str = "10.0", quantity: int = 1, **more: Any) -> dict[str, Any]:
-    node = {
-        "id": gid("LineItem", number),
-        "title": f"Thing {number}",
-        "variantTitle": "Blue",
-        "sku": f"SKU{number}",
-        "quantity": quantity,
-        "currentQuantity": quantity,
-        "isGiftCard": False,
-        "requiresShipping": True,
-        "taxable": True,
-        "originalUnitPriceSet": bag(price),
-        "discountAllocations": [],
-        "taxLines": [],
-        "variant": {"legacyResourceId": str(100 + number)},
-        "product": {"legacyResourceId": str(10 + number)},
-    }
-    return {**node, **more}
-
-
-def tax(amount: str) -> list[dict[str, Any]]:
-    return [{"title": "Tax", "rate": 0.1, "priceSet": bag(amount)}]
-
-
-def refund(number: int = 5, **more: Any) -> dict[str, Any]:
-    node = {
-        "id": gid("Refund", number),
-        "legacyResourceId": str(number),
-        "createdAt": "2026-03-05T09:00:00Z",
-        "processedAt": "2026-03-05T10:00:00Z",
-        "refundLineItems": nodes([]),
-        "refundShippingLines": nodes([]),
-        "orderAdjustments": nodes([]),
-    }
-    return {**node, **more}
-
-
-def back(number: int, quantity: int, subtotal: str, taxes: str = "0.0") -> dict[str, Any]:
-    return {
-        "id": gid("RefundLineItem", 900 + number),
-        "quantity": quantity,
-        "lineItem": {"id": gid("LineItem", number)},
-        "subtotalSet": bag(subtotal),
-        "totalTaxSet": bag(taxes),
-    }
+from flux_pipelines_tests.providers.shopify import published
+from flux_pipelines_tests.providers.shopify.handwritten import back, line, made, refund, tax
+from flux_pipelines_tests.providers.shopify.nodes import bag, gid, nodes, normalise, order
 
 
 def rows_of(folder: Path, node: dict[str, Any]) -> list[dict[str, Any]]:
@@ -100,42 +26,20 @@ def rows_of(folder: Path, node: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def test_the_published_order_is_read_to_the_values_printed_in_it(examples: Path, tmp_path: Path) -> None:
-    printed = found_in(json.loads((examples / "rest_order_get_with_refunds.json").read_text()), "order")
-    paid = found_in(json.loads((examples / "rest_order_transactions_list.json").read_text()), "transactions")
-    rows, work = normalise(tmp_path, [order(printed, paid)])
+    printed = published.order(examples, "rest_order_get_with_refunds")
+    rows, work = normalise(tmp_path, [order(printed, published.transactions(examples))])
     assert work.bad == []
-    sold = [row for row in rows if row["kind"] == "sale"]
-    returned = [row for row in rows if row["kind"] == "return"]
-    assert sum(r["total"] for r in sold) == Decimal(printed["total_price"])
-    assert sum(r["total"] for r in rows) == Decimal(printed["current_total_price"])
-    assert sum(r["tax"] for r in sold) == Decimal(printed["total_tax"])
-    assert sum(r["tax"] for r in rows) == Decimal(printed["current_total_tax"])
-    assert sum(r["gross"] for r in sold) == Decimal(printed["total_line_items_price"])
-    assert sum(r["discount"] for r in sold) == Decimal(printed["total_discounts"])
-    assert sum(r["net"] for r in rows) == Decimal(printed["current_subtotal_price"])
-    assert sum(r["discount"] for r in rows) == Decimal(printed["current_total_discounts"])
-    assert [(r["source_line_id"], r["quantity"], r["net"], r["tax"]) for r in returned] == [
-        (str(x["line_item_id"]), -x["quantity"], -Decimal(str(x["subtotal"])), -Decimal(str(x["total_tax"])))
-        for x in printed["refunds"][0]["refund_line_items"]
-    ]
-    assert {r["occurred_at"].isoformat() for r in returned} != {r["occurred_at"].isoformat() for r in sold}
-    assert {r["order_id"] for r in rows} == {str(printed["id"])}
-    assert [r["product_id"] for r in sold] == [str(item["variant_id"]) for item in printed["line_items"]]
-    assert [r["sku"] for r in sold] == [item["sku"] for item in printed["line_items"]]
-    assert rows[0]["tendered_refund"] == -Decimal(printed["refunds"][0]["transactions"][0]["amount"])
+    published.expect_lines(printed, rows)
 
 
 @pytest.mark.parametrize(
     ("name", "kinds"), [("rest_order_cancelled_with_refund", {"void"}), ("rest_order_created_with_tax_lines", {"sale"})]
 )
 def test_the_other_published_orders(name: str, kinds: set[str], examples: Path, tmp_path: Path) -> None:
-    printed = found_in(json.loads((examples / f"{name}.json").read_text()), "order")
+    printed = published.order(examples, name)
     rows, work = normalise(tmp_path, [order(printed)])
     assert work.bad == []
-    assert {row["kind"] for row in rows} == kinds
-    assert len(rows) == len(printed["line_items"])
-    wanted = 0 if kinds == {"void"} else Decimal(printed["current_total_price"])
-    assert sum(row["total"] for row in rows) == wanted
+    published.expect_one_kind(printed, kinds, rows)
 
 
 def test_taxes_included_discounts_shipping_duties_fees_and_tips(tmp_path: Path) -> None:

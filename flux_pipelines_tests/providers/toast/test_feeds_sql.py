@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -12,6 +13,14 @@ import pytest
 
 from flux_pipelines.providers.base import Location, Record
 from flux_pipelines.providers.toast import PROVIDER
+from flux_pipelines_tests.providers.toast.examples import (
+    STOCK,
+    assert_menu_is_as_printed,
+    order_of,
+    payment_figures,
+    payments_of,
+    stock_figures,
+)
 from flux_pipelines_tests.providers.toast.wire import EXAMPLES, RESTAURANT, read
 from flux_pipelines_tests.sync.feedfiles import record, run_sql
 
@@ -26,39 +35,22 @@ def examples() -> Path:
     return EXAMPLES
 
 
-def rows(folder: Path, table: str, records: list[Record | bytes], **more: Any) -> list[dict[str, Any]]:
+def rows(folder: Path, table: str, records: Sequence[Record | bytes], **more: Any) -> list[dict[str, Any]]:
     made = run_sql(folder, PROVIDER, table, records, PLACES, **more)
     assert [bad.reason for bad in made.bad] == []
     return list(made.rows.to_pylist())
 
 
 def order_with(*payments: dict[str, Any], **more: Any) -> bytes:
-    given = {
-        "guid": "O1",
-        "businessDate": 20260302,
-        "openedDate": "2026-03-02T12:00:00.000+0000",
-        "modifiedDate": "2026-03-03T09:00:00.000+0000",
-        "closedDate": "2026-03-03T09:00:00.000+0000",
-        "checks": [{"guid": "c1", "totalAmount": 0, "paymentStatus": "CLOSED", "payments": list(payments)}],
-        **more,
-    }
-    return bytes(read(given).raw)
+    return bytes(read(order_of(*payments, **more)).raw)
 
 
 def test_the_payment_examples_read_to_their_printed_amounts(examples: Path, tmp_path: Path) -> None:
     given = [json.loads((examples / f"payment_get_{name}.json").read_text()) for name in ("a", "b", "refunded")]
     of_order = json.loads((examples / "order_get.json").read_text())["checks"][0]["payments"][0]
-    found = {(r["payment_id"][:4], r["kind"]): r for r in rows(tmp_path, "payments", [order_with(*given, of_order)])}
-    assert {
-        key: (r["amount"], r["tip"], r["fee"], r["tender"], r["tender_detail"], r["status"]) for key, r in found.items()
-    } == {
-        ("361d", "payment"): (D("57.73"), 0, 0, "card", "VISA", "completed"),
-        ("2f20", "payment"): (0, 0, 0, "cash", "CASH", "canceled"),
-        ("3e95", "payment"): (D("6.36"), 0, 0, "card", "VISA", "completed"),
-        ("3e95", "refund"): (D("-6.36"), 0, 0, "card", "VISA", "completed"),
-        ("e8ce", "payment"): (D("1.06"), 0, D("-0.04"), "card", "VISA", "completed"),
-    }
-    back = found["3e95", "refund"]
+    made = rows(tmp_path, "payments", [order_with(*given, of_order)])
+    assert payment_figures(made) == payments_of(*(one["guid"] for one in (*given, of_order)))
+    (back,) = [row for row in made if row["kind"] == "refund"]
     assert back["source_payment_id"] == back["payment_id"]
     assert back["occurred_at"] == datetime(2020, 2, 19, 19, 48, 31, 828000, UTC)
     assert (back["order_id"], back["location_id"], back["business_date"]) == ("O1", RESTAURANT, date(2026, 3, 2))
@@ -104,15 +96,7 @@ def test_a_payment_that_cannot_be_read_is_kept_with_the_reason(tmp_path: Path) -
 
 def test_the_menu_example_has_its_item_its_sizes_and_its_options(examples: Path, tmp_path: Path) -> None:
     menu = record("menu", (examples / "menus_v2_size_pricing_excerpt.json").read_bytes(), RESTAURANT)
-    found = {(r["product_name"], r["variation"]): r for r in rows(tmp_path, "products", [menu], slot="current")}
-    pizza = found["Cheese Pizza", None]
-    assert (pizza["price"], pizza["category"], pizza["currency"]) == (None, "Pizza", "USD")
-    assert found["Cheese Pizza", "Small"]["price"] == 8
-    assert found["Cheese Pizza", "Large"]["price"] == 10
-    assert found["Cheese Pizza", "Large"]["item_id"] == pizza["product_id"] == "95c5d500-8d92-46f2-bec4-fb2a42a46621"
-    assert (found["Mushrooms", None]["category"], found["Mushrooms", None]["price"]) == ("Toppings", None)
-    assert (found["Small", None]["category"], found["Small", None]["price"]) == ("Size", 8)
-    assert len(found) == 7
+    assert_menu_is_as_printed(rows(tmp_path, "products", [menu], slot="current"))
 
 
 def test_groups_within_groups_circles_of_modifiers_and_shared_items(tmp_path: Path) -> None:
@@ -164,20 +148,14 @@ def test_the_stock_examples(examples: Path, tmp_path: Path) -> None:
     searched = json.loads((examples / "stock_inventory_search.json").read_text())
     strange = {"guid": "s", "multiLocationId": "1", "status": "ON_THE_MOON", "quantity": None}
     records: list[Record | bytes] = [record("stock", one, RESTAURANT) for one in (*listed, *searched[1:], strange)]
-    found = {
-        r["product_id"]: (r["availability"], r["quantity"])
-        for r in rows(tmp_path, "inventory_levels", records, slot="2026-03-02/12")
-    }
-    assert found == {
-        "100000000171238879": ("out_of_stock", None),
-        "100000000171239701": ("limited", D(100)),  # asked for last
-        "100000000171239569": ("limited", D("10.75")),
-        "1": ("in_stock", None),
-    }
+    found = stock_figures(rows(tmp_path, "inventory_levels", records, slot="2026-03-02/12"))
+    again = "100000000171239701"  # asked for last
+    assert found == STOCK["stock_inventory"] | {again: STOCK["stock_inventory_search"][again], "1": ("in_stock", None)}
     first = rows(
         tmp_path / "first", "inventory_levels", [record("stock", searched[0], RESTAURANT)], slot="2026-03-02/12"
     )
-    assert [(r["availability"], r["quantity"]) for r in first] == [("in_stock", None)]
+    product = searched[0]["multiLocationId"]
+    assert stock_figures(first) == {product: STOCK["stock_inventory_search"][product]}
 
 
 def test_the_restaurant_example(examples: Path, tmp_path: Path) -> None:

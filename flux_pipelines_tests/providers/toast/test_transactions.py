@@ -11,63 +11,25 @@ from typing import Any
 import pytest
 
 from flux_pipelines.domain.tables import TRANSACTIONS
+from flux_pipelines_tests.providers.toast.examples import CLOSED, as_sold, assert_rows_are_as_printed, priced_orders
 from flux_pipelines_tests.providers.toast.wire import DAY, EXAMPLES, RESTAURANT, header, read, rows_of
 
 D = Decimal
-CLOSED = "2026-03-03T09:00:00.000+0000"
-
-
-def found_orders() -> list[Any]:
-    """Every priced order in the example files."""
-    if not EXAMPLES.is_dir():
-        return [pytest.param({}, id="absent", marks=pytest.mark.skip(reason="the shared examples are not here"))]
-    found = []
-    for file in sorted(EXAMPLES.glob("*.json")):
-        pending = [json.loads(file.read_text())]
-        while pending:
-            item = pending.pop()
-            if isinstance(item, dict):
-                checks = item.get("checks")
-                if "businessDate" in item and checks and "totalAmount" in checks[0]:
-                    found.append(pytest.param(item, id=file.stem))
-                pending += item.values()
-            elif isinstance(item, list):
-                pending += item
-    return found
 
 
 def test_there_are_examples() -> None:
     if EXAMPLES.is_dir():
-        assert len(found_orders()) >= 7
+        assert len(priced_orders()) >= 7
 
 
-@pytest.mark.parametrize("example", found_orders())
+@pytest.mark.parametrize("example", priced_orders())
 def test_the_examples_read_to_their_printed_amounts(example: dict[str, Any], tmp_path: Path) -> None:
-    # Some are open, and the priced one has no guid yet: none of those would be a sale as it is.
-    order = {**example, "guid": example.get("guid") or "calculated", "closedDate": CLOSED}
-    selections = [selection for check in order["checks"] for selection in check["selections"]]
-    for number, selection in enumerate(selections):
-        selection["guid"] = selection.get("guid") or f"s{number}"
+    order = as_sold(example)
 
     rows, work = rows_of(tmp_path, order)
 
     assert work.bad == []
-    assert [row["line_id"] for row in rows] == [selection["guid"] for selection in selections]
-    for row, selection in zip(rows, selections, strict=True):
-        assert row["product_name"] == selection["displayName"]
-        assert row["net"] == D(str(selection["price"]))
-        assert row["gross"] == D(str(selection["preDiscountPrice"]))
-        assert row["tax"] == D(str(selection["tax"]))
-        assert row["quantity"] == D(str(selection["quantity"]))
-        assert row["product_id"] == selection["item"]["guid"]
-    checks = order["checks"]
-    assert sum(row["total"] for row in rows) == sum((D(str(check["totalAmount"])) for check in checks), D(0))
-    assert sum(row["net"] for row in rows) == sum((D(str(check["amount"])) for check in checks), D(0))
-    assert sum(row["tax"] for row in rows) == sum((D(str(check["taxAmount"])) for check in checks), D(0))
-    paid = [payment for check in checks for payment in check["payments"]]
-    by = {name: sum((row[f"tendered_{name}"] for row in rows), D(0)) for name in ("cash", "card", "other")}
-    for name, kind in (("cash", "CASH"), ("card", "CREDIT"), ("other", "OTHER")):
-        assert by[name] == sum((D(str(p["amount"] + p["tipAmount"])) for p in paid if p["type"] == kind), D(0))
+    assert_rows_are_as_printed(rows, order)
 
 
 def test_an_example_has_toasts_business_date_and_state() -> None:
