@@ -125,18 +125,24 @@ CREATE MACRO charge_rows(c, position, kind, sign, prefix, amount, tax, source_li
         )] ELSE [] END
     ) END;
 
+-- A quantity in hundred-thousandths, so that its shares are found in whole numbers: a division of decimals would be a DOUBLE.
+CREATE MACRO scaled(quantity) AS (coalesce(quantity, 1) * 100000)::HUGEINT;
+
+-- A share of a whole number, rounded half up.
+CREATE MACRO share_of(whole, part, parts) AS (2 * whole * part + parts) // (2 * parts);
+
 -- How many units came back for an amount: the whole number of them whose share of the price is that amount, else the
 -- part of the quantity that it stands for. Toast tells the amount alone.
 CREATE MACRO units_back(quantity, price, back) AS CASE
-    WHEN price = 0 OR quantity = 0 THEN 0::DECIMAL(18,5)
-    WHEN abs(price * round(quantity * back / price) / quantity - back) < 1 THEN round(quantity * back / price)
-    ELSE quantity * back / price END;
+    WHEN price <= 0 OR quantity <= 0 THEN 0::DECIMAL(18,5)
+    WHEN abs(price * share_of(quantity, back, price * 100000) * 100000 - back * quantity) < quantity
+        THEN share_of(quantity, back, price * 100000)::DECIMAL(18,5)
+    ELSE (share_of(quantity, back, price)::DECIMAL(18,0) * 0.00001)::DECIMAL(18,5) END;
 
 CREATE MACRO returned_quantity(s, factor) AS CASE
     WHEN minor(s."refundDetails"."refundAmount", factor) >= minor(s.price, factor) THEN coalesce(s.quantity, 1)
     ELSE units_back(
-        coalesce(s.quantity, 1)::DOUBLE, minor(s.price, factor)::DOUBLE,
-        minor(s."refundDetails"."refundAmount", factor)::DOUBLE
+        scaled(s.quantity), minor(s.price, factor)::HUGEINT, minor(s."refundDetails"."refundAmount", factor)::HUGEINT
     ) END;
 
 -- The part of a line's price before discounts that belongs to what came back, in minor units.
@@ -146,11 +152,10 @@ CREATE MACRO gross_back(s, factor) AS
         WHEN minor(s."refundDetails"."refundAmount", factor) >= minor(s.price, factor)
             THEN minor(coalesce(s."preDiscountPrice", s.price), factor) - minor(s.price, factor)
         WHEN minor(s.price, factor) = 0 THEN 0::BIGINT
-        -- In proportion, half up, in whole numbers.
-        ELSE ((
-            2::HUGEINT * (minor(coalesce(s."preDiscountPrice", s.price), factor) - minor(s.price, factor))
-            * minor(s."refundDetails"."refundAmount", factor) + minor(s.price, factor)
-        ) // (2 * minor(s.price, factor)))::BIGINT
+        ELSE share_of(
+            (minor(coalesce(s."preDiscountPrice", s.price), factor) - minor(s.price, factor))::HUGEINT,
+            minor(s."refundDetails"."refundAmount", factor), minor(s.price, factor)
+        )::BIGINT
     END;
 
 CREATE MACRO returned_row(s, moment, factor) AS row_of(
