@@ -25,6 +25,8 @@ endif
 demo: install  ## the whole chain over the sandbox, then the Dagster UI (ARGS=--no-ui to end instead)
 	$(BIN)/flux demo $(ARGS)
 
+# Compiled modules are kept: the tests start hundreds of processes.
+test: export PYTHONDONTWRITEBYTECODE =
 test: install  ## every test (ARGS="-k name" to choose)
 	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(ARGS)
 

@@ -10,6 +10,8 @@ from uuid import uuid4
 
 import pytest
 
+from flux_pipelines.settings import settings
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the files that take minutes, so that no worker is left alone with one of them in the end.
@@ -17,6 +19,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     xdist would give out files with many tests first, unless it is run with `--no-loadscope-reorder`.
     """
     items.sort(key=lambda item: "/integration/" not in item.nodeid)
+
+
+@pytest.fixture(autouse=True)
+def settings_of_its_own() -> None:
+    """Let no test see the settings that another one has read."""
+    settings.cache_clear()
 
 
 @pytest.fixture(scope="session")

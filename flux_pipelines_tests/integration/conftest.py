@@ -22,7 +22,7 @@ from flux_pipelines.settings import PROJECT_ROOT, Settings
 SHARED = PROJECT_ROOT.parent / "shared"
 PIZZA = SHARED / "data" / "pizza"
 END_DAY = date(2026, 3, 10)  # two days after New York's clocks went forward
-FIRST = END_DAY - timedelta(days=9)
+FIRST = END_DAY - timedelta(days=6)
 RANGE = ("--from", str(FIRST), "--to", str(END_DAY))
 
 

@@ -96,20 +96,15 @@ def test_secrets_on_the_command_line_are_refused(flux: Flux) -> None:
     assert "s3cret" not in said
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (("--from", "2026-03-02", "--to", "2026-03-01"), "after"),
-        (("--from", "yesterday", "--to", "2026-03-01"), "not a date"),
-        (("--from", "2025-12-31", "--to", "2026-03-01"), "FLUX_START_DATE"),
-        (("--from", "2026-03-01", "--to", "2199-01-01"), "has not begun"),
-    ],
-)
-def test_days_that_cannot_be_synced(
-    flux: Flux, world: RunningSandbox, arguments: tuple[str, ...], message: str
-) -> None:
+def test_days_that_cannot_be_synced(flux: Flux, world: RunningSandbox) -> None:
     flux("connections", "add", "square:sakura", "--tenant", "kissa", "--sandbox", world.url)
-    assert message in flux.fails("sync", "square", *arguments)
+    for first, last, message in (
+        ("2026-03-02", "2026-03-01", "after"),
+        ("yesterday", "2026-03-01", "not a date"),
+        ("2025-12-31", "2026-03-01", "FLUX_START_DATE"),
+        ("2026-03-01", "2199-01-01", "has not begun"),
+    ):
+        assert message in flux.fails("sync", "square", "--from", first, "--to", last)
 
 
 def test_an_unknown_connection_or_provider_is_named(flux: Flux) -> None:

@@ -103,7 +103,7 @@ def test_a_receiver_that_is_too_slow_is_asked_again(start: Start, receiver: Rece
         return 200
 
     receiver.answer = answer
-    post = Post(start(), receiver.url, retry_factor=0.0001, timeout=0.2)
+    post = Post(start(), receiver.url, retry_factor=0.0001, timeout=1.5)
     post.sell()
     assert retries(receiver.wait(2)) == [(None, None), ("1", "http_timeout")]
     post.until(delivered=1, failed=1, pending=0)
