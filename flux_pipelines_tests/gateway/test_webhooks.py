@@ -51,7 +51,7 @@ def runtime(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 @pytest.fixture(scope="module")
 def gateway(runtime: Runtime) -> Iterator[RunningGateway]:
-    with RunningGateway(runtime, head_seconds=0.6, body_seconds=0.6) as running:
+    with RunningGateway(runtime, head_seconds=1.5, body_seconds=1.5) as running:
         yield running
 
 
