@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import signal
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,6 +12,15 @@ from uuid import uuid4
 import pytest
 
 from flux_pipelines.settings import settings
+
+
+def pytest_configure() -> None:
+    """Let no process of the tests ignore Ctrl-C, as those do that a shell has put in the background.
+
+    Whoever starts ignoring SIGINT hands that on to every process it starts, and Dagster's then ignore SIGTERM as well.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
