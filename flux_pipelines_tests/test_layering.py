@@ -17,8 +17,9 @@ BELOW: dict[str, set[str]] = {
     "domain": set(),
     "settings": set(),
     "listening": {"domain"},
-    "transport": {"domain", "providers"},  # only `providers.base`, for types: see below
-    "state": {"domain"},
+    "sqlite": set(),
+    "transport": {"domain", "sqlite", "providers"},  # only `providers.base`, for types: see below
+    "state": {"domain", "sqlite"},
     "lake": {"domain"},
     "providers": {"domain", "transport", "sandbox"},  # sandbox only from a provider's own sandbox files
     "privacy": {"domain", "providers"},  # only `providers.base`: see below

@@ -6,7 +6,6 @@ import hashlib
 import os
 import sqlite3
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -23,6 +22,7 @@ from flux_pipelines.domain.errors import (
     ConfigurationError,
     StateUnavailableError,
 )
+from flux_pipelines.sqlite import keep_write_ahead_log
 from flux_pipelines.state.explain import explain, explain_os_error
 from flux_pipelines.state.migrations import HEAD, VERSION_TABLE
 from flux_pipelines.state.models import Base
@@ -304,15 +304,7 @@ class Database:
         connection.execute("PRAGMA foreign_keys=ON")
         # A rotated refresh token must survive a power cut from the moment it is committed.
         connection.execute("PRAGMA synchronous=FULL")
-        deadline = time.monotonic() + self._busy_timeout
-        while connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
-            try:
-                connection.execute("PRAGMA journal_mode=WAL")
-            except sqlite3.OperationalError as error:
-                # Two processes that switch a new file at once: SQLite answers `locked` without waiting.
-                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
-                    raise
-                time.sleep(0.02)
+        keep_write_ahead_log(connection, wait=self._busy_timeout)
 
     def _after_fork(self) -> None:
         # A forked child must not talk over its parent's sockets and file locks; it lets go of them without closing.

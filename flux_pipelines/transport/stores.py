@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from flux_pipelines.domain.errors import ConfigurationError, StorageFullError
+from flux_pipelines.sqlite import keep_write_ahead_log
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
@@ -114,7 +115,7 @@ class SqliteLimitStore:
             connection = sqlite3.connect(
                 self._path, timeout=self._BUSY_SECONDS, isolation_level=None, check_same_thread=False
             )
-            connection.execute("PRAGMA journal_mode = WAL")
+            keep_write_ahead_log(connection, wait=self._BUSY_SECONDS)
             connection.execute("PRAGMA synchronous = NORMAL")
             connection.execute("CREATE TABLE IF NOT EXISTS state (name TEXT PRIMARY KEY, value BLOB NOT NULL)")
             self._connection, self._owner = connection, os.getpid()

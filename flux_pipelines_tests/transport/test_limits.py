@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -346,6 +347,16 @@ def test_keys_in_any_order_from_many_threads_do_not_deadlock(new_store: Callable
     assert stores[0].update(["limit/k7"], count) == 60
     for store in stores:
         store.close()
+
+
+def test_a_new_file_that_another_process_is_making_is_waited_for(tmp_path: Path) -> None:
+    other = sqlite3.connect(tmp_path / "limits.db", isolation_level=None, check_same_thread=False)
+    other.execute("BEGIN IMMEDIATE")  # as one that is about to switch the file to a write-ahead log
+    threading.Timer(0.3, other.execute, ["COMMIT"]).start()
+    store = SqliteLimitStore(tmp_path / "limits.db")
+    assert store.update(["a"], lambda _, values: (None, values)) == [b""]
+    store.close()
+    other.close()
 
 
 def test_a_change_that_fails_changes_nothing(new_store: Callable[[], StateStore]) -> None:
