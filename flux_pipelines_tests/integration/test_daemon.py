@@ -196,7 +196,7 @@ def test_a_sale_an_edit_and_a_refund_are_in_core_transactions_within_a_minute_of
 ) -> None:
     flux = Flux(
         tmp_path / "home",
-        FLUX_START_DATE=str(datetime.now(UTC).date() - timedelta(days=10)),
+        FLUX_START_DATE=str(datetime.now(UTC).date() - timedelta(days=3)),
         FLUX_FORECAST_URL="embedded",
     )
     with flux_up(flux) as up:

@@ -106,8 +106,8 @@ def browsing(failure: Path) -> Iterator[Page]:
 
 
 def test_an_analyst_backfills_days_in_the_ui_and_finds_figures_plots_and_running_automation(tmp_path: Path) -> None:
-    flux = Flux(tmp_path / "home", FLUX_START_DATE=str(TODAY - timedelta(days=10)), FLUX_FORECAST_URL="embedded")
-    options = SandboxOptions(history_days=10, end_day=TODAY - timedelta(days=1))
+    flux = Flux(tmp_path / "home", FLUX_START_DATE=str(FIRST))
+    options = SandboxOptions(history_days=5, end_day=TODAY - timedelta(days=1))
     with RunningSandbox(options) as sandbox:
         flux("connections", "add", CONNECTION, "--tenant", "harbor", "--sandbox", sandbox.url)
         orders = orders_by_day(sandbox)

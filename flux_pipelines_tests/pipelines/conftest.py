@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ class Home:
     instance: dg.DagsterInstance
     sandbox: RunningSandbox
 
-    @property
+    @cached_property
     def definitions(self) -> dg.Definitions:
         return build_definitions({"flux": lend(self.runtime)})
 
