@@ -34,7 +34,7 @@ def watched(file, mode="r", *args, **kwargs):
 builtins.open = watched
 from flux_pipelines.definitions import defs
 defs.get_repository_def()
-heavy = [m for m in ("pandas", "pyarrow", "duckdb", "deltalake", "httpx", "boto3", "statsforecast", "uvicorn") if m in sys.modules]
+heavy = {"pandas", "pyarrow", "duckdb", "deltalake", "httpx", "boto3", "statsforecast", "uvicorn", "sqlalchemy", "cryptography"} & sys.modules.keys()
 assert not heavy, heavy
 written = [name for name in written if not name.endswith(".pyc")]
 assert not written, written

@@ -15,13 +15,13 @@ from flux_pipelines.pipelines.checks import SAMPLE, Check, result
 from flux_pipelines.pipelines.failures import explained
 from flux_pipelines.pipelines.metadata import PREVIEW_ROWS, preview, rows, table_metadata
 from flux_pipelines.pipelines.resources import FluxResource
-from flux_pipelines.state.mappings import Kind
 
 if TYPE_CHECKING:
     from flux_pipelines.mapping.books import Row
+    from flux_pipelines.state.mappings import Kind
 
 
-def _unmapped(kind: Kind) -> Check:
+def _unmapped(kind: "Kind") -> Check:
     return Check(
         "everything_is_decided",
         f"Somebody has decided what every {kind} is. If it fails: `flux map list {kind}s --undecided` shows what is left, "
@@ -39,7 +39,7 @@ def mapping_assets() -> list[dg.AssetsDefinition]:
     ]
 
 
-def _asset(table: Table, kind: Kind, deps: Sequence[dg.AssetKey]) -> dg.AssetsDefinition:
+def _asset(table: Table, kind: "Kind", deps: Sequence[dg.AssetKey]) -> dg.AssetsDefinition:
     key = dg.AssetKey(table.name)
     check = _unmapped(kind)
 
@@ -95,7 +95,7 @@ def _asset(table: Table, kind: Kind, deps: Sequence[dg.AssetKey]) -> dg.AssetsDe
     return mapped
 
 
-def _write(flux: FluxResource, table: Table, kind: Kind, found: "Sequence[Row]") -> int:
+def _write(flux: FluxResource, table: Table, kind: "Kind", found: "Sequence[Row]") -> int:
     import pyarrow as pa
 
     lake = flux.runtime.lake
@@ -110,7 +110,7 @@ def _write(flux: FluxResource, table: Table, kind: Kind, found: "Sequence[Row]")
     return commit.version
 
 
-def _record(row: "Row", kind: Kind) -> dict[str, Any]:
+def _record(row: "Row", kind: "Kind") -> dict[str, Any]:
     seen = row.suggestion
     common = {
         "connection": row.thing.key.connection,
