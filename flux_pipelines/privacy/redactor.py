@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 
 import ahocorasick_rs
 import msgspec
@@ -123,10 +124,9 @@ class Redactor:
         """
         answer = list(records)
         page = b"\n".join([*records, b""])
+        found = self._finder.find_matches_as_indexes(page)
         if b"\\u00" in page and _ESCAPED.search(page) is not None:
-            found = self._read(page)
-        else:
-            found = self._finder.find_matches_as_indexes(page)
+            found = sorted({*found, *self._read(page, answer)}, key=itemgetter(1))
         treatments = self._treatments
         number, start, stop, nested = -1, 0, -1, False
         members: list[_Found] = []
@@ -157,12 +157,17 @@ class Redactor:
         """Return one record without what is personal."""
         return bytes(self([record])[0])
 
-    def _read(self, page: bytes) -> list[tuple[int, int, int]]:
-        """Return what the finder would, the slow way: for names that it does not see."""
+    def _read(self, page: bytes, records: Sequence[Record]) -> list[tuple[int, int, int]]:
+        """Return what the finder would, and names with escapes: the slow way, by reading.
+
+        Each record by itself, so that the quotes of one that is not JSON do not hide the members of the others.
+        """
         found = []
-        for match in _MEMBER.finditer(page):
-            if match.lastindex:
-                number = self._numbers.get(_text(match[1]))
+        stop = -1
+        for record in records:
+            start, stop = stop + 1, stop + 1 + len(memoryview(record))
+            for match in _MEMBER.finditer(page, start, stop):
+                number = self._numbers.get(_text(match[1])) if match.lastindex else None
                 if number is not None:
                     found.append((number, *match.span(1)))
         return found

@@ -172,6 +172,16 @@ def test_examples(record: bytes, expected: bytes) -> None:
     assert REDACTOR.one(expected) == expected
 
 
+@pytest.mark.parametrize("escape", ["", "\\u0041"])
+def test_what_is_not_json_hides_nothing_of_what_is_beside_it(escape: str) -> None:
+    personal = b'{"a":"%s","email_address":"ada@example.com"}' % escape.encode()
+    for broken in (b'{"a":"no end', b'{"a":"no end,"email_address":"ada@example.com"}', b'"', b""):
+        for records in ([broken, personal], [personal, broken], [broken, personal, broken]):
+            assert b"ada@example.com" not in b"".join(map(bytes, REDACTOR([*records]))), records
+    in_one = personal[:-1] + b',"b":"no end,"card":"1111"}'
+    assert b"1111" not in REDACTOR.one(in_one)
+
+
 def test_a_pseudonym_is_equal_for_what_means_the_same_and_of_one_key() -> None:
     (a,) = {PSEUDONYMS.of(text) for text in ("ada@example.com", " Ada@Example.COM\n", "ADA@EXAMPLE.COM")}
     (b,) = {PSEUDONYMS.of(text) for text in ("15556251199", "+1 (555) 625-1199", "1-555-625-1199 ")}
