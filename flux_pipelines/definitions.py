@@ -37,6 +37,9 @@ from flux_pipelines.pipelines.resources import FluxResource
 from flux_pipelines.providers.base import Provider
 from flux_pipelines.providers.registry import all_providers
 
+# Dagster makes our sensors anew whenever it puts the code location together, and would warn of their owners each time.
+warnings.filterwarnings("ignore", r"Parameter `owners` of initializer `SensorDefinition", dg.BetaWarning)
+
 
 def build_definitions(overrides: Mapping[str, Any] | None = None) -> dg.Definitions:
     """Return the whole code location: the only way to build it, also in tests.

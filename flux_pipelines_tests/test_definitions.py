@@ -53,6 +53,13 @@ def test_it_loads_in_a_fresh_interpreter_without_secrets_network_or_files(tmp_pa
     assert list(tmp_path.iterdir()) == []
 
 
+def test_loading_warns_of_nothing(tmp_path: Path) -> None:
+    code = "from flux_pipelines.definitions import defs; defs.get_repository_def()"
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONWARNINGS"}
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 @pytest.fixture(scope="module")
 def specs() -> dict[str, dg.AssetSpec]:
     return {spec.key.to_user_string(): spec for spec in build_definitions().resolve_all_asset_specs()}
