@@ -33,7 +33,7 @@ from flux_pipelines.lake.raw_manifest import (
     folder_of,
     hour_slot,
 )
-from flux_pipelines.lake.raw_write import PartitionChangedError, RawWriter, Segment, delete_strays
+from flux_pipelines.lake.raw_write import PartitionChangedError, RawWriter, Segment, delete_strays, ndjson
 from flux_pipelines.lake.store import file_sha256
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ __all__ = [
     "Verification",
     "Window",
     "hour_slot",
+    "ndjson",
 ]
 
 

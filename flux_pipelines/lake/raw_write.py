@@ -38,8 +38,8 @@ class _Compressor(Protocol):
 class Segment:
     """A part of a partition that one thread writes: a zstd frame of its own in a temporary file of its own.
 
-    Memory stays at about a chunk (1 MiB), whatever is written. The bytes of the frame depend on the orders alone, not
-    on how they were grouped into calls.
+    Nothing is held here but what the compressor holds (half a MiB). The bytes of the frame depend on the orders alone,
+    not on how they were grouped into calls: zstd fills its own blocks.
     """
 
     def __init__(self, path: Path) -> None:
@@ -51,7 +51,6 @@ class Segment:
         self._path = path
         self._file: BinaryIO | None = None
         self._frame: _Compressor | None = zstandard.ZstdCompressor(level=_LEVEL).compressobj()
-        self._pending = bytearray()
         self._digest = hashlib.sha256()
 
     def write(self, order: bytes | bytearray | memoryview | msgspec.Raw) -> None:
@@ -66,38 +65,29 @@ class Segment:
 
         """
         batch = list(orders)
-        if not batch:
-            return
-        import numpy as np
+        self.write_lines(ndjson(batch), len(batch))
 
-        lines = b"\n".join(batch)
-        breaks = np.count_nonzero(np.frombuffer(lines, np.uint8) == _LINE_BREAK)  # bytes.count takes four times as long
-        # JSON strings cannot hold a bare line break, so every one that is not ours stands between two tokens.
-        if breaks != len(batch) - 1 or b"\r" in lines:
-            lines = b"\n".join(bytes(order).replace(b"\r", b" ").replace(b"\n", b" ") for order in batch)
-        self.orders += len(batch)
-        self.bytes += len(lines) + 1
-        self._pending += lines
-        self._pending += b"\n"
-        if len(self._pending) >= _CHUNK:
-            self._compress_chunks()
+    def write_lines(self, lines: bytes, orders: int) -> None:
+        """Append orders that stand on a line each, as `ndjson` writes them; how many they are is taken on trust.
+
+        Raises:
+            StorageFullError: no space left for temporary files.
+
+        """
+        if not orders:
+            return
+        assert self._frame is not None, "written to after it was committed or discarded"  # noqa: S101
+        self.orders += orders
+        self.bytes += len(lines)
+        self._emit(self._frame.compress(lines))
 
     def discard(self) -> None:
         """Forget the segment and delete its file: for a window that has to start over."""
         self._frame = None
-        self._pending.clear()
         if self._file is not None:
             self._file.close()
             self._file = None
         self._path.unlink(missing_ok=True)
-
-    def _compress_chunks(self) -> None:
-        assert self._frame is not None, "written to after it was committed or discarded"  # noqa: S101
-        whole = len(self._pending) - len(self._pending) % _CHUNK
-        with memoryview(self._pending) as view:
-            for start in range(0, whole, _CHUNK):
-                self._emit(self._frame.compress(bytes(view[start : start + _CHUNK])))
-        del self._pending[:whole]
 
     def _emit(self, data: bytes) -> None:
         if not data:
@@ -119,15 +109,24 @@ class Segment:
         if self._frame is None:
             return
         if self.orders:
-            self._compress_chunks()
-            self._emit(self._frame.compress(bytes(self._pending)))
             self._emit(self._frame.flush())
         self._frame = None
-        self._pending.clear()
         if self._file is not None:
             with full_disk_is_an_error_of_ours(str(self._path)):
                 self._file.close()
             self._file = None
+
+
+def ndjson(records: Sequence[bytes | bytearray | memoryview | msgspec.Raw]) -> bytes:
+    """Return JSON records as received, each on a line of its own. Line breaks between tokens become spaces."""
+    import numpy as np
+
+    lines = b"\n".join([*records, b""])
+    breaks = np.count_nonzero(np.frombuffer(lines, np.uint8) == _LINE_BREAK)  # bytes.count takes four times as long
+    # JSON strings cannot hold a bare line break, so every one that is not ours stands between two tokens.
+    if breaks != len(records) or b"\r" in lines:
+        return b"".join(bytes(one).replace(b"\r", b" ").replace(b"\n", b" ") + b"\n" for one in records)
+    return lines
 
 
 class PartitionChangedError(Exception):

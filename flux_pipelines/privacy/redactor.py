@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
 
@@ -37,6 +37,11 @@ _OPENING = frozenset(b"[{")
 _CLOSING = frozenset(b"]}")
 
 
+#: What becomes of a member, by its name: removed, made a pseudonym, or it depends on the members around it. And what
+#: the finder finds besides names: an escape, which a name may be written with.
+_REMOVE, _PSEUDONYM, _DEPENDS, _ESCAPE = range(4)
+
+
 @dataclass(frozen=True, slots=True)
 class _Treatment:
     """What becomes of a member, and inside which members; inside of any when there are none.
@@ -50,35 +55,51 @@ class _Treatment:
     within: frozenset[bytes]
     ancestor: bool
 
-
-#: Where the quote is that closes a member's name, and what becomes of the member.
-_Found = tuple[int, _Treatment]
+    @property
+    def kind(self) -> int:
+        return _DEPENDS if self.limited else _PSEUDONYM if self.pseudonym else _REMOVE
 
 
 class _Around:
-    """The members around a position in a record that moves forward. Where one ends is looked up when it is asked for."""
+    """The members around a position that moves forward. Where one ends is looked up when it is asked for."""
 
-    __slots__ = ("_inside", "_page", "_stop", "begun")
+    __slots__ = ("_begun", "_inside", "_page", "_since", "_stop_of", "used")
 
-    def __init__(self, page: bytes, stop: int) -> None:
-        self._page, self._stop = page, stop
-        #: Members that have begun before the position and whose ends are not known.
-        self.begun: list[_Found] = []
+    def __init__(self, page: bytes, stop_of: Callable[[int], int]) -> None:
+        self._page, self._stop_of = page, stop_of
+        #: Members that have begun before the position and whose ends are not known: the end of the name, and the name.
+        self._begun: list[tuple[int, bytes]] = []
         self._inside: list[tuple[int, bytes]] = []  # where each ends, the innermost last, and its name
+        self._since = 0
+        #: Whether the position may be inside of any.
+        self.used = False
+
+    def begin(self, position: int, name: bytes) -> None:
+        """Remember that a member's name ends here."""
+        self._begun.append((position, name))
+        self._since = position
+        self.used = True
 
     def has(self, names: frozenset[bytes], position: int) -> bool:
         """Tell whether the position is inside a member of one of the names."""
+        if not self.used:
+            return False
+        stop = self._stop_of(self._since)
+        if stop <= position:  # all of them are of an earlier record
+            self._begun.clear()
+            self._inside.clear()
+            self.used = False
         if not names:
             return False
         inside = self._inside
         while inside and inside[-1][0] <= position:
             inside.pop()
-        for begun, treatment in self.begun:
-            value = _VALUE.match(self._page, begun + 1, self._stop)
-            end = self._stop if value is None else _span(value, self._page, self._stop)[1]
+        for after, name in self._begun:
+            value = _VALUE.match(self._page, after, stop)
+            end = stop if value is None else _span(value, self._page, stop)[1]
             if end > position:
-                inside.append((end, treatment.name))
-        self.begun.clear()
+                inside.append((end, name))
+        self._begun.clear()
         return any(name in names for _, name in inside)
 
 
@@ -94,6 +115,7 @@ class Redactor:
 
     def __init__(self, redaction: Redaction, pseudonyms: Pseudonyms | None, *, removed: bytes = b"null") -> None:
         self._pseudonyms = pseudonyms
+        self._pseudonym = pseudonyms.of_bytes if pseudonyms is not None else bytes
         self._removed = removed
         within: dict[str, set[bytes]] = {}
         for name, ancestor in redaction.within:
@@ -104,17 +126,19 @@ class Redactor:
         self._treatments = [
             _Treatment(
                 name=name.encode(),
-                pseudonym=name in redaction.pseudonymise and name not in redaction.remove,
+                pseudonym=pseudonyms is not None and name in redaction.pseudonymise and name not in redaction.remove,
                 limited=name in within or name not in treated,
                 within=frozenset(within.get(name, ())),
                 ancestor=name in ancestors,
             )
             for name in names
         ]
+        self._kinds = [*(treatment.kind for treatment in self._treatments), _ESCAPE]
         self._numbers = {name: number for number, name in enumerate(names)}
-        # In quotes no name is a part of another one, so what is found first is it.
+        # In quotes no name is a part of another one, and an escape has no quotes: what is found first is it.
         self._finder = ahocorasick_rs.BytesAhoCorasick(
-            [b'"' + name.encode() + b'"' for name in names], implementation=ahocorasick_rs.Implementation.DFA
+            [*(b'"' + name.encode() + b'"' for name in names), b"\\u00"],
+            implementation=ahocorasick_rs.Implementation.DFA,
         )
 
     def __call__(self, records: Sequence[Record]) -> list[Record]:
@@ -122,106 +146,113 @@ class Redactor:
 
         Many at once take a fraction of the time. What is not valid JSON is cut off where that shows, behind a name.
         """
-        answer = list(records)
-        page = b"\n".join([*records, b""])
-        found = self._finder.find_matches_as_indexes(page)
-        if b"\\u00" in page and _ESCAPED.search(page) is not None:
-            found = sorted({*found, *self._read(page, answer)}, key=itemgetter(1))
-        treatments = self._treatments
-        number, start, stop, nested = -1, 0, -1, False
-        members: list[_Found] = []
-        for name, begin, after in found:
-            if begin > stop:  # of a later record
-                if members:
-                    answer[number] = self._redacted(page, start, stop, members) or answer[number]
-                    members, nested = [], False
-                while begin > stop:
-                    number += 1
-                    start = stop + 1
-                    stop = start + len(memoryview(answer[number]))
-            treatment = treatments[name]
-            if treatment.limited and not (nested or treatment.ancestor):
-                continue  # treated within others, none of which has begun
-            letter = page[after]
-            if letter != _COLON and not (letter <= _SPACE and _COLON_AFTER_BLANKS.match(page, after, stop)):
-                continue  # a text of that wording
-            if page[begin - 1] == _BACKSLASH:
-                continue  # quotes within a text
-            nested = nested or treatment.ancestor
-            members.append((after - 1, treatment))
-        if members:
-            answer[number] = self._redacted(page, start, stop, members) or answer[number]
-        return answer
+        *redacted, _ = self.lines(b"\n".join([*records, b""])).split(b"\n")
+        if len(redacted) != len(records):  # line breaks between the tokens of a record
+            redacted = [self.one(bytes(record)) for record in records]
+        return [old if memoryview(old) == new else new for old, new in zip(records, redacted, strict=True)]
 
     def one(self, record: bytes) -> bytes:
-        """Return one record without what is personal."""
-        return bytes(self([record])[0])
+        """Return one record without what is personal; the same object when there is nothing personal in it."""
+        page = record + b"\n"
+        clean = self._redacted(page, self._finder.find_matches_as_indexes(page), one=True)
+        return record if clean == page else clean[:-1]
 
-    def _read(self, page: bytes, records: Sequence[Record]) -> list[tuple[int, int, int]]:
-        """Return what the finder would, and names with escapes: the slow way, by reading.
+    def lines(self, page: bytes) -> bytes:
+        """Return NDJSON without what is personal: records without line breaks in them, each followed by one."""
+        return self._redacted(page, self._finder.find_matches_as_indexes(page), one=False)
+
+    def _redacted(self, page: bytes, found: Sequence[tuple[int, int, int]], *, one: bool, read: bool = False) -> bytes:
+        """Return a page without what is personal.
+
+        Args:
+            page: the records, each followed by a line break.
+            found: names in quotes that matter and escapes, in order: what it is, where it begins, where it ends.
+            one: whether it is one record, which may have line breaks in it; else each line is one.
+            read: whether names with escapes are among what was found.
+
+        """
+
+        def stop_of(position: int) -> int:
+            """Return where the record ends that a position is in."""
+            return len(page) - 1 if one else page.find(b"\n", position)
+
+        kinds, treatments, removed, pseudonym, find = (
+            self._kinds,
+            self._treatments,
+            self._removed,
+            self._pseudonym,
+            page.find,
+        )
+        parts: list[bytes] = []
+        push = parts.append
+        done = 0
+        around = _Around(page, stop_of)
+        for number, begin, end in found:
+            if begin < done:
+                continue  # in what was removed
+            kind = kinds[number]
+            if kind >= _DEPENDS:
+                if kind == _ESCAPE:
+                    if not read and _ESCAPED.match(page, begin):
+                        return self._redacted(page, self._read(page, found, one=one), one=one, read=True)
+                    continue
+                treatment = treatments[number]
+                if not treatment.ancestor and not (around.used and around.has(treatment.within, begin)):
+                    continue
+            letter = page[end]
+            if letter != _COLON and not (letter <= _SPACE and _COLON_AFTER_BLANKS.match(page, end, stop_of(end))):
+                continue  # a text of that wording
+            if page[begin - 1] == _BACKSLASH and begin:
+                continue  # quotes within a text
+            if kind == _DEPENDS:
+                if not around.has(treatment.within, begin):
+                    around.begin(end, treatment.name)
+                    continue
+                kind = _PSEUDONYM if treatment.pseudonym else _REMOVE
+            first, after = end + 1, 0
+            if letter == _COLON and page[first] == _QUOTE:  # a text right behind the colon, as nearly all are
+                after = find(b'"', end + 2) + 1
+                text = page[end + 2 : after - 1]
+                if b"\\" in text or b"\n" in text:
+                    after = 0  # it must be decoded, or that quote does not end it, or ends it in another record
+                elif kind == _REMOVE:
+                    new = removed
+                else:
+                    new = b'"%b"' % pseudonym(text)
+            if not after:
+                stop = stop_of(end)
+                value = _VALUE.match(page, end, stop)
+                if value is None:  # not JSON: what follows cannot be told apart
+                    parts += (page[done:end], b":", removed)
+                    done = stop
+                    continue
+                first, after = _span(value, page, stop)
+                new = removed if kind == _REMOVE else self._replacement(value)
+                if page.startswith(b"null", first) and after == first + 4:
+                    continue
+            push(page[done:first])
+            push(new)
+            done = after
+        if not parts:
+            return page
+        parts.append(page[done:])
+        return b"".join(parts)
+
+    def _read(self, page: bytes, found: Sequence[tuple[int, int, int]], *, one: bool) -> list[tuple[int, int, int]]:
+        """Return what the finder has found, and names with escapes: the slow way, by reading.
 
         Each record by itself, so that the quotes of one that is not JSON do not hide the members of the others.
         """
-        found = []
-        stop = -1
-        for record in records:
-            start, stop = stop + 1, stop + 1 + len(memoryview(record))
+        more = set(found)
+        start = 0
+        while start < len(page):
+            stop = len(page) - 1 if one else page.index(b"\n", start)
             for match in _MEMBER.finditer(page, start, stop):
                 number = self._numbers.get(_text(match[1])) if match.lastindex else None
                 if number is not None:
-                    found.append((number, *match.span(1)))
-        return found
-
-    def _redacted(self, page: bytes, start: int, stop: int, members: Sequence[_Found]) -> bytes | None:
-        """Return the record that stands between two positions of a page; None when nothing in it is personal.
-
-        Args:
-            page: the records.
-            start: where the record begins.
-            stop: where it ends.
-            members: where the quotes are that close the names of its members that matter, and what becomes of each.
-
-        """
-        parts: list[bytes] = []
-        done = start
-        around: _Around | None = None  # of a member that others are treated in
-        removed, pseudonyms = self._removed, self._pseudonyms
-        for member in members:
-            end, treatment = member
-            if end < done:
-                continue  # in what was removed
-            if treatment.limited and (around is None or not around.has(treatment.within, end)):
-                if treatment.ancestor:
-                    around = around or _Around(page, stop)
-                    around.begun.append(member)
-                continue
-            begin, after = end + 2, 0
-            if page[end + 1] == _COLON and page[begin] == _QUOTE:  # a text right behind the colon, as nearly all are
-                after = page.find(b'"', begin + 1, stop) + 1
-                if page[after - 2] == _BACKSLASH or (treatment.pseudonym and page.find(b"\\", begin, after) > 0):
-                    after = 0  # that quote does not end it, or it must be decoded
-            if after:
-                if treatment.pseudonym and pseudonyms is not None:
-                    new = b'"' + pseudonyms.of_bytes(page[begin + 1 : after - 1]) + b'"'
-                else:
-                    new = removed
-                if page.startswith(new, begin):
-                    continue
-            else:
-                value = _VALUE.match(page, end + 1, stop)
-                if value is None:  # not JSON: what follows cannot be told apart
-                    parts.append(page[done:end] + b'":' + removed)
-                    return b"".join(parts)
-                begin, after = _span(value, page, stop)
-                new = self._replacement(value) if treatment.pseudonym else removed
-                if page[begin:after] in (new, b"null"):
-                    continue
-            parts += (page[done:begin], new)
-            done = after
-        if not parts:
-            return None
-        parts.append(page[done:stop])
-        return b"".join(parts)
+                    more.add((number, *match.span(1)))
+            start = stop + 1
+        return sorted(more, key=itemgetter(1))
 
     def _replacement(self, value: re.Match[bytes]) -> bytes:
         """Return what stands for a value that gets a pseudonym."""

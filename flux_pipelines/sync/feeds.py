@@ -22,10 +22,12 @@ from flux_pipelines.domain.connection import Connection
 from flux_pipelines.domain.errors import DayNotReadyError, FluxError, HistoryUnavailableError
 from flux_pipelines.lake.raw import CURRENT, RawManifest, RawStore, RawWriter, Segment, Verification, Window, hour_slot
 from flux_pipelines.providers.base import Feed, FeedSource, FeedWindow, Location, Provider, Record
-from flux_pipelines.sync.landing import Redact
 from flux_pipelines.sync.records import BadRecord, DayOutcome
 from flux_pipelines.sync.windows import Group, group_locations
 from flux_pipelines.transport import metered
+
+#: Takes what is personal out of JSON objects, as `privacy.Redactor` does.
+RedactObjects = Callable[[Sequence[bytes | msgspec.Raw]], list[bytes | msgspec.Raw]]
 
 _FAILURES_IN_A_ROW = 2
 _UNPROVEN = Verification(detail="this feed cannot be asked for in a second way")
@@ -68,7 +70,7 @@ def collect_days(
     raw: RawStore,
     *,
     provider: Provider,
-    redact: Redact | None = None,
+    redact: RedactObjects | None = None,
     token: str = "",
     most_locations: int = 10,
     parallel: int = 4,
@@ -100,7 +102,7 @@ def collect_now(
     feed: Feed,
     *,
     provider: Provider,
-    redact: Redact | None = None,
+    redact: RedactObjects | None = None,
     token: str = "",
     now: datetime | None = None,
 ) -> DayOutcome:
@@ -131,7 +133,7 @@ class _Engine:
         connection: Connection,
         raw: RawStore,
         provider: Provider,
-        redact: Redact | None,
+        redact: RedactObjects | None,
         token: str,
     ) -> None:
         self._source = source

@@ -12,20 +12,30 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
+from typing import Protocol
 
 import msgspec
 
 from flux_pipelines.domain.money import known_currencies
-from flux_pipelines.lake.raw import RawWriter, Segment
+from flux_pipelines.lake.raw import RawWriter, Segment, ndjson
 from flux_pipelines.providers.base import Basis, Order, OrderHeader
 from flux_pipelines.sync.records import BadRecord
 from flux_pipelines.sync.slices import INSTANT_OF, Slice
 from flux_pipelines.sync.windows import DayIndex, Group
 from flux_pipelines.transport import Stats
 
-#: Takes what is personal out of JSON records, as `privacy.Redactor` does.
 Record = bytes | msgspec.Raw
-Redact = Callable[[Sequence[Record]], list[Record]]
+
+
+class Redact(Protocol):
+    """Takes what is personal out of JSON records, as `privacy.Redactor` does."""
+
+    def __call__(self, records: Sequence[Record], /) -> list[Record]:
+        """Return the records without it."""
+
+    def lines(self, page: bytes, /) -> bytes:
+        """Return records without it that stand on a line each."""
+
 
 TERMINAL = frozenset({"COMPLETED", "CANCELED"})
 _MASK = (1 << 64) - 1
@@ -109,7 +119,7 @@ class _OpenDay:
         since: datetime,
         before: datetime,
         instant_of: Callable[[OrderHeader], datetime | None],
-        redact: Redact,
+        redact: Redact | None,
     ) -> None:
         self.segment = segment
         self.seen: set[str] = set()
@@ -129,7 +139,8 @@ class _OpenDay:
             fresh = {h.order_id: (order, h) for order, h in orders if h.order_id not in self.seen}
             orders, headers = list(fresh.values()), [header for _, header in fresh.values()]
         self.seen |= ids
-        self.segment.write_many(self._redact([order.raw for order, _ in orders]))
+        lines = ndjson([order.raw for order, _ in orders])
+        self.segment.write_lines(lines if self._redact is None else self._redact.lines(lines), len(orders))
         self.states.update([header.state for header in headers])
         add_up(self.totals, headers)
         since, before, instant_of = self._since, self._before, self._instant_of
@@ -178,7 +189,7 @@ class Landing:
         self._connection = connection
         self._lock = lock
         self._landed = landed
-        self._redact = redact or list
+        self._redact = redact
         self._open: dict[int, _OpenDay] = {}
         self._opened = 0
         self._at = max(0, index.number(piece.start))
@@ -290,7 +301,7 @@ class Landing:
             batch.provable.merge(day.provable)
 
     def _refuse(self, order: Order, reason: str, header: OrderHeader | None) -> None:
-        payload = bytes(self._redact([order.raw])[0])
+        payload = bytes(order.raw if self._redact is None else self._redact([order.raw])[0])
         digest = hashlib.sha256(payload).digest()
         if digest in self._bad:
             return

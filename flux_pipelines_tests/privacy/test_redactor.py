@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from flux_pipelines.domain.errors import ConfigurationError
+from flux_pipelines.lake.raw import ndjson
 from flux_pipelines.privacy import Pseudonyms, Record, Redactor, normalised
 from flux_pipelines.providers.base import Redaction
 
@@ -141,6 +142,8 @@ def test_records_are_redacted_as_by_reading_them_byte_for_byte() -> None:
         assert got == expected
         assert [REDACTOR.one(record) for record in given] == expected, "one by one it is the same"
         assert REDACTOR(got) == got, "applied twice it is the same"
+        on_lines = [record.replace(b"\r", b" ").replace(b"\n", b" ") for record in given]
+        assert REDACTOR.lines(ndjson(given)) == ndjson([REDACTOR.one(line) for line in on_lines])
         for before, after, wanted in zip(given, got, expected, strict=True):
             if before == wanted:
                 assert after is before
@@ -178,6 +181,7 @@ def test_what_is_not_json_hides_nothing_of_what_is_beside_it(escape: str) -> Non
     for broken in (b'{"a":"no end', b'{"a":"no end,"email_address":"ada@example.com"}', b'"', b""):
         for records in ([broken, personal], [personal, broken], [broken, personal, broken]):
             assert b"ada@example.com" not in b"".join(map(bytes, REDACTOR([*records]))), records
+            assert REDACTOR.lines(ndjson(records)).count(b"\n") == len(records), "a line stays a line"
     in_one = personal[:-1] + b',"b":"no end,"card":"1111"}'
     assert b"1111" not in REDACTOR.one(in_one)
 
