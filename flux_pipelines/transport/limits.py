@@ -86,19 +86,24 @@ class Ring:
         """Return the first instant from `instant` on at which no window would hold more than it may.
 
         Any `requests` consecutive grants within one window forbid a further one from their last less a window to their first
-        plus a window. Those intervals are ordered, so one pass over them is enough for a rule.
+        plus a window. Those intervals are ordered, so one pass over them is enough for a rule. What one rule puts off can
+        fall into an interval of another, so they are gone through until none puts it off any further.
         """
         if self.left <= 0:
             instant = max(instant, self.until)
         times = self.times
-        for rule in rules:
-            first = bisect_right(times, instant - rule.span)
-            for start in range(first, len(times) - rule.requests + 1):
-                opens, closes = times[start + rule.requests - 1] - rule.span, times[start] + rule.span
-                if opens >= instant:
-                    break
-                if opens < times[start]:
-                    instant = max(instant, closes)
+        moved = True
+        while moved:
+            before = instant
+            for rule in rules:
+                first = bisect_right(times, instant - rule.span)
+                for start in range(first, len(times) - rule.requests + 1):
+                    opens, closes = times[start + rule.requests - 1] - rule.span, times[start] + rule.span
+                    if opens >= instant:
+                        break
+                    if opens < times[start]:
+                        instant = max(instant, closes)
+            moved = instant > before and len(rules) > 1
         return instant
 
     def add(self, instant: float) -> None:

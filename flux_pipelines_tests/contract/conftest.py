@@ -27,7 +27,7 @@ from flux_pipelines.sync.normalise import Normalisation
 from flux_pipelines.sync.orders import sync_orders
 from flux_pipelines.sync.records import BadRecord, DayOutcome
 
-HISTORY = 5
+HISTORY = 6
 
 
 def providers() -> list[str]:
@@ -54,13 +54,14 @@ class Played:
 
     @property
     def last(self) -> date:
+        """The last business date that is over for everybody, at whatever hour this runs: some end hours after midnight."""
         end = self.sandbox.world.end_day
         assert end is not None
-        return end
+        return end - timedelta(days=1)
 
     @property
     def days(self) -> list[date]:
-        return [self.last - timedelta(days=n) for n in reversed(range(HISTORY - 1))]
+        return [self.last - timedelta(days=n) for n in reversed(range(HISTORY - 2))]
 
     def pull(self, what: str, **body: Any) -> dict[str, Any]:
         """Pull one of the sandbox's strings."""

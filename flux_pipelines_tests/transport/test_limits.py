@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from flux_pipelines.domain.errors import ConfigurationError, RateLimitedError
@@ -90,6 +90,8 @@ def test_no_window_ever_holds_more_than_its_limit_whatever_keys_are_combined(
     st.lists(st.integers(0, 60).map(float), max_size=12),
     st.integers(0, 60).map(float),
 )
+# What the second rule puts off falls into what the first forbids.
+@example([Rule(1, 2.0), Rule(3, 8.0)], [0.0, 0.0, 7.0], 0.0)
 def test_a_slot_is_the_earliest_possible(rules: list[Rule], arrivals: list[float], now: float) -> None:
     ring = Ring(0.0, float("inf"), 0.0, array("d"))
     for arrival in sorted(arrivals):
