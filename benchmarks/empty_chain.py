@@ -51,8 +51,8 @@ def main() -> None:
 
     import dagster as dg
 
-    from flux_pipelines.definitions import build_definitions
     from flux_pipelines.pipelines import jobs, names
+    from flux_pipelines.pipelines.code_location import build_definitions
     from flux_pipelines.pipelines.demand import HORIZON
     from flux_pipelines.pipelines.drive import dagster_home
     from flux_pipelines.pipelines.names import RANGE_END, RANGE_START

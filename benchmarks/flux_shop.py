@@ -128,7 +128,7 @@ def main() -> None:
 
     import dagster as dg
 
-    from flux_pipelines.definitions import build_definitions
+    from flux_pipelines.pipelines.code_location import build_definitions
     from flux_pipelines.pipelines.drive import dagster_home
     from flux_pipelines.pipelines.names import RANGE_END, RANGE_START, sync_job
     from flux_pipelines.pipelines.partitions import connections_of, partition_key

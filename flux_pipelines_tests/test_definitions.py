@@ -12,10 +12,10 @@ import dagster as dg
 import pytest
 import yaml
 
-from flux_pipelines.definitions import build_definitions
 from flux_pipelines.domain import tables
 from flux_pipelines.domain.tables import TABLES
 from flux_pipelines.pipelines import names
+from flux_pipelines.pipelines.code_location import build_definitions
 from flux_pipelines.pipelines.partitions import BACKFILL, business_days, connection_days, connections_of
 from flux_pipelines.providers.square.resource import SquareResource
 from flux_pipelines.settings import PROJECT_ROOT

@@ -36,18 +36,18 @@ BELOW: dict[str, set[str]] = {
     },
     "pipelines": {
         "domain", "settings", "transport", "state", "lake", "providers", "privacy", "sync", "forecaster", "runtime",
-        "erasure", "mapping", "definitions",
+        "erasure", "mapping",
     },
-    "definitions": {"domain", "pipelines", "providers"},
+    "definitions": {"pipelines"},
     "cli": {
         "domain", "settings", "transport", "state", "lake", "providers", "privacy", "sync", "forecaster", "sandbox",
-        "runtime", "erasure", "mapping", "connect", "gateway", "pipelines", "definitions",
+        "runtime", "erasure", "mapping", "connect", "gateway", "pipelines",
     },
 }  # fmt: skip
 
 #: Only these rooms know Dagster; a provider's resource.py does too.
-DAGSTER = {"pipelines", "definitions"}
-SETTINGS_READERS = {"runtime", "pipelines", "cli", "sandbox", "forecaster", "gateway", "definitions"}
+DAGSTER = {"pipelines"}
+SETTINGS_READERS = {"runtime", "pipelines", "cli", "sandbox", "forecaster", "gateway"}
 
 
 def modules() -> Iterator[tuple[Path, str]]:

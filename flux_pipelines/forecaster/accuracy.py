@@ -1,4 +1,4 @@
-"""How good the forecasts of a business date turned out to be, beside seasonal naive. Sums in DuckDB, exact throughout.
+"""How good the forecasts of business dates turned out to be, beside seasonal naive. Sums in DuckDB, exact throughout.
 
 A forecast pair (location, product) is evaluated when its location traded on the date; a product that then did not sell
 sold zero. The seasonal naive forecast is what the product sold on the latest same weekday, at or before `as_of`, on which
@@ -7,6 +7,7 @@ the location traded; pairs whose location traded on no such weekday in eight wee
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import date, timedelta
 from decimal import ROUND_HALF_EVEN, Decimal
 from typing import TYPE_CHECKING
@@ -26,16 +27,20 @@ def accuracy_window(target: date, longest_horizon: int = 14) -> tuple[date, date
     return target - timedelta(days=longest_horizon + NAIVE_REACH_DAYS), target
 
 
-def accuracy(forecasts: pa.Table, demand: pa.Table, target: date) -> pa.Table:
-    """Evaluate the forecasts of one business date.
+def accuracy(
+    forecasts: pa.Table, demand: pa.Table, targets: Collection[date], *, unsettled: Collection[tuple[str, date]] = ()
+) -> pa.Table:
+    """Evaluate the forecasts of business dates, of all of them at once.
 
     Args:
-        forecasts: rows of `demand_forecasts`; only forecasts with `target_date` equal to `target` are used.
-        demand: rows of `daily_item_demand` in `accuracy_window(target)`; others are ignored or do no harm.
-        target: the business date.
+        forecasts: rows of `demand_forecasts`; only forecasts with a `target_date` among the targets are used.
+        demand: rows of `daily_item_demand` in the `accuracy_window` of every target; others do no harm.
+        targets: the business dates.
+        unsettled: connections and business dates of theirs that cannot be evaluated yet.
 
     Returns:
-        Rows of `forecast_accuracy`: one per connection and `as_of`, none where nothing could be evaluated.
+        Rows of `forecast_accuracy` in order of business date: one per connection and `as_of`, none where nothing could
+        be evaluated.
 
     """
     import duckdb
@@ -44,10 +49,16 @@ def accuracy(forecasts: pa.Table, demand: pa.Table, target: date) -> pa.Table:
     with duckdb.connect(":memory:", config={"threads": "2"}) as sql:
         sql.register("forecasts", forecasts)
         sql.register("demand", demand)
-        sums = sql.execute(_SUMS, {"target": target, "reach": NAIVE_REACH_DAYS}).fetchall()
+        asked = {
+            "targets": sorted(targets),
+            "unsettled_connections": [connection for connection, _ in unsettled],
+            "unsettled_dates": [day for _, day in unsettled],
+            "reach": NAIVE_REACH_DAYS,
+        }
+        sums = sql.execute(_SUMS, asked).fetchall()
     names = FORECAST_ACCURACY.column_names
     rows = []
-    for connection, tenant, as_of, horizon, items, actual, predicted, naive, error, naive_error in sums:
+    for target, connection, tenant, as_of, horizon, items, actual, predicted, naive, error, naive_error in sums:
         wape, naive_wape = _ratio(error, actual), _ratio(naive_error, actual)
         values = (connection, tenant, as_of, horizon, target, items, actual, predicted, naive, error, naive_error)
         rows.append(
@@ -76,40 +87,47 @@ with sold as (
     from demand group by all
 ),
 traded as (
-    select distinct connection, location_id, business_date from demand
+    select distinct connection, location_id, business_date, isodow(business_date) as weekday from demand
+),
+unsettled as (
+    select unnest($unsettled_connections::varchar[]) as connection, unnest($unsettled_dates::date[]) as target_date
 ),
 asked as (
-    select connection, tenant, location_id, product_id, as_of, horizon, predicted_quantity
+    select connection, tenant, location_id, product_id, as_of, horizon, target_date, predicted_quantity
     from forecasts
-    where status = 'forecast' and target_date = $target
+    anti join unsettled using (connection, target_date)
+    where status = 'forecast' and target_date in (select unnest($targets::date[]))
 ),
 naive_days as (
-    select a.connection, a.location_id, a.as_of, max(t.business_date) as naive_date
-    from (select distinct connection, location_id, as_of from asked) a
-    join traded t using (connection, location_id)
-    where t.business_date <= a.as_of
-        and t.business_date > a.as_of - $reach::integer
-        and isodow(t.business_date) = isodow($target::date)
-    group by all
+    select a.connection, a.location_id, a.as_of, a.target_date, t.business_date as naive_date
+    from (
+        select distinct connection, location_id, as_of, target_date, isodow(target_date) as weekday from asked
+    ) a
+    asof join traded t
+        on t.connection = a.connection and t.location_id = a.location_id and t.weekday = a.weekday
+        and a.as_of >= t.business_date
+    where t.business_date > a.as_of - $reach::integer
 ),
 pairs as (
     select a.*,
-        coalesce(today.quantity, 0::decimal(38, 5)) as actual,
+        coalesce(settled.quantity, 0::decimal(38, 5)) as actual,
         coalesce(before.quantity, 0::decimal(38, 5)) as naive
     from asked a
-    join traded t on t.connection = a.connection and t.location_id = a.location_id and t.business_date = $target
+    join traded t
+        on t.connection = a.connection and t.location_id = a.location_id and t.business_date = a.target_date
     join naive_days n
         on n.connection = a.connection and n.location_id = a.location_id and n.as_of = a.as_of
-    left join sold today
-        on today.connection = a.connection and today.location_id = a.location_id
-        and today.product_id = a.product_id and today.business_date = $target
+        and n.target_date = a.target_date
+    left join sold settled
+        on settled.connection = a.connection and settled.location_id = a.location_id
+        and settled.product_id = a.product_id and settled.business_date = a.target_date
     left join sold before
         on before.connection = a.connection and before.location_id = a.location_id
         and before.product_id = a.product_id and before.business_date = n.naive_date
 )
-select connection, max(tenant), as_of, horizon, count(*), sum(actual), sum(predicted_quantity), sum(naive),
+select target_date, connection, max(tenant), as_of, horizon, count(*), sum(actual), sum(predicted_quantity), sum(naive),
     sum(abs(predicted_quantity - actual)), sum(abs(naive - actual))
 from pairs
-group by connection, as_of, horizon
-order by connection, as_of, horizon
+group by target_date, connection, as_of, horizon
+order by target_date, connection, as_of, horizon
 """

@@ -236,8 +236,6 @@ def _forecast_accuracy() -> dg.AssetsDefinition:
         code_version="1",
     )
     def forecast_accuracy(context: dg.AssetExecutionContext, flux: FluxResource) -> dg.MaterializeResult:  # type: ignore[type-arg]
-        import pyarrow as pa
-
         from flux_pipelines.forecaster.accuracy import accuracy, accuracy_window
         from flux_pipelines.lake import session
 
@@ -248,19 +246,19 @@ def _forecast_accuracy() -> dg.AssetsDefinition:
                 DEMAND_FORECASTS, where={"as_of": each_day(days[0] - timedelta(days=HORIZON), days[-1])}
             ).read_all()
             sold = _read_demand(lake, accuracy_window(days[0])[0], days[-1])
-            evaluated = pa.concat_tables(
-                [accuracy(_without(made, open_then(flux.runtime, day)), sold, day) for day in days]
-            )
+            unsettled = [(key, day) for day in days for key in open_then(flux.runtime, day)]
+            evaluated = accuracy(made, sold, days, unsettled=unsettled)
             commit = lake.replace(FORECAST_ACCURACY, evaluated, [{"target_date": day} for day in days])
         scope = Scope(days[0], days[-1])
         with explained(context), session(lake, [FORECAST_ACCURACY.name]) as database:
             found = figures.of(database, scope, [day.isoformat() for day in days])
+            totals = _accuracy_totals(evaluated)
             attach(
                 context,
                 {
                     day.isoformat(): {
                         **found[day.isoformat()],
-                        **_accuracy_totals(evaluated, day),
+                        **totals.get(day, {}),
                         "Delta table version": commit.version,
                     }
                     for day in days
@@ -276,18 +274,21 @@ def _forecast_accuracy() -> dg.AssetsDefinition:
     return forecast_accuracy
 
 
-def _accuracy_totals(evaluated: "pa.Table", day: date) -> dict[str, Any]:
-    """Return the day's error over every horizon, in per cent of what was sold, beside that of seasonal naive."""
-    chosen = [row for row in evaluated.to_pylist() if row["target_date"] == day]
-    sold = sum((row["actual_quantity"] for row in chosen), Decimal(0))
-    if sold <= 0:
-        return {}
-    error = sum((row["absolute_error"] for row in chosen), Decimal(0))
-    naive = sum((row["naive_absolute_error"] for row in chosen), Decimal(0))
+def _accuracy_totals(evaluated: "pa.Table") -> dict[date, dict[str, Any]]:
+    """Return each day's error over every horizon, in per cent of what was sold, beside that of seasonal naive."""
+    sums: dict[date, list[Decimal]] = {}
+    for row in evaluated.to_pylist():
+        of_day = sums.setdefault(row["target_date"], [Decimal(0)] * 3)
+        for position, name in enumerate(("actual_quantity", "absolute_error", "naive_absolute_error")):
+            of_day[position] += row[name]
     # Floats: percentages to plot, not quantities.
     return {
-        "error % (wape)": float(round(100 * error / sold, 2)),
-        "error % of seasonal naive": float(round(100 * naive / sold, 2)),
+        day: {
+            "error % (wape)": float(round(100 * error / sold, 2)),
+            "error % of seasonal naive": float(round(100 * naive / sold, 2)),
+        }
+        for day, (sold, error, naive) in sums.items()
+        if sold > 0
     }
 
 

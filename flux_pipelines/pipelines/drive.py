@@ -22,11 +22,11 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from flux_pipelines.definitions import build_definitions
 from flux_pipelines.domain.connection import split_key
 from flux_pipelines.domain.tables import DAILY_SALES, DEMAND_FORECASTS, FORECAST_ACCURACY, TRANSACTIONS
 from flux_pipelines.pipelines import names
 from flux_pipelines.pipelines.checks import Scope
+from flux_pipelines.pipelines.code_location import build_definitions
 from flux_pipelines.pipelines.demand import HORIZON
 from flux_pipelines.pipelines.feed_drive import FeedDriver
 from flux_pipelines.pipelines.partitions import connections_of

@@ -94,7 +94,7 @@ def test_acorns_tables_equal_the_truth_to_the_cent_in_two_currencies(connect: Co
 
 
 def test_acorn_has_its_assets_jobs_schedules_and_sensors() -> None:
-    from flux_pipelines.definitions import build_definitions
+    from flux_pipelines.pipelines.code_location import build_definitions
 
     definitions = build_definitions()
     keys = {key.to_user_string() for key in definitions.resolve_all_asset_keys()}

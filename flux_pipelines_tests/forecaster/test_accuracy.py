@@ -34,7 +34,7 @@ def forecast(product: str, as_of: date, quantity: str, location: str = "L1") -> 
 
 def evaluate(forecasts: Iterable[pa.Table], *demand: dict[str, Any]) -> list[dict[str, Any]]:
     asked = pa.concat_tables([DEMAND_FORECASTS.arrow_schema().empty_table(), *forecasts])
-    table = accuracy(asked, pa.Table.from_pylist(list(demand), schema=DAILY_ITEM_DEMAND.arrow_schema()), TARGET)
+    table = accuracy(asked, pa.Table.from_pylist(list(demand), schema=DAILY_ITEM_DEMAND.arrow_schema()), [TARGET])
     table.validate(full=True)
     assert table.schema.equals(FORECAST_ACCURACY.arrow_schema())
     return list(table.to_pylist())
@@ -171,6 +171,46 @@ def test_it_agrees_with_a_plain_computation_on_random_rows() -> None:
         assert (mine["items"], mine["actual_quantity"]) == (len(pairs), actual)
         assert (mine["absolute_error"], mine["naive_absolute_error"]) == (error, naive_error)
         assert mine["wape"] == (error / actual).quantize(Decimal("0.000001"), rounding=ROUND_HALF_EVEN)
+
+
+def test_many_dates_at_once_are_each_what_they_are_alone_and_unsettled_ones_are_left_out() -> None:
+    chance = random.Random(6)
+    acme, bravo = ({"connection": f"square:{name}", "tenant": name} for name in ("acme", "bravo"))
+    sold = [
+        row(before(n), product, chance.randrange(1, 40), **owner)
+        for owner in (acme, bravo)
+        for n in range(-3, 80)
+        for product in ("latte", "tea")
+        if chance.random() < 0.9
+    ]
+    predicted = [
+        forecast_rows(
+            before(n),
+            "e",
+            [],
+            [
+                ItemForecast(
+                    Item(owner["connection"], owner["tenant"], "L1", product, product),
+                    before(n),
+                    [(before(n - h), Decimal(chance.randrange(40))) for h in range(1, 15)],
+                    "M",
+                )
+                for owner in (acme, bravo)
+                for product in ("latte", "tea")
+            ],
+        )
+        for n in range(-2, 12)
+    ]
+    asked = pa.concat_tables(predicted)
+    demand = pa.Table.from_pylist(sold, schema=DAILY_ITEM_DEMAND.arrow_schema())
+    days = [before(n) for n in (2, 1, 0, -1)]
+    alone = pa.concat_tables([accuracy(asked, demand, [day]) for day in days])
+    assert len(alone) > 80
+    assert accuracy(asked, demand, days[::-1]).equals(alone)
+    settled = accuracy(asked, demand, days, unsettled=[("square:bravo", days[1]), ("square:acme", days[3])]).to_pylist()
+    left_out = {("square:bravo", days[1]), ("square:acme", days[3])}
+    assert settled == [r for r in alone.to_pylist() if (r["connection"], r["target_date"]) not in left_out]
+    assert len(settled) < len(alone)
 
 
 def test_the_window_covers_what_is_read() -> None:

@@ -13,9 +13,9 @@ import dagster as dg
 import pytest
 
 from flux_pipelines.connect import connect_to_sandbox
-from flux_pipelines.definitions import build_definitions
 from flux_pipelines.domain.tables import TRANSACTIONS
 from flux_pipelines.lake import session
+from flux_pipelines.pipelines.code_location import build_definitions
 from flux_pipelines.pipelines.drive import dagster_home
 from flux_pipelines.pipelines.names import RANGE_END, RANGE_START
 from flux_pipelines.pipelines.partitions import partition_key

@@ -13,9 +13,9 @@ import pytest
 import time_machine
 from dagster._core.events import AssetMaterializationPlannedData
 
-from flux_pipelines.definitions import build_definitions
 from flux_pipelines.domain.business_day import last_closed
 from flux_pipelines.pipelines import automation, names, watch
+from flux_pipelines.pipelines.code_location import build_definitions
 from flux_pipelines.pipelines.partitions import business_days, partition_key
 from flux_pipelines.pipelines.resources import lend
 from flux_pipelines.providers.registry import provider

@@ -5,9 +5,9 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from flux_pipelines.definitions import build_definitions
 from flux_pipelines.domain.errors import StorageFullError, TableDamagedError
 from flux_pipelines.domain.tables import FORECAST_ACCURACY
+from flux_pipelines.pipelines.code_location import build_definitions
 from flux_pipelines.pipelines.failures import explained
 from flux_pipelines.pipelines.resources import lend
 from flux_pipelines.runtime import Runtime

@@ -16,9 +16,9 @@ import pytest
 import zstandard
 
 from flux_pipelines.connect import connect_to_sandbox
-from flux_pipelines.definitions import build_definitions
 from flux_pipelines.domain.errors import ConfigurationError, TableDamagedError
 from flux_pipelines.erasure import erase
+from flux_pipelines.pipelines.code_location import build_definitions
 from flux_pipelines.pipelines.drive import dagster_home
 from flux_pipelines.pipelines.names import RANGE_END, RANGE_START
 from flux_pipelines.pipelines.partitions import partition_key
