@@ -28,7 +28,7 @@ demo: install  ## the whole chain over the sandbox, then the Dagster UI (ARGS=--
 # Compiled modules are kept: the tests start hundreds of processes.
 test: export PYTHONDONTWRITEBYTECODE =
 test: install  ## every test (ARGS="-k name" to choose)
-	$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder $(ARGS)
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: install  ## format, lint, types
 	$(BIN)/ruff format --check .
