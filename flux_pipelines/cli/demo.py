@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from flux_pipelines.cli.output import console, error, say, table
+from flux_pipelines.cli.output import console, error, flux_command, say, table
 from flux_pipelines.cli.processes import Processes, choose_port
 from flux_pipelines.cli.serve import (
     UI_PORT,
@@ -47,7 +47,7 @@ def demo(
         runtime.warm_forecaster()
         say(f"Everything this demo writes lives under {runtime.settings.home}.")
         url = start_sandbox(processes, choose_port(DEFAULT_PORT))
-        gateway_port = choose_port(GATEWAY_PORT)
+        ui_port, gateway_port = choose_port(port), choose_port(GATEWAY_PORT)
         register(runtime, url, gateway_port)
         keys = []
         for key, tenant in ACCOUNTS:
@@ -63,23 +63,25 @@ def demo(
         print_report(report)
         for failure in report.failures:
             error(failure)
-        table("Where to look", ("", ""), _places(port, url, gateway_url(runtime, gateway_port), no_ui=no_ui))
+        table("Where to look", ("", ""), _places(ui_port, url, gateway_url(runtime, gateway_port), no_ui=no_ui))
         say(f"Done in {time.monotonic() - began:.0f} s.")
         if report.failures:
             raise typer.Exit(1)
         if not no_ui:
             start_gateway(processes, runtime, gateway_port, with_sandbox=True)
-            start_dagster(processes, runtime, choose_port(port))
+            start_dagster(processes, runtime, ui_port)
             processes.wait()
 
 
 def _places(port: int, sandbox: str, gateway: str, *, no_ui: bool) -> list[tuple[str, str]]:
+    flux = flux_command()
+    by_day = "select business_date, currency, sum(net) from daily_sales group by all order by 1"
     places = [
-        ("sales a day", 'flux sql "select business_date, currency, sum(net) from daily_sales group by all order by 1"'),
-        ("forecasts", "flux sql \"select * from demand_forecasts where status = 'forecast' limit 20\""),
+        ("sales a day", f'{flux} sql "{by_day}"'),
+        ("forecasts", f"{flux} sql \"select * from demand_forecasts where status = 'forecast' limit 20\""),
     ]
     if not no_ui:
         places.insert(0, ("lineage", f"http://127.0.0.1:{port}/asset-groups"))
         places.insert(1, ("connections (sign in as ada@example.com)", gateway))
-        places.append(("a sale, in the tables within a minute", f"flux sandbox emit sale --url {sandbox}"))
+        places.append(("a sale, in the tables within a minute", f"{flux} sandbox emit sale --url {sandbox}"))
     return places

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 from rich import box
 from rich.console import Console
@@ -41,6 +43,12 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], 
     for row in rows:
         grid.add_row(*("" if value is None else _plain(str(value)) for value in row))
     console.print(grid)
+
+
+def flux_command() -> str:
+    """Return how to call `flux` again from this folder: with its path, unless it is found without."""
+    called = sys.argv[0]
+    return called if Path(called).name == "flux" and shutil.which("flux") is None else "flux"
 
 
 def _plain(text: str) -> str:

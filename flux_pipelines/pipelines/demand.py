@@ -257,8 +257,8 @@ def _forecast_accuracy() -> dg.AssetsDefinition:
                 context,
                 {
                     day.isoformat(): {
-                        **found[day.isoformat()],
                         **totals.get(day, {}),
+                        **found[day.isoformat()],
                         "Delta table version": commit.version,
                     }
                     for day in days
