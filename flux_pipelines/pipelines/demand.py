@@ -167,8 +167,9 @@ def _forecast(runtime: "Runtime", as_of: date) -> dict[str, Any]:
         metadata = {"plot": plot, **metadata}
         by_item.sort(key=lambda item: (-item[0], item[1:]))
         metadata["preview"] = preview(
-            ("connection", "location", "product", f"units in {HORIZON} days"),
+            ("connection", "location_id", "product", f"units in {HORIZON} days"),
             [(connection, place, label, round(total)) for total, connection, place, label in by_item[:PREVIEW_ROWS]],
+            places=runtime.state.locations.names(),
         )
     return metadata
 

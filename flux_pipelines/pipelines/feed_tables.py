@@ -116,7 +116,8 @@ def feed_table(provider: Provider, spec: FeedTable) -> dg.AssetsDefinition:
         with session(runtime.lake, [table.name], where=where, memory_limit=CHECK_MEMORY) as database:
             view = view_of(table.name)
             results = list(evaluate(database, checks, key, view, "business_date", scope))
-            step.describe(figures_of(table).of(database, scope, list(step.done)) if step.done else {})
+            places, told = runtime.state.locations.names(), figures_of(table)
+            step.describe(told.of(database, scope, list(step.done), places=places) if step.done else {})
         results.append(quarantine_check(key, step.bad))
         if step.failed:
             yield from results

@@ -38,8 +38,23 @@ class Figures:
     shown: tuple[str, ...]
     order: tuple[str, ...]
 
-    def of(self, database: duckdb.DuckDBPyConnection, scope: Rows, keys: Sequence[str]) -> dict[str, dict[str, Any]]:
-        """Return each partition's metadata, in the order of the keys; those without rows say so."""
+    def of(
+        self,
+        database: duckdb.DuckDBPyConnection,
+        scope: Rows,
+        keys: Sequence[str],
+        *,
+        places: Mapping[str, str] | None = None,
+    ) -> dict[str, dict[str, Any]]:
+        """Return each partition's metadata, in the order of the keys; those without rows say so.
+
+        Args:
+            database: where the table is.
+            scope: the rows to look at.
+            keys: the partitions' keys.
+            places: what stores are called, by their ids, for the preview.
+
+        """
         found: dict[str, dict[str, Any]] = {key: {**rows(0), **{name: 0 for name, _ in self.counts}} for key in keys}
         heads: dict[str, Any] = {}
         key = f"concat_ws('|', {', '.join(self.by)})"
@@ -57,7 +72,7 @@ class Figures:
                 continue
             found[name] |= rows(n)
             found[name] |= {label: int(value) for (label, _), value in zip(self.counts, values, strict=True)}
-            heads[name] = preview(self.shown, [list(row.values()) for row in head])
+            heads[name] = preview(self.shown, [list(row.values()) for row in head], places=places)
         if self.money:
             sums = ", ".join(f"sum({column})" for _, column in self.money)
             totals: dict[str, dict[str, dict[str, Decimal]]] = {}

@@ -371,6 +371,7 @@ class _Normalising:
         for record in normalisation.bad:
             bad.setdefault(record.business_date, []).append(record)
         self._bad += normalisation.bad
+        places = self._runtime.state.locations.names()
         for manifest in manifests:
             day = manifest.business_date
             kept = self._runtime.quarantine.replace(self._asset, key, day, bad.get(day, []))
@@ -391,7 +392,9 @@ class _Normalising:
                 names.FETCHED_AT: dg.MetadataValue.timestamp(manifest.fetched_at),
                 names.DAY_STATE: names.OVER if was_over(manifest) else names.OPEN,
                 "Delta table version": version,
-                "preview": preview(_SHOWN, [] if head is None else [list(row.values()) for row in head.to_pylist()]),
+                "preview": preview(
+                    _SHOWN, [] if head is None else [list(row.values()) for row in head.to_pylist()], places=places
+                ),
             }
 
     def _compare(self, partition: str, written: Mapping[str, Decimal], manifest: "RawManifest") -> None:

@@ -12,6 +12,7 @@ from flux_pipelines.domain.money import exponent
 from flux_pipelines.domain.tables import SQL_TYPES, Column, Table
 
 PREVIEW_ROWS = 5
+_PLACE = "location_id"
 
 
 def table_metadata(table: Table) -> dict[str, Any]:
@@ -53,10 +54,26 @@ def money(amount: Decimal, currency: str) -> str:
     return f"{amount:,.{places}f}"
 
 
-def preview(columns: Sequence[str], records: Iterable[Sequence[object]]) -> dg.MarkdownMetadataValue:
-    """Return the records as a Markdown table."""
-    lines = [f"| {' | '.join(columns)} |", f"|{' --- |' * len(columns)}"]
-    lines += [f"| {' | '.join(_cell(value) for value in record)} |" for record in records]
+def preview(
+    columns: Sequence[str], records: Iterable[Sequence[object]], *, places: Mapping[str, str] | None = None
+) -> dg.MarkdownMetadataValue:
+    """Return the records as a Markdown table.
+
+    Args:
+        columns: what is above each column.
+        records: the rows.
+        places: what stores are called, by their ids: the column `location_id` then shows names, where there is one, unless
+            the records have a column with names themselves.
+
+    """
+    titles, cells = list(columns), [list(record) for record in records]
+    if places is not None and _PLACE in columns and "name" not in columns:
+        position = titles.index(_PLACE)
+        titles[position] = "location"
+        for record in cells:
+            record[position] = places.get(str(record[position]), record[position])
+    lines = [f"| {' | '.join(titles)} |", f"|{' --- |' * len(titles)}"]
+    lines += [f"| {' | '.join(_cell(value) for value in record)} |" for record in cells]
     return dg.MetadataValue.md("\n".join(lines))
 
 

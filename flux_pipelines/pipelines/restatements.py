@@ -173,12 +173,13 @@ def _told(
                 f"from {tables.SETTLED_ORDERS.name} group by 1"
             ).fetchall()
         }
+    places = runtime.state.locations.names()
     for day in days:
         mine = changes.get(day, [])
         found[RESTATEMENTS][day.isoformat()] = {
             **rows(len(mine)),
             "Delta table version": versions[0],
-            "preview": preview(_SHOWN, mine[:PREVIEW_ROWS]),
+            "preview": preview(_SHOWN, mine[:PREVIEW_ROWS], places=places),
         }
         settled, orders = stores.get(day, (0, 0))
         found[SETTLED][day.isoformat()] = {

@@ -116,7 +116,8 @@ class Mart:
             for name in read:
                 rows = lake.rows_by_partition(name, recent)
                 hold(database, view_of(name), since.where("business_date"), sum(rows.values()))
-            figures = self.figures.of(database, scope, [day.isoformat() for day in days])
+            places = flux.runtime.state.locations.names()
+            figures = self.figures.of(database, scope, [day.isoformat() for day in days], places=places)
             more = self.more(database, scope) if self.more else {}
             attach(
                 context,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -97,6 +98,13 @@ class Locations:
             CachedLocation(row.location_id, row.name, row.timezone, row.currency, row.active, row.seen_at)
             for row in rows
         ]
+
+    def names(self) -> dict[str, str]:
+        """Return what every store is called, by its id; without ids that two connections have for different stores."""
+        with self._database.reading() as session:
+            found = session.execute(select(LocationRow.location_id, LocationRow.name).distinct()).all()
+        counted = Counter(location_id for location_id, _ in found)
+        return {location_id: name for location_id, name in found if name and counted[location_id] == 1}
 
     def owners(self, provider: str, location_id: str) -> Sequence[str]:
         """Return the keys of a provider's connections that have a location of this id."""

@@ -48,6 +48,7 @@ def test_one_day_of_one_connection_runs_from_raw_to_marts_and_tells_its_figures(
     assert lines["orders"] > 0
     assert lines["Delta table version"] == home.runtime.lake.version("square/transactions")
     assert lines["preview"].count("\n") == 6
+    assert any(place.name in lines["preview"] for place in home.runtime.state.locations.list("square:harbor"))
     assert lines["total USD"] == raw["total USD"]
 
     assert home.run("refresh_core", str(DAY), str(DAY)).success

@@ -39,7 +39,7 @@ def test_a_days_payments_and_hours_are_collected_and_become_tables(home: Home) -
     told = home.metadata("square", "payments", partition=partition)
     assert told["rows"] == told["payments"] + told["refunds"] > 100
     assert told["amount USD"]
-    assert "| location_id |" in told["preview"]
+    assert "| location |" in told["preview"]
     ((lake, days),) = home.ask("select count(*), count(distinct business_date) from payments")
     assert (lake, days) == (home.ask("select count(*) from square.payments")[0][0], 3)
     assert home.ask("select count(*) from time_entries")[0][0] > 0

@@ -38,6 +38,14 @@ def test_a_preview_is_a_table_whatever_is_in_the_cells() -> None:
     assert shown == "| name | amount |\n| --- | --- |\n| a \\| b c | 1.50 |\n|  | 3 |"
 
 
+def test_a_preview_calls_stores_by_their_names() -> None:
+    records = [("L1", 1), ("L2", 2), (None, 3)]
+    shown = preview(("location_id", "n"), records, places={"L1": "Back | Bay"}).md_str
+    assert shown == "| location | n |\n| --- | --- |\n| Back \\| Bay | 1 |\n| L2 | 2 |\n|  | 3 |"
+    named = preview(("location_id", "name"), [("L1", "Back Bay")], places={"L1": "Back Bay"}).md_str
+    assert named == "| location_id | name |\n| --- | --- |\n| L1 | Back Bay |"
+
+
 @pytest.mark.parametrize("values", [[], [0, 0], [5], [3, -2, 7], [10**12, 1]])
 def test_plots_are_pictures_whatever_the_values(values: list[int]) -> None:
     points = [(DAY + timedelta(days=n), Decimal(value)) for n, value in enumerate(values)]

@@ -42,6 +42,16 @@ def test_a_store_the_provider_no_longer_names_stays_as_inactive(state: State, ac
     ]
 
 
+def test_names_by_id_but_of_no_id_that_two_connections_have_for_different_stores(state: State) -> None:
+    for key in ("square:a", "square:b"):
+        state.connections.add(Connection(key, "tenant"), {"access_token": "t"})
+    state.locations.replace(
+        "square:a", [Store("L1", "Harbor"), Store("L2", "Same"), Store("L3", "Here"), Store("L4", "")]
+    )
+    state.locations.replace("square:b", [Store("L2", "Same"), Store("L3", "There")])
+    assert state.locations.names() == {"L1": "Harbor", "L2": "Same"}
+
+
 def test_what_is_too_old_is_asked_for_again(state: State, acme: str) -> None:
     state.locations.replace(acme, [Store("L1")])
     assert len(state.locations.list(acme, max_age=timedelta(hours=1))) == 1
