@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from flux_pipelines.cli.output import error, say, table
+from flux_pipelines.cli.output import counted, error, say, table
 from flux_pipelines.connect import add_with_secrets, care, connect_to_sandbox, parse_settings, reconfigure
 from flux_pipelines.domain.errors import ConfigurationError, FluxError
 from flux_pipelines.runtime import Runtime
@@ -118,7 +118,7 @@ def test(keys: Annotated[list[str] | None, typer.Argument(metavar="[PROVIDER:NAM
                 failed += 1
                 error(str(problem))
             else:
-                say(f"{connection.key}: works, {len(locations)} locations")
+                say(f"{connection.key}: works, {counted(len(locations), 'location')}")
     if failed:
         raise typer.Exit(1)
 

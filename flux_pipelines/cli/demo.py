@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from flux_pipelines.cli.output import console, error, flux_command, say, table
+from flux_pipelines.cli.output import console, counted, error, flux_command, say, table
 from flux_pipelines.cli.processes import Processes, choose_port
 from flux_pipelines.cli.serve import (
     UI_PORT,
@@ -56,7 +56,7 @@ def demo(
             connection, locations = connect_to_sandbox(runtime, key, tenant=tenant, url=url)
             zones = sorted({x.timezone for x in locations})
             currencies = ", ".join(sorted({x.currency for x in locations}))
-            say(f"Connected {key}: {len(locations)} locations in {', '.join(zones)}; {currencies}.")
+            say(f"Connected {key}: {counted(len(locations), 'location')} in {', '.join(zones)}; {currencies}.")
             keys.append(connection.key)
         last = sandbox_last_day(runtime, url)
         report = sync(runtime, keys, [last - timedelta(days=n) for n in reversed(range(days))], console=console)

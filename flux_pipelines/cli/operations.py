@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from flux_pipelines.cli.output import say, table
+from flux_pipelines.cli.output import counted, say, table
 from flux_pipelines.connect.care import try_out
 from flux_pipelines.domain.errors import ConfigurationError, FluxError
 from flux_pipelines.providers.apps import check_app
@@ -95,7 +95,7 @@ def _lake(runtime: Runtime) -> str:
 
 
 def _connection(runtime: Runtime, key: str) -> str:
-    return f"works, {len(try_out(runtime, key))} locations"
+    return f"works, {counted(len(try_out(runtime, key)), 'location')}"
 
 
 def _forecaster(runtime: Runtime) -> str:

@@ -45,6 +45,11 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], 
     console.print(grid)
 
 
+def counted(count: int, noun: str) -> str:
+    """Return a number of things in words: `1 location`, `12 locations`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 def flux_command() -> str:
     """Return how to call `flux` again from this folder: with its path, unless it is found without."""
     called = sys.argv[0]
