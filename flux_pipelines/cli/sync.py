@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, date, datetime, timedelta
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
@@ -17,6 +17,7 @@ from flux_pipelines.runtime import Runtime
 
 if TYPE_CHECKING:
     from flux_pipelines.pipelines.drive import SyncReport
+    from flux_pipelines.providers.base import FeedSource
 
 Provider = Annotated[str, typer.Argument(metavar="PROVIDER", help="The provider, for example square.")]
 Connections = Annotated[
@@ -25,6 +26,10 @@ Connections = Annotated[
 ]
 From = Annotated[str, typer.Option("--from", metavar="DATE", help="First business date, YYYY-MM-DD.")]
 To = Annotated[str, typer.Option("--to", metavar="DATE", help="Last business date, YYYY-MM-DD.")]
+SalesOnly = Annotated[
+    bool, typer.Option("--sales-only", help="Leave payments, catalogue, stock and hours worked as they are.")
+]
+_LIMITS = ("minutes at the limit", "share of the quota")
 
 
 def days_between(first: str, last: str, earliest: date) -> list[date]:
@@ -86,9 +91,7 @@ def sync(
     first: From,
     last: To,
     connection: Connections = None,
-    sales_only: Annotated[
-        bool, typer.Option("--sales-only", help="Leave payments, catalogue, stock and hours worked as they are.")
-    ] = False,
+    sales_only: SalesOnly = False,
 ) -> None:
     """Fetch orders of a range of business dates and bring every table up to date, raw to marts, in this process.
 
@@ -132,7 +135,9 @@ def print_report(report: SyncReport) -> None:
     table("What this sync did", ("", ""), rows)
 
 
-def plan(provider: Provider, first: From, last: To, connection: Connections = None) -> None:
+def plan(
+    provider: Provider, first: From, last: To, connection: Connections = None, sales_only: SalesOnly = False
+) -> None:
     """Tell what a backfill will cost before it runs: calls, minutes at the rate limit, share of the quota."""
     from flux_pipelines.sync.plan import estimate
 
@@ -143,24 +148,27 @@ def plan(provider: Provider, first: From, last: To, connection: Connections = No
             source = runtime.source(chosen)
             try:
                 locations = runtime.refresh_locations(chosen, source)
-                estimates.append(estimate(source, provider_named(provider), chosen, locations, days))
+                spec = provider_named(provider)
+                feeds = None if sales_only or not spec.feeds else cast("FeedSource", source)
+                estimates.append(estimate(source, spec, chosen, locations, days, feeds=feeds))
             finally:
                 source.close()
     table(
         f"What fetching {days[0]} to {days[-1]} ({len(days)} business dates) will cost",
-        ("connection", "locations", "orders (estimated)", "calls", "minutes at the limit", "share of the quota"),
+        ("connection", "locations", "orders (estimated)", "calls", "of them for feeds", *_LIMITS),
         [
             (
                 e.connection,
                 e.locations,
                 f"{e.orders:,}",
                 f"{e.calls:,}",
+                f"{e.feed_calls:,}",
                 f"{e.minutes_at_limit:.1f}",
                 f"{e.quota_share:.1%}",
             )
             for e in estimates
         ],
-        right=("locations", "orders (estimated)", "calls", "minutes at the limit", "share of the quota"),
+        right=("locations", "orders (estimated)", "calls", "of them for feeds", *_LIMITS),
     )
     bookkeeping = sum(e.bookkeeping_seconds for e in estimates)
     say(f"Dagster's own bookkeeping of these partitions adds about {bookkeeping / 60:.1f} minutes.")

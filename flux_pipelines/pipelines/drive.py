@@ -32,6 +32,7 @@ from flux_pipelines.pipelines.feed_drive import FeedDriver
 from flux_pipelines.pipelines.partitions import connections_of
 from flux_pipelines.pipelines.resources import Progress, lend
 from flux_pipelines.pipelines.tags import connection_tags, day_tags, runs_of
+from flux_pipelines.providers.registry import provider as provider_named
 from flux_pipelines.settings import PROJECT_ROOT, Settings
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ class SyncReport:
         orders: orders in the tables.
         lines: lines of goods and gift cards in the tables, order-level charges and voids left out.
         net: revenue before tax and tip.
-        requests: calls made to land these partitions.
+        requests: calls made to land these partitions, those of feeds included if they were collected.
         retries: how many of them were repetitions.
         waited_seconds: time spent waiting for rate limits.
         quarantined: records that could not be used.
@@ -146,7 +147,7 @@ def sync(
     finally:
         for ticket in tickets.values():
             syncs.finish(ticket.token, ok=finished)
-    _describe(runtime, report, connections, days)
+    _describe(runtime, report, connections, days, feeds=feeds)
     report.seconds = time.monotonic() - began
     return report
 
@@ -335,15 +336,19 @@ def _count(metadata: Mapping[str, dg.MetadataValue]) -> object:
     return offenders.value if offenders is not None else "some"
 
 
-def _describe(runtime: Runtime, report: SyncReport, connections: Sequence[str], days: Sequence[date]) -> None:
+def _describe(
+    runtime: Runtime, report: SyncReport, connections: Sequence[str], days: Sequence[date], *, feeds: bool
+) -> None:
     """Fill the report from the lake: what is there now, not what was meant to be."""
     from flux_pipelines.lake import session
 
     for key in connections:
-        for manifest in runtime.raw.manifests(key, days[0], days[-1]).values():
-            report.requests += manifest.requests
-            report.retries += manifest.retries
-            report.waited_seconds += manifest.waited_seconds
+        by_day = [feed.name for feed in provider_named(split_key(key)[0]).feeds if feed.grain == "day"]
+        for raw in (runtime.raw, *(runtime.raw.of(name) for name in by_day if feeds)):
+            for manifest in raw.manifests(key, days[0], days[-1]).values():
+                report.requests += manifest.requests
+                report.retries += manifest.retries
+                report.waited_seconds += manifest.waited_seconds
         report.quarantined += len(runtime.quarantine.list(connection=key, first_day=days[0], last_day=days[-1]))
     scope = Scope(days[0], days[-1], tuple(connections))
     core = (TRANSACTIONS, DAILY_SALES, DEMAND_FORECASTS, FORECAST_ACCURACY)

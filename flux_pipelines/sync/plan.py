@@ -1,20 +1,24 @@
 """What a backfill will cost before it runs: calls, minutes at the rate limit, share of the quota.
 
 The number of orders is estimated from one page of each group of locations: the first page of the range tells how much
-time a page covers. That costs one call a group. Where pages come in no order, a whole date is read instead.
+time a page covers. That costs one call a group. Where pages come in no order, a whole date is read instead. What is
+collected beside orders is read for one date, the middle one, and taken as often as there are dates.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from math import ceil
 
 from flux_pipelines.domain.connection import Connection
-from flux_pipelines.providers.base import Location, OrderWindow, PosSource, Provider
+from flux_pipelines.domain.errors import PermissionLostError
+from flux_pipelines.providers.base import FeedSource, FeedWindow, Location, OrderWindow, PosSource, Provider
 from flux_pipelines.sync.orders import batch_sizes
 from flux_pipelines.sync.windows import DayIndex, Group, contiguous, group_locations
+from flux_pipelines.transport import metered
 
 #: Seconds that Dagster itself spends on one partition of the whole chain, measured on two shared cores with its SQLite
 #: storage: a planned event and a materialisation of about 20 ms each, for five assets.
@@ -30,6 +34,7 @@ class Estimate:
         locations: how many locations are asked for.
         orders: how many orders there are, about.
         calls: requests to the provider, the completeness proof and the estimate itself included.
+        feed_calls: how many of them are for payments, hours worked and the like: feeds by business date.
         minutes_at_limit: how long those take at least, at the connection's rate limit.
         quota_share: the busiest location's calls as a share of what its limit allows in a day.
         bookkeeping_seconds: what Dagster spends on the partitions besides.
@@ -40,6 +45,7 @@ class Estimate:
     locations: int
     orders: int
     calls: int
+    feed_calls: int
     minutes_at_limit: float
     quota_share: float
     bookkeeping_seconds: float
@@ -53,8 +59,18 @@ def estimate(
     days: Sequence[date],
     *,
     verify: bool = True,
+    feeds: FeedSource | None = None,
 ) -> Estimate:
     """Estimate what fetching the business dates will cost.
+
+    Args:
+        source: the provider's client.
+        provider: its declaration.
+        connection: whose orders.
+        locations: all of its locations.
+        days: the business dates.
+        verify: whether completeness will be proved.
+        feeds: the client once more, when feeds by business date will be collected as well.
 
     Raises:
         FluxError: the provider cannot be asked, or a location cannot be used.
@@ -74,16 +90,48 @@ def estimate(
             # Each batch of days ends with a page that is only partly full.
             calls += rounds * (ceil(found / page_size) + len(batch_sizes(len(run), found / len(run))))
         calls_by_group.append(calls)
-    busiest = max(calls_by_group)
+    sample: Counter[str] = Counter()
+    feed_calls = 0
+    if feeds is not None:
+        feed_calls, sample = _feeds_of_a_date(feeds, provider, groups, days)
+    # The sample itself is one date more.
+    repeated = len(set(days)) + 1
+    by_key = Counter({key: count * repeated for key, count in sample.items()})
+    for group, calls in zip(groups, calls_by_group, strict=True):
+        by_key.update({f"{provider.name}/{connection.key}/{place}": calls for place in group.location_ids})
+    busiest = max(by_key.values())
     return Estimate(
         connection=connection.key,
         locations=len(locations),
         orders=orders,
-        calls=sum(calls_by_group),
+        calls=sum(calls_by_group) + feed_calls * repeated,
+        feed_calls=feed_calls * repeated,
         minutes_at_limit=busiest / per_minute,
         quota_share=busiest / (per_minute * 24 * 60),
         bookkeeping_seconds=len(set(days)) * BOOKKEEPING_SECONDS,
     )
+
+
+def _feeds_of_a_date(
+    feeds: FeedSource, provider: Provider, groups: Sequence[Group], days: Sequence[date]
+) -> tuple[int, Counter[str]]:
+    """Read every feed by business date for one date; return the calls, and how many counted against which limit."""
+    now = datetime.now(UTC)
+    over = [day for day in sorted(set(days)) if all(group.calendar.window(day)[1] <= now for group in groups)]
+    if not over:
+        return 0, Counter()
+    day = over[len(over) // 2]
+    with metered() as cost:
+        for feed in provider.feeds:
+            if feed.grain != "day":
+                continue
+            try:
+                for group in groups:
+                    for _ in feeds.collect(feed.name, FeedWindow(group.location_ids, *group.calendar.window(day), day)):
+                        pass
+            except PermissionLostError:
+                continue  # it will not be collected either, and the sync says so
+    return cost.requests, cost.by_key
 
 
 def _slowest(provider: Provider) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -41,6 +42,7 @@ class CallRecord:
     waited: float
     error: str | None
     at: datetime
+    keys: tuple[str, ...] = ()
 
 
 class AuditSink(Protocol):
@@ -52,12 +54,16 @@ class AuditSink(Protocol):
 
 @dataclass(slots=True)
 class Stats:
-    """What was spent: attempts sent, how many of them were repeats, seconds waited for limits, bytes received."""
+    """What was spent: attempts sent, how many of them were repeats, seconds waited for limits, bytes received.
+
+    `by_key` counts the attempts by what they were counted against: `square/square:acme/L1` for a location's limit.
+    """
 
     requests: int = 0
     retries: int = 0
     waited_seconds: float = 0.0
     bytes: int = 0
+    by_key: Counter[str] = field(default_factory=Counter)
     _mutex: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
 
     def add(self, call: CallRecord) -> None:
@@ -67,11 +73,12 @@ class Stats:
             self.retries += call.attempt > 1
             self.waited_seconds += call.waited
             self.bytes += call.bytes
+            self.by_key.update(call.keys)
 
     def snapshot(self) -> Stats:
         """Return the present figures."""
         with self._mutex:
-            return replace(self, _mutex=threading.Lock())
+            return replace(self, by_key=self.by_key.copy(), _mutex=threading.Lock())
 
 
 _meters: ContextVar[tuple[Stats, ...]] = ContextVar("flux_transport_meters", default=())

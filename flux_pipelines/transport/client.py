@@ -391,6 +391,7 @@ class ApiClient:
             waited=waited,
             error=type(outcome.error).__name__ if outcome.error is not None else None,
             at=at,
+            keys=tuple(call.keys),
         )
         self._stats.add(record)
         count(record)

@@ -22,6 +22,7 @@ from flux_pipelines.sandbox.options import SandboxOptions
 from flux_pipelines.sandbox.server import RunningSandbox
 from flux_pipelines.sandbox.truth import truth
 from flux_pipelines.settings import PROJECT_ROOT
+from flux_pipelines.sync.feeds import collect_days
 from flux_pipelines.sync.normalise import Normalisation
 from flux_pipelines.sync.orders import sync_orders
 from flux_pipelines.sync.plan import estimate
@@ -148,6 +149,28 @@ def test_the_plan_is_near_what_it_really_costs(tmp_path: Path) -> None:
     assert 0 < told.quota_share < 1
     assert told.minutes_at_limit == pytest.approx(told.calls / 100_000, rel=0.9)
     assert told.bookkeeping_seconds > 0
+
+
+def test_the_plan_counts_what_feeds_cost_beside_orders(tmp_path: Path) -> None:
+    with merchant(tmp_path, "harbor", history_days=3, end_day=END_DAY) as (_, client, connection):
+        locations = client.locations()
+        alone = estimate(client, PROVIDER, connection, locations, DAYS)
+        told = estimate(client, PROVIDER, connection, locations, DAYS, feeds=client)
+        before = client.stats.snapshot()
+        for name in ("payments", "labor"):
+            raw = raw_store(tmp_path).of(name)
+            outcomes = list(collect_days(client, connection, locations, DAYS, raw, provider=PROVIDER))
+            assert {outcome.status for outcome in outcomes} == {"committed"}
+        after = client.stats.snapshot()
+    spent = after.requests - before.requests
+    assert alone.feed_calls == 0
+    assert told.calls - told.feed_calls == alone.calls
+    assert 0.7 * spent <= told.feed_calls <= 2 * spent
+    busiest = max((after.by_key - before.by_key).values())
+    assert busiest < spent / 3, "each store's payments count against its own limit"
+    minutes = told.minutes_at_limit - alone.minutes_at_limit
+    assert minutes * 100_000 == pytest.approx(busiest, rel=1.0)
+    assert minutes > 0
 
 
 @pytest.mark.skipif(not PIZZA.is_dir(), reason="the pizza data are not here")
