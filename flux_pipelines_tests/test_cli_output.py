@@ -12,6 +12,8 @@ def test_what_is_said_to_be_typed_can_be_typed(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(sys, "argv", [".venv/bin/flux", "demo"])
     assert flux_command() == ".venv/bin/flux"
+    monkeypatch.setattr(sys, "argv", ["/my work/.venv/bin/flux", "demo"])
+    assert flux_command() == "'/my work/.venv/bin/flux'"
     found = tmp_path / "flux"
     found.touch(mode=0o755)
     assert flux_command() == "flux"

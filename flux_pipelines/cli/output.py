@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import sys
 from collections.abc import Iterable, Sequence
@@ -53,7 +54,7 @@ def counted(count: int, noun: str) -> str:
 def flux_command() -> str:
     """Return how to call `flux` again from this folder: with its path, unless it is found without."""
     called = sys.argv[0]
-    return called if Path(called).name == "flux" and shutil.which("flux") is None else "flux"
+    return shlex.quote(called) if Path(called).name == "flux" and shutil.which("flux") is None else "flux"
 
 
 def _plain(text: str) -> str:

@@ -170,5 +170,7 @@ def plan(
         ],
         right=("locations", "orders (estimated)", "calls", "of them for feeds", *_LIMITS),
     )
+    for problem in (problem for e in estimates for problem in e.uncounted):
+        warn(f"Not counted: {problem}")
     bookkeeping = sum(e.bookkeeping_seconds for e in estimates)
     say(f"Dagster's own bookkeeping of these partitions adds about {bookkeeping / 60:.1f} minutes.")

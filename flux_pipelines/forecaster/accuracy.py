@@ -110,7 +110,7 @@ naive_days as (
 ),
 pairs as (
     select a.*,
-        coalesce(settled.quantity, 0::decimal(38, 5)) as actual,
+        coalesce(target.quantity, 0::decimal(38, 5)) as actual,
         coalesce(before.quantity, 0::decimal(38, 5)) as naive
     from asked a
     join traded t
@@ -118,9 +118,9 @@ pairs as (
     join naive_days n
         on n.connection = a.connection and n.location_id = a.location_id and n.as_of = a.as_of
         and n.target_date = a.target_date
-    left join sold settled
-        on settled.connection = a.connection and settled.location_id = a.location_id
-        and settled.product_id = a.product_id and settled.business_date = a.target_date
+    left join sold target
+        on target.connection = a.connection and target.location_id = a.location_id
+        and target.product_id = a.product_id and target.business_date = a.target_date
     left join sold before
         on before.connection = a.connection and before.location_id = a.location_id
         and before.product_id = a.product_id and before.business_date = n.naive_date

@@ -115,7 +115,7 @@ class Redactor:
 
     def __init__(self, redaction: Redaction, pseudonyms: Pseudonyms | None, *, removed: bytes = b"null") -> None:
         self._pseudonyms = pseudonyms
-        self._pseudonym = pseudonyms.of_bytes if pseudonyms is not None else bytes
+        self._pseudonym = pseudonyms.of_bytes if pseudonyms is not None else None
         self._removed = removed
         within: dict[str, set[bytes]] = {}
         for name, ancestor in redaction.within:
@@ -215,7 +215,7 @@ class Redactor:
                 text = page[end + 2 : after - 1]
                 if b"\\" in text or b"\n" in text:
                     after = 0  # it must be decoded, or that quote does not end it, or ends it in another record
-                elif kind == _REMOVE:
+                elif kind == _REMOVE or pseudonym is None:
                     new = removed
                 else:
                     new = b'"%b"' % pseudonym(text)

@@ -18,7 +18,7 @@ from flux_pipelines.domain.errors import PermissionLostError
 from flux_pipelines.providers.base import FeedSource, FeedWindow, Location, OrderWindow, PosSource, Provider
 from flux_pipelines.sync.orders import batch_sizes
 from flux_pipelines.sync.windows import DayIndex, Group, contiguous, group_locations
-from flux_pipelines.transport import metered
+from flux_pipelines.transport import Stats, metered
 
 #: Seconds that Dagster itself spends on one partition of the whole chain, measured on two shared cores with its SQLite
 #: storage: a planned event and a materialisation of about 20 ms each, for five assets.
@@ -38,6 +38,7 @@ class Estimate:
         minutes_at_limit: how long those take at least, at the connection's rate limit.
         quota_share: the busiest location's calls as a share of what its limit allows in a day.
         bookkeeping_seconds: what Dagster spends on the partitions besides.
+        uncounted: feeds that could not be read, each with the reason: what they will cost is not counted.
 
     """
 
@@ -49,6 +50,7 @@ class Estimate:
     minutes_at_limit: float
     quota_share: float
     bookkeeping_seconds: float
+    uncounted: tuple[str, ...] = ()
 
 
 def estimate(
@@ -90,13 +92,13 @@ def estimate(
             # Each batch of days ends with a page that is only partly full.
             calls += rounds * (ceil(found / page_size) + len(batch_sizes(len(run), found / len(run))))
         calls_by_group.append(calls)
-    sample: Counter[str] = Counter()
-    feed_calls = 0
-    if feeds is not None:
-        feed_calls, sample = _feeds_of_a_date(feeds, provider, groups, days)
+    sample, uncounted = ([], ()) if feeds is None else _feeds_of_a_date(feeds, provider, groups, days)
     # The sample itself is one date more.
     repeated = len(set(days)) + 1
-    by_key = Counter({key: count * repeated for key, count in sample.items()})
+    feed_calls = sum(cost.requests for cost in sample) * repeated
+    by_key: Counter[str] = Counter()
+    for cost in sample:
+        by_key.update({key: count * repeated for key, count in cost.by_key.items()})
     for group, calls in zip(groups, calls_by_group, strict=True):
         by_key.update({f"{provider.name}/{connection.key}/{place}": calls for place in group.location_ids})
     busiest = max(by_key.values())
@@ -104,34 +106,35 @@ def estimate(
         connection=connection.key,
         locations=len(locations),
         orders=orders,
-        calls=sum(calls_by_group) + feed_calls * repeated,
-        feed_calls=feed_calls * repeated,
+        calls=sum(calls_by_group) + feed_calls,
+        feed_calls=feed_calls,
         minutes_at_limit=busiest / per_minute,
         quota_share=busiest / (per_minute * 24 * 60),
         bookkeeping_seconds=len(set(days)) * BOOKKEEPING_SECONDS,
+        uncounted=uncounted,
     )
 
 
 def _feeds_of_a_date(
     feeds: FeedSource, provider: Provider, groups: Sequence[Group], days: Sequence[date]
-) -> tuple[int, Counter[str]]:
-    """Read every feed by business date for one date; return the calls, and how many counted against which limit."""
+) -> tuple[list[Stats], tuple[str, ...]]:
+    """Read every feed by business date for the middle date; return what each cost, and which could not be read and why."""
     now = datetime.now(UTC)
-    over = [day for day in sorted(set(days)) if all(group.calendar.window(day)[1] <= now for group in groups)]
-    if not over:
-        return 0, Counter()
-    day = over[len(over) // 2]
-    with metered() as cost:
-        for feed in provider.feeds:
-            if feed.grain != "day":
-                continue
-            try:
+    begun = [day for day in sorted(set(days)) if min(group.calendar.start(day) for group in groups) <= now]
+    costs, uncounted = [], []
+    for feed in provider.feeds if begun else ():
+        if feed.grain != "day":
+            continue
+        day = begun[len(begun) // 2]
+        try:
+            with metered() as cost:
                 for group in groups:
                     for _ in feeds.collect(feed.name, FeedWindow(group.location_ids, *group.calendar.window(day), day)):
                         pass
-            except PermissionLostError:
-                continue  # it will not be collected either, and the sync says so
-    return cost.requests, cost.by_key
+            costs.append(cost)
+        except PermissionLostError as lost:  # the sync will fail at this feed alone, at its first date
+            uncounted.append(str(lost))
+    return costs, tuple(uncounted)
 
 
 def _slowest(provider: Provider) -> float:

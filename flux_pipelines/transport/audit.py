@@ -42,7 +42,7 @@ class CallRecord:
     waited: float
     error: str | None
     at: datetime
-    keys: tuple[str, ...] = ()
+    keys: tuple[str, ...]
 
 
 class AuditSink(Protocol):
