@@ -17,7 +17,7 @@ from flux_pipelines.pipelines.closing import open_then
 from flux_pipelines.pipelines.failures import explained
 from flux_pipelines.pipelines.figures import Figures
 from flux_pipelines.pipelines.metadata import PREVIEW_ROWS, preview, rows, table_metadata
-from flux_pipelines.pipelines.partitions import BACKFILL, business_days, each_day
+from flux_pipelines.pipelines.partitions import BACKFILL, business_days, each_day, keys_of
 from flux_pipelines.pipelines.resources import FluxResource
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def _demand_forecasts() -> dg.AssetsDefinition:
         from flux_pipelines.lake import session
 
         runtime = flux.runtime
-        days = sorted(date.fromisoformat(key) for key in context.partition_keys)
+        days = sorted(date.fromisoformat(key) for key in keys_of(context))
         metadata: dict[str, dict[str, Any]] = {}
         with explained(context):
             for as_of in days:  # one at a time: a backfill must not hold the histories of many
@@ -241,7 +241,7 @@ def _forecast_accuracy() -> dg.AssetsDefinition:
         from flux_pipelines.lake import session
 
         lake = flux.runtime.lake
-        days = sorted(date.fromisoformat(key) for key in context.partition_keys)
+        days = sorted(date.fromisoformat(key) for key in keys_of(context))
         with explained(context):
             made = lake.read(
                 DEMAND_FORECASTS, where={"as_of": each_day(days[0] - timedelta(days=HORIZON), days[-1])}

@@ -38,7 +38,7 @@ from flux_pipelines.pipelines.feeds import (
 )
 from flux_pipelines.pipelines.figures import figures_of
 from flux_pipelines.pipelines.metadata import table_metadata
-from flux_pipelines.pipelines.partitions import BACKFILL
+from flux_pipelines.pipelines.partitions import BACKFILL, keys_of
 from flux_pipelines.pipelines.resources import FluxResource
 from flux_pipelines.providers.base import FeedTable, Grain, Location, Provider
 
@@ -105,7 +105,7 @@ def feed_table(provider: Provider, spec: FeedTable) -> dg.AssetsDefinition:
 
         runtime = flux.runtime
         step = _Deriving(runtime, provider, spec, table, grain)
-        partitions = partitions_of(grain, context.partition_keys)
+        partitions = partitions_of(grain, keys_of(context))
         step.run(partitions)
         where: dict[str, Sequence[str | date]] = {"connection": list(partitions)}
         days = sorted({day for of_one in partitions.values() for day in of_one})

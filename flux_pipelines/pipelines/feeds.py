@@ -23,6 +23,7 @@ from flux_pipelines.pipelines.partitions import (
     by_connection,
     connection_days,
     connections_of,
+    keys_of,
     partition_key,
 )
 from flux_pipelines.pipelines.resources import FluxResource
@@ -87,7 +88,7 @@ def raw_feed(provider: Provider, feed: Feed) -> dg.AssetsDefinition:
         context: dg.AssetExecutionContext, flux: FluxResource
     ) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:  # type: ignore[type-arg]
         step = _Collecting(context, flux, provider, feed)
-        for connection, days in partitions_of(feed.grain, context.partition_keys).items():
+        for connection, days in partitions_of(feed.grain, keys_of(context)).items():
             step.collect(connection, days)
         check = quarantine_check(key, step.bad)
         if step.failed:

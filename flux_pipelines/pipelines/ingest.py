@@ -33,7 +33,7 @@ from flux_pipelines.pipelines.closing import was_over
 from flux_pipelines.pipelines.conditions import when_upstream_changes
 from flux_pipelines.pipelines.failures import PartitionsFailed, retry_or_fail
 from flux_pipelines.pipelines.metadata import PREVIEW_ROWS, amounts, preview, rows, table_metadata
-from flux_pipelines.pipelines.partitions import BACKFILL, by_connection, connection_days, partition_key
+from flux_pipelines.pipelines.partitions import BACKFILL, by_connection, connection_days, keys_of, partition_key
 from flux_pipelines.pipelines.resources import FluxResource
 from flux_pipelines.providers.base import Provider
 
@@ -112,7 +112,7 @@ def raw_orders(provider: Provider) -> dg.AssetsDefinition:
         context: dg.AssetExecutionContext, config: RawOrdersConfig, flux: FluxResource
     ) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:  # type: ignore[type-arg]
         landing = _Landing(context, flux, provider, verify=config.verify)
-        for connection, days in by_connection(context.partition_keys).items():
+        for connection, days in by_connection(keys_of(context)).items():
             landing.land(connection, days)
         check = landing.completeness(key)
         if landing.failed:
@@ -263,7 +263,7 @@ def transactions(provider: Provider) -> dg.AssetsDefinition:
 
         runtime = flux.runtime
         step = _Normalising(runtime, provider)
-        partitions = by_connection(context.partition_keys)
+        partitions = by_connection(keys_of(context))
         step.run(partitions)
         days = [day for of_one in partitions.values() for day in of_one]
         scope = Scope(min(days), max(days), tuple(partitions))

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import sqlalchemy as db
-from dagster import DagsterInstance, Field, StringSource
+from dagster import DagsterInstance, Field, QueuedRunCoordinator, StringSource
 from dagster._core.events import ASSET_CHECK_EVENTS, ASSET_EVENTS
 from dagster._core.events.log import EventLogEntry
 from dagster._core.storage.base_storage import DagsterStorage
@@ -30,7 +30,10 @@ from dagster._core.storage.schedules import SqliteScheduleStorage
 from dagster._core.storage.sqlite import SQLITE_BUSY_TIMEOUT_SECONDS
 from dagster._serdes import ConfigurableClass, ConfigurableClassData
 
+from flux_pipelines.pipelines import repairs
 from flux_pipelines.settings import settings
+
+__all__ = ["FluxComputeLogs", "FluxEventLog", "FluxRunQueue", "FluxRunStorage", "FluxStorage", "keep_engine", "repairs"]
 
 #: Events of one asset that Dagster hands over at once. It reads this from the environment of each process.
 os.environ.setdefault("DAGSTER_EVENT_BATCH_SIZE", "1000")
@@ -226,3 +229,7 @@ class FluxComputeLogs(LocalComputeLogManager):
     def from_config_value(cls, inst_data: ConfigurableClassData | None, config_value: Any) -> FluxComputeLogs:  # noqa: ARG003
         """Build it as `dagster.yaml` says."""
         return cls(base_dir=str(settings().dagster_home / "logs"), inst_data=inst_data)
+
+
+class FluxRunQueue(QueuedRunCoordinator):
+    """Dagster's run queue. Named in an instance on PostgreSQL so that its processes load this module, and `repairs` with it."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import date, timedelta
 
 import dagster as dg
+from dagster._core.storage.tags import MULTIDIMENSIONAL_PARTITION_PREFIX, PARTITION_NAME_TAG
 
 from flux_pipelines.domain.business_day import EARLIEST_ZONE
+from flux_pipelines.pipelines.names import RANGE_END, RANGE_START
 from flux_pipelines.settings import settings
 
 CONNECTION = "connection"
@@ -31,9 +33,41 @@ def connections_of(provider: str) -> dg.DynamicPartitionsDefinition:
     return dg.DynamicPartitionsDefinition(name=f"{provider}_connections")
 
 
-def connection_days(provider: str) -> dg.MultiPartitionsDefinition:
+class ConnectionDays(dg.MultiPartitionsDefinition):
+    """Connections x business dates.
+
+    Dagster gives every run of a job's backfill the tags of its first partition, and takes the one that they name for all
+    that the run is asked for, whatever range it has. So those of the two dimensions are left out: the key says both.
+    """
+
+    def get_tags_for_partition_key(self, partition_key: str) -> Mapping[str, str]:
+        """Return the tags of a run of one partition."""
+        return {PARTITION_NAME_TAG: partition_key}
+
+
+def connection_days(provider: str) -> ConnectionDays:
     """Return the partitions of a provider's tables: connection x business date."""
-    return dg.MultiPartitionsDefinition({CONNECTION: connections_of(provider), DAY: business_days()})
+    return ConnectionDays({CONNECTION: connections_of(provider), DAY: business_days()})
+
+
+def keys_of(context: dg.AssetExecutionContext) -> list[str]:
+    """Return the keys of the partitions that a step was asked for.
+
+    Raises:
+        dg.Failure: Dagster would have the step do fewer than the run was asked for.
+
+    """
+    tags = context.run.tags
+    keys: list[str] = list(context.partition_keys)
+    one = PARTITION_NAME_TAG in tags or any(tag.startswith(MULTIDIMENSIONAL_PARTITION_PREFIX) for tag in tags)
+    if RANGE_START in tags and one and [tags[RANGE_START], tags[RANGE_END]] != [str(keys[0]), str(keys[-1])]:
+        raise dg.Failure(
+            f"This run was asked for {tags[RANGE_START]} to {tags[RANGE_END]}, and its other tags name {keys[0]} alone: "
+            "nothing was done, so that no partition seems to be there that is not. Running it again will not help by "
+            "itself. Launch a new run or backfill of these partitions.",
+            allow_retries=False,
+        )
+    return keys
 
 
 def partition_key(connection: str, day: date) -> dg.MultiPartitionKey:

@@ -22,7 +22,7 @@ from flux_pipelines.pipelines.closing import was_over
 from flux_pipelines.pipelines.conditions import when_upstream_changes
 from flux_pipelines.pipelines.failures import explained
 from flux_pipelines.pipelines.metadata import PREVIEW_ROWS, preview, rows, table_metadata
-from flux_pipelines.pipelines.partitions import BACKFILL, business_days
+from flux_pipelines.pipelines.partitions import BACKFILL, business_days, keys_of
 from flux_pipelines.pipelines.resources import FluxResource
 from flux_pipelines.pipelines.sales import conform
 
@@ -72,7 +72,7 @@ def restatements() -> dg.AssetsDefinition:
         can_subset=False,
     )
     def settle(context: dg.AssetExecutionContext, flux: FluxResource) -> Iterator[dg.MaterializeResult]:  # type: ignore[type-arg]
-        days = sorted(date.fromisoformat(key) for key in context.partition_keys)
+        days = sorted(date.fromisoformat(key) for key in keys_of(context))
         with explained(context):
             fresh, versions = _compare(flux.runtime, days)
         told = _told(flux.runtime, days, versions)

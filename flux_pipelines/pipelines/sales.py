@@ -33,7 +33,7 @@ from flux_pipelines.pipelines.conditions import when_upstream_changes
 from flux_pipelines.pipelines.failures import explained
 from flux_pipelines.pipelines.figures import Figures
 from flux_pipelines.pipelines.metadata import table_metadata
-from flux_pipelines.pipelines.partitions import BACKFILL, DAY, business_days, each_day
+from flux_pipelines.pipelines.partitions import BACKFILL, DAY, business_days, each_day, keys_of
 from flux_pipelines.pipelines.resources import FluxResource
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ class Mart:
         """Write the step's business dates, then describe and check what was written."""
         from flux_pipelines.lake import session
 
-        days = sorted(date.fromisoformat(key) for key in context.partition_keys)
+        days = sorted(date.fromisoformat(key) for key in keys_of(context))
         scope = Scope(days[0], days[-1])
         lake = flux.runtime.lake
         commit = self.write(lake, days)
