@@ -166,6 +166,15 @@ class ContractBrokenError(FluxError):
     default_next_step = "This is a defect in the asset that makes these rows: report it with the message."
 
 
+class CheckFailedError(FluxError):
+    """Rows that a blocking check has found wrong. They are not in the table: it is left as it was."""
+
+    default_next_step = (
+        "What the table had before stays. See the check's sample in Dagster, mend the cause at the provider or report it, "
+        "and run the partition again."
+    )
+
+
 class TableDamagedError(FluxError):
     """A table or raw file in the lake cannot be read, or does not match its manifest."""
 

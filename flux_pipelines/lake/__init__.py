@@ -3,7 +3,7 @@
 Everything other rooms need is here. Importing it is cheap: pyarrow, deltalake, duckdb and boto3 are loaded when something is first done.
 """
 
-from flux_pipelines.lake.delta import Commit, DeltaLake, Maintenance
+from flux_pipelines.lake.delta import Commit, DeltaLake, Draft, Maintenance
 from flux_pipelines.lake.quarantine import Quarantine, payload_bytes
 from flux_pipelines.lake.raw import CURRENT, RawManifest, RawStore, RawWriter, Segment, Verification, Window, hour_slot
 from flux_pipelines.lake.rewrite import rewrite
@@ -14,6 +14,7 @@ __all__ = [
     "CURRENT",
     "Commit",
     "DeltaLake",
+    "Draft",
     "Maintenance",
     "ObjectStore",
     "Quarantine",

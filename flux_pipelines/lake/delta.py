@@ -17,7 +17,7 @@ import random
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -93,6 +93,37 @@ class _File:
         return self.path.rpartition("/")[2].partition("-")[0]
 
 
+@dataclass
+class Draft:
+    """Rows that are staged and in no table yet (`DeltaLake.draft`).
+
+    Args:
+        table: the contract.
+        partitions: the partitions whose whole content they are to be.
+        files: a file for each of them that has rows.
+
+    """
+
+    table: Table
+    partitions: set[tuple[str, ...]]
+    files: list[StagedFile]
+    _commit: Callable[[Draft, int | None], Commit]
+
+    @property
+    def rows(self) -> int:
+        """How many rows there are."""
+        return sum(file.rows for file in self.files)
+
+    def leave(self, partitions: Collection[tuple[str, ...]]) -> None:
+        """Leave partitions as they are in the table."""
+        self.partitions = self.partitions.difference(partitions)
+        self.files = [file for file in self.files if file.partition in self.partitions]
+
+    def commit(self, *, if_version: int | None = None) -> Commit:
+        """Make the rows the content of the partitions, in one commit; see `DeltaLake.replace`."""
+        return self._commit(self, if_version)
+
+
 class VersionChangedError(Exception):
     """The table is no longer at the version that `replace` was asked to build on."""
 
@@ -103,6 +134,11 @@ class DeltaLake:
     def __init__(self, store: ObjectStore) -> None:
         self._store = store
         self._turns: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
+
+    @property
+    def staging(self) -> Path:
+        """The folder of this process where drafts are kept."""
+        return self._store.staging.folder
 
     @property
     def root(self) -> str:
@@ -182,19 +218,41 @@ class DeltaLake:
             VersionChangedError: the table is not at `if_version`.
 
         """
+        with self.draft(table, rows, partitions) as draft:
+            return draft.commit(if_version=if_version)
+
+    @contextmanager
+    def draft(
+        self, table: Table, rows: pa.Table | pa.RecordBatchReader, partitions: Iterable[Mapping[str, Value]]
+    ) -> Iterator[Draft]:
+        """Stage the rows that are to be the whole content of these partitions, for a `with` block: `replace` in two steps.
+
+        Nobody sees them before `Draft.commit`, but a session that is given the draft. What is not committed when the
+        block ends is gone. Arguments and errors are those of `replace`.
+        """
         wanted = {_partition(table, values) for values in partitions}
-        with self._errors(table.name), PartitionFiles(table, wanted, self._store.staging) as staged:
-            staged.write(rows)
-            files = staged.files()
-            with self._turns[table.name]:  # threads of one process need not find out about each other by conflict
-                return self._commit(table, wanted, files, if_version)
+        with PartitionFiles(table, wanted, self._store.staging) as staged:
+            with self._errors(table.name):
+                staged.write(rows)
+                files = staged.files()
+            yield Draft(table, wanted, files, self._commit_draft)
+
+    def _commit_draft(self, draft: Draft, if_version: int | None) -> Commit:
+        # Threads of one process need not find out about each other by conflict.
+        with self._errors(draft.table.name), self._turns[draft.table.name]:
+            return self._commit(draft.table, draft.partitions, draft.files, if_version)
 
     def dataset(
-        self, table: str, *, where: Where | None = None, version: int | None = None
+        self,
+        table: str,
+        *,
+        where: Where | None = None,
+        version: int | None = None,
+        without: Collection[tuple[str, ...]] = (),
     ) -> ds.FileSystemDataset | None:
         """Return a table (as of a version) as an Arrow dataset that prunes by partition; None if not made yet.
 
-        Fragments are in order of partition. `DeltaTable.to_pyarrow_dataset` is not used: it takes 2.4 ms a file, which
+        Fragments are in order of partition; partitions `without` are left out. `DeltaTable.to_pyarrow_dataset` is not used: it takes 2.4 ms a file, which
         is 0.9 s for a year of one connection.
 
         Raises:
@@ -206,12 +264,16 @@ class DeltaLake:
             opened = self._open(table, version)
             if opened is None:
                 return None
-            return _dataset(opened, self._filesystem(table, opened), _matching(_files(opened), opened, where))
+            files = [file for file in _matching(_files(opened), opened, where) if file.partition not in without]
+            return _dataset(opened, self._filesystem(table, opened), files)
 
-    def local_files(self, table: str, where: Where) -> list[tuple[str, tuple[str, ...]]] | None:
+    def local_files(
+        self, table: str, where: Where, without: Collection[tuple[str, ...]] = ()
+    ) -> list[tuple[str, tuple[str, ...]]] | None:
         """Return the data files of some partitions, each with its partition's values; None if they are not local files.
 
-        For readers that open Parquet files themselves. Also None for a table that has not been made yet.
+        For readers that open Parquet files themselves. Also None for a table that has not been made yet. Partitions
+        `without` are left out.
 
         Raises:
             TableDamagedError: the table cannot be opened.
@@ -225,7 +287,7 @@ class DeltaLake:
                 return None
             folder = f"{self._store.root}/{_folder(table)}"
             found = sorted(_matching(_files(opened), opened, where), key=lambda file: (file.partition, file.path))
-            return [(f"{folder}/{file.path}", file.partition) for file in found]
+            return [(f"{folder}/{file.path}", file.partition) for file in found if file.partition not in without]
 
     def read(
         self,
@@ -234,8 +296,11 @@ class DeltaLake:
         where: Where | None = None,
         columns: Sequence[str] | None = None,
         version: int | None = None,
+        without: Collection[tuple[str, ...]] = (),
     ) -> pa.RecordBatchReader:
         """Stream a table's rows in order of partition; a table that has not been made yet has none.
+
+        Partitions `without` are left out.
 
         Raises:
             TableDamagedError: the table cannot be opened, or (while reading) one of its files is missing or damaged.
@@ -247,7 +312,7 @@ class DeltaLake:
         schema = table.arrow_schema()
         if columns is not None:
             schema = pa.schema([schema.field(name) for name in columns])
-        dataset = self.dataset(table.name, where=where, version=version)
+        dataset = self.dataset(table.name, where=where, version=version, without=without)
         batches = iter(()) if dataset is None else self._scan(table.name, dataset, schema)
         return pa.RecordBatchReader.from_batches(schema, batches)
 

@@ -7,13 +7,13 @@ those partitions. A session sees the tables as they were when it was opened.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from flux_pipelines.domain.errors import ConfigurationError
 from flux_pipelines.domain.tables import SQL_TYPES, TABLES, Table
-from flux_pipelines.lake.delta import DeltaLake, Where, explain
+from flux_pipelines.lake.delta import DeltaLake, Draft, Where, explain
 
 if TYPE_CHECKING:
     import duckdb
@@ -28,6 +28,8 @@ def session(
     where: Where | None = None,
     memory_limit: str = "1GB",
     threads: int = 2,
+    draft: Draft | None = None,
+    without: Mapping[str, Collection[tuple[str, ...]]] | None = None,
 ) -> Session:
     """Open SQL over the lake.
 
@@ -40,25 +42,36 @@ def session(
             be reached.
         memory_limit: most memory DuckDB may use, as it writes it; beyond that it uses temporary files.
         threads: most threads it may use.
+        draft: rows that are shown in place of what their table has for their partitions; only with `where`.
+        without: partitions that are left out, by the table's name in the lake.
 
     Raises:
         TableDamagedError: one of the tables cannot be opened.
         ConfigurationError: a table that no contract describes and that does not exist.
 
     """
-    return Session(lake, tables, where, memory_limit, threads)
+    return Session(lake, tables, where, memory_limit, threads, draft, without or {})
 
 
 class Session:
     """An open session. In a `with` block it is the DuckDB connection; `execute` is the door for people's own SQL."""
 
     def __init__(
-        self, lake: DeltaLake, tables: Iterable[str] | None, where: Where | None, memory_limit: str, threads: int
+        self,
+        lake: DeltaLake,
+        tables: Iterable[str] | None,
+        where: Where | None,
+        memory_limit: str,
+        threads: int,
+        draft: Draft | None,
+        without: Mapping[str, Collection[tuple[str, ...]]],
     ) -> None:
         import duckdb
 
         self._tables: list[str] = []
         self._where = where
+        self._draft = draft
+        self._without = without
         self._connection = duckdb.connect(
             config={
                 "memory_limit": memory_limit,
@@ -70,7 +83,8 @@ class Session:
         try:
             self._connection.execute("SET TimeZone = 'UTC'")
             if where is not None:
-                self._connection.execute(f"SET allowed_directories = [{_literal(lake.uri(''))}]")
+                folders = [lake.uri(""), *([f"{lake.staging}/"] if draft is not None else [])]
+                self._connection.execute(f"SET allowed_directories = [{', '.join(map(_literal, folders))}]")
             for name in _all(lake) if tables is None else dict.fromkeys(map(_lake_name, tables)):
                 self._add(lake, name)
             # From here on no file, network address or extension can be reached, and this cannot be taken back.
@@ -126,14 +140,23 @@ class Session:
     def _add(self, lake: DeltaLake, name: str) -> None:
         schema, _, table = name.rpartition("/")
         view = f"{schema}_{table}" if schema else table
-        files = None if self._where is None else lake.local_files(name, self._where)
-        dataset = lake.dataset(name, where=self._where) if files is None else None
-        if files:
+        draft = self._draft if self._draft is not None and self._draft.table.name == name else None
+        without = {*self._without.get(name, ()), *(draft.partitions if draft is not None else ())}
+        files = None if self._where is None else lake.local_files(name, self._where, without)
+        dataset = lake.dataset(name, where=self._where, without=without) if files is None else None
+        staged = [(str(file.path), file.partition) for file in draft.files] if draft is not None else []
+        if dataset is not None:
             self._tables.append(name)
-            self._connection.execute(f'CREATE TEMP VIEW "{view}" AS {_from_files(_contract(name), files)}')
-        elif dataset is not None:
+            self._connection.register(f"{view}__committed" if staged else view, dataset)
+            if staged:
+                drafted = _from_files(_contract(name), staged)
+                self._connection.execute(
+                    f'CREATE TEMP VIEW "{view}" AS FROM "{view}__committed" UNION ALL BY NAME {drafted}'
+                )
+        elif files or staged:
             self._tables.append(name)
-            self._connection.register(view, dataset)
+            every = [*(files or ()), *staged]
+            self._connection.execute(f'CREATE TEMP VIEW "{view}" AS {_from_files(_contract(name), every)}')
         else:
             self._connection.register(view, _contract(name).arrow_schema().empty_table())
         if schema:

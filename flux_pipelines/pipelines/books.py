@@ -2,27 +2,28 @@
 
 # No `from __future__ import annotations` here: Dagster reads the annotations of asset functions as objects.
 
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
 from flux_pipelines.domain import tables
+from flux_pipelines.domain.errors import FluxError, TableDamagedError
 from flux_pipelines.domain.tables import Table
 from flux_pipelines.pipelines import names
-from flux_pipelines.pipelines.checks import (
-    CHECK_MEMORY,
-    Everything,
-    equals_its_sources,
-    evaluate,
-)
+from flux_pipelines.pipelines.checks import Everything, Findings, equals_its_sources
 from flux_pipelines.pipelines.conditions import when_upstream_changes
 from flux_pipelines.pipelines.failures import explained
 from flux_pipelines.pipelines.feed_tables import checks_of
 from flux_pipelines.pipelines.figures import counts_of, figures_of
 from flux_pipelines.pipelines.metadata import table_metadata
 from flux_pipelines.pipelines.partitions import DAY
+from flux_pipelines.pipelines.publishing import concluded, damaged_units, publish
 from flux_pipelines.pipelines.resources import FluxResource
-from flux_pipelines.pipelines.sales import Mart, replace_with_union, union_of_providers
+from flux_pipelines.pipelines.sales import Mart, parts_of, union_draft, union_of_providers
+
+if TYPE_CHECKING:
+    from flux_pipelines.lake import DeltaLake
 
 #: Core tables by business date, each with its group, and what is counted and added up to compare it with its sources.
 BY_DAY = (
@@ -52,6 +53,7 @@ def by_day(table: Table, group: str, by: tuple[str, ...], sums: tuple[str, ...])
     return Mart(
         table,
         union_of_providers(table),
+        tuple(part.name for part in parts_of(table)),
         tuple(dg.AssetDep(names.provider_table(p.name, table.name), partition_mapping=mapping) for p in providers),
         group,
         (*checks_of(table), equals_its_sources([f"{p.name}/{table.name}" for p in providers], by, sums)),
@@ -79,15 +81,34 @@ def whole(table: Table, group: str) -> dg.AssetsDefinition:
         metadata=table_metadata(table),
         code_version="1",
     )
-    def union(context: dg.AssetExecutionContext, flux: FluxResource) -> dg.MaterializeResult:  # type: ignore[type-arg]
-        from flux_pipelines.lake import session
-
+    def union(
+        context: dg.AssetExecutionContext, flux: FluxResource
+    ) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:  # type: ignore[type-arg]
+        lake = flux.runtime.lake
         with explained(context):
-            lake = flux.runtime.lake
-            commit = replace_with_union(lake, table, {})
-            with session(lake, [table.name, *sources], where={}, memory_limit=CHECK_MEMORY) as database:
-                metadata: dict[str, Any] = counts_of(table, database)
-                results = list(evaluate(database, checks, key, table.name, "", Everything()))
-        return dg.MaterializeResult(metadata={**metadata, "Delta table version": commit.version}, check_results=results)
+            refused: dict[str, FluxError] = {}
+            try:
+                metadata, findings = replace(lake, refused)
+            except TableDamagedError:
+                refused = damaged_units(lake, parts_of(table), {})
+                if not refused:
+                    raise
+                metadata, findings = replace(lake, refused)
+        yield from concluded(context, {"": metadata}, findings, refused)
+
+    def replace(lake: "DeltaLake", refused: Mapping[str, FluxError]) -> tuple[dict[str, Any], Findings]:
+        findings = Findings(checks, key)
+        metadata: dict[str, Any] = {}
+        commit = publish(
+            lake,
+            union_draft(lake, table, {}, refused),
+            findings,
+            Everything(),
+            reads=sources,
+            where={},
+            refused=refused,
+            describe=lambda database: metadata.update(counts_of(table, database)),
+        )
+        return {**metadata, "Delta table version": commit.version}, findings
 
     return union

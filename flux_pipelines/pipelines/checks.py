@@ -1,12 +1,13 @@
-"""Blocking checks as SQL over what was just written. Each finds offenders; none found means passed.
+"""Blocking checks as SQL over what is about to be written. Each finds offenders; none found means passed.
 
 A check's query selects `partition`, `subject` and `problem` of every offender from the table's view. Checks belong to
-the asset that writes the table and are evaluated by its step, so that nothing downstream reads what has not passed.
+the asset that writes the table and are evaluated by its step before its rows are committed: what a blocking check has found
+wrong never gets into the table, which keeps what it had (`publishing`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from typing import TYPE_CHECKING, Any, Protocol
@@ -114,30 +115,87 @@ def hold(database: duckdb.DuckDBPyConnection, view: str, condition: str, rows: i
         database.register(view, held)
 
 
-def evaluate(
-    database: duckdb.DuckDBPyConnection, checks: Sequence[Check], asset: dg.AssetKey, view: str, day: str, scope: Rows
-) -> Iterator[dg.AssetCheckResult]:
-    """Evaluate the checks of an asset over what its step has written.
+class Findings:
+    """What some checks find of an asset, over one look at its rows or several.
 
     Args:
-        database: a session over the lake.
-        checks: the rules.
-        asset: the asset that wrote.
-        view: its table's name in SQL.
-        day: the column of the business date.
-        scope: which rows.
+        checks: the rules; those without SQL are for the asset to `add` to.
+        asset: whose they are.
 
     """
-    source = f"(select * from {view} where {scope.where(day)})"
-    for check in checks:
-        if check.suspects and database.execute(check.suspects.replace("{view}", source)).fetchall() == [(0,)]:
-            yield result(check, asset, 0, [])
-            continue
-        offenders = check.sql.replace("{view}", source).replace("{scope}", scope.where(day))
-        found = database.execute(
-            f"select count(*) over () as n, partition, subject, problem from ({offenders}) limit {SAMPLE}"
-        ).fetchall()
-        yield result(check, asset, found[0][0] if found else 0, [row[1:] for row in found])
+
+    def __init__(self, checks: Sequence[Check], asset: dg.AssetKey) -> None:
+        self._checks = checks
+        self._asset = asset
+        self._offenders: dict[str, int] = {}
+        self._samples: dict[str, list[Sequence[object]]] = {}
+        self._told: list[dg.AssetCheckResult] = []
+        #: What blocking checks have found wrong: each unit (`square:acme|2026-03-09`) with the reason.
+        self.refused: dict[str, str] = {}
+
+    def look(
+        self, database: duckdb.DuckDBPyConnection, view: str, day: str, scope: Rows, *, but: str = "false"
+    ) -> None:
+        """Evaluate the checks over some rows.
+
+        Args:
+            database: a session over the lake.
+            view: the table's name in SQL.
+            day: the column of the business date.
+            scope: which rows.
+            but: SQL condition of rows among them that are left out.
+
+        """
+        source = f"(select * from {view} where {scope.where(day)} and not ({but}))"
+        for check in self._checks:
+            if not check.sql:
+                continue
+            if check.suspects and database.execute(check.suspects.replace("{view}", source)).fetchall() == [(0,)]:
+                continue
+            offenders = check.sql.replace("{view}", source).replace("{scope}", scope.where(day))
+            found = database.execute(
+                f"select count(*) over () as n, partition, subject, problem from ({offenders}) limit {SAMPLE}"
+            ).fetchall()
+            if not found:
+                continue
+            units = database.execute(
+                f"select partition, count(*), min_by(subject || ': ' || problem, subject) from ({offenders}) group by 1"
+            ).fetchall()
+            self.add(check, found[0][0], [row[1:] for row in found], {unit: (n, first) for unit, n, first in units})
+
+    def add(
+        self,
+        check: Check,
+        count: int,
+        sample: Sequence[Sequence[object]],
+        units: Mapping[str, tuple[int, str]],
+    ) -> None:
+        """Add offenders of a check.
+
+        Args:
+            check: which rule.
+            count: how many there are.
+            sample: unit, subject and problem of some.
+            units: how many each unit has, and the first of them in words.
+
+        """
+        self._offenders[check.name] = self._offenders.get(check.name, 0) + count
+        self._samples.setdefault(check.name, []).extend(sample)
+        if check.blocking:
+            for unit, (n, first) in units.items():
+                found = f"{n} offender{'' if n == 1 else 's'}, {'' if n == 1 else 'among them '}{first}"
+                self.refused.setdefault(str(unit), f"the check {check.name} found {found}")
+
+    def tell(self, result: dg.AssetCheckResult) -> None:
+        """Add the result of a check that is none of these."""
+        self._told.append(result)
+
+    def results(self) -> list[dg.AssetCheckResult]:
+        """Return each check's result."""
+        return [
+            result(check, self._asset, self._offenders.get(check.name, 0), self._samples.get(check.name, [])[:SAMPLE])
+            for check in self._checks
+        ] + self._told
 
 
 def result(
@@ -163,7 +221,7 @@ def result(
 def no_duplicate_lines(table: Table) -> Check:
     """Return the rule that the table's key is unique."""
     key = ", ".join(table.key)
-    where = _partition(table)
+    where = unit_label(table)
     return Check(
         "no_duplicate_lines",
         f"No two rows have the same {key}. If it fails: run the partition again; if it stays, report it.",
@@ -198,14 +256,21 @@ def contract(table: Table, rules: Mapping[str, str], *, large: bool = False) -> 
         "contract",
         "Every required value is there, every value is one of those allowed, and amounts agree with each other.",
         f"""
-        select {_partition(table)} as partition, concat_ws(' / ', {key}) as subject, case {cases} end as problem
+        select {unit_label(table)} as partition, concat_ws(' / ', {key}) as subject, case {cases} end as problem
         from {{view}} where {" or ".join(conditions.values())}
         """,
     )
 
 
-def _partition(table: Table) -> str:
-    return f"concat_ws('|', {', '.join(table.partition_by)})"
+def of_units(table: Table, units: Iterable[str]) -> str:
+    """Return the SQL condition that selects the rows of some units of a table."""
+    names = ", ".join(map(quoted, sorted(units)))
+    return f"{unit_label(table)} in ({names})" if names else "false"
+
+
+def unit_label(table: Table) -> str:
+    """Return the SQL of what a row's unit is called: `square:acme|2026-03-09`."""
+    return f"concat_ws('|', {', '.join(table.unit)})"
 
 
 TRANSACTION_RULES = {

@@ -2,7 +2,7 @@
 
 # No `from __future__ import annotations` here: Dagster reads the annotations of asset functions as objects.
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import date, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
@@ -11,13 +11,13 @@ import dagster as dg
 
 from flux_pipelines.domain.tables import DAILY_ITEM_DEMAND, DEMAND_FORECASTS, FORECAST_ACCURACY
 from flux_pipelines.pipelines import names, plots
-from flux_pipelines.pipelines.bookkeeping import attach
-from flux_pipelines.pipelines.checks import Check, Scope, contract, evaluate, no_duplicate_lines
+from flux_pipelines.pipelines.checks import Check, Findings, Scope, contract, no_duplicate_lines
 from flux_pipelines.pipelines.closing import open_then
 from flux_pipelines.pipelines.failures import explained
 from flux_pipelines.pipelines.figures import Figures
 from flux_pipelines.pipelines.metadata import PREVIEW_ROWS, preview, rows, table_metadata
 from flux_pipelines.pipelines.partitions import BACKFILL, business_days, each_day, keys_of
+from flux_pipelines.pipelines.publishing import concluded, publish
 from flux_pipelines.pipelines.resources import FluxResource
 
 if TYPE_CHECKING:
@@ -88,28 +88,21 @@ def _demand_forecasts() -> dg.AssetsDefinition:
         metadata=table_metadata(DEMAND_FORECASTS),
         code_version="1",
     )
-    def demand_forecasts(context: dg.AssetExecutionContext, flux: FluxResource) -> dg.MaterializeResult:  # type: ignore[type-arg]
-        from flux_pipelines.lake import session
-
-        runtime = flux.runtime
-        days = sorted(date.fromisoformat(key) for key in keys_of(context))
+    def demand_forecasts(
+        context: dg.AssetExecutionContext, flux: FluxResource
+    ) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:  # type: ignore[type-arg]
+        findings = Findings(checks, names.DEMAND_FORECASTS)
         metadata: dict[str, dict[str, Any]] = {}
         with explained(context):
-            for as_of in days:  # one at a time: a backfill must not hold the histories of many
-                metadata[as_of.isoformat()] = _forecast(runtime, as_of)
-        attach(context, metadata)
-        with explained(context), session(runtime.lake, [DEMAND_FORECASTS.name]) as database:
-            results = list(
-                evaluate(
-                    database, checks, names.DEMAND_FORECASTS, DEMAND_FORECASTS.name, "as_of", Scope(days[0], days[-1])
-                )
-            )
-        return dg.MaterializeResult(check_results=results)
+            for as_of in sorted(date.fromisoformat(key) for key in keys_of(context)):
+                # One at a time: a backfill must not hold the histories of many.
+                metadata[as_of.isoformat()] = _forecast(flux.runtime, as_of, findings)
+        yield from concluded(context, metadata, findings)
 
     return demand_forecasts
 
 
-def _forecast(runtime: "Runtime", as_of: date) -> dict[str, Any]:
+def _forecast(runtime: "Runtime", as_of: date, findings: Findings) -> dict[str, Any]:
     """Write the forecasts as of one business date; return the partition's metadata."""
     from flux_pipelines.forecaster.demand import demand_window, forecast_rows, plan_demand
 
@@ -131,7 +124,8 @@ def _forecast(runtime: "Runtime", as_of: date) -> dict[str, Any]:
             "throttled": after.throttled - before.throttled,
         }
     table = forecast_rows(as_of, runtime.settings.forecast_endpoint, plan.skipped, answers)
-    commit = runtime.lake.replace(DEMAND_FORECASTS, table, [{"as_of": as_of}])
+    drafting = runtime.lake.draft(DEMAND_FORECASTS, table, [{"as_of": as_of}])
+    commit = publish(runtime.lake, drafting, findings, Scope(as_of, as_of), where={"as_of": [as_of]})
     forecast = [answer for answer in answers if answer.failure is None]
     skipped: dict[str, int] = {}
     for item in plan.skipped:
@@ -236,9 +230,10 @@ def _forecast_accuracy() -> dg.AssetsDefinition:
         metadata=table_metadata(FORECAST_ACCURACY),
         code_version="1",
     )
-    def forecast_accuracy(context: dg.AssetExecutionContext, flux: FluxResource) -> dg.MaterializeResult:  # type: ignore[type-arg]
+    def forecast_accuracy(
+        context: dg.AssetExecutionContext, flux: FluxResource
+    ) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:  # type: ignore[type-arg]
         from flux_pipelines.forecaster.accuracy import accuracy, accuracy_window
-        from flux_pipelines.lake import session
 
         lake = flux.runtime.lake
         days = sorted(date.fromisoformat(key) for key in keys_of(context))
@@ -249,28 +244,27 @@ def _forecast_accuracy() -> dg.AssetsDefinition:
             sold = _read_demand(lake, accuracy_window(days[0])[0], days[-1])
             unsettled = [(key, day) for day in days for key in open_then(flux.runtime, day)]
             evaluated = accuracy(made, sold, days, unsettled=unsettled)
-            commit = lake.replace(FORECAST_ACCURACY, evaluated, [{"target_date": day} for day in days])
-        scope = Scope(days[0], days[-1])
-        with explained(context), session(lake, [FORECAST_ACCURACY.name]) as database:
-            found = figures.of(database, scope, [day.isoformat() for day in days])
+            scope = Scope(days[0], days[-1])
+            findings = Findings(_ACCURACY_CHECKS, names.FORECAST_ACCURACY)
+            found: dict[str, dict[str, Any]] = {}
+            commit = publish(
+                lake,
+                lake.draft(FORECAST_ACCURACY, evaluated, [{"target_date": day} for day in days]),
+                findings,
+                scope,
+                where={"target_date": days},
+                describe=lambda database: found.update(figures.of(database, scope, [day.isoformat() for day in days])),
+            )
             totals = _accuracy_totals(evaluated)
-            attach(
-                context,
-                {
-                    day.isoformat(): {
-                        **totals.get(day, {}),
-                        **found[day.isoformat()],
-                        "Delta table version": commit.version,
-                    }
-                    for day in days
-                },
-            )
-            results = list(
-                evaluate(
-                    database, _ACCURACY_CHECKS, names.FORECAST_ACCURACY, FORECAST_ACCURACY.name, "target_date", scope
-                )
-            )
-        return dg.MaterializeResult(check_results=results)
+            metadata = {
+                day.isoformat(): {
+                    **totals.get(day, {}),
+                    **found[day.isoformat()],
+                    "Delta table version": commit.version,
+                }
+                for day in days
+            }
+        yield from concluded(context, metadata, findings)
 
     return forecast_accuracy
 

@@ -134,7 +134,7 @@ def sync(
                 for provider, keys in by_provider.items()
             }
             sold = sorted({day for of_one in landed.values() for of_key in of_one.values() for day in of_key})
-            if driver.materialise_core(sold):
+            if sold and max(sold) in driver.materialise_core(sold):
                 driver.forecast(max(sold))
             # After the sales, which do not depend on them: a feed that fails is a failure of that feed.
             if feeds:
@@ -270,17 +270,23 @@ class Driver:
             done |= self.recorded(self.run(names.sync_job(provider), tags, [key]), key)
         return done
 
-    def materialise_core(self, days: Sequence[date]) -> bool:
-        """Bring the core tables up to date for business dates; tell whether all went well and there was something."""
-        results = [self.run(names.REFRESH_CORE_JOB, day_tags(first, last)) for first, last in runs_of(days)]
-        return bool(results) and all(result.success for result in results)
+    def materialise_core(self, days: Sequence[date]) -> set[date]:
+        """Bring the core tables up to date for business dates; return those whose item demand is."""
+        done: set[date] = set()
+        for first, last in runs_of(days):
+            for result in self.run_through(names.REFRESH_CORE_JOB, day_tags(first, last)):
+                done |= self.recorded(result, names.DAILY_ITEM_DEMAND)
+        return done
 
     def forecast(self, last: date) -> None:
         """Forecast as of a business date and as of 14 days before it, and evaluate the 14 days in between."""
         start = self._runtime.settings.start_date
         before = last - timedelta(days=HORIZON)
         as_of = [day for day in (before, last) if day >= start]
-        if all(self.run(names.FORECAST_JOB, day_tags(day, day)).success for day in as_of):
+        made = [
+            self.recorded(self.run(names.FORECAST_JOB, day_tags(day, day)), names.DEMAND_FORECASTS) for day in as_of
+        ]
+        if all(made):
             self.run(names.ACCURACY_JOB, day_tags(max(before + timedelta(days=1), start), last))
 
     def recorded(self, result: ExecuteInProcessResult, key: dg.AssetKey) -> set[date]:
@@ -292,6 +298,17 @@ class Driver:
         events = (record.event_log_entry.get_dagster_event() for record in records)
         partitions = (event.partition for event in events if event.asset_key == key)
         return {date.fromisoformat(partition.rpartition("|")[2]) for partition in partitions if partition}
+
+    def run_through(self, job: str, tags: Mapping[str, str]) -> list[ExecuteInProcessResult]:
+        """Run a job, and once more what it has left out because what comes before it failed in part."""
+        result = self.run(job, tags)
+        if result.success:
+            return [result]
+        begun = {event.step_key for event in result.all_events if event.is_step_start}
+        layer = result.job_def.asset_layer
+        left = [key for key in layer.executable_asset_keys if layer.get(key).assets_def.node_def.name not in begun]
+        some = any(self.recorded(result, key) for key in layer.executable_asset_keys)
+        return [result, self.run(job, tags, left)] if left and some else [result]
 
     def run(
         self, job: str, tags: Mapping[str, str], assets: Sequence[dg.AssetKey] | None = None
@@ -312,28 +329,15 @@ class Driver:
 def _failures(result: ExecuteInProcessResult) -> list[str]:
     """Return what failed in a run, in words for the person at the terminal."""
     found: list[str] = []
-    for evaluation in result.get_asset_check_evaluations():
-        if not evaluation.passed and evaluation.blocking:
-            sample = evaluation.metadata.get("sample")
-            shown = f"\n{sample.value}" if isinstance(sample, dg.MarkdownMetadataValue) else ""
-            found.append(
-                f"{evaluation.asset_key.to_user_string()}: the check {evaluation.check_name} found "
-                f"{_count(evaluation.metadata)} offenders; what comes after was not brought up to date.{shown}"
-            )
     for event in result.all_events:
         if event.is_step_failure:
             failure = event.step_failure_data
             if failure.user_failure_data is not None and failure.user_failure_data.description:
                 found.append(failure.user_failure_data.description)
-            elif failure.error is not None and "DagsterAssetCheckFailedError" not in str(failure.error.cls_name):
+            elif failure.error is not None:
                 cause = failure.error.cause or failure.error
                 found.append(f"{event.step_key}: {cause.message.strip()}")
     return found or [f"Run {result.run_id} failed; the Dagster UI says why."]
-
-
-def _count(metadata: Mapping[str, dg.MetadataValue]) -> object:
-    offenders = metadata.get("offenders")
-    return offenders.value if offenders is not None else "some"
 
 
 def _describe(

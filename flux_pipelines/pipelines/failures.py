@@ -10,10 +10,13 @@ from typing import Any
 
 import dagster as dg
 
-from flux_pipelines.domain.errors import FluxError
+from flux_pipelines.domain.errors import ContractBrokenError, FluxError, TableDamagedError
 from flux_pipelines.pipelines.metadata import preview
 from flux_pipelines.pipelines.names import DRIVER_TAG
 from flux_pipelines.pipelines.partitions import ranges
+
+#: What is wrong with a partition itself: the others of a step must not suffer for it.
+OF_ITS_PARTITION = (TableDamagedError, ContractBrokenError)
 
 _SAMPLE = 50
 #: What the retries of each request could not overcome may be over in minutes.
@@ -31,13 +34,15 @@ class PartitionsFailed:
 
     def __str__(self) -> str:
         days = ", ".join(str(a) if a == b else f"{a} to {b}" for a, b in ranges(self.days))
-        return f"{self.error} [{self.connection}: {days}]"
+        return f"{self.error} [{self.connection}{': ' if days else ''}{days}]"
 
 
 def retry_or_fail(
     context: dg.AssetExecutionContext,
     done: Mapping[str, Mapping[str, Any]],
     failed: Sequence[PartitionsFailed],
+    *,
+    in_part: bool = False,
 ) -> dg.Failure | dg.RetryRequested:
     """Record the partitions that are done and return what to raise for the others.
 
@@ -46,20 +51,23 @@ def retry_or_fail(
 
     Args:
         context: the asset's context.
-        done: partition key to metadata of what is committed.
+        done: partition key to metadata of what is committed; the key of an asset without partitions is empty.
         failed: what is not.
+        in_part: what failed is a connection's part of partitions that are done otherwise.
 
     """
     for key, metadata in done.items():
-        context.log_event(dg.AssetMaterialization(context.asset_key, partition=key, metadata=dict(metadata)))
+        context.log_event(dg.AssetMaterialization(context.asset_key, partition=key or None, metadata=dict(metadata)))
     rerun_helps = any(failure.error.rerun_helps for failure in failed)
-    lost = sum(len(failure.days) for failure in failed)
-    connections = sorted({failure.connection for failure in failed})
+    lost = sum(max(1, len(failure.days)) for failure in failed)
+    connections = ", ".join(sorted({failure.connection for failure in failed}))
+    headline = (
+        f"{connections}: what is named below was left at its last good version; everything else is complete and recorded."
+        if in_part
+        else f"{lost} of {lost + len(done)} partitions failed ({connections}); the others are complete and recorded."
+    )
     failure = dg.Failure(
-        description=(
-            f"{lost} of {lost + len(done)} partitions failed ({', '.join(connections)}); the others are complete and "
-            "recorded.\n" + "\n".join(str(failure) for failure in failed[:_SAMPLE])
-        ),
+        description="\n".join((headline, *(str(failure) for failure in failed[:_SAMPLE]))),
         metadata={
             "partitions failed": lost,
             "partitions done": len(done),

@@ -70,7 +70,7 @@ class FeedDriver:
     def refresh(self) -> None:
         """Bring the core tables up to date for what has been collected."""
         for first, last in runs_of(sorted(self._books)):
-            self._driver.run(names.REFRESH_BOOKS_JOB, day_tags(first, last))
+            self._driver.run_through(names.REFRESH_BOOKS_JOB, day_tags(first, last))
         if "hour" in self._grains:
             today = datetime.now(UTC).date()
             self._driver.run(names.REFRESH_STOCK_JOB, day_tags(today, today))
@@ -104,7 +104,7 @@ class FeedDriver:
                 }
                 self._driver.run(job, tags, [key])
                 if grain == "day":
-                    self._driver.run(names.REFRESH_BOOKS_JOB, day_tags(first, last))
+                    self._driver.run_through(names.REFRESH_BOOKS_JOB, day_tags(first, last))
                 elif grain == "hour":
                     self._driver.run(names.REFRESH_STOCK_JOB, day_tags(first, last))
                 else:

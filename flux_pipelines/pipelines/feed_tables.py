@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from flux_pipelines.domain import tables
-from flux_pipelines.domain.errors import TableDamagedError
+from flux_pipelines.domain.errors import FluxError, TableDamagedError, UnknownConnectionError
 from flux_pipelines.domain.tables import Table
 from flux_pipelines.pipelines import names
 from flux_pipelines.pipelines.bookkeeping import attach
@@ -19,15 +19,14 @@ from flux_pipelines.pipelines.checks import (
     TABLE_RULES,
     Check,
     Everything,
+    Findings,
     Rows,
     Scope,
     contract,
-    evaluate,
     no_duplicate_lines,
-    view_of,
 )
 from flux_pipelines.pipelines.conditions import when_upstream_changes
-from flux_pipelines.pipelines.failures import PartitionsFailed, retry_or_fail
+from flux_pipelines.pipelines.failures import OF_ITS_PARTITION, PartitionsFailed, retry_or_fail
 from flux_pipelines.pipelines.feeds import (
     RECORDS_USABLE,
     feed_partitions,
@@ -39,6 +38,7 @@ from flux_pipelines.pipelines.feeds import (
 from flux_pipelines.pipelines.figures import figures_of
 from flux_pipelines.pipelines.metadata import table_metadata
 from flux_pipelines.pipelines.partitions import BACKFILL, keys_of
+from flux_pipelines.pipelines.publishing import failures, publish
 from flux_pipelines.pipelines.resources import FluxResource
 from flux_pipelines.providers.base import FeedTable, Grain, Location, Provider
 
@@ -104,21 +104,16 @@ def feed_table(provider: Provider, spec: FeedTable) -> dg.AssetsDefinition:
         from flux_pipelines.lake import session
 
         runtime = flux.runtime
-        step = _Deriving(runtime, provider, spec, table, grain)
+        step = _Deriving(runtime, provider, spec, table, grain, Findings(checks, key))
         partitions = partitions_of(grain, keys_of(context))
         step.run(partitions)
-        where: dict[str, Sequence[str | date]] = {"connection": list(partitions)}
-        days = sorted({day for of_one in partitions.values() for day in of_one})
-        scope: Rows = Everything(tuple(partitions))
-        if grain != "current":
-            where["business_date"] = days
-            scope = Scope(days[0], days[-1], tuple(partitions))
-        with session(runtime.lake, [table.name], where=where, memory_limit=CHECK_MEMORY) as database:
-            view = view_of(table.name)
-            results = list(evaluate(database, checks, key, view, "business_date", scope))
-            places, told = runtime.state.locations.names(), figures_of(table)
-            step.describe(told.of(database, scope, list(step.done), places=places) if step.done else {})
-        results.append(quarantine_check(key, step.bad))
+        if step.done:
+            days = sorted({day for of_one in partitions.values() for day in of_one})
+            where, scope = _rows_of(grain, list(partitions), days)
+            with session(runtime.lake, [table.name], where=where, memory_limit=CHECK_MEMORY) as database:
+                places, told = runtime.state.locations.names(), figures_of(table)
+                step.describe(told.of(database, scope, list(step.done), places=places))
+        results = [*step.findings.results(), quarantine_check(key, step.bad)]
         if step.failed:
             yield from results
             raise retry_or_fail(context, step.done, step.failed)
@@ -128,15 +123,33 @@ def feed_table(provider: Provider, spec: FeedTable) -> dg.AssetsDefinition:
     return made
 
 
+def _rows_of(
+    grain: Grain, connections: Sequence[str], days: Sequence[date]
+) -> tuple[dict[str, Sequence[str | date]], Rows]:
+    """Return the partitions of some connections and days, and the condition that selects their rows."""
+    if grain == "current":
+        return {"connection": connections}, Everything(tuple(connections))
+    return {"connection": connections, "business_date": days}, Scope(days[0], days[-1], tuple(connections))
+
+
 class _Deriving:
     """One step of a table that is made of a feed."""
 
-    def __init__(self, runtime: "Runtime", provider: Provider, spec: FeedTable, table: Table, grain: Grain) -> None:
+    def __init__(
+        self,
+        runtime: "Runtime",
+        provider: Provider,
+        spec: FeedTable,
+        table: Table,
+        grain: Grain,
+        findings: Findings,
+    ) -> None:
         self._runtime = runtime
         self._provider = provider
         self._spec = spec
         self._table = table
         self._grain = grain
+        self.findings = findings
         self._raw = runtime.raw.of(spec.feed)
         self._asset = names.provider_table(provider.name, spec.table).to_user_string()
         self.done: dict[str, dict[str, Any]] = {}
@@ -146,28 +159,30 @@ class _Deriving:
     def run(self, partitions: Mapping[str, Sequence[date]]) -> None:
         """Make every partition that has raw records; connection by connection."""
         for key, days in partitions.items():
-            connection = self._runtime.state.connections.get(key)
+            try:
+                connection = self._runtime.state.connections.get(key)
+            except UnknownConnectionError as error:  # it was removed since
+                self._fail(key, days, error)
+                continue
             found = self._manifests(key, days)
             if not found:
                 continue
             try:
                 self._replace(connection, found)
-            except TableDamagedError as error:
-                if len(found) == 1:
-                    self._fail(key, list(found), error)
-                    continue
+            except OF_ITS_PARTITION:
                 for day, manifests in found.items():  # one of them is damaged: the others must not suffer for it
                     try:
                         self._replace(connection, {day: manifests})
-                    except TableDamagedError as damaged:
-                        self._fail(key, [day], damaged)
+                    except OF_ITS_PARTITION as error:
+                        self._fail(key, [day], error)
+        self.failed += failures(self.findings.refused)
 
     def describe(self, figures: Mapping[str, Mapping[str, Any]]) -> None:
         """Add what is told of each partition's rows."""
         for key, entries in figures.items():
             self.done[key] = {**entries, **self.done[key]}
 
-    def _fail(self, key: str, days: Sequence[date], error: TableDamagedError) -> None:
+    def _fail(self, key: str, days: Sequence[date], error: FluxError) -> None:
         self.failed.append(PartitionsFailed(key, tuple(days), error))
 
     def _manifests(self, key: str, days: Sequence[date]) -> dict[date, list["RawManifest"]]:
@@ -213,10 +228,14 @@ class _Deriving:
         else:
             partitions = [{"connection": connection.key, "business_date": day} for day in found]
         rows = pa.RecordBatchReader.from_batches(self._table.arrow_schema(), batches())
-        commit = self._runtime.lake.replace(self._table, rows, partitions)
+        lake = self._runtime.lake
+        where, scope = _rows_of(self._grain, [connection.key], sorted(found))
+        commit = publish(lake, lake.draft(self._table, rows, partitions), self.findings, scope, where=where)
         kept = replace_quarantined(self._runtime, self._asset, self._grain, connection.key, bad)
         self.bad += [record for of_day in bad.values() for record in of_day]
         for day, manifests in found.items():
+            if key_of(self._grain, connection.key, day) in self.findings.refused:
+                continue
             newest = manifests[-1]
             self.done[key_of(self._grain, connection.key, day)] = {
                 "records": sum(manifest.orders for manifest in manifests),

@@ -6,6 +6,7 @@ The work is done by `flux_pipelines.sync`; here its outcomes become materialisat
 # No `from __future__ import annotations` here: Dagster reads the annotations of asset functions as objects.
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import date
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
@@ -13,27 +14,27 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 from pydantic import Field
 
-from flux_pipelines.domain.errors import FluxError, TableDamagedError
+from flux_pipelines.domain.errors import FluxError, TableDamagedError, UnknownConnectionError
 from flux_pipelines.domain.money import from_minor
 from flux_pipelines.domain.tables import TRANSACTIONS
 from flux_pipelines.pipelines import names
 from flux_pipelines.pipelines.bookkeeping import attach
 from flux_pipelines.pipelines.checks import (
-    CHECK_MEMORY,
     SAMPLE,
     TRANSACTION_RULES,
     Check,
+    Findings,
     Scope,
     contract,
-    evaluate,
     no_duplicate_lines,
     result,
 )
 from flux_pipelines.pipelines.closing import was_over
 from flux_pipelines.pipelines.conditions import when_upstream_changes
-from flux_pipelines.pipelines.failures import PartitionsFailed, retry_or_fail
+from flux_pipelines.pipelines.failures import OF_ITS_PARTITION, PartitionsFailed, retry_or_fail
 from flux_pipelines.pipelines.metadata import PREVIEW_ROWS, amounts, preview, rows, table_metadata
 from flux_pipelines.pipelines.partitions import BACKFILL, by_connection, connection_days, keys_of, partition_key
+from flux_pipelines.pipelines.publishing import failures, publish
 from flux_pipelines.pipelines.resources import FluxResource
 from flux_pipelines.providers.base import Provider
 
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from flux_pipelines.domain.connection import Connection
-    from flux_pipelines.lake import RawManifest
+    from flux_pipelines.lake import Draft, RawManifest
     from flux_pipelines.runtime import Runtime
     from flux_pipelines.sync.normalise import Normalisation
     from flux_pipelines.sync.records import BadRecord
@@ -259,18 +260,9 @@ def transactions(provider: Provider) -> dg.AssetsDefinition:
     def lines(
         context: dg.AssetExecutionContext, flux: FluxResource
     ) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:  # type: ignore[type-arg]
-        from flux_pipelines.lake import session
-
-        runtime = flux.runtime
-        step = _Normalising(runtime, provider)
-        partitions = by_connection(keys_of(context))
-        step.run(partitions)
-        days = [day for of_one in partitions.values() for day in of_one]
-        scope = Scope(min(days), max(days), tuple(partitions))
-        written: dict[str, Sequence[str | date]] = {"connection": list(partitions), "business_date": sorted(set(days))}
-        with session(runtime.lake, [table.name], where=written, memory_limit=CHECK_MEMORY) as database:
-            results = list(evaluate(database, checks, key, f"{provider.name}_transactions", "business_date", scope))
-        results += [step.order_totals(key), step.nothing_quarantined(key)]
+        step = _Normalising(flux.runtime, provider, Findings((*checks, ORDER_TOTALS), key))
+        step.run(by_connection(keys_of(context)))
+        results = [*step.findings.results(), step.nothing_quarantined(key)]
         if step.failed:
             yield from results
             raise retry_or_fail(context, step.done, step.failed)
@@ -283,33 +275,39 @@ def transactions(provider: Provider) -> dg.AssetsDefinition:
 class _Normalising:
     """One step of a provider's `transactions`."""
 
-    def __init__(self, runtime: "Runtime", provider: Provider) -> None:
+    def __init__(self, runtime: "Runtime", provider: Provider, findings: Findings) -> None:
         self._runtime = runtime
         self._provider = provider
         self._table = TRANSACTIONS.named(f"{provider.name}/{TRANSACTIONS.name}")
         self._asset = names.provider_transactions(provider.name).to_user_string()
+        self.findings = findings
         self.done: dict[str, Metadata] = {}
         self.failed: list[PartitionsFailed] = []
         self._bad: list[BadRecord] = []
-        self._unequal: list[tuple[str, str, str]] = []
 
     def run(self, partitions: Mapping[str, Sequence[date]]) -> None:
         """Normalise everything in one commit; if that cannot be, each partition by itself."""
-        found = [self._manifests(connection, days) for connection, days in partitions.items()]
-        todo = [(connection, manifests) for connection, manifests in found if manifests]
+        todo: list[tuple[Connection, list[RawManifest]]] = []
+        for key, days in partitions.items():
+            try:
+                connection, manifests = self._manifests(key, days)
+            except UnknownConnectionError as error:  # it was removed since
+                self.failed.append(PartitionsFailed(key, tuple(days), error))
+                continue
+            if manifests:
+                todo.append((connection, manifests))
         if not todo:
             return
         try:
             self._replace(todo)
-        except TableDamagedError:
-            if sum(len(manifests) for _, manifests in todo) == 1:
-                raise
+        except OF_ITS_PARTITION:
             for connection, manifests in todo:
                 for manifest in manifests:
                     try:
                         self._replace([(connection, [manifest])])
-                    except TableDamagedError as error:
+                    except OF_ITS_PARTITION as error:
                         self.failed.append(PartitionsFailed(connection.key, (manifest.business_date,), error))
+        self.failed += failures(self.findings.refused)
 
     def _manifests(self, key: str, days: Sequence[date]) -> tuple["Connection", list["RawManifest"]]:
         connection = self._runtime.state.connections.get(key)
@@ -351,11 +349,26 @@ class _Normalising:
                     _keep_heads(heads, batch)
                     yield batch
 
-        commit = self._runtime.lake.replace(
-            self._table,
-            pa.RecordBatchReader.from_batches(self._table.arrow_schema(), batches()),
-            [{"connection": c.key, "business_date": m.business_date} for c, manifests in todo for m in manifests],
-        )
+        partitions: list[dict[str, str | date]] = [
+            {"connection": c.key, "business_date": m.business_date} for c, manifests in todo for m in manifests
+        ]
+        days = sorted({manifest.business_date for _, manifests in todo for manifest in manifests})
+        scope = Scope(days[0], days[-1], tuple(connection.key for connection, _ in todo))
+        lake = self._runtime.lake
+
+        @contextmanager
+        def normalised() -> Iterator["Draft"]:
+            rows = pa.RecordBatchReader.from_batches(self._table.arrow_schema(), batches())
+            with lake.draft(self._table, rows, partitions) as draft:
+                for normalisation, manifests in passes:
+                    self._compare(normalisation, manifests)
+                yield draft
+
+        where: dict[str, Sequence[str | date]] = {
+            "connection": [connection.key for connection, _ in todo],
+            "business_date": days,
+        }
+        commit = publish(lake, normalised(), self.findings, scope, where=where)
         for normalisation, manifests in passes:
             self._record(normalisation, manifests, commit.version, heads)
 
@@ -367,9 +380,7 @@ class _Normalising:
         heads: Mapping[str, "pa.Table"],
     ) -> None:
         key = normalisation.connection.key
-        bad: dict[date, list[BadRecord]] = {}
-        for record in normalisation.bad:
-            bad.setdefault(record.business_date, []).append(record)
+        bad = _by_day(normalisation.bad)
         self._bad += normalisation.bad
         places = self._runtime.state.locations.names()
         for manifest in manifests:
@@ -377,8 +388,8 @@ class _Normalising:
             kept = self._runtime.quarantine.replace(self._asset, key, day, bad.get(day, []))
             figures = normalisation.days[day]
             partition = partition_key(key, day)
-            if not kept:
-                self._compare(partition, figures.total, manifest)
+            if str(partition) in self.findings.refused:
+                continue
             head = heads.get(partition)
             self.done[partition] = {
                 **rows(figures.rows),
@@ -397,15 +408,22 @@ class _Normalising:
                 ),
             }
 
-    def _compare(self, partition: str, written: Mapping[str, Decimal], manifest: "RawManifest") -> None:
-        for currency in sorted({*written, *manifest.totals}):
-            here, there = written.get(currency, Decimal(0)), from_minor(manifest.totals.get(currency, 0), currency)
-            if here != there:
-                self._unequal.append((partition, currency, f"{here} here, {there} in the raw orders"))
-
-    def order_totals(self, asset: dg.AssetKey) -> dg.AssetCheckResult:
-        """Return whether what was written adds up to what the provider says of its orders."""
-        return result(ORDER_TOTALS, asset, len(self._unequal), self._unequal[:SAMPLE])
+    def _compare(self, normalisation: "Normalisation", manifests: Sequence["RawManifest"]) -> None:
+        """See whether the rows of each partition add up to what the provider says of its orders."""
+        bad = _by_day(normalisation.bad)
+        for manifest in manifests:
+            if bad.get(manifest.business_date):
+                continue
+            written = normalisation.days[manifest.business_date].total
+            unit = f"{normalisation.connection.key}|{manifest.business_date}"
+            sample = []
+            for currency in sorted({*written, *manifest.totals}):
+                here, there = written.get(currency, Decimal(0)), from_minor(manifest.totals.get(currency, 0), currency)
+                if here != there:
+                    sample.append((unit, currency, f"{here} here, {there} in the raw orders"))
+            if sample:
+                first = f"{sample[0][1]}: {sample[0][2]}"
+                self.findings.add(ORDER_TOTALS, len(sample), sample, {unit: (len(sample), first)})
 
     def nothing_quarantined(self, asset: dg.AssetKey) -> dg.AssetCheckResult:
         """Return which orders could not be used."""
@@ -414,6 +432,13 @@ class _Normalising:
             for bad in self._bad[:SAMPLE]
         ]
         return result(NOTHING_QUARANTINED, asset, len(self._bad), sample)
+
+
+def _by_day(records: Sequence["BadRecord"]) -> dict[date, list["BadRecord"]]:
+    found: dict[date, list[BadRecord]] = {}
+    for record in records:
+        found.setdefault(record.business_date, []).append(record)
+    return found
 
 
 _SHOWN = ("location_id", "order_id", "kind", "line_type", "product_name", "quantity", "net", "tax", "total", "currency")

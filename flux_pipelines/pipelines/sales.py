@@ -2,7 +2,8 @@
 
 # No `from __future__ import annotations` here: Dagster reads the annotations of asset functions as objects.
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import date, timedelta
 from decimal import Decimal
@@ -12,41 +13,58 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from flux_pipelines.domain import tables
+from flux_pipelines.domain.errors import ContractBrokenError, FluxError, TableDamagedError
 from flux_pipelines.domain.tables import SQL_TYPES, Table
 from flux_pipelines.pipelines import names, plots
-from flux_pipelines.pipelines.bookkeeping import attach
 from flux_pipelines.pipelines.checks import (
     CHECK_MEMORY,
     DEMAND_TIES_TO_TRANSACTIONS,
     TIES_TO_TRANSACTIONS,
     TRANSACTION_RULES,
     Check,
+    Findings,
     Scope,
     contract,
     equals_its_sources,
-    evaluate,
-    hold,
     no_duplicate_lines,
-    view_of,
 )
 from flux_pipelines.pipelines.conditions import when_upstream_changes
 from flux_pipelines.pipelines.failures import explained
 from flux_pipelines.pipelines.figures import Figures
 from flux_pipelines.pipelines.metadata import table_metadata
-from flux_pipelines.pipelines.partitions import BACKFILL, DAY, business_days, each_day, keys_of
+from flux_pipelines.pipelines.partitions import BACKFILL, DAY, business_days, each_day, keys_of, split_partition
+from flux_pipelines.pipelines.publishing import Refused, concluded, damaged_units, leaving_out, publish
 from flux_pipelines.pipelines.resources import FluxResource
 
 if TYPE_CHECKING:
     import duckdb
 
-    from flux_pipelines.lake import Commit, DeltaLake
+    from flux_pipelines.lake import DeltaLake, Draft
+    from flux_pipelines.runtime import Runtime
 
 SQL = Path(__file__).with_name("sql")
 PLOT_DAYS = 30
 _ROWS_A_BATCH = 65_536
 
 Extra = Callable[["duckdb.DuckDBPyConnection", Scope], Mapping[str, Mapping[str, Any]]]
-Writer = Callable[["DeltaLake", Sequence[date]], "Commit"]
+#: Stages business dates; units (`square:acme|2026-03-09`) of what is read are left out.
+Writer = Callable[["DeltaLake", Sequence[date], Collection[str]], AbstractContextManager["Draft"]]
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What a step has made of its partitions.
+
+    Args:
+        done: each one's metadata.
+        findings: what the checks found.
+        refused: units that could not be had from upstream, each with why.
+
+    """
+
+    done: Mapping[str, Mapping[str, Any]]
+    findings: Findings
+    refused: Refused
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +73,14 @@ class Mart:
 
     Args:
         table: its contract.
-        write: replaces the business dates, in one commit.
-        deps: what it is made of.
+        write: stages the business dates.
+        sources: the tables that it reads.
+        deps: what it is made of, for Dagster.
         group: where it stands in the UI.
         checks: what must hold of what was written.
         figures: what is told of each partition.
         more: further metadata by partition, such as plots.
+        reach: how many days before and after its own a date's rows are made of.
         written_alone: whether no run can write its upstream while another writes it.
         code_version: to be raised when what `write` makes of the same input changes.
 
@@ -68,11 +88,13 @@ class Mart:
 
     table: Table
     write: Writer
+    sources: tuple[str, ...]
     deps: tuple[dg.AssetDep, ...]
     group: str
     checks: tuple[Check, ...]
     figures: Figures
     more: Extra | None = None
+    reach: int = 0
     written_alone: bool = True
     code_version: str = "1"
 
@@ -95,53 +117,109 @@ class Mart:
             metadata=table_metadata(self.table),
             code_version=self.code_version,
         )
-        def mart(context: dg.AssetExecutionContext, flux: FluxResource) -> dg.MaterializeResult:  # type: ignore[type-arg]
+        def mart(
+            context: dg.AssetExecutionContext, flux: FluxResource
+        ) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:  # type: ignore[type-arg]
+            days = sorted(date.fromisoformat(key) for key in keys_of(context))
             with explained(context):
-                return self.replace(context, flux)
+                written = self.replace(flux.runtime, days)
+            yield from concluded(context, written.done, written.findings, written.refused)
 
         return mart
 
-    def replace(self, context: dg.AssetExecutionContext, flux: FluxResource) -> dg.MaterializeResult:  # type: ignore[type-arg]
-        """Write the step's business dates, then describe and check what was written."""
-        from flux_pipelines.lake import session
+    def replace(self, runtime: "Runtime", days: Sequence[date]) -> Written:
+        """Write business dates, and describe what was written.
 
-        days = sorted(date.fromisoformat(key) for key in keys_of(context))
+        What the checks refuse, and what cannot be read, is left as it was: of a connection and date, not of the others.
+        """
+        try:
+            return self._replace(runtime, days, {})
+        except TableDamagedError:
+            refused = self._unreadable(runtime.lake, days)
+            if not refused:
+                raise
+        except ContractBrokenError:
+            refused = self._misfits(runtime.lake, days)
+            if not refused:
+                raise
+        return self._replace(runtime, days, refused)
+
+    def _unreadable(self, lake: "DeltaLake", days: Sequence[date]) -> dict[str, FluxError]:
+        """Return the units that cannot be made, because something that they are made of cannot be read."""
+        reach = timedelta(days=self.reach)
+        damaged = damaged_units(lake, self._parts(), {"business_date": each_day(days[0] - reach, days[-1] + reach)})
+        found: dict[str, FluxError] = {}
+        for unit, error in damaged.items():
+            connection, day = split_partition(unit)
+            found |= {f"{connection}|{near}": error for near in each_day(day - reach, day + reach)}
+        return found
+
+    def _misfits(self, lake: "DeltaLake", days: Sequence[date]) -> dict[str, FluxError]:
+        """Return the units whose rows do not fit the contract, found by making each of them alone."""
+        parts = self._parts()
+        units = {
+            "|".join(dict(zip(part.partition_by, partition, strict=True))[name] for name in part.unit)
+            for part in parts
+            for partition in lake.rows_by_partition(part.name, {"business_date": days})
+        }
+        found: dict[str, FluxError] = {}
+        for unit in sorted(units):
+            connection, day = split_partition(unit)
+            try:
+                with self.write(lake, [day], units - {unit}):
+                    pass
+            except ContractBrokenError as error:
+                found[unit] = ContractBrokenError(error.what, connection=connection)
+        return found
+
+    def _parts(self) -> list[Table]:
+        return [tables.named(name.rpartition("/")[2]).named(name) for name in self.sources]
+
+    def _replace(self, runtime: "Runtime", days: Sequence[date], refused: Mapping[str, FluxError]) -> Written:
+        lake, key = runtime.lake, dg.AssetKey(self.table.name)
+        findings = Findings(self.checks, key)
         scope = Scope(days[0], days[-1])
-        lake = flux.runtime.lake
-        commit = self.write(lake, days)
-        read = {self.table.name}.union(*(check.reads for check in self.checks))
         since = Scope(days[0] - timedelta(days=PLOT_DAYS - 1), days[-1])
-        recent = {"business_date": each_day(since.first, since.last)}
-        with session(lake, read, where=recent, memory_limit=CHECK_MEMORY) as database:
-            for name in read:
-                rows = lake.rows_by_partition(name, recent)
-                hold(database, view_of(name), since.where("business_date"), sum(rows.values()))
-            places = flux.runtime.state.locations.names()
+        told: dict[str, dict[str, Any]] = {}
+
+        def describe(database: "duckdb.DuckDBPyConnection") -> None:
+            places = runtime.state.locations.names()
             figures = self.figures.of(database, scope, [day.isoformat() for day in days], places=places)
             more = self.more(database, scope) if self.more else {}
-            attach(
-                context,
-                {
-                    key: {**more.get(key, {}), **entries, "Delta table version": commit.version}
-                    for key, entries in figures.items()
-                },
-            )
-            results = list(evaluate(database, self.checks, context.asset_key, self.table.name, self.figures.day, scope))
-        return dg.MaterializeResult(check_results=results)
+            told.update({key: {**more.get(key, {}), **entries} for key, entries in figures.items()})
+
+        commit = publish(
+            lake,
+            self.write(lake, days, refused),
+            findings,
+            scope,
+            reads=set[str]().union(*(check.reads for check in self.checks)),
+            where={"business_date": each_day(since.first, since.last)},
+            held=since.where("business_date"),
+            refused=refused,
+            describe=describe,
+        )
+        done = {key: {**entries, "Delta table version": commit.version} for key, entries in told.items()}
+        mine = {unit: error for unit, error in refused.items() if split_partition(unit)[1] in days}
+        return Written(done, findings, mine)
 
 
 def by_query(table: Table, query: str) -> Writer:
     """Return the writer that replaces business dates with what a query over `transactions` says."""
+    sources = [tables.TRANSACTIONS.name]
 
-    def write(lake: "DeltaLake", days: Sequence[date]) -> "Commit":
+    @contextmanager
+    def write(lake: "DeltaLake", days: Sequence[date], refused: Collection[str]) -> Iterator["Draft"]:
         from flux_pipelines.lake import session
 
+        without = leaving_out(sources, refused)
         with session(
-            lake, [tables.TRANSACTIONS.name], where={"business_date": days}, memory_limit=CHECK_MEMORY
+            lake, sources, where={"business_date": days}, memory_limit=CHECK_MEMORY, without=without
         ) as database:
             scoped = query.replace("{scope}", Scope(days[0], days[-1]).where("business_date"))
             rows = database.sql(conform(table, scoped)).to_arrow_reader(_ROWS_A_BATCH)
-            return lake.replace(table, rows, [{"business_date": day} for day in days])
+            with lake.draft(table, rows, [{"business_date": day} for day in days]) as draft:
+                yield draft
 
     return write
 
@@ -149,28 +227,37 @@ def by_query(table: Table, query: str) -> Writer:
 def union_of_providers(table: Table) -> Writer:
     """Return the writer that replaces business dates with the providers' rows, streamed: they have one contract already."""
 
-    def write(lake: "DeltaLake", days: Sequence[date]) -> "Commit":
-        return replace_with_union(lake, table, {"business_date": days})
+    def write(lake: "DeltaLake", days: Sequence[date], refused: Collection[str]) -> AbstractContextManager["Draft"]:
+        return union_draft(lake, table, {"business_date": days}, refused)
 
     return write
 
 
-def replace_with_union(lake: "DeltaLake", table: Table, where: Mapping[str, Sequence[date]]) -> "Commit":
-    """Replace partitions of a core table with the rows that the providers' own parts of it have.
+def parts_of(table: Table) -> list[Table]:
+    """Return the providers' own parts of a core table."""
+    return [table.named(f"{provider.name}/{table.name}") for provider in names.with_table(table.name)]
+
+
+def union_draft(
+    lake: "DeltaLake", table: Table, where: Mapping[str, Sequence[date]], refused: Collection[str]
+) -> AbstractContextManager["Draft"]:
+    """Stage partitions of a core table with the rows that the providers' own parts of it have.
 
     Args:
         lake: where the tables are.
         table: the core table.
         where: which partitions; all of them if empty.
+        refused: units that are left as they are.
 
     """
     import pyarrow as pa
 
-    sources = [table.named(f"{provider.name}/{table.name}") for provider in names.with_table(table.name)]
+    sources = parts_of(table)
+    without = leaving_out([table.name], refused).get(table.name, set())
     # Also what is there now: a connection that has no rows left must lose its old ones.
-    present = {key for one in (*sources, table) for key in lake.rows_by_partition(one.name, where)}
-    rows = (batch for source in sources for batch in lake.read(source, where=where))
-    return lake.replace(
+    present = {key for one in (*sources, table) for key in lake.rows_by_partition(one.name, where)} - without
+    rows = (batch for source in sources for batch in lake.read(source, where=where, without=without))
+    return lake.draft(
         table,
         pa.RecordBatchReader.from_batches(table.arrow_schema(), rows),
         [dict(zip(table.partition_by, key, strict=True)) for key in sorted(present)],
@@ -195,6 +282,7 @@ def transactions() -> Mart:
     return Mart(
         tables.TRANSACTIONS,
         union_of_providers(tables.TRANSACTIONS),
+        tuple(sources),
         tuple(dg.AssetDep(names.provider_transactions(p.name), partition_mapping=by_day) for p in names.sources()),
         names.SALES_GROUP,
         (
@@ -229,6 +317,7 @@ def daily_sales() -> Mart:
     return Mart(
         tables.DAILY_SALES,
         by_query(tables.DAILY_SALES, (SQL / "daily_sales.sql").read_text()),
+        (tables.TRANSACTIONS.name,),
         (dg.AssetDep(names.TRANSACTIONS),),
         names.SALES_GROUP,
         (no_duplicate_lines(tables.DAILY_SALES), contract(tables.DAILY_SALES, {}), TIES_TO_TRANSACTIONS),
@@ -250,6 +339,7 @@ def daily_item_demand() -> Mart:
     return Mart(
         tables.DAILY_ITEM_DEMAND,
         by_query(tables.DAILY_ITEM_DEMAND, (SQL / "daily_item_demand.sql").read_text()),
+        (tables.TRANSACTIONS.name,),
         (dg.AssetDep(names.TRANSACTIONS),),
         names.DEMAND_GROUP,
         (

@@ -2,7 +2,8 @@
 
 # No `from __future__ import annotations` here: Dagster reads the annotations of asset functions as objects.
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from datetime import date, timedelta
 from decimal import Decimal
@@ -17,13 +18,13 @@ from flux_pipelines.pipelines.checks import CHECK_MEMORY, Check, Scope, contract
 from flux_pipelines.pipelines.feed_tables import ORDERS
 from flux_pipelines.pipelines.figures import Figures
 from flux_pipelines.pipelines.partitions import each_day
-from flux_pipelines.pipelines.resources import FluxResource
-from flux_pipelines.pipelines.sales import PLOT_DAYS, Mart, Writer, conform
+from flux_pipelines.pipelines.publishing import leaving_out
+from flux_pipelines.pipelines.sales import PLOT_DAYS, Mart, Writer, Written, conform
 
 if TYPE_CHECKING:
     import duckdb
 
-    from flux_pipelines.lake import Commit, DeltaLake
+    from flux_pipelines.lake import DeltaLake, Draft
     from flux_pipelines.runtime import Runtime
 
 _SQL = (Path(__file__).with_name("sql") / "tie_out.sql").read_text()
@@ -50,6 +51,7 @@ def tie_out() -> "TieOut":
     return TieOut(
         tables.TIE_OUT,
         _unbound,
+        (tables.TRANSACTIONS.name, tables.PAYMENTS.name),
         (
             dg.AssetDep(names.TRANSACTIONS),
             # Tabs of a date are paid on the next one too.
@@ -89,6 +91,7 @@ def tie_out() -> "TieOut":
             order=("-abs(gap)", "connection", "location_id", "currency"),
         ),
         more=_pictures,
+        reach=AROUND,
         written_alone=False,  # payments may be collected while transactions are being read
     )
 
@@ -96,17 +99,18 @@ def tie_out() -> "TieOut":
 class TieOut(Mart):
     """The mart that needs more than the lake: of which days payments have been fetched, the raw records say."""
 
-    def replace(self, context: dg.AssetExecutionContext, flux: FluxResource) -> dg.MaterializeResult:  # type: ignore[type-arg]
-        """Write the step's business dates, then describe and check what was written."""
-        return Mart.replace(replace(self, write=_writer(flux.runtime)), context, flux)
+    def replace(self, runtime: "Runtime", days: Sequence[date]) -> Written:
+        """Write business dates, and describe what was written."""
+        return Mart.replace(replace(self, write=_writer(runtime)), runtime, days)
 
 
-def _unbound(_: "DeltaLake", days: Sequence[date]) -> "Commit":
+def _unbound(_: "DeltaLake", days: Sequence[date], __: Collection[str]) -> AbstractContextManager["Draft"]:
     raise RuntimeError(f"the writer of {tables.TIE_OUT.name} is made with a runtime ({len(days)} days)")
 
 
 def _writer(runtime: "Runtime") -> Writer:
-    def write(lake: "DeltaLake", days: Sequence[date]) -> "Commit":
+    @contextmanager
+    def write(lake: "DeltaLake", days: Sequence[date], refused: Collection[str]) -> Iterator["Draft"]:
         from flux_pipelines.lake import session
 
         known = known_payments(runtime, days)
@@ -115,12 +119,14 @@ def _writer(runtime: "Runtime") -> Writer:
         query = query.replace("{around}", Scope(first, last).where("business_date"))
         read = [tables.TRANSACTIONS.name, tables.PAYMENTS.name]
         where = {"business_date": each_day(first, last)}
-        with session(lake, read, where=where, memory_limit=CHECK_MEMORY) as database:
+        without = leaving_out(read, refused)
+        with session(lake, read, where=where, memory_limit=CHECK_MEMORY, without=without) as database:
             database.execute("create temp table known_payments (connection varchar, business_date date)")
             if known:
                 database.executemany("insert into known_payments values (?, ?)", known)
             rows = database.sql(conform(tables.TIE_OUT, query)).to_arrow_reader(_ROWS_A_BATCH)
-            return lake.replace(tables.TIE_OUT, rows, [{"business_date": day} for day in days])
+            with lake.draft(tables.TIE_OUT, rows, [{"business_date": day} for day in days]) as draft:
+                yield draft
 
     return write
 

@@ -13,7 +13,7 @@ import pytest
 
 from flux_pipelines.domain.tables import DAILY_ITEM_DEMAND, DAILY_SALES, SQL_TYPES, TRANSACTIONS, Table
 from flux_pipelines.pipelines import checks, sales
-from flux_pipelines.pipelines.checks import Scope, evaluate
+from flux_pipelines.pipelines.checks import Findings, Scope
 
 DAY = date(2026, 3, 9)
 SCOPE = Scope(DAY, DAY)
@@ -73,7 +73,9 @@ def offenders(
     database: duckdb.DuckDBPyConnection, check: checks.Check, view: str = "transactions", scope: Scope = SCOPE
 ) -> list[str]:
     """Return what the check's sample says, a line an offender; none when it passes."""
-    (result,) = evaluate(database, [check], ASSET, view, "business_date", scope)
+    findings = Findings([check], ASSET)
+    findings.look(database, view, "business_date", scope)
+    (result,) = findings.results()
     if result.passed:
         assert "sample" not in result.metadata
         return []
@@ -163,6 +165,8 @@ def test_the_number_of_offenders_is_told_in_full_and_the_sample_is_capped(databa
     rows = [LINE | {"line_id": f"l{n}", "tenant": None} for n in range(checks.SAMPLE + 5)]
     insert(database, "transactions", TRANSACTIONS, *rows)
     check = checks.contract(TRANSACTIONS, {})
-    (result,) = evaluate(database, [check], ASSET, "transactions", "business_date", SCOPE)
+    findings = Findings([check], ASSET)
+    findings.look(database, "transactions", "business_date", SCOPE)
+    (result,) = findings.results()
     assert result.metadata["offenders"].value == checks.SAMPLE + 5
     assert len(offenders(database, check)) == checks.SAMPLE

@@ -54,6 +54,17 @@ class Table:
         """The column names, in the order of the table."""
         return tuple(column.name for column in self.columns)
 
+    @property
+    def day(self) -> str | None:
+        """The date that the table is partitioned by; None if it is not."""
+        dates = {column.name for column in self.columns if column.type == "date"}
+        return next((name for name in self.partition_by if name in dates), None)
+
+    @property
+    def unit(self) -> tuple[str, ...]:
+        """What a fault may cost at most: a connection's date; a connection, of a table without dates."""
+        return ("connection",) if self.day is None else ("connection", self.day)
+
     def named(self, name: str) -> Table:
         """Return the same contract under another name: a provider's own `square/transactions`, for example."""
         return Table(name, self.grain, self.description, self.columns, self.key, self.partition_by)
