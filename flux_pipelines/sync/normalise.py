@@ -2,8 +2,8 @@
 
 The provider's SQL file says which columns of an order it reads (the table `orders_as_received`) and turns the view
 `orders` into rows with a `problem` column. This module gives it the orders of the days asked for, takes bad orders out
-and counts. An order that DuckDB cannot even read is found by bisection and taken out the same way: it goes to
-quarantine, and the others are not lost with it.
+and counts. An order that DuckDB cannot even read, or that makes the SQL fail (an amount too large for the contract), is
+found by bisection and taken out the same way: it goes to quarantine, and the others are not lost with it.
 """
 
 from __future__ import annotations
@@ -114,14 +114,14 @@ class Normalisation:
             yield from self._rows(session, files, folder)
 
     def _rows(self, session: _Session, files: dict[date, Path], folder: Path) -> Iterator[pa.RecordBatch]:
-        """Read the files; when one holds a record that cannot be read, go on without it where the reading stopped."""
+        """Read the files; when one holds a record that stops the reading, go on without it where the reading stopped."""
         problems: dict[tuple[date, str], str] = {}
         given = 0
         try:
             for batch in session.read([_together(files, folder)] if len(files) > 1 else list(files.values())):
                 given += batch.num_rows
                 yield from self._good(batch, problems)
-        except duckdb.InvalidInputException:
+        except duckdb.Error:
             # Rows come in the order of the files, so what was given already is what the same files begin with once
             # the unreadable records are taken out.
             cleaned = self._without_unreadable(session, files, folder)
@@ -185,7 +185,7 @@ class Normalisation:
             return ""
 
     def _without_unreadable(self, session: _Session, files: dict[date, Path], folder: Path) -> list[Path]:
-        """Write copies of the files without the records that DuckDB cannot read; put those in quarantine."""
+        """Write copies of the files without the records that stop the reading; put those in quarantine."""
         scratch = folder / "scratch.ndjson"
         cleaned: list[Path] = []
         for day, path in files.items():
@@ -244,13 +244,13 @@ def _together(files: dict[date, Path], folder: Path) -> Path:
 
 
 def _unreadable(session: _Session, lines: list[bytes], scratch: Path, first: int = 0) -> Iterator[tuple[int, str]]:
-    """Yield the positions of records that DuckDB cannot read, with its reason, by halving."""
+    """Yield the positions of records that stop the reading, with the reason, by halving."""
     scratch.write_bytes(b"\n".join(lines) + b"\n")
     reason = session.refuses(scratch)
     if reason is None:
         return
     if len(lines) == 1:
-        yield first, f"the record does not have the documented form: {reason}"
+        yield first, reason
         return
     middle = len(lines) // 2
     yield from _unreadable(session, lines[:middle], scratch, first)
@@ -294,11 +294,17 @@ class _Session:
         yield from self._duckdb.sql(self._query).to_arrow_reader(_ROWS_A_BATCH)
 
     def refuses(self, file: Path) -> str | None:
-        """Say why DuckDB cannot read a file; None when it can."""
+        """Say why the SQL makes nothing of a file; None when it does."""
         try:
             self._duckdb.execute(f"SELECT count(columns(*)) FROM {self._source([file])}").fetchall()
-        except duckdb.InvalidInputException as error:
-            return re.sub(r'in file ".*?", in record/value \d+: ?', "", str(error).splitlines()[0])
+        except duckdb.Error as error:
+            brief = re.sub(r'in file ".*?", in record/value \d+: ?', "", str(error).splitlines()[0])
+            return f"the record does not have the documented form: {brief}"
+        try:
+            for _ in self.read([file]):
+                pass
+        except duckdb.Error as error:
+            return f"no rows can be made of the record: {str(error).splitlines()[0]}"
         return None
 
     def _source(self, files: Sequence[Path]) -> str:

@@ -53,29 +53,64 @@ def changed(
     return {key for key, rows in contents(home, names_).items() if rows != before[key]}
 
 
-def poison(home: Home) -> None:
-    """An order that gives back less than nothing: its rows are read, and break the contract of `transactions`."""
+def take(home: Home, order: dict[str, Any]) -> None:
+    """Let the sandbox give out an order of Sakura's."""
     location = home.sandbox.world.merchant("sakura").locations[0].id
-    money = {"amount": -1000, "currency": "JPY"}
-    nothing = {"amount": 0, "currency": "JPY"}
-    line = {
-        "uid": "l1", "quantity": "1", "item_type": "CUSTOM_AMOUNT", "base_price_money": money, "total_money": money,
-        "total_tax_money": nothing, "total_discount_money": nothing,
-    }  # fmt: skip
-    amounts = {
-        "total_money": money, "tax_money": nothing, "discount_money": nothing, "tip_money": nothing,
-        "service_charge_money": nothing,
-    }  # fmt: skip
     at = NOON.isoformat().replace("+00:00", "Z")
-    order = {
-        "id": "POISON", "location_id": location, "state": "COMPLETED", "created_at": at, "updated_at": at,
-        "closed_at": at, "returns": [{"uid": "r1", "return_line_items": [line], "return_amounts": amounts}],
-        "return_amounts": amounts, "total_money": nothing, "net_amounts": {"total_money": {"amount": 1000, "currency": "JPY"}},
-    }  # fmt: skip
+    common = {"location_id": location, "state": "COMPLETED", "created_at": at, "updated_at": at, "closed_at": at}
     answer = httpx.post(
-        f"{home.sandbox.url}/sandbox/documents", json={"location_id": location, "kind": "orders", "document": order}
+        f"{home.sandbox.url}/sandbox/documents",
+        json={"location_id": location, "kind": "orders", "document": common | order},
     )
     assert answer.status_code == 200, answer.text
+
+
+def yen(amount: int) -> dict[str, Any]:
+    return {"amount": amount, "currency": "JPY"}
+
+
+def line_of(amount: int) -> dict[str, Any]:
+    return {
+        "uid": "l1", "quantity": "1", "item_type": "CUSTOM_AMOUNT", "base_price_money": yen(amount),
+        "total_money": yen(amount), "total_tax_money": yen(0), "total_discount_money": yen(0),
+    }  # fmt: skip
+
+
+def sell(home: Home, order_id: str, amount: int) -> None:
+    take(home, {"id": order_id, "line_items": [line_of(amount)], "total_money": yen(amount)})
+
+
+def poison(home: Home) -> None:
+    """An order that gives back less than nothing: its rows are read, and break the contract of `transactions`."""
+    amounts = {f"{name}_money": yen(0) for name in ("tax", "discount", "tip", "service_charge")} | {
+        "total_money": yen(-1000)
+    }
+    back = {"uid": "r1", "return_line_items": [line_of(-1000)], "return_amounts": amounts}
+    take(
+        home,
+        {
+            "id": "POISON",
+            "returns": [back],
+            "return_amounts": amounts,
+            "total_money": yen(0),
+            "net_amounts": {"total_money": yen(1000)},
+        },
+    )
+
+
+def test_an_order_that_makes_the_sql_fail_goes_to_quarantine_alone(changing_home: Home) -> None:
+    """An amount that no column can hold."""
+    home = changing_home
+    home.connect("harbor", "sakura")
+    sell(home, "HUGE", 10**17)
+    result = home.sync((HARBOR, DAY), (SAKURA, DAY))
+    assert result.success
+    (bad,) = home.runtime.quarantine.list()
+    assert bad["order_id"] == "HUGE" or "HUGE" in str(bad)
+    assert "no rows can be made of the record" in bad["reason"]
+    assert "out of range" in bad["reason"]
+    assert home.partitions("square", "transactions") == [f"{HARBOR}|{DAY}", f"{SAKURA}|{DAY}"]
+    assert home.ask("select count(*) > 100 from square_transactions") == [(True,)]
 
 
 def sell_everywhere(home: Home) -> None:
