@@ -13,13 +13,15 @@ from flux_pipelines.cli.processes import Processes, choose_port
 from flux_pipelines.cli.serve import (
     UI_PORT,
     gateway_url,
+    reconnect,
     register,
     start_dagster,
     start_gateway,
     start_sandbox,
 )
 from flux_pipelines.cli.sync import print_report
-from flux_pipelines.connect import connect_to_sandbox, sandbox_last_day
+from flux_pipelines.connect import connect_to_sandbox, sandbox_accounts, sandbox_last_day
+from flux_pipelines.domain.connection import split_key
 from flux_pipelines.gateway.options import DEFAULT_PORT as GATEWAY_PORT
 from flux_pipelines.runtime import Runtime
 from flux_pipelines.sandbox.options import DEFAULT_PORT
@@ -49,15 +51,8 @@ def demo(
         url = start_sandbox(processes, choose_port(DEFAULT_PORT))
         ui_port, gateway_port = choose_port(port), choose_port(GATEWAY_PORT)
         register(runtime, url, gateway_port)
-        keys = []
-        for key, tenant in ACCOUNTS:
-            if any(c.key == key for c in runtime.state.connections.list()):
-                runtime.state.connections.set_status(key, "needs_reauth", "the sandbox was started anew")
-            connection, locations = connect_to_sandbox(runtime, key, tenant=tenant, url=url)
-            zones = sorted({x.timezone for x in locations})
-            currencies = ", ".join(sorted({x.currency for x in locations}))
-            say(f"Connected {key}: {counted(len(locations), 'location')} in {', '.join(zones)}; {currencies}.")
-            keys.append(connection.key)
+        reconnect(runtime, url)
+        keys = connect_accounts(runtime, url)
         last = sandbox_last_day(runtime, url)
         report = sync(runtime, keys, [last - timedelta(days=n) for n in reversed(range(days))], console=console)
         print_report(report)
@@ -71,6 +66,26 @@ def demo(
             start_gateway(processes, runtime, gateway_port, with_sandbox=True)
             start_dagster(processes, runtime, ui_port)
             processes.wait()
+
+
+def connect_accounts(runtime: Runtime, url: str) -> list[str]:
+    """Connect the demo's accounts, those anew that the home has already, whatever they are called there; return their keys."""
+    known = sandbox_accounts(runtime, url)
+    keys = []
+    for account, tenant in ACCOUNTS:
+        connection, locations = connect_to_sandbox(
+            runtime,
+            known.get(account, account),
+            tenant=tenant,
+            url=url,
+            merchant=split_key(account)[1],
+            again=account in known,
+        )
+        zones = sorted({x.timezone for x in locations})
+        currencies = ", ".join(sorted({x.currency for x in locations}))
+        say(f"Connected {connection.key}: {counted(len(locations), 'location')} in {', '.join(zones)}; {currencies}.")
+        keys.append(connection.key)
+    return keys
 
 
 def _places(port: int, sandbox: str, gateway: str, *, no_ui: bool) -> list[tuple[str, str]]:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from typing import Annotated
-from urllib.parse import urlsplit
 
 import typer
 
 from flux_pipelines.cli.output import say, warn
 from flux_pipelines.cli.processes import Processes, answers, choose_port, port_is_free
-from flux_pipelines.connect import connect_to_sandbox
+from flux_pipelines.connect import reconnect_to_sandbox
 from flux_pipelines.connect.sandbox_apps import register_at_sandbox
 from flux_pipelines.domain.errors import ConfigurationError
 from flux_pipelines.gateway.options import DEFAULT_PORT as GATEWAY_PORT
@@ -40,7 +39,7 @@ def up(
         if sandbox:
             url = start_sandbox(processes, sandbox_port)
             register(runtime, url, gateway_port)
-            reconnect_to_sandbox(runtime, url)
+            reconnect(runtime, url)
             say(f"Sandbox      {url}")
         if gateway:
             start_gateway(processes, runtime, gateway_port, with_sandbox=sandbox)
@@ -51,7 +50,7 @@ def up(
 def register(runtime: Runtime, url: str, gateway_port: int) -> None:
     """Register the app at a sandbox: for sign-in, for connecting accounts, and for webhooks to the gateway."""
     for name in register_at_sandbox(runtime, url, gateway_url(runtime, gateway_port)):
-        warn(f"Flux is registered at the real {name}; that stays as it is, and the sandbox's {name} is not used.")
+        warn(f"Flux is registered at a {name} that is no sandbox; that stays, and the sandbox's {name} is not used.")
 
 
 def gateway_url(runtime: Runtime, port: int) -> str:
@@ -85,17 +84,10 @@ def start_sandbox(processes: Processes, port: int, *arguments: str) -> str:
     return f"http://127.0.0.1:{port}"
 
 
-def reconnect_to_sandbox(runtime: Runtime, url: str) -> None:
-    """Give the connections of this sandbox new tokens: a sandbox forgets its tokens when it ends."""
-    for connection in runtime.state.connections.list():
-        here = urlsplit(str(connection.settings.get("base_url", ""))).netloc == urlsplit(url).netloc
-        if here and connection.status != "disconnected":
-            runtime.state.connections.set_status(connection.key, "needs_reauth", "the sandbox was started anew")
-            connect_to_sandbox(
-                runtime, connection.key, tenant=connection.tenant, url=url, merchant=connection.account_id
-            )
-            if connection.status == "paused":
-                runtime.state.connections.set_status(connection.key, "paused", connection.status_reason)
+def reconnect(runtime: Runtime, url: str) -> None:
+    """Give the connections of sandboxes new tokens at this one; those that cannot be had are named, and stay behind."""
+    for problem in reconnect_to_sandbox(runtime, url):
+        warn(str(problem))
 
 
 def start_dagster(processes: Processes, runtime: Runtime, port: int) -> None:

@@ -8,7 +8,12 @@ from flux_pipelines.connect.accounts import (
     reconfigure,
 )
 from flux_pipelines.connect.care import disconnect
-from flux_pipelines.connect.sandbox import connect_to_sandbox, sandbox_last_day
+from flux_pipelines.connect.sandbox import (
+    connect_to_sandbox,
+    reconnect_to_sandbox,
+    sandbox_accounts,
+    sandbox_last_day,
+)
 
 __all__ = [
     "add_with_secrets",
@@ -18,5 +23,7 @@ __all__ = [
     "disconnect",
     "parse_settings",
     "reconfigure",
+    "reconnect_to_sandbox",
+    "sandbox_accounts",
     "sandbox_last_day",
 ]

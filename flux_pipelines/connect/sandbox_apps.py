@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -48,7 +49,8 @@ def register_at_sandbox(runtime: Runtime, url: str, gateway_url: str) -> list[st
     left: list[str] = []
     for name, registration in found.items():
         known = runtime.state.apps.get(name)
-        if known is not None and not _is_local(known.settings):
+        secrets = runtime.state.apps.secrets(name, purpose="see whether the app is a sandbox's") if known else {}
+        if known is not None and not _is_sandboxes(known.settings, secrets, registration):
             left.append(name)
             continue
         spec = all_providers().get(name)
@@ -71,7 +73,8 @@ def register_at_sandbox(runtime: Runtime, url: str, gateway_url: str) -> list[st
     return left
 
 
-def _is_local(settings: Any) -> bool:
-    """Tell whether a registration is at something on this machine: a sandbox, not the provider itself."""
+def _is_sandboxes(settings: Mapping[str, Any], secrets: Mapping[str, str], registration: _Registration) -> bool:
+    """Tell whether an app is one that a sandbox has given out: at this machine, and with a sandbox's own secrets."""
     addresses = [str(settings[name]) for name in ("base_url", "issuer") if settings.get(name)]
-    return bool(addresses) and all(is_loopback(urlsplit(address).hostname or "") for address in addresses)
+    local = bool(addresses) and all(is_loopback(urlsplit(address).hostname or "") for address in addresses)
+    return local and any(secrets.get(name) == value for name, value in registration.secrets.items())

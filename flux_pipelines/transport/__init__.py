@@ -154,6 +154,10 @@ class Transport:
             self._clients.append(client)
         return client
 
+    def forget_failures(self, provider: str, connection: str) -> None:
+        """Close a connection's breaker: whoever answers from now on is not the one that failed."""
+        Breaker(self._store, f"{provider}/{connection}").succeeded()
+
     def close(self) -> None:
         """Wake every waiting call with an error, and release connections."""
         self._closing.set()
