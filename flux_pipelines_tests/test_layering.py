@@ -17,6 +17,7 @@ BELOW: dict[str, set[str]] = {
     "domain": set(),
     "settings": set(),
     "listening": {"domain"},
+    "holding": set(),
     "sqlite": set(),
     "transport": {"domain", "sqlite", "providers"},  # only `providers.base`, for types: see below
     "state": {"domain", "sqlite"},
@@ -36,12 +37,12 @@ BELOW: dict[str, set[str]] = {
     },
     "pipelines": {
         "domain", "settings", "transport", "state", "lake", "providers", "privacy", "sync", "forecaster", "runtime",
-        "erasure", "mapping",
+        "erasure", "mapping", "holding",
     },
     "definitions": {"pipelines"},
     "cli": {
         "domain", "settings", "transport", "state", "lake", "providers", "privacy", "sync", "forecaster", "sandbox",
-        "runtime", "erasure", "mapping", "connect", "gateway", "pipelines",
+        "runtime", "erasure", "mapping", "connect", "gateway", "pipelines", "holding",
     },
 }  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""Child processes of `flux up` and `flux demo`: started, waited for, watched, and ended together."""
+"""Child processes of `flux up` and `flux demo`: one set a home, started, waited for, watched, and ended together."""
 
 from __future__ import annotations
 
@@ -12,10 +12,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType, TracebackType
+from typing import IO
 
+from flux_pipelines.cli import supervisor
 from flux_pipelines.domain.errors import ConfigurationError
+from flux_pipelines.holding import Holder, hold
 
 STOP_GRACE_SECONDS = 15.0
+#: A killed `flux up` leaves the lock to those who end its servers: they need so long at most, on a busy machine too.
+_ORPHANS_SECONDS = 60.0
 
 
 def port_is_free(port: int) -> bool:
@@ -45,6 +50,10 @@ def answers(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
+#: Without `site` and what lies beside it: it needs the standard library alone.
+_SUPERVISED = (sys.executable, "-I", "-S", str(Path(supervisor.__file__)))
+
+
 @dataclass
 class _Child:
     name: str
@@ -53,31 +62,66 @@ class _Child:
 
 
 class Processes:
-    """A group of child processes that lives as long as the `with` block; logs go to `<home>/logs/`."""
+    """The child processes of a home, which live as long as the `with` block; logs go to `<home>/logs/`.
 
-    def __init__(self, home: Path) -> None:
+    A home has one at a time. However this process ends, its children and all that they start end with it
+    (`cli.supervisor`), and until they have, the home is theirs.
+
+    Args:
+        home: where everything is kept.
+        command: the command that starts them, for whoever else wants to: `flux up`.
+
+    """
+
+    def __init__(self, home: Path, command: str) -> None:
+        self._home = home
+        self._command = command
         self._logs = home / "logs"
         self._children: list[_Child] = []
+        self._lock: IO[str] | None = None
 
     def __enter__(self) -> Processes:
-        self._logs.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._home.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._lock = self._take_home()
+        self._logs.mkdir(exist_ok=True, mode=0o700)
         self._previous = signal.getsignal(signal.SIGTERM)
         _exit_when_terminated()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         for child in reversed(self._children):
-            if child.process.poll() is None:
-                os.killpg(child.process.pid, signal.SIGTERM)
-        deadline = time.monotonic() + STOP_GRACE_SECONDS
+            child.process.terminate()
         for child in self._children:
-            try:
-                child.process.wait(max(0.1, deadline - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                os.killpg(child.process.pid, signal.SIGKILL)
-                child.process.wait()
+            child.process.wait()  # it kills what does not end in time
+        if self._lock is not None:
+            self._lock.close()
         signal.signal(signal.SIGTERM, self._previous)
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def _take_home(self) -> IO[str]:
+        """Take the home's lock.
+
+        Raises:
+            ConfigurationError: another process has it.
+
+        """
+        give_up = time.monotonic() + _ORPHANS_SECONDS
+
+        def refuse(holder: Holder) -> None:
+            if not holder.lives() and time.monotonic() < give_up:
+                time.sleep(0.2)
+                return
+            ending = "" if holder.lives() else ", which is gone, but its servers have not ended yet"
+            stop = (
+                f"Stop that one first (Ctrl+C where it runs, or `kill {holder.pid}`)" if holder.pid else "Wait for it"
+            )
+            raise ConfigurationError(
+                f"the home {self._home} is in use by {holder}{ending}",
+                next_step=f"{stop}, or give this one a home of its own with FLUX_HOME. "
+                "Commands that start no servers, such as `flux sync`, run beside it.",
+            )
+
+        return hold(self._home / "servers.lock", self._command, otherwise=refuse)
 
     def start(
         self,
@@ -96,13 +140,15 @@ class Processes:
         """
         log = self._logs / f"{name}.log"
         with log.open("wb") as output:
+            assert self._lock is not None  # noqa: S101 - taken on entry
             process = subprocess.Popen(
-                [sys.executable, "-m", *command],
+                [*_SUPERVISED, str(os.getpid()), str(STOP_GRACE_SECONDS), sys.executable, "-m", *command],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
                 env={**os.environ, **(environment or {})},
+                pass_fds=(self._lock.fileno(),),  # held until the last of them has ended
             )
         self._children.append(_Child(name, process, log))
         deadline = time.monotonic() + seconds

@@ -31,7 +31,7 @@ def up(
     gateway: Annotated[bool, typer.Option(help="Start the gateway too.")] = True,
 ) -> None:
     """Start the Dagster UI and daemon and the gateway, with every schedule and sensor running, until interrupted."""
-    with Runtime() as runtime, Processes(runtime.settings.home) as processes:
+    with Runtime() as runtime, Processes(runtime.settings.home, "`flux up`") as processes:
         if not port_is_free(port):
             raise ConfigurationError(f"port {port} is in use", next_step="Choose another with --port.")
         if gateway and not port_is_free(gateway_port):
@@ -93,8 +93,11 @@ def reconnect(runtime: Runtime, url: str) -> None:
 def start_dagster(processes: Processes, runtime: Runtime, port: int) -> None:
     """Start the forecaster (if it is ours) and the Dagster UI and daemon as children; return when they answer."""
     from flux_pipelines.pipelines.drive import dagster_home
+    from flux_pipelines.pipelines.instance import see_that_no_daemon_runs
 
-    environment = {"DAGSTER_HOME": str(dagster_home(runtime.settings)), "FLUX_HOME": str(runtime.settings.home)}
+    instance = dagster_home(runtime.settings)
+    see_that_no_daemon_runs(instance)
+    environment = {"DAGSTER_HOME": str(instance), "FLUX_HOME": str(runtime.settings.home)}
     if runtime.settings.forecast_url == "embedded":
         # One forecaster for every run: its libraries take seconds to load. It is ready before the first run asks.
         forecaster_port = choose_port(FORECASTER_PORT)

@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import fcntl
 import os
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import sqlalchemy as db
 from dagster import DagsterInstance, Field, QueuedRunCoordinator, StringSource
@@ -30,6 +31,8 @@ from dagster._core.storage.schedules import SqliteScheduleStorage
 from dagster._core.storage.sqlite import SQLITE_BUSY_TIMEOUT_SECONDS
 from dagster._serdes import ConfigurableClass, ConfigurableClassData
 
+from flux_pipelines.domain.errors import ConfigurationError
+from flux_pipelines.holding import Holder, hold
 from flux_pipelines.pipelines import repairs
 from flux_pipelines.settings import settings
 
@@ -37,6 +40,50 @@ __all__ = ["FluxComputeLogs", "FluxEventLog", "FluxRunQueue", "FluxRunStorage", 
 
 #: Events of one asset that Dagster hands over at once. It reads this from the environment of each process.
 os.environ.setdefault("DAGSTER_EVENT_BATCH_SIZE", "1000")
+
+
+_DAEMON_LOCK = "daemon.lock"
+#: This process's lock of each instance whose daemon it is: held for as long as it lives.
+_daemon_locks: dict[Path, IO[str]] = {}
+
+
+def see_that_no_daemon_runs(folder: Path) -> None:
+    """Look whether an instance is without a daemon, before one is started: two would launch every run twice.
+
+    Args:
+        folder: the instance's.
+
+    Raises:
+        ConfigurationError: it has one, which `flux up`, `dagster dev` or `dagster-daemon` has started.
+
+    """
+
+    def refuse(holder: Holder) -> None:
+        raise ConfigurationError(
+            f"the Dagster instance {folder} has a daemon already: {holder}; two would launch every run twice",
+            next_step="Stop the other `flux up` or `dagster dev` first, or give this one a home of its own (FLUX_HOME).",
+        )
+
+    hold(folder / _DAEMON_LOCK, "a Dagster daemon", otherwise=refuse).close()
+
+
+def _be_the_only_daemon(folder: Path) -> None:
+    """Take the daemon's lock of an instance, if this process is a Dagster daemon. A second one says why, and ends."""
+    called = Path(sys.argv[0])  # `dagster-daemon run`, or `python -m dagster._daemon run` as `dagster dev` does
+    if folder in _daemon_locks or not (called.name == "dagster-daemon" or called.parent.name == "_daemon"):
+        return
+
+    def end(_holder: Holder) -> None:
+        try:
+            see_that_no_daemon_runs(folder)
+        except ConfigurationError as problem:
+            sys.stderr.write(f"Error: {problem}\n")
+            sys.stderr.flush()
+            # At once: on the way out of an error, the daemon of a `dagster dev` waits for a word of its parent, which
+            # takes it for alive. When it is gone, that one ends too.
+            os._exit(1)
+
+    _daemon_locks[folder] = hold(folder / _DAEMON_LOCK, "a Dagster daemon", otherwise=end)
 
 
 def keep_engine(url: str) -> db.Engine:
@@ -166,6 +213,7 @@ class FluxStorage(DagsterStorage[DagsterInstance], ConfigurableClass):
         self._inst_data = inst_data
         folder = Path(base_dir) if base_dir else settings().dagster_home
         folder.mkdir(parents=True, exist_ok=True)
+        _be_the_only_daemon(folder)
         # The web server, the daemon and the code server start together: one of them makes the tables.
         with (folder / "storage.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
