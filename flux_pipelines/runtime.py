@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from flux_pipelines import __version__
 from flux_pipelines.domain.connection import Connection
-from flux_pipelines.domain.errors import ConfigurationError, ReauthorizationNeededError
+from flux_pipelines.domain.errors import ConfigurationError, ReauthorizationNeededError, TableDamagedError
 from flux_pipelines.providers.apps import place_of
 from flux_pipelines.providers.base import (
     Location,
@@ -355,6 +355,26 @@ class Runtime:
         """Ask the provider for the connection's locations, remember them, and return them."""
         found = source.locations()
         self.state.locations.replace(connection.key, found)
+        return found
+
+    def places(self) -> dict[str, str]:
+        """Return what every store is called, by its id; those of connections that were removed, as the lake has them.
+
+        Ids that two connections have for different stores are left out.
+        """
+        from flux_pipelines.domain.tables import LOCATIONS
+
+        found = self.state.locations.names()
+        gone = set(self.raw.connections()) - {connection.key for connection in self.connections()}
+        if not gone:
+            return found
+        try:
+            rows = self.lake.read(LOCATIONS, columns=["connection", "location_id", "name"]).read_all().to_pylist()
+        except TableDamagedError:  # its own asset says so; a preview shows ids then
+            return found
+        for row in rows:
+            if row["connection"] in gone and found.setdefault(row["location_id"], row["name"]) != row["name"]:
+                del found[row["location_id"]]
         return found
 
     def rotate_keys(self, *, drop_old: bool = False) -> int:

@@ -165,6 +165,14 @@ class RawStore:
                 if self._store.exists(f"{folder_of(self.feed, connection, day.isoformat())}/manifest.json"):
                     yield connection, day
 
+    def connections(self) -> list[str]:
+        """Return the keys of all connections that have ever landed something of this feed; removed ones are among them."""
+        return [
+            f"{provider}:{name}"
+            for provider in self._store.folders("raw")
+            for name in self._store.folders(f"raw/{provider}/{self.feed}")
+        ]
+
     def sweep(self, manifest: RawManifest) -> None:
         """Delete files beside a partition's own that no manifest names, as killed writers leave them."""
         slot = manifest.slot or manifest.business_date.isoformat()

@@ -163,7 +163,7 @@ def _forecast(runtime: "Runtime", as_of: date, findings: Findings) -> dict[str, 
         metadata["preview"] = preview(
             ("connection", "location_id", "product", f"units in {HORIZON} days"),
             [(connection, place, label, round(total)) for total, connection, place, label in by_item[:PREVIEW_ROWS]],
-            places=runtime.state.locations.names(),
+            places=runtime.places(),
         )
     return metadata
 

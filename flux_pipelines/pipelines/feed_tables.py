@@ -111,7 +111,7 @@ def feed_table(provider: Provider, spec: FeedTable) -> dg.AssetsDefinition:
             days = sorted({day for of_one in partitions.values() for day in of_one})
             where, scope = _rows_of(grain, list(partitions), days)
             with session(runtime.lake, [table.name], where=where, memory_limit=CHECK_MEMORY) as database:
-                places, told = runtime.state.locations.names(), figures_of(table)
+                places, told = runtime.places(), figures_of(table)
                 step.describe(told.of(database, scope, list(step.done), places=places))
         results = [*step.findings.results(), quarantine_check(key, step.bad)]
         if step.failed:

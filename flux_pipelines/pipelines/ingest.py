@@ -382,7 +382,7 @@ class _Normalising:
         key = normalisation.connection.key
         bad = _by_day(normalisation.bad)
         self._bad += normalisation.bad
-        places = self._runtime.state.locations.names()
+        places = self._runtime.places()
         for manifest in manifests:
             day = manifest.business_date
             kept = self._runtime.quarantine.replace(self._asset, key, day, bad.get(day, []))

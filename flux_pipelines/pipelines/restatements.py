@@ -35,6 +35,19 @@ if TYPE_CHECKING:
 SETTLED = dg.AssetKey(tables.SETTLED_ORDERS.name)
 RESTATEMENTS = dg.AssetKey(tables.RESTATEMENTS.name)
 _SQL = Path(__file__).with_name("sql")
+# Whose a connection was that has been removed since, the lake says.
+_TENANTS = f"""
+update settled set tenant = known.tenant
+from (
+    select connection, any_value(tenant) as tenant
+    from (
+        select connection, tenant from {tables.TRANSACTIONS.name}
+        union all select connection, tenant from {tables.SETTLED_ORDERS.name}
+    ) group by connection
+) known
+where settled.tenant is null and settled.connection = known.connection;
+delete from settled where tenant is null
+"""
 _SHOWN = ("connection", "location_id", "figure", "amount_before", "amount_after", "currency", "reason")
 
 NOTHING_RESTATED = Check(
@@ -102,6 +115,7 @@ def _compare(runtime: "Runtime", days: Sequence[date]) -> tuple[list[tuple[Any, 
         )
         if settled:
             database.executemany("insert into settled values (?, ?, ?, ?, ?)", settled)
+        database.execute(_TENANTS)
         now = conform(tables.SETTLED_ORDERS, (_SQL / "settled_orders.sql").read_text().replace("{scope}", scope))
         database.execute(f"create temp table now_settled as {now}")
         database.execute(f"create temp table before_settled as from {tables.SETTLED_ORDERS.name}")
@@ -140,12 +154,16 @@ def _reader(database: "duckdb.DuckDBPyConnection", query: str) -> "pa.RecordBatc
 
 
 def _settled(runtime: "Runtime", days: Sequence[date]) -> list[tuple[Any, ...]]:
-    """Return the stores' dates that were fetched after they had ended: connection, tenant, location, date, when."""
+    """Return the stores' dates that were fetched after they had ended: connection, tenant, location, date, when.
+
+    Of every connection that has ever landed something; one that was removed since has no tenant here.
+    """
     wanted = set(days)
+    tenants = {connection.key: connection.tenant for connection in runtime.connections()}
     return [
-        (connection.key, connection.tenant, location, day, manifest.fetched_at)
-        for connection in runtime.connections()
-        for day, manifest in runtime.raw.manifests(connection.key, days[0], days[-1]).items()
+        (key, tenants.get(key), location, day, manifest.fetched_at)
+        for key in runtime.raw.connections()
+        for day, manifest in runtime.raw.manifests(key, days[0], days[-1]).items()
         if day in wanted and was_over(manifest)
         for location in manifest.locations
     ]
@@ -173,7 +191,7 @@ def _told(
                 f"from {tables.SETTLED_ORDERS.name} group by 1"
             ).fetchall()
         }
-    places = runtime.state.locations.names()
+    places = runtime.places()
     for day in days:
         mine = changes.get(day, [])
         found[RESTATEMENTS][day.isoformat()] = {

@@ -183,7 +183,7 @@ class Mart:
         told: dict[str, dict[str, Any]] = {}
 
         def describe(database: "duckdb.DuckDBPyConnection") -> None:
-            places = runtime.state.locations.names()
+            places = runtime.places()
             figures = self.figures.of(database, scope, [day.isoformat() for day in days], places=places)
             more = self.more(database, scope) if self.more else {}
             told.update({key: {**more.get(key, {}), **entries} for key, entries in figures.items()})

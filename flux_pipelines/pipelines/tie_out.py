@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from flux_pipelines.domain import tables
+from flux_pipelines.domain.connection import split_key
 from flux_pipelines.pipelines import names, plots
 from flux_pipelines.pipelines.checks import CHECK_MEMORY, Check, Scope, contract, no_duplicate_lines
 from flux_pipelines.pipelines.feed_tables import ORDERS
@@ -144,12 +145,13 @@ def known_payments(runtime: "Runtime", days: Sequence[date]) -> list[tuple[str, 
     }
     wanted = set(days)
     found = []
-    for connection in runtime.connections():
-        feed = feeds.get(connection.provider)
-        if feed is not None:
-            after = timedelta(days=0 if feed == ORDERS else 1)
-            there = runtime.raw.of(feed).manifests(connection.key, days[0], days[-1] + after)
-            found += [(connection.key, day) for day in there if day in wanted and day + after in there]
+    for feed in sorted(set(feeds.values())):
+        after = timedelta(days=0 if feed == ORDERS else 1)
+        raw = runtime.raw.of(feed)
+        for key in raw.connections():  # removed ones too: what was fetched of them is history
+            if feeds.get(split_key(key)[0]) == feed:
+                there = raw.manifests(key, days[0], days[-1] + after)
+                found += [(key, day) for day in there if day in wanted and day + after in there]
     return found
 
 
