@@ -2,23 +2,27 @@
 
     raw/<provider>/orders/<connection name>/<YYYY-MM-DD>/orders-<checksum>.ndjson.zst
     raw/<provider>/orders/<connection name>/<YYYY-MM-DD>/manifest.json
+    raw/<provider>/orders/<connection name>/<YYYY-MM-DD>/made-<table>.json
 
 Other feeds lie beside the orders, under their own names. A feed of hourly snapshots has a folder for each hour (UTC)
 inside that of the day, `<YYYY-MM-DD>/<HH>/`; one of what there is now has the one folder `current/`.
 
 The manifest is the commit: it is written last, in one step, and names the file. Whatever it does not name is not
 there. So a partition is always wholly the old one or wholly the new one, and a partition without a manifest has never
-been fetched, which is not the same as a day without records (a manifest with `orders` 0 and no file).
+been fetched, which is not the same as a day without records (a manifest with `orders` 0 and no file). In the same way
+`made-<table>.json` tells a table that has no rows of a partition from one that has not been made of it yet.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from datetime import date
+from datetime import date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from flux_pipelines.domain.connection import split_key
 from flux_pipelines.domain.errors import TableDamagedError
@@ -42,6 +46,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CURRENT",
     "ORDERS",
+    "Made",
     "PartitionChangedError",
     "RawManifest",
     "RawStore",
@@ -52,6 +57,13 @@ __all__ = [
     "hour_slot",
     "ndjson",
 ]
+
+
+class Made(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of a partition: a table has been made of what was fetched at that instant, of so many rows."""
+
+    fetched_at: datetime
+    rows: int
 
 
 class RawStore:
@@ -173,6 +185,26 @@ class RawStore:
             for name in self._store.folders(f"raw/{provider}/{self.feed}")
         ]
 
+    def set_made(self, manifest: RawManifest, table: str, rows: int) -> None:
+        """Write down that a table has been made of a partition by day as it was fetched then, and of how many rows."""
+        folder = folder_of(self.feed, manifest.connection, manifest.business_date.isoformat())
+        data = msgspec.json.encode(Made(fetched_at=manifest.fetched_at, rows=rows))
+        self._store.put_atomic(f"{folder}/{_made(table)}", data)
+
+    def made(self, connection: str, days: Sequence[date], table: str) -> dict[date, Made]:
+        """Return of which partitions by day a table has been made; one whose record cannot be read is not among them."""
+
+        def read(day: date) -> Made | None:
+            data = self._store.get(f"{folder_of(self.feed, connection, day.isoformat())}/{_made(table)}")
+            try:
+                return None if data is None else msgspec.json.decode(data, type=Made)
+            except msgspec.DecodeError:
+                return None
+
+        with ThreadPoolExecutor(16 if self._store.grace_seconds else 1, thread_name_prefix="made") as pool:
+            found = dict(zip(days, pool.map(read, days), strict=True))
+        return {day: made for day, made in found.items() if made is not None}
+
     def sweep(self, manifest: RawManifest) -> None:
         """Delete files beside a partition's own that no manifest names, as killed writers leave them."""
         slot = manifest.slot or manifest.business_date.isoformat()
@@ -218,6 +250,10 @@ class RawStore:
                     next_step=REFETCH,
                 )
             yield path
+
+
+def _made(table: str) -> str:
+    return f"made-{table}.json"
 
 
 def _is_day(name: str) -> bool:

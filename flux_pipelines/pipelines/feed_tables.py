@@ -231,6 +231,12 @@ class _Deriving:
         lake = self._runtime.lake
         where, scope = _rows_of(self._grain, [connection.key], sorted(found))
         commit = publish(lake, lake.draft(self._table, rows, partitions), self.findings, scope, where=where)
+        if self._spec.table == tables.PAYMENTS.name:  # of a day without any, `tie_out` must know that it was looked at
+            there = lake.rows_by_partition(self._table.name, {"connection": connection.key})
+            for day, manifests in found.items():
+                if key_of(self._grain, connection.key, day) not in self.findings.refused:
+                    rows_now = there.get((connection.key, day.isoformat()), 0)
+                    self._raw.set_made(manifests[-1], self._spec.table, rows_now)
         kept = replace_quarantined(self._runtime, self._asset, self._grain, connection.key, bad)
         self.bad += [record for of_day in bad.values() for record in of_day]
         for day, manifests in found.items():

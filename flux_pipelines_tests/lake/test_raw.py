@@ -207,6 +207,26 @@ def test_manifests_of_a_range(raw: RawStore) -> None:
     assert list(raw.partitions("square")) == [(ACME, day) for day in days(20)] + [("square:other", DAY)]
 
 
+def test_what_a_partition_became_is_kept_beside_it_and_every_connection_that_landed_is_known(
+    raw: RawStore, store: ObjectStore
+) -> None:
+    assert raw.connections() == []
+    manifest, day = land(raw, [order(1)]), DAY
+    other = land(raw, [], connection="toast:diner")
+    assert raw.connections() == [ACME, "toast:diner"]
+    assert raw.of("payments").connections() == []
+    raw.set_made(manifest, "payments", 3)
+    raw.set_made(other, "payments", 0)
+    made = raw.made(ACME, [day, days(2)[-1]], "payments")
+    assert {key: (one.fetched_at, one.rows) for key, one in made.items()} == {day: (NOW, 3)}
+    assert raw.made(ACME, [day], "time_entries") == {}
+    land(raw, [order(2)])
+    assert raw.made(ACME, [day], "payments") == made, "fetched again, it stays until the table is made again"
+    (key,) = (name for name in keys(store) if name.endswith("made-payments.json") and "acme" in name)
+    store.put_atomic(key, b"{")
+    assert raw.made(ACME, [day], "payments") == {}, "what cannot be read says nothing"
+
+
 @pytest.mark.parametrize("connection", ["acme", "square:../up", "Square:acme"])
 def test_a_connection_that_is_none_is_refused(raw: RawStore, connection: str) -> None:
     with pytest.raises(ConfigurationError, match="not a connection name"):
