@@ -69,7 +69,8 @@ class FeedDriver:
 
     def refresh(self) -> None:
         """Bring the core tables up to date for what has been collected."""
-        for first, last in runs_of(sorted(self._books)):
+        # The latest first: what is paid of a date on the next one must be in `payments` when the date is compared.
+        for first, last in reversed(list(runs_of(sorted(self._books)))):
             self._driver.run_through(names.REFRESH_BOOKS_JOB, day_tags(first, last))
         if "hour" in self._grains:
             today = datetime.now(UTC).date()

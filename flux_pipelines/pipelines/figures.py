@@ -80,7 +80,8 @@ class Figures:
                 f"select {key}, currency, {sums} from {self.view} where {where} group by 1, 2"
             ).fetchall():
                 for (label, _), value in zip(self.money, values, strict=True):
-                    totals.setdefault(name, {}).setdefault(label, {})[currency] = value
+                    if value is not None:  # of rows that do not know it nothing is told, least of all 0
+                        totals.setdefault(name, {}).setdefault(label, {})[currency] = value
             for name, labels in totals.items():
                 if name not in found:
                     continue

@@ -5,7 +5,7 @@
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,9 +15,18 @@ import dagster as dg
 from flux_pipelines.domain import tables
 from flux_pipelines.domain.connection import split_key
 from flux_pipelines.pipelines import names, plots
-from flux_pipelines.pipelines.checks import CHECK_MEMORY, Check, Scope, contract, no_duplicate_lines
+from flux_pipelines.pipelines.checks import (
+    CHECK_MEMORY,
+    SAMPLE,
+    Check,
+    Scope,
+    contract,
+    no_duplicate_lines,
+    result,
+)
 from flux_pipelines.pipelines.feed_tables import ORDERS
 from flux_pipelines.pipelines.figures import Figures
+from flux_pipelines.pipelines.metadata import money
 from flux_pipelines.pipelines.partitions import each_day
 from flux_pipelines.pipelines.publishing import leaving_out
 from flux_pipelines.pipelines.sales import PLOT_DAYS, Mart, Writer, Written, conform
@@ -25,7 +34,8 @@ from flux_pipelines.pipelines.sales import PLOT_DAYS, Mart, Writer, Written, con
 if TYPE_CHECKING:
     import duckdb
 
-    from flux_pipelines.lake import DeltaLake, Draft
+    from flux_pipelines.lake import DeltaLake, Draft, RawManifest
+    from flux_pipelines.lake.raw import Made
     from flux_pipelines.runtime import Runtime
 
 _SQL = (Path(__file__).with_name("sql") / "tie_out.sql").read_text()
@@ -33,18 +43,31 @@ _ROWS_A_BATCH = 65_536
 #: Days before and after an order on which its payments are looked for.
 AROUND = 3
 
+#: Dates that are looked at whenever one is written, up to the newest one that there is.
+LOOK_BACK = timedelta(days=366)
+#: So long after a date payments of it may be missing: they are collected after the next one has begun.
+PATIENCE = timedelta(days=2)
+
 TIES_OUT = Check(
     "ties_out",
-    "What orders say was owed equals what payments say was paid and given back, to the cent, wherever payments have been "
-    "fetched. If it fails: `gap_orders` of the row names the orders that explain the gap. A payment that is pending "
-    "closes it by itself; else look at these orders in the provider's own reports.",
+    "What orders say was owed equals what payments say was paid and given back, to the cent, on every business date of the "
+    f"last {LOOK_BACK.days} days in the lake, not on those of this run alone. If it fails: the sample names date, store, amount, "
+    "reason and orders, `tie_out` has them all (`gap_reason`). `payment pending` closes by itself. Where payments were not "
+    "fetched, or orders changed since, fetch the dates again on the connection's page or with `flux sync`; so too the date "
+    "before the first one, on which orders of tabs that were paid on it were made. Look at the others in the provider's own "
+    "reports.",
     """
-    select cast(business_date as varchar) as partition, concat_ws(' / ', connection, location_id) as subject,
-        format('{} {} apart', cast(gap as varchar), currency) || coalesce(': ' || gap_orders, '') as problem
-    from {view} where gap <> 0 and payments_known
+    select business_date, connection, location_id, currency, gap, gap_reason, gap_orders
+    from {view} where gap <> 0
+    order by business_date desc, abs(gap) desc, connection, location_id
     """,
     blocking=False,
 )
+_UNKNOWN = """
+    select connection, gap_reason, count(distinct business_date), min(business_date), max(business_date)
+    from {view} where not payments_known and business_date < $before
+    group by 1, 2 order by 1, 2
+"""
 
 
 def tie_out() -> "TieOut":
@@ -54,7 +77,13 @@ def tie_out() -> "TieOut":
         _unbound,
         (tables.TRANSACTIONS.name, tables.PAYMENTS.name),
         (
-            dg.AssetDep(names.TRANSACTIONS),
+            # A payment counts with its order, which may be of an earlier date and be fetched later.
+            dg.AssetDep(
+                names.TRANSACTIONS,
+                partition_mapping=dg.TimeWindowPartitionMapping(
+                    start_offset=-AROUND, end_offset=0, allow_nonexistent_upstream_partitions=True
+                ),
+            ),
             # Tabs of a date are paid on the next one too.
             dg.AssetDep(
                 names.PAYMENTS,
@@ -70,6 +99,10 @@ def tie_out() -> "TieOut":
                 tables.TIE_OUT,
                 {
                     "gap = owed - paid - refunded": "gap = owed - paid - refunded",
+                    "there is a gap, be it 0, where payments are known": "payments_known = (gap is not null)",
+                    "orders that do not close have a reason, and so have payments that are not known": (
+                        "(gap_reason is null) = (payments_known and gap_orders is null)"
+                    ),
                     "owed = net + tax + tips + gift_cards + rounding": (
                         "owed = net + tax + tips + gift_cards + rounding"
                     ),
@@ -85,11 +118,14 @@ def tie_out() -> "TieOut":
                 ("stores", "count(distinct (connection, location_id))"),
                 ("stores that tie out", "count(*) filter (gap = 0 and payments_known)"),
                 ("stores that do not", "count(*) filter (gap <> 0 and payments_known)"),
-                ("stores without payments", "count(*) filter (not payments_known)"),
+                ("stores whose payments are not known", "count(*) filter (not payments_known)"),
             ),
             money=(("owed", "owed"), ("paid", "paid"), ("refunded", "refunded"), ("fees", "fees"), ("gap", "gap")),
-            shown=("connection", "location_id", "owed", "paid", "refunded", "fees", "gap", "currency", "gap_orders"),
-            order=("-abs(gap)", "connection", "location_id", "currency"),
+            shown=(
+                *("connection", "location_id", "owed", "paid", "refunded", "fees", "gap", "currency"),
+                *("gap_reason", "gap_orders"),
+            ),
+            order=("-abs(coalesce(gap, 0))", "connection", "location_id", "currency"),
         ),
         more=_pictures,
         reach=AROUND,
@@ -101,8 +137,49 @@ class TieOut(Mart):
     """The mart that needs more than the lake: of which days payments have been fetched, the raw records say."""
 
     def replace(self, runtime: "Runtime", days: Sequence[date]) -> Written:
-        """Write business dates, and describe what was written."""
-        return Mart.replace(replace(self, write=_writer(runtime)), runtime, days)
+        """Write business dates, describe what was written, and look at every date that is open."""
+        checks = tuple(check for check in self.checks if check is not TIES_OUT)
+        written = Mart.replace(replace(self, write=_writer(runtime), checks=checks), runtime, days)
+        written.findings.tell(_ties_out(runtime, dg.AssetKey(self.table.name)))
+        return written
+
+
+def _ties_out(runtime: "Runtime", asset: dg.AssetKey) -> dg.AssetCheckResult:
+    """Look at every date of the last year, whichever were just written: one that is apart must not be forgotten."""
+    from flux_pipelines.lake import session
+
+    written = sorted(date.fromisoformat(key) for (key,) in runtime.lake.rows_by_partition(tables.TIE_OUT.name))
+    days = [day for day in written if day > max(written) - LOOK_BACK]
+    view = tables.TIE_OUT.name
+    before = datetime.now(UTC).date() - PATIENCE
+    with session(runtime.lake, [view], where={"business_date": days}, memory_limit=CHECK_MEMORY) as database:
+        apart = database.execute(TIES_OUT.sql.replace("{view}", view)).fetchall()
+        unknown = database.execute(_UNKNOWN.replace("{view}", view), {"before": before}).fetchall()
+    places = runtime.places()
+    # What was removed or disconnected cannot be fetched any more, and nobody can do anything about it.
+    there = {connection.key for connection in runtime.connections() if connection.status != "disconnected"}
+    missing = [row for row in unknown if row[0] in there]
+    offenders = [
+        (
+            first.isoformat() if first == last else f"{first} to {last}",
+            connection,
+            f"{reason} ({counted} business date{'' if counted == 1 else 's'})",
+        )
+        for connection, reason, counted, first, last in missing
+    ] + [
+        (
+            day.isoformat(),
+            f"{places.get(location, location)} ({connection})",
+            f"{money(gap, currency)} {currency} apart: {reason}. Orders: {orders}",
+        )
+        for day, connection, location, currency, gap, reason, orders in apart
+    ]
+    looked_at = {
+        "business dates looked at": len(days),
+        "business dates apart": len({row[0] for row in apart}),
+        "business dates without payments": sum(row[2] for row in missing),
+    }
+    return result(TIES_OUT, asset, len(offenders), offenders[:SAMPLE], looked_at)
 
 
 def _unbound(_: "DeltaLake", days: Sequence[date], __: Collection[str]) -> AbstractContextManager["Draft"]:
@@ -114,28 +191,36 @@ def _writer(runtime: "Runtime") -> Writer:
     def write(lake: "DeltaLake", days: Sequence[date], refused: Collection[str]) -> Iterator["Draft"]:
         from flux_pipelines.lake import session
 
-        known = known_payments(runtime, days)
         first, last = days[0] - timedelta(days=AROUND), days[-1] + timedelta(days=AROUND)
-        query = _SQL.replace("{scope}", Scope(days[0], days[-1]).where("business_date"))
+        facts: dict[str, Sequence[tuple[Any, ...]]] = {
+            "looked_at": looked_at(runtime, days),
+            "fetched_orders": _fetched_orders(runtime, first, last),
+        }
+        query = _SQL.replace("{scope}", Scope(days[0], days[-1]).where("business_date")).replace("{reach}", str(AROUND))
         query = query.replace("{around}", Scope(first, last).where("business_date"))
         read = [tables.TRANSACTIONS.name, tables.PAYMENTS.name]
         where = {"business_date": each_day(first, last)}
         without = leaving_out(read, refused)
         with session(lake, read, where=where, memory_limit=CHECK_MEMORY, without=without) as database:
-            database.execute("create temp table known_payments (connection varchar, business_date date)")
-            if known:
-                database.executemany("insert into known_payments values (?, ?)", known)
-            rows = database.sql(conform(tables.TIE_OUT, query)).to_arrow_reader(_ROWS_A_BATCH)
-            with lake.draft(tables.TIE_OUT, rows, [{"business_date": day} for day in days]) as draft:
+            database.execute("create temp table looked_at (connection varchar, business_date date, missing varchar)")
+            database.execute("create temp table fetched_orders (connection varchar, business_date date)")
+            for name, rows in facts.items():
+                if rows:
+                    places = ", ".join("?" * len(rows[0]))
+                    database.executemany(f"insert into {name} values ({places})", rows)
+            made = database.sql(conform(tables.TIE_OUT, query)).to_arrow_reader(_ROWS_A_BATCH)
+            with lake.draft(tables.TIE_OUT, made, [{"business_date": day} for day in days]) as draft:
                 yield draft
 
     return write
 
 
-def known_payments(runtime: "Runtime", days: Sequence[date]) -> list[tuple[str, date]]:
-    """Return of which connections and business dates the payments have been fetched.
+def looked_at(runtime: "Runtime", days: Sequence[date]) -> list[tuple[str, date, str]]:
+    """Return of which connections and business dates payments have been fetched, and what is missing until they are known.
 
-    Where they are not kept inside the orders, tabs of a date may be paid on the next one: it must have been looked at too.
+    Nothing is missing once `payments` has what was fetched last: until then it may have none of a date, or fewer. Where
+    payments are not kept inside the orders, tabs of a date may be paid on the next one: the same holds for it. Every
+    connection that has ever landed something is looked at: what was fetched of one that was removed is history.
     """
     feeds = {
         spec.name: table.feed
@@ -143,16 +228,45 @@ def known_payments(runtime: "Runtime", days: Sequence[date]) -> list[tuple[str, 
         for table in spec.tables
         if table.table == tables.PAYMENTS.name
     }
-    wanted = set(days)
+    span = each_day(days[0], days[-1] + timedelta(days=1))
+    core = runtime.lake.rows_by_partition(tables.PAYMENTS.name, {"business_date": span})
     found = []
-    for feed in sorted(set(feeds.values())):
-        after = timedelta(days=0 if feed == ORDERS else 1)
+    for provider, feed in feeds.items():
+        own = runtime.lake.rows_by_partition(f"{provider}/{tables.PAYMENTS.name}", {"business_date": span})
         raw = runtime.raw.of(feed)
-        for key in raw.connections():  # removed ones too: what was fetched of them is history
-            if feeds.get(split_key(key)[0]) == feed:
-                there = raw.manifests(key, days[0], days[-1] + after)
-                found += [(key, day) for day in there if day in wanted and day + after in there]
+        after = timedelta(days=0 if feed == ORDERS else 1)
+        for key in (key for key in raw.connections() if split_key(key)[0] == provider):
+            there = raw.manifests(key, days[0], days[-1] + after)
+            made = raw.made(key, list(there), tables.PAYMENTS.name)
+            known = {
+                day
+                for day, manifest in there.items()
+                if _covers(manifest, made.get(day), *(of.get((key, day.isoformat()), 0) for of in (own, core)))
+            }
+            for day in days:
+                if day in there:
+                    missing = (
+                        "payments of the next date not fetched"
+                        if day + after not in there
+                        else "payments not in the table yet"
+                        if not {day, day + after} <= known
+                        else ""
+                    )
+                    found.append((key, day, missing))
     return found
+
+
+def _covers(manifest: "RawManifest", made: "Made | None", own: int, core: int) -> bool:
+    """Tell whether core `payments` has what was fetched, by the rows of it and of the provider's own part."""
+    if own != core:
+        return False
+    if made is None:  # of a lake of earlier times
+        return own > 0
+    return made.fetched_at == manifest.fetched_at and made.rows == own
+
+
+def _fetched_orders(runtime: "Runtime", first: date, last: date) -> list[tuple[str, date]]:
+    return [(key, day) for key in runtime.raw.connections() for day in runtime.raw.manifests(key, first, last)]
 
 
 def _pictures(database: "duckdb.DuckDBPyConnection", scope: Scope) -> dict[str, dict[str, Any]]:

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import json
+import re
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from typing import Any
 
 import dagster as dg
+import httpx
+import pytest
 
 from flux_pipelines.domain.money import from_minor
-from flux_pipelines.pipelines import names
+from flux_pipelines.pipelines import names, tags
+from flux_pipelines.pipelines.drive import sync
 from flux_pipelines.pipelines.partitions import partition_key
 from flux_pipelines.sandbox.pricing import price
 from flux_pipelines.sandbox.truth import truth
+from flux_pipelines.sync.reading import raw_blocks
 from flux_pipelines_tests.pipelines.conftest import END_DAY, Home
 
 KEY = "square:sakura"
@@ -60,15 +67,171 @@ def test_days_tie_out_to_the_cent_and_an_order_that_does_not_is_named(changing_h
     ((gap, orders),) = home.ask(f"select gap, gap_orders from tie_out where business_date = '{END_DAY}'")
     assert gap == from_minor(price(late).total, "JPY")
     assert orders == f"{late.id} {gap}"
+    (reason,) = home.ask(f"select gap_reason from tie_out where business_date = '{END_DAY}'")[0]
+    assert reason == f"changed since its payments were fetched {gap.normalize():f} (1 order)"
     assert checks(bring_in(home, END_DAY, END_DAY))["tie_out", "ties_out"]
 
 
 def test_days_whose_payments_nobody_has_fetched_say_so_and_are_no_gap(home: Home) -> None:
     home.connect("sakura")
-    assert checks(bring_in(home, END_DAY, END_DAY, payments=False))["tie_out", "ties_out"]
-    ((gap, owed, known),) = home.ask("select gap, owed, payments_known from tie_out")
+    result = bring_in(home, END_DAY, END_DAY, payments=False)
+    assert not checks(result)["tie_out", "ties_out"]
+    assert sample(result) == [(str(END_DAY), KEY, "payments not fetched (1 business date)")]
+    ((owed, *rest),) = home.ask("select owed, gap, gap_orders, gap_reason, payments_known from tie_out")
     assert owed > 0
-    assert (gap, known) == (owed, False)
+    assert rest == [None, None, "payments not fetched", False]
+    told = home.metadata("tie_out", partition=END_DAY.isoformat())
+    assert told["stores whose payments are not known"] == 1
+    assert "owed JPY" in told
+    assert "gap JPY" not in told, "not known is not 0"
+    # Nobody can fetch what was disconnected any more.
+    home.runtime.state.connections.disconnect(KEY, "by a test")
+    again = home.run(names.REFRESH_BOOKS_JOB, END_DAY.isoformat(), END_DAY.isoformat())
+    assert checks(again)["tie_out", "ties_out"]
+
+
+def test_dates_on_which_nothing_was_sold_tie_out(home: Home) -> None:
+    result = home.run(names.REFRESH_BOOKS_JOB, END_DAY.isoformat(), END_DAY.isoformat())
+    assert result.success
+    assert checks(result)["tie_out", "ties_out"]
+    assert home.rows("tie_out") == []
+
+
+def test_payments_are_known_only_once_the_table_has_what_was_fetched(changing_home: Home) -> None:
+    home = changing_home
+    home.connect("sakura")
+    assert home.sync((KEY, FIRST), (KEY, END_DAY)).success
+    assert home.run(names.REFRESH_CORE_JOB, FIRST.isoformat(), END_DAY.isoformat()).success
+    both = str(partition_key(KEY, FIRST)), str(partition_key(KEY, END_DAY + timedelta(days=1)))
+    collect, days = names.collect_job("square", "day"), (FIRST.isoformat(), END_DAY.isoformat())
+    raw, own = names.raw_feed("square", "payments"), names.provider_table("square", "payments")
+    tie_out = dg.AssetKey("tie_out")
+
+    def found() -> set[tuple[object, ...]]:
+        return set(home.ask("select gap, gap_reason, payments_known from tie_out"))
+
+    not_yet = {(None, "payments not in the table yet", False)}
+    assert home.run(collect, *both, asset_selection=[raw]).success
+    assert home.run(names.REFRESH_BOOKS_JOB, *days).success
+    assert found() == not_yet, "what was fetched has not been made into rows"
+    assert home.run(collect, *both, asset_selection=[own]).success
+    assert home.run(names.REFRESH_BOOKS_JOB, *days, asset_selection=[tie_out]).success
+    assert found() == not_yet, "the provider's rows have not reached the core table"
+    assert home.run(names.REFRESH_BOOKS_JOB, *days, asset_selection=[names.PAYMENTS]).success
+    assert home.run(names.REFRESH_BOOKS_JOB, *days, asset_selection=[tie_out]).success
+    assert found() == {(0, None, True)}, "the date after has no payments, and that is known"
+
+    # Fetched again: until the rows are those of the last fetch, a new payment may be missing.
+    home.sandbox.world.sell(home.sandbox.world.merchant("sakura").locations[0].id, created=NOON)
+    assert home.run(collect, *both, asset_selection=[raw]).success
+    assert home.run(names.REFRESH_BOOKS_JOB, *days, asset_selection=[tie_out]).success
+    assert found() == not_yet
+    bring_in(home)
+    assert found() == {(0, None, True)}
+
+
+def test_a_sync_of_more_days_than_a_run_takes_knows_the_payments_of_each(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tags, "DAYS_A_RUN", 2)
+    home.connect("sakura")
+    assert not sync(home.runtime, [KEY], [FIRST + timedelta(days=n) for n in range(3)]).failures
+    assert home.ask("select business_date, payments_known from tie_out order by 1") == [
+        (FIRST + timedelta(days=n), True) for n in range(3)
+    ]
+
+
+def test_the_check_looks_at_every_date_and_names_date_store_amount_and_reason(changing_home: Home) -> None:
+    home = changing_home
+    home.connect("sakura")
+    assert checks(bring_in(home))["tie_out", "ties_out"]
+    store = home.sandbox.world.merchant("sakura").locations[0]
+    bought, paid = like_a_simple_one(home)
+    day = str(FIRST)
+
+    def add(name: str, *, order: dict[str, Any] | None = None, payment: dict[str, Any] | None = None) -> None:
+        """Make the sandbox give out an order, a payment or both, as the provider might send them."""
+        for kind, found, mine in (
+            ("orders", bought, {"id": f"order-{name}", **(order or {})}),
+            ("payments", paid, {"id": f"payment-{name}", "order_id": f"order-{name}", **(payment or {})}),
+        ):
+            if (order if kind == "orders" else payment) is not None:
+                document = {key: value for key, value in {**found, **mine}.items() if value is not None}
+                body = {"location_id": store.id, "kind": kind, "document": document}
+                httpx.post(f"{home.sandbox.url}/sandbox/documents", json=body).raise_for_status()
+
+    total = bought["total_money"]["amount"]
+    half = {"amount": total // 2, "currency": "JPY"}
+    lesser = [{**bought["tenders"][0], "id": "payment-edited", "amount_money": half}]
+    add("waiting", order={"tenders": None}, payment={"status": "APPROVED"})
+    add("edited", order={"tenders": lesser}, payment={"amount_money": half, "total_money": half})
+    add("elsewhere", payment={})
+    add("nothing", payment={"order_id": None})
+    add("void", order={"state": "CANCELED", "tenders": None}, payment={})
+    for number in range(12):
+        add(f"open-{number}", order={"tenders": None})
+    # The dates before the first one are not in the lake; then another date is made, and the check still tells of this one.
+    bring_in(home, FIRST, FIRST)
+    result = bring_in(home, END_DAY, END_DAY)
+
+    assert not checks(result)["tie_out", "ties_out"]
+    ((gap, reason, orders),) = home.ask(
+        f"select gap, gap_reason, gap_orders from tie_out where business_date = '{day}'"
+    )
+    assert gap == 13 * total + (total - half["amount"]) - 3 * total
+    assert dict(re.fullmatch(r"(.*?) (-?\d+ \(\d+ orders?\))", part).groups() for part in reason.split("; ")) == {
+        "not paid": f"{12 * total} (12 orders)",
+        "payment pending": f"{total} (1 order)",
+        "changed after its payment": f"{total - half['amount']} (1 order)",
+        "paid for an order of a date that was not fetched": f"{-total} (1 order)",
+        "payment without an order": f"{-total} (1 order)",
+        "paid, but the order was cancelled": f"{-total} (1 order)",
+    }
+    assert len(orders.split(", ")) == 10
+    assert orders.endswith(" and 7 more")
+    ((where, what, problem),) = sample(result)
+    assert (where, what) == (day, f"{store.name} ({KEY})")
+    assert problem == f"{gap:,.0f} JPY apart: {reason}. Orders: {orders}"
+    told = {name: value.value for name, value in evaluation(result).metadata.items()}
+    assert (told["business dates looked at"], told["business dates apart"]) == (3, 1)
+
+    # With the dates before it in the lake, the order is none of theirs either.
+    assert home.sync((KEY, FIRST - timedelta(days=3)), (KEY, FIRST - timedelta(days=1))).success
+    assert home.run(names.REFRESH_BOOKS_JOB, day, day, asset_selection=[dg.AssetKey("tie_out")]).success
+    ((reason,),) = home.ask(f"select gap_reason from tie_out where business_date = '{day}'")
+    assert f"paid for an order that is not there {-total} (1 order)" in reason
+
+
+def evaluation(result: dg.ExecuteInProcessResult) -> dg.AssetCheckEvaluation:
+    (found,) = (one for one in result.get_asset_check_evaluations() if one.check_name == "ties_out")
+    return found
+
+
+def sample(result: dg.ExecuteInProcessResult) -> list[tuple[str, ...]]:
+    """Return the rows of what the check shows: partition, what, problem."""
+    lines = str(evaluation(result).metadata["sample"].value).splitlines()[2:]
+    return [tuple(cell.strip() for cell in line.strip("|").split(" | ")) for line in lines]
+
+
+def like_a_simple_one(home: Home) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return an order of the first date as the provider sent it, with one tender and no tip, and its payment."""
+
+    def records(feed: str) -> list[dict[str, Any]]:
+        raw = home.runtime.raw.of(feed)
+        manifest = raw.read_manifest(KEY, FIRST)
+        assert manifest is not None
+        with raw.local_file(manifest) as path:
+            assert path is not None
+            return [json.loads(line) for block in raw_blocks(path) for line in block]
+
+    payments = {one["object"]["order_id"]: one["object"] for one in records("payments") if one["kind"] == "payment"}
+    return next(
+        (order, payments[order["id"]])
+        for order in records("orders")
+        if order["state"] == "COMPLETED" and len(order.get("tenders", ())) == 1 and order["id"] in payments
+        and order["total_money"] == payments[order["id"]]["amount_money"] and not order.get("returns")
+        and payments[order["id"]]["source_type"] == "CARD"
+    )  # fmt: skip
 
 
 def test_what_changes_after_a_date_was_settled_is_written_down_with_the_orders(changing_home: Home) -> None:

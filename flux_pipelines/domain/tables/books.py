@@ -52,7 +52,8 @@ TIE_OUT = Table(
     grain="location x business date x currency",
     description=(
         "Whether the day's books close: what orders say was owed beside what payments say was paid. `gap` is zero when "
-        "they agree to the cent; `gap_orders` are the orders that explain what is left."
+        "they agree to the cent, and empty while payments are not known; `gap_orders` are the orders that explain what is "
+        "left, `gap_reason` says why."
     ),
     columns=(
         *WHERE,
@@ -64,17 +65,37 @@ TIE_OUT = Table(
         Column("gift_cards", "money", "Gift cards sold, by the orders."),
         Column("rounding", "money", "Cash rounding, by the orders."),
         Column("owed", "money", "`net + tax + tips + gift_cards + rounding`: what was owed after returns."),
-        Column("paid", "money", "Completed payments, tips included."),
-        Column("refunded", "money", "Completed refunds: zero or negative."),
+        Column("paid", "money", "Completed payments, tips included; as far as they are known (`payments_known`)."),
+        Column("refunded", "money", "Completed refunds: zero or negative; as far as they are known."),
         Column("tips_paid", "money", "The part of `paid` and `refunded` that is tips."),
         Column("fees", "money", "What processors keep: zero or negative."),
         Column("pending", "money", "Payments and refunds that have not completed."),
-        Column("gap", "money", "`owed - paid - refunded`: zero when the day ties out."),
         Column(
-            "gap_orders", "text", "Ids of orders whose own gap is not zero, with it, the largest first.", required=False
+            "gap",
+            "money",
+            "`owed - paid - refunded`: zero when the day ties out; empty where payments are not known.",
+            required=False,
         ),
         Column(
-            "payments_known", "boolean", "Whether payments of this day have been fetched: a gap means nothing if not."
+            "gap_orders",
+            "text",
+            "The ten orders with the largest gaps of their own, each with its gap, then how many more there are.",
+            required=False,
+        ),
+        Column(
+            "gap_reason",
+            "text",
+            "Why there is a gap, with amounts and numbers of orders: `payment pending`, `not paid`, `changed after its "
+            "payment`, `changed since its payments were fetched`, `amounts differ`; `paid for an order of a date that was not "
+            "fetched`, `paid for an order that is not there`, `paid, but the order was cancelled`, `payment without an order`. "
+            "Without a gap: what is missing until payments are known (`payments not fetched`, `payments of the next date not "
+            "fetched`, `payments not in the table yet`), else empty.",
+            required=False,
+        ),
+        Column(
+            "payments_known",
+            "boolean",
+            "Whether `payments` has what was fetched of this day and, where tabs may be paid on it, of the next one.",
         ),
     ),
     key=("connection", "location_id", "business_date", "currency"),

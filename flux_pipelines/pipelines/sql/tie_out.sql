@@ -4,10 +4,11 @@
 -- A payment counts on the business date of its order: a tab that is opened before midnight may be paid after it.
 -- An order and what was given back of it are compared as one (`book`): where a return is an order of its own, it and its
 -- refund count with the order that was sold. A gap that is left in a book is what explains the day's.
--- `known_payments` (connection, business_date) says of which days payments have been fetched at all.
+-- `looked_at` (connection, business_date, missing) says of which days payments have been fetched, and what is missing
+-- until they are known; `fetched_orders` (connection, business_date) of which days orders have been.
 with owed_rows as (
     select connection, tenant, location_id, business_date, currency, order_id, source_order_id, kind, line_type, net, tax,
-        total
+        total, tendered_cash + tendered_card + tendered_gift_card + tendered_other + tendered_refund as tendered
     from transactions
     where {scope} and kind <> 'void'
 ),
@@ -26,7 +27,8 @@ dates as (
 dated as (
     select p.* replace (
             coalesce(d.business_date, p.business_date) as business_date, coalesce(d.location_id, p.location_id) as location_id
-        )
+        ),
+        d.order_id is not null as order_found
     from payments p left join dates d on d.connection = p.connection and d.order_id = p.order_id
     where p.{around}
 ),
@@ -45,7 +47,8 @@ owed as (
         coalesce(sum(o.total) filter (o.line_type = 'tip'), 0) as tips,
         coalesce(sum(o.total) filter (o.line_type = 'gift_card'), 0) as gift_cards,
         coalesce(sum(o.total) filter (o.line_type = 'rounding'), 0) as rounding,
-        sum(o.total) as owed
+        sum(o.total) as owed,
+        sum(o.tendered) as tendered
     from owed_rows o left join sources s on s.connection = o.connection and s.order_id = o.order_id
     group by 1, 2, 3, 4, 5
 ),
@@ -57,7 +60,9 @@ paid as (
         coalesce(sum(amount + tip) filter (status = 'completed' and kind = 'refund'), 0) as refunded,
         coalesce(sum(tip) filter (status = 'completed'), 0) as tips_paid,
         coalesce(sum(fee) filter (status = 'completed'), 0) as fees,
-        coalesce(sum(amount + tip) filter (status = 'pending'), 0) as pending
+        coalesce(sum(amount + tip) filter (status = 'pending'), 0) as pending,
+        bool_and(order_id is null) as without_order,
+        bool_or(order_found) as order_found
     from paid_rows
     group by 1, 2, 3, 4, 5
 ),
@@ -74,36 +79,84 @@ books as (
         coalesce(gift_cards, 0) as gift_cards, coalesce(rounding, 0) as rounding, coalesce(owed, 0) as owed,
         coalesce(paid, 0) as paid, coalesce(refunded, 0) as refunded, coalesce(tips_paid, 0) as tips_paid,
         coalesce(fees, 0) as fees, coalesce(pending, 0) as pending,
-        coalesce(owed, 0) - coalesce(paid, 0) - coalesce(refunded, 0) as gap
+        coalesce(owed, 0) - coalesce(paid, 0) - coalesce(refunded, 0) as gap,
+        o.book is not null as is_owed, p.book is not null as is_paid, coalesce(tendered, 0) as tendered,
+        without_order, order_found
     from owed o
     full join paid p
         on p.connection = o.connection and p.location_id = o.location_id and p.business_date = o.business_date
         and p.currency = o.currency and p.book = o.book
+),
+
+-- Why a book does not close, as far as orders and payments say it themselves. `tendered` is what the order says was paid.
+judged as (
+    select *, case
+        when not is_owed and without_order then 'payment without an order'
+        when not is_owed and order_found then 'paid, but the order was cancelled'
+        when not is_owed and (
+            select count(*) from fetched_orders f where f.connection = books.connection
+                and f.business_date between books.business_date - {reach} and books.business_date - 1
+        ) < {reach}
+            then 'paid for an order of a date that was not fetched'
+        when not is_owed then 'paid for an order that is not there'
+        when pending = gap then 'payment pending'
+        when not is_paid and tendered = 0 then 'not paid'
+        when tendered = paid + refunded then 'changed after its payment'
+        when tendered = owed then 'changed since its payments were fetched'
+        else 'amounts differ'
+    end as reason
+    from books
+    where gap <> 0
+),
+
+reasons as (
+    select connection, location_id, business_date, currency,
+        string_agg(
+            reason || ' ' || amount || ' (' || n || case n when 1 then ' order)' else ' orders)' end, '; '
+            order by abs(gap) desc, reason
+        ) as gap_reason
+    from (
+        select connection, location_id, business_date, currency, reason, count(*) as n, sum(gap) as gap,
+            rtrim(rtrim(sum(gap)::varchar, '0'), '.') as amount
+        from judged group by 1, 2, 3, 4, 5
+    )
+    group by 1, 2, 3, 4
+),
+
+days as (
+    select
+        connection,
+        max(tenant) as tenant,
+        location_id,
+        business_date,
+        currency,
+        sum(net) as net,
+        sum(tax) as tax,
+        sum(tips) as tips,
+        sum(gift_cards) as gift_cards,
+        sum(rounding) as rounding,
+        sum(owed) as owed,
+        sum(paid) as paid,
+        sum(refunded) as refunded,
+        sum(tips_paid) as tips_paid,
+        sum(fees) as fees,
+        sum(pending) as pending,
+        sum(gap) as gap,
+        array_to_string((list(book || ' ' || gap order by abs(gap) desc, book) filter (gap <> 0))[1:10], ', ')
+            || case when count(*) filter (gap <> 0) > 10 then ' and ' || (count(*) filter (gap <> 0) - 10) || ' more' else '' end
+            as gap_orders
+    from books
+    group by connection, location_id, business_date, currency
 )
 
 select
-    b.connection,
-    max(b.tenant) as tenant,
-    b.location_id,
-    b.business_date,
-    b.currency,
-    sum(net) as net,
-    sum(tax) as tax,
-    sum(tips) as tips,
-    sum(gift_cards) as gift_cards,
-    sum(rounding) as rounding,
-    sum(owed) as owed,
-    sum(paid) as paid,
-    sum(refunded) as refunded,
-    sum(tips_paid) as tips_paid,
-    sum(fees) as fees,
-    sum(pending) as pending,
-    sum(gap) as gap,
-    array_to_string((list(book || ' ' || gap order by abs(gap) desc, book) filter (gap <> 0))[1:50], ', ')
-        || case when count(*) filter (gap <> 0) > 50 then ', and ' || (count(*) filter (gap <> 0) - 50) || ' more' else '' end
-        as gap_orders,
-    bool_or(k.connection is not null) as payments_known
-from books b
-left join known_payments k on k.connection = b.connection and k.business_date = b.business_date
-group by b.connection, b.location_id, b.business_date, b.currency
-order by b.business_date, b.connection, b.location_id, b.currency
+    d.* replace (
+        case when k.missing = '' then gap end as gap,
+        case when k.missing = '' then gap_orders end as gap_orders
+    ),
+    case when k.missing = '' then gap_reason else coalesce(k.missing, 'payments not fetched') end as gap_reason,
+    coalesce(k.missing = '', false) as payments_known
+from days d
+left join reasons using (connection, location_id, business_date, currency)
+left join looked_at k on k.connection = d.connection and k.business_date = d.business_date
+order by d.business_date, d.connection, d.location_id, d.currency
