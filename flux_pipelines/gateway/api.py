@@ -163,7 +163,7 @@ def resume_connection(request: Request, _: Writer, key: Key) -> ConnectionView:
 
 @v1.post("/connections/{key}/syncs", status_code=202)
 def ask_for_sync(request: Request, principal: Writer, key: Key, order: SyncOrder) -> SyncView:
-    """Ask for a sync; it is run within a minute, and `latest` follows it."""
+    """Ask for a sync of orders and of what is kept by the day beside them; `latest` follows it. Begins within a minute."""
     runtime = runtime_of(request)
     first = runtime.settings.start_date
     last = newest_begun(datetime.now(UTC))

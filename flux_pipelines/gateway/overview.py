@@ -54,11 +54,15 @@ class Summary:
 
 @dataclass(frozen=True, slots=True)
 class Backfill:
-    """How far a sync that somebody asked for has come: `landed` of `days` business dates."""
+    """How far a sync that somebody asked for has come: orders of `landed` of `days` business dates.
+
+    `beside` is the same of what is kept by the day beside orders: what it is, and of how many dates it is there.
+    """
 
     request: SyncRequest
     days: int
     landed: int
+    beside: Sequence[tuple[str, int]]
 
     @property
     def under_way(self) -> bool:
@@ -125,21 +129,24 @@ def detail(runtime: Runtime, key: str) -> Detail:
     locations = runtime.state.locations.list(key)
     earliest = runtime.settings.start_date
     latest = max(_newest_closed(connection, locations, datetime.now(UTC)), earliest)
+    spec = provider(connection.provider)
     days: list[date] = []
+    beside: dict[str, list[date]] = {}
     last_sync, sales, lake_problem = None, None, ""
     try:
         days = runtime.raw.days(key)
+        beside = {feed.title: runtime.raw.of(feed.name).days(key) for feed in spec.feeds if feed.grain == "day"}
         last_sync = _last_sync(runtime, key, days)
         sales = recent_sales(runtime.lake, key)
     except FluxError as problem:
         lake_problem = problem.what
     alerts = [alert for alert in runtime.state.alerts.open() if alert.connection_key == key]
     webhooks, expiries = runtime.state.inbox.last_received(), runtime.state.secrets.expiries()
-    backfill = _backfill(runtime, key, days)
+    backfill = _backfill(runtime, key, days, beside)
     asked = backfill is not None and backfill.under_way
     return Detail(
         summary=_summary(runtime, connection, (last_sync, lake_problem), webhooks, expiries, alerts, asked=asked),
-        spec=provider(connection.provider),
+        spec=spec,
         locations=locations,
         landed_days=len(days),
         first_day=days[0] if days else None,
@@ -181,12 +188,18 @@ def _last_sync(runtime: Runtime, key: str, days: Sequence[date]) -> datetime | N
     return None
 
 
-def _backfill(runtime: Runtime, key: str, landed: Sequence[date]) -> Backfill | None:
+def _backfill(
+    runtime: Runtime, key: str, landed: Sequence[date], beside: Mapping[str, Sequence[date]]
+) -> Backfill | None:
     request = runtime.state.requests.latest(key)
     if request is None:
         return None
-    count = sum(request.first_day <= day <= request.last_day for day in landed)
-    return Backfill(request, (request.last_day - request.first_day).days + 1, count)
+
+    def count(days: Sequence[date]) -> int:
+        return sum(request.first_day <= day <= request.last_day for day in days)
+
+    days = (request.last_day - request.first_day).days + 1
+    return Backfill(request, days, count(landed), [(title, count(there)) for title, there in beside.items()])
 
 
 def _summary(

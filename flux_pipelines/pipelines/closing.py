@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING, Protocol
 
-from flux_pipelines.domain.business_day import BusinessCalendar, last_closed
+from flux_pipelines.domain.business_day import BusinessCalendar, last_closed, newest_begun
 
 if TYPE_CHECKING:
     from flux_pipelines.domain.connection import Connection
@@ -61,6 +61,15 @@ def open_then(runtime: Runtime, day: date) -> list[str]:
         if manifest is not None and not was_over(manifest):
             found.append(key)
     return found
+
+
+def collected_until(last: date, now: datetime) -> date:
+    """Return up to which date feeds by day are collected for business dates up to `last`: tabs of it are paid on the next.
+
+    The next one is left out until it has begun everywhere.
+    """
+    after = last + timedelta(days=1)
+    return after if after <= newest_begun(now) - timedelta(days=1) else last
 
 
 def is_complete(manifest: RawManifest | None, day: date, calendars: Iterable[BusinessCalendar]) -> bool:

@@ -92,7 +92,12 @@ def _definitions(overrides: Mapping[str, Any]) -> dg.Definitions:
                 for provider in sources
                 if provider.webhooks is not None
             ),
-            requested.requested_syncs_sensor([asked[names.sync_job(provider.name)] for provider in sources]),
+            requested.requested_syncs_sensor(
+                [
+                    *(asked[names.sync_job(provider.name)] for provider in sources),
+                    *(asked[names.collect_job(p.name, "day")] for p in sources if jobs.feeds_of(p, "day")),
+                ]
+            ),
             closed_days.closed_days_sensor(asked[names.CLOSED_DAYS_JOB]),
             mapping.decisions_sensor(deciding),
             *(sensor for _, sensor in watches),

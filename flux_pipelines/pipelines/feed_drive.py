@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any
 
-from flux_pipelines.domain.business_day import newest_begun
 from flux_pipelines.pipelines import names
+from flux_pipelines.pipelines.closing import collected_until
 from flux_pipelines.pipelines.feed_tables import ORDERS, grain_of
 from flux_pipelines.pipelines.feeds import key_of
 from flux_pipelines.pipelines.jobs import feeds_of
@@ -123,10 +123,7 @@ class FeedDriver:
         if not feeds_of(spec, "day"):
             return done
         job = names.collect_job(spec.name, "day")
-        after = days[-1] + timedelta(days=1)  # tabs of the last date are paid on the next one, if it has begun by now
-        for first, last in runs_of(
-            [*days, after] if after <= newest_begun(datetime.now(UTC)) - timedelta(days=1) else days
-        ):
+        for first, last in runs_of([*days, collected_until(days[-1], datetime.now(UTC))]):
             tags = connection_tags(connection, first, last)
             result = self._driver.run(job, tags | {names.SYNC_TAG: sync_token})
             for table in spec.tables:

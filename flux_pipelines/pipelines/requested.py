@@ -8,13 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from flux_pipelines.domain.connection import split_key
 from flux_pipelines.domain.errors import UnknownConnectionError
 from flux_pipelines.pipelines import names
 from flux_pipelines.pipelines.automation import sync_request
+from flux_pipelines.pipelines.closing import collected_until
+from flux_pipelines.pipelines.feed_runs import feed_request
+from flux_pipelines.pipelines.jobs import feeds_of
 from flux_pipelines.pipelines.partitions import business_days, connections_of, each_day
 from flux_pipelines.pipelines.resources import FluxResource
-from flux_pipelines.pipelines.runs import follow, why_failed
-from flux_pipelines.pipelines.touched import DAYS_A_RUN
+from flux_pipelines.pipelines.runs import Followed, follow, why_failed
+from flux_pipelines.pipelines.touched import DAYS_A_RUN, ORDERS, Run
+from flux_pipelines.providers.registry import provider as provider_named
 from flux_pipelines.settings import settings
 
 if TYPE_CHECKING:
@@ -28,7 +33,7 @@ def requested_syncs_sensor(jobs: Sequence["UnresolvedAssetJobDefinition"]) -> dg
     """Return the sensor that runs what people have asked for, and tells them how it went.
 
     Args:
-        jobs: every provider's sync.
+        jobs: every provider's sync, and those that collect feeds by day.
 
     """
 
@@ -36,8 +41,8 @@ def requested_syncs_sensor(jobs: Sequence["UnresolvedAssetJobDefinition"]) -> dg
         name="requested_syncs",
         jobs=list(jobs),
         description=(
-            "Runs the syncs and first backfills that people ask for in the gateway, at most 31 business dates in a run, "
-            "and tells the gateway how they went."
+            "Runs the syncs and first backfills that people ask for in the gateway, at most 31 business dates in a run: "
+            "orders, and what is kept by the day beside them (payments, hours worked). Tells the gateway how they went."
         ),
         minimum_interval_seconds=10,
         default_status=dg.DefaultSensorStatus.RUNNING,
@@ -64,25 +69,12 @@ def requested_syncs_sensor(jobs: Sequence["UnresolvedAssetJobDefinition"]) -> dg
                 partitions = connections_of(connection.provider)
                 if connection.key not in context.instance.get_dynamic_partitions(str(partitions.name)):
                     additions.append(partitions.build_add_request([connection.key]))
-                # The run key keeps what was asked for before from being made twice.
-                requests += [
-                    sync_request(
-                        connection.provider,
-                        connection.key,
-                        first,
-                        last,
-                        run_key=f"request-{request.id}|{first}",
-                        tags=tag,
-                    )
-                    for first, last in wanted
-                ]
+                requests += [_run_request(run, request, tag) for run in wanted]
             elif runs.outcome == "under way":
                 state.requests.start(request.id, f"request-{request.id}")
-            elif runs.failed is not None:
-                state.requests.finish(request.id, ok=False, detail=why_failed(context.instance, runs.failed))
             else:
-                days = (request.last_day - request.first_day).days + 1
-                state.requests.finish(request.id, ok=True, detail=f"{days} business dates were fetched")
+                detail = _outcome(context.instance, request, runs)
+                state.requests.finish(request.id, ok=runs.failed is None, detail=detail)
         if not requests:
             return dg.SkipReason(f"{len(waiting)} asked-for syncs are under way.")
         return dg.SensorResult(run_requests=requests, dynamic_partitions_requests=additions)
@@ -100,7 +92,43 @@ def _refusal(connection: "Connection", request: "SyncRequest") -> str:
     return ""
 
 
-def _runs(request: "SyncRequest") -> list[tuple[date, date]]:
-    """Cut what was asked for into runs."""
-    starts = each_day(request.first_day, request.last_day)[::DAYS_A_RUN]
-    return [(start, min(start + timedelta(days=DAYS_A_RUN - 1), request.last_day)) for start in starts]
+def _runs(request: "SyncRequest") -> list[Run]:
+    """Cut what was asked for into runs: the orders, and each feed by day."""
+    spec = provider_named(split_key(request.connection_key)[0])
+    # As of when it was asked for, so that every look cuts it in the same way.
+    until = collected_until(request.last_day, request.asked_at)
+    wanted = [(ORDERS, request.last_day), *((feed.name, until) for feed in feeds_of(spec, "day"))]
+    return [
+        Run(request.connection_key, what, start, min(start + timedelta(days=DAYS_A_RUN - 1), last))
+        for what, last in wanted
+        for start in each_day(request.first_day, last)[::DAYS_A_RUN]
+    ]
+
+
+def _run_request(run: Run, request: "SyncRequest", tags: dict[str, str]) -> dg.RunRequest:
+    spec = provider_named(split_key(run.connection)[0])
+    # The run key keeps what was asked for before from being made twice.
+    key = f"request-{request.id}|{run.what}|{run.first}"
+    if run.what == ORDERS:
+        return sync_request(spec.name, run.connection, run.first, run.last, run_key=key, tags=tags)
+    feed = spec.feed(run.what)
+    return feed_request(spec, feed, run.connection, run.first, run.last, run_key=key, tags=tags)
+
+
+def _outcome(instance: dg.DagsterInstance, request: "SyncRequest", runs: Followed) -> str:
+    """Tell what was fetched, and what was not and why: payments that may not be read do not hide that orders are there."""
+    spec = provider_named(split_key(request.connection_key)[0])
+    titles = {ORDERS: ORDERS, **{feed.name: feed.title for feed in feeds_of(spec, "day")}}
+    failed: dict[str, dg.DagsterRun] = {}
+    for record in runs.records:
+        if record.dagster_run.status != dg.DagsterRunStatus.SUCCESS:
+            failed.setdefault(record.dagster_run.tags.get(names.FEED_TAG, ORDERS), record.dagster_run)
+    days = (request.last_day - request.first_day).days + 1
+    fetched = ", ".join(title for what, title in titles.items() if what not in failed)
+    told = [f"{days} business date{' was' if days == 1 else 's were'} fetched: {fetched}."] if fetched else []
+    told += [
+        f"{title.capitalize()} could not all be fetched: {why_failed(instance, failed[what])}"
+        for what, title in titles.items()
+        if what in failed
+    ]
+    return " ".join([*told, "Then ask for these days again."] if failed else told)

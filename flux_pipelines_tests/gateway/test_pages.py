@@ -177,12 +177,21 @@ def test_the_first_backfill_is_asked_for_once(ada: Browser, harbor: str, runtime
     page = ada.get(f"/connections/{harbor}").text
     assert "Waiting to begin." in page
     assert "0 of 2 business dates" in page
+    assert "Beside orders: payments and refunds of 0, timecards of 0." in page
     assert 'http-equiv="refresh"' in page
     assert 'http-equiv="refresh"' not in ada.get(f"/connections/{harbor}?follow=no").text
     assert "Start the first backfill" not in page
     again = ada.submit(f"/connections/{harbor}/sync", {"first": first, "last": first})
     assert again.status_code == 422
     assert len(runtime.state.requests.open()) == 1
+
+    why = "2 business dates were fetched: orders, timecards. Payments and refunds could not all be fetched: a reason."
+    runtime.state.requests.finish(request.id, ok=False, detail=why)
+    page = ada.get(f"/connections/{harbor}").text
+    assert "Not everything could be fetched" in page
+    assert why in page
+    assert '<progress id="progress" max="6" value="0">' in page, "orders, payments and hours of two dates"
+    assert "Of each day come its orders, payments and refunds, timecards." in page
 
 
 @pytest.mark.parametrize(

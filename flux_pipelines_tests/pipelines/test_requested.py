@@ -40,11 +40,16 @@ def test_what_people_ask_for_is_run_in_pieces_and_they_are_told_how_it_went(
     home.instance.delete_dynamic_partition("square_connections", B)  # its sensor has not looked yet
     asked = requests.add(B, END_DAY - timedelta(days=9), END_DAY, "ada@example.com", "first backfill")
     made = list(drain.tick("requested_syncs").run_requests or ())
-    assert [len(days(request)) for request in made] == [7, 3]
+    # Payments of the date after the last one too: tabs are paid on it.
+    assert [(what(request), len(days(request))) for request in made] == [
+        ("orders", 7), ("orders", 3), ("payments", 7), ("payments", 4), ("labor", 7), ("labor", 4)
+    ]  # fmt: skip
+    assert {request.tags[names.QUEUE_TAG] for request in made} == {B, f"{B}/feeds"}
     assert B in home.instance.get_dynamic_partitions("square_connections")
     assert {r.run_key for r in drain.tick("requested_syncs").run_requests or ()} == {r.run_key for r in made}
     first = home.instance.create_run_for_job(dg.job(name="by_hand")(lambda: None), tags=made[0].tags)
-    assert drain.run(made[1]).success
+    for request in made[1:]:
+        assert drain.run(request).success
     assert not drain.tick("requested_syncs").run_requests
     assert requests.open()[0].status == "started"
     home.instance.report_run_canceled(first)
@@ -54,12 +59,54 @@ def test_what_people_ask_for_is_run_in_pieces_and_they_are_told_how_it_went(
     assert latest is not None
     assert (latest.id, latest.status) == (asked, "failed"), "one of its runs was cancelled"
     requests.add(B, END_DAY, END_DAY, "ada@example.com", "again")
-    (again,) = drain.tick("requested_syncs").run_requests or ()
-    assert drain.run(again).success
-    drain.tick("requested_syncs")
+    fetch(drain)
     done = requests.latest(B)
     assert done is not None
-    assert (done.status, done.detail) == ("done", "1 business dates were fetched")
+    assert (done.status, done.detail) == (
+        "done",
+        "1 business date was fetched: orders, payments and refunds, timecards.",
+    )
+
+
+def what(request: dg.RunRequest) -> str:
+    return request.tags.get(names.FEED_TAG, "orders")
+
+
+def fetch(drain: Drain) -> list[str]:
+    """Run what has been asked for and have it told; return what could not be fetched."""
+    requests = list(drain.tick("requested_syncs").run_requests or ())
+    failed = [what(request) for request in requests if not drain.run(request).success]
+    drain.tick("requested_syncs")
+    return failed
+
+
+def test_days_that_people_ask_for_tie_out(drain: Drain) -> None:
+    home, first = drain.home, END_DAY - timedelta(days=1)
+    home.runtime.state.requests.add(B, first, END_DAY, "ada@example.com", "first backfill")
+    assert fetch(drain) == []
+    assert home.run(names.REFRESH_CORE_JOB, str(first), str(END_DAY)).success
+    assert home.run(names.REFRESH_BOOKS_JOB, str(first), str(END_DAY + timedelta(days=1))).success
+    found = home.ask("select business_date, owed > 0, gap, payments_known from tie_out order by 1")
+    assert found == [(first, True, 0, True), (END_DAY, True, 0, True)]
+    assert home.ask("select count(*) from time_entries")[0][0] > 0
+
+
+def test_payments_that_may_not_be_read_are_told_and_the_orders_are_there(drain: Drain) -> None:
+    home, requests = drain.home, drain.home.runtime.state.requests
+    httpx.post(
+        f"{home.sandbox.url}/sandbox/tokens/scopes", json={"merchant": "sakura", "remove": ["PAYMENTS_READ"]}
+    ).raise_for_status()
+    requests.add(B, END_DAY, END_DAY, "ada@example.com", "")
+    assert fetch(drain) == ["payments"]
+    told = requests.latest(B)
+    assert told is not None
+    assert told.status == "failed"
+    assert told.detail.startswith(
+        "1 business date was fetched: orders, timecards. Payments and refunds could not all be"
+    )
+    assert "PAYMENTS_READ" in told.detail
+    assert told.detail.endswith("Then ask for these days again.")
+    assert home.runtime.raw.read_manifest(B, END_DAY) is not None
 
 
 def test_an_asked_for_sync_of_a_connection_that_cannot_be_synced_fails_with_the_reason(drain: Drain) -> None:
@@ -101,9 +148,7 @@ def test_days_that_differ_are_asked_for_again_and_an_alert_if_they_differ_even_t
     (request,) = state.requests.open()
     assert (request.first_day, request.last_day, request.asked_by) == (date(2026, 3, 9), date(2026, 3, 9), "reconcile")
     assert not state.alerts.open(), "once is no alert"
-    (run,) = drain.tick("requested_syncs").run_requests or ()
-    assert drain.run(run).success
-    drain.tick("requested_syncs")
+    assert fetch(drain) == []
     with time_machine.travel(at + timedelta(days=1)):
         assert compare(home).success
     assert not state.requests.open(), "it was mended"
