@@ -149,7 +149,7 @@ def _ties_out(runtime: "Runtime", asset: dg.AssetKey) -> dg.AssetCheckResult:
     from flux_pipelines.lake import session
 
     written = sorted(date.fromisoformat(key) for (key,) in runtime.lake.rows_by_partition(tables.TIE_OUT.name))
-    days = [day for day in written if day > max(written) - LOOK_BACK]
+    days = [day for day in written if day > written[-1] - LOOK_BACK]
     view = tables.TIE_OUT.name
     before = datetime.now(UTC).date() - PATIENCE
     with session(runtime.lake, [view], where={"business_date": days}, memory_limit=CHECK_MEMORY) as database:

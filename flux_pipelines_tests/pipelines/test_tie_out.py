@@ -201,6 +201,14 @@ def test_the_check_looks_at_every_date_and_names_date_store_amount_and_reason(ch
     ((reason,),) = home.ask(f"select gap_reason from tie_out where business_date = '{day}'")
     assert f"paid for an order that is not there {-total} (1 order)" in reason
 
+    # The order is there and was not cancelled: it was sold in another currency.
+    dollars = {"amount": 300, "currency": "USD"}
+    add("foreign", payment={"order_id": bought["id"], "amount_money": dollars, "processing_fee": None})
+    bring_in(home, FIRST, FIRST)
+    assert home.ask("select gap, gap_reason from tie_out where currency = 'USD'") == [
+        (-3, "amounts differ -3 (1 order)")
+    ]
+
 
 def evaluation(result: dg.ExecuteInProcessResult) -> dg.AssetCheckEvaluation:
     (found,) = (one for one in result.get_asset_check_evaluations() if one.check_name == "ties_out")

@@ -20,7 +20,8 @@ sources as (
 ),
 
 dates as (
-    select connection, order_id, any_value(location_id) as location_id, min(business_date) as business_date
+    select connection, order_id, any_value(location_id) as location_id, min(business_date) as business_date,
+        bool_and(kind = 'void') as is_void
     from transactions where {around} group by connection, order_id
 ),
 
@@ -28,7 +29,7 @@ dated as (
     select p.* replace (
             coalesce(d.business_date, p.business_date) as business_date, coalesce(d.location_id, p.location_id) as location_id
         ),
-        d.order_id is not null as order_found
+        d.order_id is not null as order_found, d.is_void
     from payments p left join dates d on d.connection = p.connection and d.order_id = p.order_id
     where p.{around}
 ),
@@ -62,7 +63,7 @@ paid as (
         coalesce(sum(fee) filter (status = 'completed'), 0) as fees,
         coalesce(sum(amount + tip) filter (status = 'pending'), 0) as pending,
         bool_and(order_id is null) as without_order,
-        bool_or(order_found) as order_found
+        bool_or(order_found) as order_found, bool_and(is_void) as is_void
     from paid_rows
     group by 1, 2, 3, 4, 5
 ),
@@ -81,7 +82,7 @@ books as (
         coalesce(fees, 0) as fees, coalesce(pending, 0) as pending,
         coalesce(owed, 0) - coalesce(paid, 0) - coalesce(refunded, 0) as gap,
         o.book is not null as is_owed, p.book is not null as is_paid, coalesce(tendered, 0) as tendered,
-        without_order, order_found
+        without_order, order_found, is_void
     from owed o
     full join paid p
         on p.connection = o.connection and p.location_id = o.location_id and p.business_date = o.business_date
@@ -92,7 +93,8 @@ books as (
 judged as (
     select *, case
         when not is_owed and without_order then 'payment without an order'
-        when not is_owed and order_found then 'paid, but the order was cancelled'
+        when not is_owed and is_void then 'paid, but the order was cancelled'
+        when not is_owed and order_found then 'amounts differ'
         when not is_owed and (
             select count(*) from fetched_orders f where f.connection = books.connection
                 and f.business_date between books.business_date - {reach} and books.business_date - 1
