@@ -271,7 +271,9 @@ def test_each_blocking_check_of_each_core_table_keeps_out_what_it_refuses(
 ) -> None:
     mart = make()
     if isinstance(mart, tie_out.TieOut):
-        mart = replace(mart, write=tie_out._writer(filled.runtime))
+        # `ties_out`, which does not block, is looked at over every date afterwards.
+        checks = tuple(one for one in mart.checks if one.blocking)
+        mart = replace(mart, write=tie_out._writer(filled.runtime), checks=checks)
     before = rows_by_unit(filled, mart.table)
     assert before.keys() >= {*GOOD, BAD}
     written = sales.Mart.replace(replace(mart, write=sabotaged(mart, check)), filled.runtime, DAYS)
