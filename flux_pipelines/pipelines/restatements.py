@@ -7,7 +7,7 @@ that explain it, and the new figures are kept.
 
 # No `from __future__ import annotations` here: Dagster reads the annotations of asset functions as objects.
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,14 +15,16 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from flux_pipelines.domain import tables
+from flux_pipelines.domain.errors import FluxError, TableDamagedError
 from flux_pipelines.pipelines import names
 from flux_pipelines.pipelines.bookkeeping import attach
 from flux_pipelines.pipelines.checks import CHECK_MEMORY, SAMPLE, Check, Scope, result
 from flux_pipelines.pipelines.closing import was_over
 from flux_pipelines.pipelines.conditions import when_upstream_changes
-from flux_pipelines.pipelines.failures import explained
+from flux_pipelines.pipelines.failures import explained, retry_or_fail
 from flux_pipelines.pipelines.metadata import PREVIEW_ROWS, preview, rows, table_metadata
 from flux_pipelines.pipelines.partitions import BACKFILL, business_days, keys_of
+from flux_pipelines.pipelines.publishing import damaged_units, failures, leaving_out
 from flux_pipelines.pipelines.resources import FluxResource
 from flux_pipelines.pipelines.sales import conform
 
@@ -84,31 +86,53 @@ def restatements() -> dg.AssetsDefinition:
         backfill_policy=BACKFILL,
         can_subset=False,
     )
-    def settle(context: dg.AssetExecutionContext, flux: FluxResource) -> Iterator[dg.MaterializeResult]:  # type: ignore[type-arg]
+    def settle(
+        context: dg.AssetExecutionContext, flux: FluxResource
+    ) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:  # type: ignore[type-arg]
         days = sorted(date.fromisoformat(key) for key in keys_of(context))
+        refused: dict[str, FluxError] = {}
         with explained(context):
-            fresh, versions = _compare(flux.runtime, days)
+            try:
+                fresh, versions = _compare(flux.runtime, days, refused)
+            except TableDamagedError:
+                refused = damaged_units(flux.runtime.lake, [tables.TRANSACTIONS], {"business_date": days})
+                if not refused:
+                    raise
+                fresh, versions = _compare(flux.runtime, days, refused)
         told = _told(flux.runtime, days, versions)
+        sample = [(f"{row[3]}", f"{row[0]} / {row[2]}", f"{row[5]}: {row[6]} -> {row[7]} {row[4]}") for row in fresh]
+        check = result(NOTHING_RESTATED, RESTATEMENTS, len(fresh), sample[:SAMPLE])
+        if refused:
+            for key, metadata in told.items():
+                for partition, entries in metadata.items():
+                    context.log_event(dg.AssetMaterialization(key, partition=partition, metadata=entries))
+            yield check
+            raise retry_or_fail(context, {}, failures({}, refused), in_part=True)
         for key, metadata in told.items():
             attach(context, metadata, key)
-        sample = [(f"{row[3]}", f"{row[0]} / {row[2]}", f"{row[5]}: {row[6]} -> {row[7]} {row[4]}") for row in fresh]
-        yield dg.MaterializeResult(
-            asset_key=RESTATEMENTS, check_results=[result(NOTHING_RESTATED, RESTATEMENTS, len(fresh), sample[:SAMPLE])]
-        )
+        yield dg.MaterializeResult(asset_key=RESTATEMENTS, check_results=[check])
         yield dg.MaterializeResult(asset_key=SETTLED)
 
     return settle
 
 
-def _compare(runtime: "Runtime", days: Sequence[date]) -> tuple[list[tuple[Any, ...]], tuple[int, int]]:
-    """Write what changed, then what is settled now; return the new restatements and the tables' versions."""
+def _compare(
+    runtime: "Runtime", days: Sequence[date], refused: Collection[str]
+) -> tuple[list[tuple[Any, ...]], tuple[int, int]]:
+    """Write what changed, then what is settled now; return the new restatements and the tables' versions.
+
+    Of units that are refused nothing is known: they stay as they were settled.
+    """
     from flux_pipelines.lake import session
 
     lake = runtime.lake
-    settled = _settled(runtime, days)
+    settled = [row for row in _settled(runtime, days) if f"{row[0]}|{row[3]}" not in refused]
     scope = Scope(days[0], days[-1]).where("t.business_date")
     names_read = [tables.TRANSACTIONS.name, tables.SETTLED_ORDERS.name, tables.RESTATEMENTS.name]
-    with session(lake, names_read, where={"business_date": days}, memory_limit=CHECK_MEMORY) as database:
+    without = leaving_out([tables.TRANSACTIONS.name], refused)
+    with session(
+        lake, names_read, where={"business_date": days}, memory_limit=CHECK_MEMORY, without=without
+    ) as database:
         database.execute(
             "create temp table settled (connection varchar, tenant varchar, location_id varchar, business_date date, "
             "settled_at timestamp with time zone)"

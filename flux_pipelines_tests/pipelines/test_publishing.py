@@ -205,9 +205,14 @@ def test_a_damaged_file_of_a_core_table_costs_its_connections_date_further_on(ch
     home = changing_home
     keys = home.connect("harbor", "sakura")
     assert sync(home.runtime, keys, DAYS).failures == []
-    before = {table: home.rows(table) for table in ("daily_sales", "tie_out")}
+    before = {table: home.rows(table) for table in ("daily_sales", "tie_out", "settled_orders", "restatements")}
     damage(home, "transactions", BAD)
-    for job, tables_made in (("refresh_core", ("daily_sales",)), ("refresh_books", ("tie_out",))):
+    further = (
+        ("refresh_core", ("daily_sales",)),
+        ("refresh_books", ("tie_out",)),
+        ("refresh_books", ("restatements", "settled_orders")),
+    )
+    for job, tables_made in further:
         result = home.run(job, str(BEFORE), str(DAY), asset_selection=[dg.AssetKey(one) for one in tables_made])
         assert not result.success
         failures = [event.step_failure_data.user_failure_data for event in result.all_events if event.is_step_failure]
