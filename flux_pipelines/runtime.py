@@ -6,13 +6,13 @@ database, the vault, the lake and a provider's client.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from functools import cached_property
 from types import TracebackType
 from typing import TYPE_CHECKING
 
 from flux_pipelines import __version__
-from flux_pipelines.domain.connection import Connection
+from flux_pipelines.domain.connection import Connection, split_key
 from flux_pipelines.domain.errors import ConfigurationError, ReauthorizationNeededError, TableDamagedError
 from flux_pipelines.providers.apps import place_of
 from flux_pipelines.providers.base import (
@@ -27,6 +27,7 @@ from flux_pipelines.providers.base import (
     WebhookContext,
     WebhookSource,
 )
+from flux_pipelines.providers.registry import all_providers
 from flux_pipelines.providers.registry import provider as provider_named
 from flux_pipelines.settings import Settings
 from flux_pipelines.settings import settings as process_settings
@@ -207,6 +208,24 @@ class Runtime:
             grace=spec.refresh_grace,
             sign_in=(lambda: self._sign_in(connection)) if spec.login is not None else None,
         )
+
+    def renewed_by_itself(self) -> set[str]:
+        """Return the keys of the connections whose access token Flux replaces without anybody.
+
+        With a refresh token and an app to use it with, or by signing in again with a machine client's credentials. A
+        token that a person made lasts until it expires.
+        """
+        apps = {app.name for app in self.state.apps.list()}
+
+        def able(provider: str, names: Set[str]) -> bool:
+            spec = all_providers().get(provider)
+            if spec is None:
+                return False
+            if spec.login is not None:
+                return {"client_id", "client_secret"} <= names
+            return spec.oauth is not None and "refresh_token" in names and ("client_id" in names or provider in apps)
+
+        return {key for key, names in self.state.secrets.names().items() if able(split_key(key)[0], names)}
 
     def oauth_of(self, connection: Connection) -> OAuthProvider | None:
         """Open the OAuth client of the app that a connection belongs to: its own if one was stored with it, else ours.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
@@ -50,6 +50,7 @@ class Summary:
     expiries: Mapping[str, datetime]
     health: Health
     reconnectable: bool  # in a browser
+    renewed: bool  # whether its access token is replaced without anybody
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +102,7 @@ def summaries(runtime: Runtime) -> list[Summary]:
     webhooks, expiries = runtime.state.inbox.last_received(), runtime.state.secrets.expiries()
     alerts = runtime.state.alerts.open()
     asked = {request.connection_key for request in runtime.state.requests.open()}
+    renewed = runtime.renewed_by_itself()
 
     def synced(connection: Connection) -> tuple[datetime | None, str]:
         try:
@@ -111,7 +113,7 @@ def summaries(runtime: Runtime) -> list[Summary]:
     with ThreadPoolExecutor(8, thread_name_prefix="overview") as pool:  # on S3 each is two round trips
         looks = list(pool.map(synced, connections))
     found = [
-        _summary(runtime, connection, look, webhooks, expiries, alerts, asked=connection.key in asked)
+        _summary(runtime, connection, look, webhooks, expiries, alerts, renewed=renewed, asked=connection.key in asked)
         for connection, look in zip(connections, looks, strict=True)
     ]
     order = {"bad": 0, "warn": 1, "good": 2, "quiet": 3}
@@ -144,8 +146,10 @@ def detail(runtime: Runtime, key: str) -> Detail:
     webhooks, expiries = runtime.state.inbox.last_received(), runtime.state.secrets.expiries()
     backfill = _backfill(runtime, key, days, beside)
     asked = backfill is not None and backfill.under_way
+    renewed = runtime.renewed_by_itself()
+    look = (last_sync, lake_problem)
     return Detail(
-        summary=_summary(runtime, connection, (last_sync, lake_problem), webhooks, expiries, alerts, asked=asked),
+        summary=_summary(runtime, connection, look, webhooks, expiries, alerts, renewed=renewed, asked=asked),
         spec=spec,
         locations=locations,
         landed_days=len(days),
@@ -210,6 +214,7 @@ def _summary(
     expiries: Mapping[str, Mapping[str, datetime]],
     alerts: Sequence[Alert],
     *,
+    renewed: Set[str],
     asked: bool,
 ) -> Summary:
     known = all_providers().get(connection.provider)
@@ -225,6 +230,7 @@ def _summary(
         expiries=expiries.get(connection.key, {}),
         health=health_of(connection, mine, last_sync, datetime.now(UTC), asked=asked, lake_problem=lake_problem),
         reconnectable=known is not None and (known.oauth is not None or known.login is not None),
+        renewed=connection.key in renewed,
     )
 
 

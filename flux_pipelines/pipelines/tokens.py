@@ -11,6 +11,7 @@ from flux_pipelines.domain.errors import FluxError
 from flux_pipelines.pipelines import names
 from flux_pipelines.pipelines.metadata import preview
 from flux_pipelines.pipelines.resources import FluxResource
+from flux_pipelines.providers.registry import all_providers
 
 if TYPE_CHECKING:
     from flux_pipelines.domain.connection import Connection
@@ -55,13 +56,15 @@ def _refresh(runtime: "Runtime", connection: "Connection") -> str:
 def _warn(runtime: "Runtime") -> None:
     """Raise alerts for what only a person can renew and must within a week."""
     alerts, expiries = runtime.state.alerts, runtime.state.secrets.expiries()
+    renewed = runtime.renewed_by_itself()
     soon = datetime.now(UTC) + AHEAD
     for connection in runtime.connections():
         if connection.status not in ("active", "paused"):
+            alerts.resolve("consent_expiring", connection.key)  # what it warned of has happened, and is told as that
             continue
         mine = expiries.get(connection.key, {})
         ending = {what: mine[name] for name, what in _CONSENTS.items() if name in mine and mine[name] < soon}
-        if mine.get("expires_at", soon) < soon and not _can_be_refreshed(runtime, connection):
+        if mine.get("expires_at", soon) < soon and connection.key not in renewed:
             ending["the access token, which cannot be refreshed,"] = mine["expires_at"]
         if not ending:
             alerts.resolve("consent_expiring", connection.key)
@@ -72,12 +75,6 @@ def _warn(runtime: "Runtime") -> None:
             connection.key,
             f"{what} expires on {at:%Y-%m-%d %H:%M} UTC. Connect the account again before; its history and settings stay.",
         )
-
-
-def _can_be_refreshed(runtime: "Runtime", connection: "Connection") -> bool:
-    return "refresh_token" in runtime.state.secrets.get(
-        connection.key, purpose="see whether the token can be refreshed"
-    )
 
 
 def keep_tokens_job() -> dg.JobDefinition:
@@ -114,11 +111,16 @@ def keep_tokens_schedule(job: dg.JobDefinition) -> dg.ScheduleDefinition:
     def hourly(context: dg.ScheduleEvaluationContext, flux: FluxResource) -> dg.RunRequest | dg.SkipReason:
         runtime = flux.hurried_runtime
         soon = context.scheduled_execution_time.astimezone(UTC) + AHEAD
-        expiries = runtime.state.secrets.expiries()
+        expiries, renewed = runtime.state.secrets.expiries(), runtime.renewed_by_itself()
         for connection in runtime.connections():
-            expires = min(expiries.get(connection.key, {}).values(), default=soon)
-            if connection.status in ("active", "paused") and expires < soon:
+            mine = dict(expiries.get(connection.key, {}))
+            spec = all_providers().get(connection.provider)
+            if connection.key in renewed and spec is not None and spec.login is not None:
+                mine.pop("expires_at", None)  # it signs in when it is used, and never ahead
+            if connection.status in ("active", "paused") and min(mine.values(), default=soon) < soon:
                 return dg.RunRequest()
-        return dg.SkipReason(f"Nothing expires within {AHEAD.days} days.")
+        if any(alert.kind == "consent_expiring" for alert in runtime.state.alerts.open()):
+            return dg.RunRequest()  # which may be settled by now
+        return dg.SkipReason(f"Nothing expires within {AHEAD.days} days, and no alert says so.")
 
     return hourly

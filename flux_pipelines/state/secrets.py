@@ -132,6 +132,14 @@ class Secrets:
                     found.setdefault(key, {})[name] = moment
         return found
 
+    def names(self) -> dict[str, frozenset[str]]:
+        """Return the names of what is stored for each connection. No secret is read for it."""
+        found: dict[str, set[str]] = {}
+        with self._database.reading() as session:
+            for key, name in session.execute(select(CredentialRow.connection_key, CredentialRow.name)):
+                found.setdefault(key, set()).add(name)
+        return {key: frozenset(names) for key, names in found.items()}
+
     def read(self, session: Session, connection_key: str, purpose: str) -> dict[str, str]:
         """Do what `get` does, inside the caller's transaction."""
         if session.get(ConnectionRow, connection_key) is None:

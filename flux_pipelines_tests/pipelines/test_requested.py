@@ -11,6 +11,7 @@ import httpx
 import pytest
 import time_machine
 
+from flux_pipelines.connect import connect_to_sandbox, reconfigure
 from flux_pipelines.pipelines import names, requested
 from flux_pipelines.pipelines.partitions import partition_key
 from flux_pipelines.pipelines.resources import lend
@@ -268,6 +269,49 @@ def test_what_only_a_person_can_renew_is_warned_of_a_week_ahead(tokens: Home) ->
     assert issued["access_token"] not in alert.message
     state.secrets.put(B, {"access_token": issued["access_token"], "expires_at": _in(days=60)})
     assert keep(tokens).success
+    assert not state.alerts.open()
+
+
+@pytest.mark.parametrize("key", ["square:harbor", "toast:harbor-kitchen", "shopify:harbor-shop"])
+def test_what_renews_itself_is_never_warned_of(tokens: Home, key: str) -> None:
+    state = tokens.runtime.state
+    connect_to_sandbox(tokens.runtime, key, tenant="t", url=tokens.sandbox.url)
+    ends = state.secrets.expiries().get(key, {}).get("expires_at", datetime.now(UTC))
+    with time_machine.travel(ends - timedelta(hours=1)):
+        assert keep(tokens).success
+        assert not state.alerts.open()
+        if key.startswith("toast"):
+            assert hourly(tokens, datetime.now(UTC)) == 0, "a machine client signs in when it is used, never ahead"
+    state.alerts.raise_("consent_expiring", key, "an earlier version said that its token cannot be refreshed")
+    assert hourly(tokens, datetime.now(UTC)) == 1
+    assert keep(tokens).success
+    assert not state.alerts.open()
+
+
+@pytest.mark.parametrize(
+    ("key", "left", "again"),
+    [
+        ("toast:harbor-kitchen", {"access_token"}, {"client_id", "client_secret"}),
+        # A refresh token is of no use without the app that it was given to.
+        ("square:sakura", {"access_token", "refresh_token"}, {"access_token"}),
+    ],
+)
+def test_what_has_nothing_to_renew_itself_with_is_warned_of_until_it_is_connected_again(
+    tokens: Home, key: str, left: set[str], again: set[str]
+) -> None:
+    state = tokens.runtime.state
+    connect_to_sandbox(tokens.runtime, key, tenant="t", url=tokens.sandbox.url)
+    whole = state.secrets.get(key, purpose="test")
+    secrets = {name: whole[name] for name in left}
+    # An hour ago, so that it is not yet due: a refresh would fail, which is told as what it is.
+    with time_machine.travel(datetime.now(UTC) - timedelta(hours=1), tick=False):
+        state.secrets.put(key, {**secrets, "expires_at": _in(days=6)})
+    for _ in range(2):
+        assert hourly(tokens, datetime.now(UTC)) == 1
+        assert keep(tokens).success
+        (alert,) = state.alerts.open()
+        assert "cannot be refreshed" in alert.message
+    reconfigure(tokens.runtime, key, settings={}, secrets={name: whole[name] for name in again})
     assert not state.alerts.open()
 
 
