@@ -7,13 +7,27 @@ database, the vault, the lake and a provider's client.
 from __future__ import annotations
 
 from collections.abc import Sequence, Set
+from contextlib import suppress
+from dataclasses import asdict, replace
+from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from types import TracebackType
 from typing import TYPE_CHECKING
 
 from flux_pipelines import __version__
 from flux_pipelines.domain.connection import Connection, split_key
-from flux_pipelines.domain.errors import ConfigurationError, ReauthorizationNeededError, TableDamagedError
+from flux_pipelines.domain.contact import Contact, Failed
+from flux_pipelines.domain.errors import (
+    ConfigurationError,
+    DayNotReadyError,
+    FluxError,
+    HistoryUnavailableError,
+    PermissionLostError,
+    ProviderUnavailableError,
+    ReauthorizationNeededError,
+    TableDamagedError,
+    UnknownConnectionError,
+)
 from flux_pipelines.providers.apps import place_of
 from flux_pipelines.providers.base import (
     Location,
@@ -39,6 +53,11 @@ if TYPE_CHECKING:
     from flux_pipelines.privacy import Pseudonyms, Redactor
     from flux_pipelines.state import App, State, TokenKeeper
     from flux_pipelines.transport import Transport
+
+
+#: What the cursors are called that hold how a connection's last test and syncs have failed.
+_OUTCOME = "outcome/"
+_TEST, _ORDERS = "test", "sync of orders"
 
 
 def keeps_personal_data(connection: Connection) -> bool:
@@ -226,6 +245,57 @@ class Runtime:
             return spec.oauth is not None and "refresh_token" in names and ("client_id" in names or provider in apps)
 
         return {key for key, names in self.state.secrets.names().items() if able(split_key(key)[0], names)}
+
+    def contacts(self, connections: Sequence[Connection]) -> dict[str, Contact]:
+        """Return how the last calls of each active connection went, over all processes; the others are not called."""
+        keys = [connection.key for connection in connections if connection.status == "active"]
+        held = self.transport.held_back(keys)
+        found = {}
+        for key in keys:
+            contact = self.state.audit.contact(key)
+            if key in held:
+                until = datetime.now(UTC) + timedelta(seconds=held[key]) if held[key] > 0 else None
+                contact = replace(contact, held=True, held_until=until)
+            failed = [
+                one
+                for one in self._failed(key)
+                # What passes and lies ahead is of a clock that was set back: nobody can tell whether it is settled.
+                if not one.passing or (contact.good_at or one.at) <= one.at <= datetime.now(UTC)
+            ]
+            failed.sort(key=lambda one: (one.passing, -one.at.timestamp()))
+            found[key] = replace(contact, failed=tuple(failed))
+        return found
+
+    def _failed(self, key: str) -> list[Failed]:
+        told = (value for name, value in self.state.cursors.of(key).items() if name.startswith(_OUTCOME))
+        return [Failed(**{**value, "at": datetime.fromisoformat(value["at"])}) for value in told]
+
+    def remember(self, key: str, what: str, *errors: FluxError) -> None:
+        """Remember how the last test of a connection, or its last sync of orders or of a feed, has ended.
+
+        Args:
+            key: the connection.
+            what: `test`, `sync of orders`, `sync of payments` ...
+            errors: why it failed; none when it succeeded.
+
+        """
+        cursors = self.state.cursors
+        if not errors:
+            for failed in self._failed(key):
+                # A sync says more than a test, and a test proves that orders may be read.
+                more = (failed.what, what) == (_TEST, _ORDERS)
+                proved = (failed.what, what) == (_ORDERS, _TEST) and failed.error == PermissionLostError.__name__
+                if failed.what == what or more or proved:
+                    cursors.delete(f"{_OUTCOME}{failed.what}/{key}")
+            return
+        of_days = (DayNotReadyError, HistoryUnavailableError)  # and not of the connection
+        found = sorted((error for error in errors if not isinstance(error, of_days)), key=lambda one: one.rerun_helps)
+        with suppress(UnknownConnectionError):  # it was removed meanwhile
+            if found and self.state.connections.get(key).status == "active":  # else the status says why
+                worst, passing = found[0], isinstance(found[0], ProviderUnavailableError)
+                now = datetime.now(UTC)
+                told = asdict(Failed(what, now, type(worst).__name__, worst.what, worst.next_step, passing))
+                cursors.set(f"{_OUTCOME}{what}/{key}", {**told, "at": now.isoformat()}, connection=key)
 
     def oauth_of(self, connection: Connection) -> OAuthProvider | None:
         """Open the OAuth client of the app that a connection belongs to: its own if one was stored with it, else ours.

@@ -81,22 +81,24 @@ def _print_locations(locations: Any) -> None:
 def list_(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
-    """List every connection with its status."""
+    """List every connection with its status, and how its last calls went."""
     with Runtime(patient=False) as runtime:
         found = runtime.state.connections.list()
+        troubles = {key: contact.trouble() for key, contact in runtime.contacts(found).items()}
         rows = [
             (
                 c.key,
                 c.tenant,
                 c.status,
-                c.status_reason,
+                trouble.word if (trouble := troubles.get(c.key)) else "good" if c.key in troubles else "",
+                trouble.why if trouble else c.status_reason,
                 c.account_id,
                 len(runtime.state.locations.list(c.key)),
                 c.settings.get("base_url", ""),
             )
             for c in found
         ]
-    columns = ("connection", "tenant", "status", "reason", "account", "locations", "base_url")
+    columns = ("connection", "tenant", "status", "contact", "reason", "account", "locations", "base_url")
     if as_json:
         typer.echo(json.dumps([dict(zip(columns, row, strict=True)) for row in rows], indent=2))
     elif not rows:

@@ -130,9 +130,11 @@ def _prove(runtime: Runtime, key: str) -> tuple[str, list[Location]]:
     connection = runtime.state.connections.get(key)
     source = runtime.source(connection)
     try:
-        return source.confirm_access(), runtime.refresh_locations(connection, source)
+        proved = source.confirm_access(), runtime.refresh_locations(connection, source)
     finally:
         source.close()
+    runtime.remember(key, "test")
+    return proved
 
 
 def check_name(runtime: Runtime, key: str, *, again: bool) -> Connection | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from flux_pipelines.domain.connection import Connection
-from flux_pipelines.domain.errors import ConfigurationError, ReauthorizationNeededError
+from flux_pipelines.domain.errors import ConfigurationError, FluxError, ReauthorizationNeededError
 
 if TYPE_CHECKING:
     from flux_pipelines.providers.base import Location
@@ -51,18 +51,26 @@ def resume(runtime: Runtime, key: str) -> Connection:
 def try_out(runtime: Runtime, key: str) -> list[Location]:
     """Call the provider with a connection's credentials; return its locations, which are remembered.
 
+    What comes of it is remembered: a test that failed is told with the connection's health.
+
     Raises:
         UnknownConnectionError: there is none of that name.
         FluxError: it does not work; the error says why.
 
     """
     connection = runtime.state.connections.get(key)
-    source = runtime.source(connection)
     try:
-        source.confirm_access()
-        return runtime.refresh_locations(connection, source)
-    finally:
-        source.close()
+        source = runtime.source(connection)
+        try:
+            source.confirm_access()
+            locations = runtime.refresh_locations(connection, source)
+        finally:
+            source.close()
+    except FluxError as problem:
+        runtime.remember(key, "test", problem)
+        raise
+    runtime.remember(key, "test")
+    return locations
 
 
 def disconnect(runtime: Runtime, key: str, *, by: str, forget_anyway: bool = False) -> bool:

@@ -10,6 +10,7 @@ from typing import Literal
 
 from flux_pipelines.domain.business_day import BusinessCalendar, last_closed
 from flux_pipelines.domain.connection import Connection, split_key
+from flux_pipelines.domain.contact import Contact
 from flux_pipelines.domain.errors import FluxError
 from flux_pipelines.gateway.sales import Sales, recent_sales
 from flux_pipelines.providers.base import Provider
@@ -101,8 +102,7 @@ def summaries(runtime: Runtime) -> list[Summary]:
     connections = runtime.state.connections.list()
     webhooks, expiries = runtime.state.inbox.last_received(), runtime.state.secrets.expiries()
     alerts = runtime.state.alerts.open()
-    asked = {request.connection_key for request in runtime.state.requests.open()}
-    renewed = runtime.renewed_by_itself()
+    renewed, contacts = runtime.renewed_by_itself(), runtime.contacts(connections)
 
     def synced(connection: Connection) -> tuple[datetime | None, str]:
         try:
@@ -113,7 +113,17 @@ def summaries(runtime: Runtime) -> list[Summary]:
     with ThreadPoolExecutor(8, thread_name_prefix="overview") as pool:  # on S3 each is two round trips
         looks = list(pool.map(synced, connections))
     found = [
-        _summary(runtime, connection, look, webhooks, expiries, alerts, renewed=renewed, asked=connection.key in asked)
+        _summary(
+            runtime,
+            connection,
+            look,
+            webhooks,
+            expiries,
+            alerts,
+            renewed=renewed,
+            contact=contacts.get(connection.key),
+            request=runtime.state.requests.latest(connection.key),
+        )
         for connection, look in zip(connections, looks, strict=True)
     ]
     order = {"bad": 0, "warn": 1, "good": 2, "quiet": 3}
@@ -145,11 +155,18 @@ def detail(runtime: Runtime, key: str) -> Detail:
     alerts = [alert for alert in runtime.state.alerts.open() if alert.connection_key == key]
     webhooks, expiries = runtime.state.inbox.last_received(), runtime.state.secrets.expiries()
     backfill = _backfill(runtime, key, days, beside)
-    asked = backfill is not None and backfill.under_way
-    renewed = runtime.renewed_by_itself()
-    look = (last_sync, lake_problem)
     return Detail(
-        summary=_summary(runtime, connection, look, webhooks, expiries, alerts, renewed=renewed, asked=asked),
+        summary=_summary(
+            runtime,
+            connection,
+            (last_sync, lake_problem),
+            webhooks,
+            expiries,
+            alerts,
+            renewed=runtime.renewed_by_itself(),
+            contact=runtime.contacts([connection]).get(key),
+            request=backfill.request if backfill is not None else None,
+        ),
         spec=spec,
         locations=locations,
         landed_days=len(days),
@@ -215,7 +232,8 @@ def _summary(
     alerts: Sequence[Alert],
     *,
     renewed: Set[str],
-    asked: bool,
+    contact: Contact | None,
+    request: SyncRequest | None,
 ) -> Summary:
     known = all_providers().get(connection.provider)
     last_sync, lake_problem = look
@@ -228,7 +246,9 @@ def _summary(
         last_sync=last_sync,
         last_webhook=webhooks.get(connection.key),
         expiries=expiries.get(connection.key, {}),
-        health=health_of(connection, mine, last_sync, datetime.now(UTC), asked=asked, lake_problem=lake_problem),
+        health=health_of(
+            connection, mine, last_sync, datetime.now(UTC), contact=contact, request=request, lake_problem=lake_problem
+        ),
         reconnectable=known is not None and (known.oauth is not None or known.login is not None),
         renewed=connection.key in renewed,
     )
@@ -240,7 +260,8 @@ def health_of(
     last_sync: datetime | None,
     now: datetime,
     *,
-    asked: bool = False,
+    contact: Contact | None = None,
+    request: SyncRequest | None = None,
     lake_problem: str = "",
 ) -> Health:
     """Return the verdict on a connection, the gravest first.
@@ -250,7 +271,8 @@ def health_of(
         alerts: its open alerts.
         last_sync: when its newest business date was fetched.
         now: the present instant.
-        asked: whether a backfill is under way.
+        contact: how its last calls and its last test went; None when it is not called.
+        request: the last sync that somebody asked for.
         lake_problem: why nobody can tell what was fetched; empty when the lake can be read.
 
     """
@@ -261,11 +283,22 @@ def health_of(
         return Health("quiet", "Disconnected", _sentence(reason), "Its history is kept. Reconnect it to go on.")
     if connection.status == "paused":
         return Health("quiet", "Paused", _sentence(reason), "Nothing is fetched until it is resumed.")
+    trouble = contact.trouble() if contact is not None else None
+    if trouble is not None:
+        return Health("bad" if trouble.grave else "warn", trouble.word, _sentence(trouble.why), trouble.next_step)
     if alerts:
         return Health("warn", "Needs attention", _sentence(alerts[0].message))
     if lake_problem:
         return Health("warn", "Not known", f"The lake cannot be read now: {_sentence(lake_problem)}")
+    if request is not None and request.status == "failed" and _newer(request.finished_at, last_sync):
+        why = (
+            f"The sync of {request.first_day} to {request.last_day} failed, {request.finished_at:%Y-%m-%d %H:%M} UTC: "
+        )
+        return Health(
+            "warn", "Sync failed", why + _sentence(request.detail), "Ask for these days again when that is mended."
+        )
     if last_sync is None:
+        asked = request is not None and request.status in ("waiting", "started")
         step = "Its first backfill is under way." if asked else "Start its first backfill."
         return Health("good", "Connected", "No sales have been fetched yet.", step)
     if now - last_sync > _BEHIND_AFTER:
@@ -276,6 +309,11 @@ def health_of(
             "See in Dagster whether its daemon runs and what its last runs say.",
         )
     return Health("good", "Healthy", "Sales arrive and the account is authorised.")
+
+
+def _newer(ended: datetime | None, last_sync: datetime | None) -> bool:
+    """Tell whether a sync ended, and nothing was fetched after that."""
+    return ended is not None and (last_sync is None or last_sync < ended)
 
 
 def _sentence(text: str) -> str:

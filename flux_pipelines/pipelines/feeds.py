@@ -164,6 +164,8 @@ class _Collecting:
                     self._store(key, outcome.manifest, outcome.bad)
         except FluxError as error:
             self._fail(key, list(left), error)
+        errors = (one.error for one in self.failed if one.connection == key)
+        self._runtime.remember(key, f"sync of {self._feed.name}", *errors)
 
     def _outcomes(self, key: str, days: Sequence[date]) -> Iterator["DayOutcome"]:
         from flux_pipelines.sync.feeds import collect_days, collect_now

@@ -176,6 +176,7 @@ class _Landing:
             if left:
                 failures.setdefault(_unexplained(key, *left), []).extend(left)
         self.failed += [PartitionsFailed(key, tuple(days), error) for error, days in failures.items() if days]
+        self._runtime.remember(key, "sync of orders", *(error for error, days in failures.items() if days))
 
     def _land_day(self, connection: str, manifest: "RawManifest", bad: Sequence["BadRecord"]) -> None:
         day = manifest.business_date

@@ -13,7 +13,7 @@ from flux_pipelines.domain.tables import INVENTORY_LEVELS, RESTATEMENTS, SETTLED
 from flux_pipelines.pipelines import names
 from flux_pipelines.pipelines.books import AS_A_WHOLE, BY_DAY
 from flux_pipelines.pipelines.feed_tables import ORDERS
-from flux_pipelines.pipelines.watch import NO_OPEN_ALERTS, VERSION_SUPPORTED, YESTERDAY_COMPLETE
+from flux_pipelines.pipelines.watch import NO_OPEN_ALERTS, PROVIDER_ANSWERS, VERSION_SUPPORTED, YESTERDAY_COMPLETE
 from flux_pipelines.providers.base import Feed, Grain, Provider
 
 
@@ -101,7 +101,7 @@ def jobs() -> list[UnresolvedAssetJobDefinition]:
 def _watched(provider: Provider) -> tuple[str, ...]:
     """Return the checks that the watch evaluates, not a sync."""
     version = (VERSION_SUPPORTED,) if provider.sunset is not None else ()
-    return (YESTERDAY_COMPLETE, NO_OPEN_ALERTS, *version)
+    return (YESTERDAY_COMPLETE, NO_OPEN_ALERTS, PROVIDER_ANSWERS, *version)
 
 
 _COLLECTS: dict[Grain, str] = {

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 PATIENCE = timedelta(hours=3)
 YESTERDAY_COMPLETE = "yesterday_complete"
 NO_OPEN_ALERTS = "no_open_alerts"
+PROVIDER_ANSWERS = "provider_answers"
 VERSION_SUPPORTED = "api_version_supported"
 #: How long before the provider ends its support of our version somebody should begin to move to the next one.
 MOVE_AHEAD = timedelta(days=120)
@@ -65,6 +66,19 @@ def watch(provider: Provider) -> tuple[Sequence[dg.AssetChecksDefinition], dg.Se
 
     @dg.asset_check(
         asset=asset,
+        name=PROVIDER_ANSWERS,
+        description=(
+            f"The last call to {provider.title}, the last test and the last syncs of every active connection went well. If it "
+            "fails: the table says which connection, since when, whether it mends itself and what to do."
+        ),
+        blocking=False,
+    )
+    def provider_answers(context: dg.AssetCheckExecutionContext, flux: FluxResource) -> dg.AssetCheckResult:  # noqa: ARG001
+        passed, metadata = _contact(flux.runtime, provider)
+        return dg.AssetCheckResult(passed=passed, metadata=metadata, severity=dg.AssetCheckSeverity.WARN)
+
+    @dg.asset_check(
+        asset=asset,
         name=VERSION_SUPPORTED,
         description=(
             f"Version {provider.api_version} of {provider.title}'s API, which Flux speaks, is supported for at least "
@@ -82,7 +96,7 @@ def watch(provider: Provider) -> tuple[Sequence[dg.AssetChecksDefinition], dg.Se
     @dg.sensor(
         name=f"{provider.name}_watch",
         description=(
-            f"Looks every half hour whether yesterday's {provider.title} orders are complete"
+            f"Looks every half hour whether yesterday's {provider.title} orders are complete, whether {provider.title} answers"
             f"{', whether our version of its API is supported' if sunset else ''} and whether an alert is open, and "
             f"records it as checks of {asset.to_user_string()}."
         ),
@@ -95,6 +109,7 @@ def watch(provider: Provider) -> tuple[Sequence[dg.AssetChecksDefinition], dg.Se
         found = {
             YESTERDAY_COMPLETE: _yesterday(flux.hurried_runtime, provider, datetime.now(UTC)),
             NO_OPEN_ALERTS: _alerts(flux.hurried_runtime, provider),
+            PROVIDER_ANSWERS: _contact(flux.hurried_runtime, provider),
             **({VERSION_SUPPORTED: _version(provider, datetime.now(UTC))} if sunset else {}),
         }
         evaluations = [
@@ -109,7 +124,7 @@ def watch(provider: Provider) -> tuple[Sequence[dg.AssetChecksDefinition], dg.Se
         ]
         return dg.SensorResult(asset_events=evaluations)
 
-    return (yesterday_complete, no_open_alerts, *sunset), look_after
+    return (yesterday_complete, no_open_alerts, provider_answers, *sunset), look_after
 
 
 def _version(provider: Provider, now: datetime) -> tuple[bool, dict[str, Any]]:
@@ -133,6 +148,19 @@ def _alerts(runtime: "Runtime", provider: Provider) -> tuple[bool, dict[str, Any
             [(alert.connection_key, f"{alert.raised_at:%Y-%m-%d %H:%M} UTC", alert.message) for alert in mine[:20]],
         )
     return not mine, metadata
+
+
+def _contact(runtime: "Runtime", provider: Provider) -> tuple[bool, dict[str, Any]]:
+    """Tell whether the last call of each connection went well, as the gateway's pages do."""
+    contacts = runtime.contacts(runtime.connections(provider.name))
+    troubles = {key: trouble for key, contact in contacts.items() if (trouble := contact.trouble()) is not None}
+    metadata: dict[str, Any] = {"connections looked at": len(contacts), "connections in trouble": len(troubles)}
+    if troubles:
+        metadata["trouble"] = preview(
+            ("connection", "what", "since when and why", "what to do"),
+            [(key, one.word, one.why, one.next_step) for key, one in list(troubles.items())[:20]],
+        )
+    return not troubles, metadata
 
 
 def _yesterday(runtime: "Runtime", provider: Provider, now: datetime) -> tuple[bool, dict[str, Any]]:

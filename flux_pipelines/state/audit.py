@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
 
-from sqlalchemy import delete, func, insert, select
+from sqlalchemy import ColumnElement, and_, delete, func, insert, select
 from sqlalchemy.orm import InstrumentedAttribute
 
+from flux_pipelines.domain.contact import Contact
 from flux_pipelines.domain.errors import FluxError, StateUnavailableError, StorageFullError
 from flux_pipelines.state.database import Database
 from flux_pipelines.state.models import AuditRow, SecretUseRow, SyncRow
@@ -25,6 +26,9 @@ _PRUNE_EVERY = 3600.0
 _PRUNE_BATCH = 5_000
 #: How long readings of secrets and entries of the sync ledger are kept.
 _KEEP_OTHERS = timedelta(days=366)
+#: The error of a call that was refused as it is, and how long nothing but that may come.
+_REFUSED = "RefusedError"
+_REFUSED_FOR = timedelta(minutes=10)
 
 
 class Call(Protocol):
@@ -107,8 +111,8 @@ class CallTotals:
 class AuditLog:
     """Takes calls from any thread and writes them to the database together.
 
-    Calls are written when `batch` of them are held or the oldest is `every` seconds old (looked at when the next one
-    comes), and on `flush` and `close`. A process that is killed loses at most those.
+    Calls are written when `batch` of them are held or the oldest is `every` seconds old, and on `flush` and `close`. A
+    process that is killed loses at most those.
 
     Args:
         database: where.
@@ -128,7 +132,7 @@ class AuditLog:
         self._held: list[dict[str, Any]] = []
         self._mutex = threading.Lock()
         self._writing = threading.Lock()
-        self._due = 0.0
+        self._timer: threading.Timer | None = None
         self._prune_at = 0.0
         self._pid = os.getpid()
 
@@ -152,13 +156,11 @@ class AuditLog:
             "waited": call.waited,
             "error": call.error,
         }
-        now = time.monotonic()
+        self._forget_parents()
         with self._mutex:
-            self._forget_parents()
-            if not self._held:
-                self._due = now + self._every
             self._held.append(row)
-            ready = now >= self._due or (len(self._held) >= self._batch and len(self._held) % self._batch == 0)
+            self._set_timer()
+            ready = len(self._held) % self._batch == 0
         # Whoever finds another thread writing goes on with its own work: that thread's next round takes this call.
         if ready and self._writing.acquire(blocking=False):
             try:
@@ -166,7 +168,6 @@ class AuditLog:
             except (StateUnavailableError, StorageFullError) as error:
                 if len(self._held) >= _MOST_HELD:
                     raise
-                self._due = time.monotonic() + self._every
                 _log.warning("The audit of %d calls is held in memory for now: %s", len(self._held), error.what)
             finally:
                 self._writing.release()
@@ -178,12 +179,49 @@ class AuditLog:
             FluxError: the database cannot take it; it is still held.
 
         """
+        self._forget_parents()
         with self._writing:
             self._write()
 
     def close(self) -> None:
         """Write what is held; see `flush`."""
         self.flush()
+        with self._mutex:
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
+
+    def contact(self, connection: str) -> Contact:
+        """Return how a connection's last calls went, those of every process.
+
+        A refusal (404, a query that costs too much) is an answer: clients put up with some. It counts as a failure when
+        nothing but refusals has come for ten minutes. Calls that lie ahead are of a clock that was set back since.
+        """
+        self.flush()
+        mine = and_(AuditRow.connection == connection, AuditRow.at <= datetime.now(UTC))
+        with self._database.reading() as session:
+
+            def newest(*conditions: ColumnElement[bool]) -> AuditRow | None:
+                query = select(AuditRow).where(mine, *conditions).order_by(AuditRow.at.desc(), AuditRow.id.desc())
+                return session.scalars(query.limit(1)).first()
+
+            good = newest(AuditRow.error.is_(None))
+            after = AuditRow.error.is_not(None) if good is None else AuditRow.at > good.at
+            # From the last answer on: a refusal too says that the provider is there.
+            answered = newest(after, AuditRow.error == _REFUSED)
+            failing = after if answered is None else AuditRow.at > answered.at
+            last = newest(failing, AuditRow.error.is_not(None))
+            if last is None and answered is not None:
+                last, failing = answered, and_(after, AuditRow.error == _REFUSED)
+            if last is None:
+                return Contact(good_at=good.at if good else None)
+            first, count = session.execute(
+                select(func.min(AuditRow.at), func.count()).where(mine, failing, AuditRow.error.is_not(None))
+            ).one()
+        if last.error == _REFUSED and last.at - first < _REFUSED_FOR:
+            return Contact(good_at=last.at)
+        good_at = good.at if good else None
+        return Contact(good_at, first, int(count), str(last.error), last.status)
 
     def recent(self, connection: str | None = None, limit: int = 100) -> list[CallEntry]:
         """Return the latest calls, newest first, those still held by this process included."""
@@ -260,18 +298,35 @@ class AuditLog:
     def _write(self) -> None:
         # The caller holds `_writing`, so nobody else removes from the front of the list.
         with self._mutex:
-            self._forget_parents()
             rows = list(self._held)
         if rows:
             with self._database.session() as session:
                 session.connection().execute(insert(AuditRow.__table__), rows)  # type: ignore[arg-type]
             with self._mutex:
                 del self._held[: len(rows)]
-                self._due = time.monotonic() + self._every
         self._prune_now_and_then()
 
+    def _set_timer(self) -> None:
+        """See that what is held is written soon, whether another call comes or not. The caller holds the mutex."""
+        if self._timer is None:
+            self._timer = threading.Timer(self._every, self._write_late)
+            self._timer.daemon = True
+            self._timer.start()
+
+    def _write_late(self) -> None:
+        with self._mutex:
+            self._timer = None
+        try:
+            self.flush()
+        except FluxError as error:
+            with self._mutex:
+                _log.warning("The audit of %d calls is held in memory for now: %s", len(self._held), error.what)
+                self._set_timer()
+
     def _forget_parents(self) -> None:
-        # A forked child holds a copy of what its parent will write.
+        # A forked child holds a copy of what its parent will write, and of locks that nobody there will let go of.
         if self._pid != os.getpid():
+            self._mutex, self._writing = threading.Lock(), threading.Lock()
             self._held.clear()
+            self._timer = None
             self._pid = os.getpid()

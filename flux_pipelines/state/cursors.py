@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import delete
+from sqlalchemy import delete, select
 
 from flux_pipelines.domain.errors import UnknownConnectionError
 from flux_pipelines.state.database import Database
@@ -23,6 +23,12 @@ class Cursors:
         with self._database.reading() as session:
             row = session.get(CursorRow, name)
             return None if row is None else row.value
+
+    def of(self, connection: str) -> dict[str, Any]:
+        """Return the cursors that belong to a connection."""
+        with self._database.reading() as session:
+            rows = session.scalars(select(CursorRow).where(CursorRow.connection_key == connection))
+            return {row.name: row.value for row in rows}
 
     def set(self, name: str, value: Any, *, connection: str | None = None) -> None:
         """Store a value (JSON: no instants, no decimals).

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from flux_pipelines.domain.errors import ConfigurationError
 from flux_pipelines.transport.audit import AuditSink, CallRecord, Stats, metered
-from flux_pipelines.transport.breaker import Breaker, BreakerPolicy
+from flux_pipelines.transport.breaker import Breaker, BreakerPolicy, held_back
 from flux_pipelines.transport.errors import AnsweredError, RefusedError, TransportClosedError
 from flux_pipelines.transport.limits import Grant, Limit, RateBudget
 from flux_pipelines.transport.redact import guard_http_logs
@@ -157,6 +157,16 @@ class Transport:
     def forget_failures(self, provider: str, connection: str) -> None:
         """Close a connection's breaker: whoever answers from now on is not the one that failed."""
         Breaker(self._store, f"{provider}/{connection}").succeeded()
+
+    def held_back(self, connections: Sequence[str]) -> dict[str, float]:
+        """Return the connections whose breaker is open, each with the seconds until a call is let through to try.
+
+        Args:
+            connections: their keys (`square:acme`).
+
+        """
+        names = {f"{key.partition(':')[0]}/{key}": key for key in connections}
+        return {names[name]: seconds for name, seconds in held_back(self._store, list(names)).items()}
 
     def close(self) -> None:
         """Wake every waiting call with an error, and release connections."""

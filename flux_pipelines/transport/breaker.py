@@ -10,7 +10,7 @@ from __future__ import annotations
 import struct
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
@@ -73,6 +73,20 @@ class BreakerState:
         return replace(
             self, failures=failures, openings=self.openings + 1, open_until=self.at + seconds, probe_until=0.0
         )
+
+
+def held_back(store: StateStore, names: Sequence[str]) -> dict[str, float]:
+    """Return which breakers are open, each with the seconds until a call is let through to try (0: the next one is)."""
+
+    def look(now: float, values: list[bytes]) -> tuple[None, dict[str, float]]:
+        states = {name: BreakerState.load(value, now) for name, value in zip(names, values, strict=True)}
+        return None, {
+            name: max(0.0, state.open_until - now, state.probe_until - now)
+            for name, state in states.items()
+            if state.openings > 0
+        }
+
+    return store.update([f"breaker/{name}" for name in names], look) if names else {}
 
 
 class Breaker:

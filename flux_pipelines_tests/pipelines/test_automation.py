@@ -244,7 +244,7 @@ def test_a_day_that_was_landed_while_it_was_open_is_landed_again_after_it_has_cl
         assert hour(home, noon) == [], "it is not due while it is open"
     closed = datetime(2026, 3, 10, 15, 40, tzinfo=UTC)
     with time_machine.travel(closed + timedelta(hours=3)):
-        late, _ = tick(home, sensor).asset_events
+        late, *_ = tick(home, sensor).asset_events
         assert isinstance(late, dg.AssetCheckEvaluation)
         assert "landed before it had ended" in late.metadata["late"].value
     with time_machine.travel(closed):
@@ -254,7 +254,7 @@ def test_a_day_that_was_landed_while_it_was_open_is_landed_again_after_it_has_cl
         assert job.execute_in_process(instance=home.instance, tags=request.tags).success
         assert hour(home, closed) == []
     with time_machine.travel(closed + timedelta(hours=3)):
-        good, _ = tick(home, sensor).asset_events
+        good, *_ = tick(home, sensor).asset_events
         assert isinstance(good, dg.AssetCheckEvaluation)
         assert good.passed
     assert home.metadata("square", "transactions", partition=f"{B}|{END_DAY}")["day"] == "over"
@@ -319,7 +319,7 @@ def test_the_watch_tells_which_connection_is_late_and_what_to_do(home: Home) -> 
     day = last_closed([calendar("Asia/Tokyo")], at)
     assert home.sync((B, day), (B, day)).success
     with time_machine.travel(at, tick=False):
-        evaluation, alerts = tick(home, sensor).asset_events
+        evaluation, alerts, *_ = tick(home, sensor).asset_events
     assert isinstance(evaluation, dg.AssetCheckEvaluation)
     assert not evaluation.passed
     told = evaluation.metadata["late"].value
@@ -330,7 +330,7 @@ def test_the_watch_tells_which_connection_is_late_and_what_to_do(home: Home) -> 
     assert alerts.passed
     home.runtime.state.alerts.raise_("webhooks_failing", B, "no webhook has come since yesterday. Look at Square.")
     home.runtime.state.alerts.raise_("webhooks_failing", "other:one", "not of this provider")
-    _, alerts = tick(home, sensor).asset_events
+    _, alerts, *_ = tick(home, sensor).asset_events
     assert isinstance(alerts, dg.AssetCheckEvaluation)
     assert not alerts.passed
     assert alerts.metadata["open alerts"].value == 1

@@ -6,13 +6,17 @@ from dataclasses import replace
 from datetime import UTC, date, datetime
 
 import dagster as dg
+import httpx
 import pytest
 import time_machine
 
+from flux_pipelines.connect.care import try_out
+from flux_pipelines.domain.errors import FluxError
 from flux_pipelines.pipelines import names, watch
 from flux_pipelines.pipelines.resources import lend
 from flux_pipelines.providers.registry import all_providers
-from flux_pipelines_tests.pipelines.conftest import Home
+from flux_pipelines.runtime import Runtime
+from flux_pipelines_tests.pipelines.conftest import END_DAY, Home
 
 SQUARE = all_providers()["square"]
 
@@ -33,6 +37,41 @@ def test_a_version_whose_support_ends_is_told_months_ahead(home: Home, today: st
     assert found.passed is passed
     told = {name: value.value for name, value in found.metadata.items()}
     assert told == {"API version": spec.api_version, "supported until": "2027-10-01", "days left": left}
+
+
+def test_a_provider_that_fails_and_a_permission_that_is_lost_are_told(changing_home: Home) -> None:
+    (key,) = changing_home.connect("sakura")
+    url = changing_home.sandbox.url
+
+    def look() -> dict[str, dg.AssetCheckEvaluation]:
+        _, sensor = watch.watch(SQUARE)
+        context = dg.build_sensor_context(changing_home.instance, resources={"flux": lend(changing_home.runtime)})
+        ticked = sensor.evaluate_tick(context)
+        return {one.check_name: one for one in ticked.asset_events}  # type: ignore[union-attr,misc]
+
+    def told() -> str:
+        found = look()[watch.PROVIDER_ANSWERS]
+        assert not found.passed
+        return str(found.metadata["trouble"].value)
+
+    def sync() -> bool:
+        return changing_home.sync((key, END_DAY), (key, END_DAY)).success
+
+    assert sync()
+    assert look()[watch.PROVIDER_ANSWERS].passed
+    httpx.post(f"{url}/sandbox/faults", json={"faults": "error500=1"}).raise_for_status()
+    with Runtime(changing_home.runtime.settings, patient=False) as another, pytest.raises(FluxError):
+        try_out(another, key)
+    assert "No answer" in told()
+    httpx.post(f"{url}/sandbox/faults", json={"faults": ""}).raise_for_status()
+    assert sync()
+    assert look()[watch.PROVIDER_ANSWERS].passed, "it mends itself"
+
+    httpx.post(
+        f"{url}/sandbox/tokens/scopes", json={"merchant": "sakura", "remove": ["ORDERS_READ"]}
+    ).raise_for_status()
+    assert not sync()
+    assert "Permission lost" in told()
 
 
 def test_only_versions_with_an_end_are_watched() -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import time_machine
-from sqlalchemy import event, func, select
+from sqlalchemy import delete, event, func, select
 
 from flux_pipelines.domain.errors import StateUnavailableError
 from flux_pipelines.state import AuditLog, Database, State, Vault
@@ -63,14 +63,42 @@ def test_calls_are_written_two_hundred_at_a_time(state: State, statements: list[
     assert written(state) == 450
 
 
-def test_a_call_is_written_with_the_first_that_comes_a_second_later(state: State) -> None:
-    log = AuditLog(state.database, every=0.1)
-    log.record(call())
-    log.record(call())
-    assert written(state) == 0
-    time.sleep(0.15)
-    log.record(call())
-    assert written(state) == 3
+def test_calls_are_written_within_a_second_also_when_no_other_comes(state: State, statements: list[int]) -> None:
+    log = AuditLog(state.database, every=0.3)
+    for _ in range(2):
+        log.record(call())
+        log.record(call())
+        before = len(statements)
+        deadline = time.monotonic() + 30
+        while len(statements) == before and time.monotonic() < deadline:
+            time.sleep(0.02)
+    log.close()
+    assert (len(statements), written(state)) == (2, 4)
+
+
+def test_what_a_connections_last_calls_say(state: State) -> None:
+    now = datetime.now(UTC)
+
+    def contact(*calls: tuple[float, str | None]) -> tuple[str, float | None, int]:
+        """What is said after calls so many minutes ago: the error, for how many minutes, and how many."""
+        with state.database.session() as session:
+            session.execute(delete(AuditRow))
+        for minutes, error in calls:
+            state.audit.record(call(at=now - timedelta(minutes=minutes), status=None, error=error))
+        found = state.audit.contact("square:acme")
+        since = found.failing_since
+        return found.error, None if since is None else (now - since) / timedelta(minutes=1), found.failures
+
+    down, refused = "ProviderUnavailableError", "RefusedError"
+    good = ("", None, 0)
+    assert contact() == contact((1, None)) == contact((3, down), (2, None)) == good
+    assert contact((9, None), (3, down), (2, "BadResponseError")) == ("BadResponseError", 3, 2)
+    assert contact((9, None), (3, refused)) == good, "clients put up with a refusal"
+    assert contact((90, None), (60, down), (9, refused), (8, refused)) == good, "and it is an answer"
+    assert contact((90, None), (60, refused), (30, refused), (1, refused)) == (refused, 60, 3)
+    assert contact((90, None), (60, refused), (9, down)) == (down, 9, 1)
+    assert contact((9, down), (-60, None)) == (down, 9, 1), "the clock was set back since"
+    assert state.audit.contact("square:other").failing_since is None
 
 
 def test_calls_of_many_threads_are_all_there_once(state: State) -> None:
@@ -143,7 +171,7 @@ def test_a_busy_database_does_not_fail_a_call_until_ten_thousand_are_held(sqlite
     database = Database(sqlite_url, busy_timeout=0.01)
     blocker = sqlite3.connect(sqlite_url.removeprefix("sqlite:///"), isolation_level=None)
     blocker.execute("BEGIN IMMEDIATE")
-    log = AuditLog(database)
+    log = AuditLog(database, every=3600)
     for _ in range(9_999):
         log.record(call())
     with pytest.raises(StateUnavailableError):
