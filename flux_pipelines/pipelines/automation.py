@@ -237,7 +237,7 @@ def change_sensor(provider: Provider) -> dg.SensorDefinition:
             if datetime.now(UTC) >= stop_at:
                 break
             since = cursors.get(connection.key)
-            begin = datetime.fromisoformat(since) if since else now - LOOK_BACK
+            begin = last_look(since, now)
             try:
                 look = _look(flux.hurried_runtime, connection, begin, now - LAG, stop_at)
             except FluxError as error:
@@ -267,6 +267,15 @@ def change_sensor(provider: Provider) -> dg.SensorDefinition:
         )
 
     return changes
+
+
+def last_look(cursor: str | None, now: datetime) -> datetime:
+    """Return how far a change feed was read; from far enough back when it never was.
+
+    A cursor that lies ahead was written before the clock was set back: what changed until then would never be looked at.
+    """
+    until = datetime.fromisoformat(cursor) if cursor else None
+    return until if until is not None and until <= now else now - LOOK_BACK
 
 
 def _look(runtime: "Runtime", connection: "Connection", begin: datetime, end: datetime, stop_at: datetime) -> Look:

@@ -19,12 +19,12 @@ from flux_pipelines.pipelines import names
 from flux_pipelines.pipelines.automation import (
     DAILY_TAG,
     LAG,
-    LOOK_BACK,
     OVERLAP,
     SLICE,
     TICK_SECONDS,
     chunks,
     daily_name,
+    last_look,
     may_be_asked,
 )
 from flux_pipelines.pipelines.closing import calendars, missing_days, stores
@@ -263,7 +263,7 @@ def feed_change_sensors(provider: Provider) -> list[dg.SensorDefinition]:
             if datetime.now(UTC) >= stop_at:
                 break
             since = cursors.get(name)
-            begin = datetime.fromisoformat(since) if since else now - LOOK_BACK
+            begin = last_look(since, now)
             try:
                 look = _look(flux.hurried_runtime, connection, feed, begin, now - LAG, stop_at)
             except FluxError as error:

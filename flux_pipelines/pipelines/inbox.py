@@ -164,7 +164,7 @@ class _Tick(Settling):
                 touched.kept.setdefault("it was fetched since", []).append(event)
                 self._inbox.keep([event], "it was fetched since")
                 del touched.units[event]
-            elif self._now - fetched < PASSING:
+            elif abs(self._now - fetched) < PASSING:
                 (connection,) = {unit.connection for unit in list(units)[:1]}
                 self._put_off(connection, [event], "it waits: the same was fetched just now", passing=True)
                 del touched.units[event]

@@ -58,7 +58,8 @@ def _under_way(record: RunRecord, now: datetime) -> bool:
     if run.status not in FINISHED_STATUSES:
         return True
     retried = run.status == dg.DagsterRunStatus.FAILURE and run.tags.get(WILL_RETRY_TAG) == "true"
-    return retried and now.timestamp() - (record.end_time or 0.0) < _RETRY_PATIENCE.total_seconds()
+    # One that ended far ahead did so before the clock was set back.
+    return retried and abs(now.timestamp() - (record.end_time or 0.0)) < _RETRY_PATIENCE.total_seconds()
 
 
 def why_failed(instance: dg.DagsterInstance, run: dg.DagsterRun) -> str:

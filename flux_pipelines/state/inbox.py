@@ -36,6 +36,8 @@ _T = TypeVar("_T")
 
 #: Runs of one batch before its events are given up.
 MAX_ATTEMPTS = 5
+#: The longest wait of an event that is put off.
+LONGEST_DELAY = timedelta(hours=1)
 _C = TABLE.c
 #: Ids in one statement, and events deleted in one transaction.
 _MOST_IDS = 5_000
@@ -96,7 +98,9 @@ class Inbox:
             after: only events of higher ids, and those that have been tried before.
 
         """
-        due = or_(_C.due_at.is_(None), _C.due_at <= datetime.now(UTC))
+        now = datetime.now(UTC)
+        # What is put off for longer than anything is was put off before the clock was set back.
+        due = or_(_C.due_at.is_(None), _C.due_at <= now, _C.due_at > now + LONGEST_DELAY)
         theirs = or_(_C.connection_key.is_(None), _C.connection_key.not_in(sorted(without)))
         if only is not None:
             theirs = and_(theirs, _C.connection_key.in_(sorted(only)))
@@ -140,8 +144,8 @@ class Inbox:
             batch: which.
             reason: why, for people.
             max_attempts: how often an event may be tried in all.
-            delay: how long they wait before they are pending again; by default 30 s after the first time, then four
-                times as long each time, so that an hour without the provider is survived.
+            delay: how long they wait before they are pending again, at most an hour; by default 30 s after the first
+                time, then four times as long each time, so that an hour without the provider is survived.
             counted: False for what is not the events' fault: it is no attempt, and they are pending again at once or
                 after the delay.
 
@@ -150,6 +154,7 @@ class Inbox:
 
         """
         now = datetime.now(UTC)
+        delay = None if delay is None else min(delay, LONGEST_DELAY)
         mine = and_(_C.batch == batch, _C.status == "assigned")
         if not counted:
             due_at = None if delay is None else now + delay

@@ -92,8 +92,10 @@ class Locations:
         )
         with self._database.reading() as session:
             rows = session.scalars(query).all()
-        if max_age is not None and rows and max(row.seen_at for row in rows) < datetime.now(UTC) - max_age:
-            return []
+        if max_age is not None and rows:
+            age = datetime.now(UTC) - max(row.seen_at for row in rows)
+            if not timedelta(0) <= age <= max_age:  # from the future: the clock was set back, and the age is not known
+                return []
         return [
             CachedLocation(row.location_id, row.name, row.timezone, row.currency, row.active, row.seen_at)
             for row in rows

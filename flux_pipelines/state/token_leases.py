@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -43,11 +44,13 @@ class TokenLease:
         self._key = connection_key
         self._length = length
         self._cool_off = cool_off
+        #: A lease that cannot be right by the clock: its holder and end, and when this process saw it first.
+        self._odd: tuple[str, datetime, float] = ("", _LONG_AGO, 0.0)
 
     def held(self, session: Session) -> bool:
         """Whether somebody has it, at a look without any lock."""
         lease = session.get(TokenLeaseRow, self._key)
-        return lease is not None and lease.expires_at > self._database.now(session)
+        return lease is not None and self._runs(lease, self._database.now(session))
 
     def take(self, session: Session, *, waited: bool) -> str | FluxError | None:
         """Take the lease (its holder's name), or say why not (an error), or that somebody else has it (None).
@@ -60,10 +63,11 @@ class TokenLease:
         now = self._database.now(session)
         lease = session.get(TokenLeaseRow, self._key, with_for_update=True)
         if lease is not None:
-            if lease.expires_at > now:
+            if self._runs(lease, now):
                 return None
             # Whoever takes the lease clears the failure: one that a waiter finds happened while it waited.
-            if lease.failed_at is not None and (waited or now - lease.failed_at < self._cool_off):
+            # One that lies ahead is of a clock that was set back since.
+            if lease.failed_at is not None and (waited or abs(now - lease.failed_at) < self._cool_off):
                 return _shared_failure(lease)
         holder = uuid.uuid4().hex
         values = {"connection_key": self._key, "holder": holder, "expires_at": now + self._length}
@@ -72,6 +76,18 @@ class TokenLease:
         if lease is not None and lease.holder:
             _log.warning("%s: the process that was refreshing the token has died; taking over", self._key)
         return holder
+
+    def _runs(self, lease: TokenLeaseRow, now: datetime) -> bool:
+        """Tell whether a lease has not ended, also when the clock was set back since it was written.
+
+        Then it ends later than any lease can. A living holder writes it anew every third of its length, by the clock of
+        today; one that is still the same after half of its length, measured without the clock, has no holder any more.
+        """
+        if lease.expires_at <= now or lease.expires_at - now <= self._length:
+            return lease.expires_at > now
+        if self._odd[:2] != (lease.holder, lease.expires_at):
+            self._odd = (lease.holder, lease.expires_at, time.monotonic())
+        return time.monotonic() - self._odd[2] < self._length.total_seconds() / 2
 
     def free(self, session: Session, holder: str, **values: object) -> None:
         """Give it back, inside the caller's transaction; nothing happens when somebody else has it by now."""

@@ -126,7 +126,7 @@ def quota(headers: Mapping[str, str], now: datetime) -> tuple[int, datetime] | N
     """Return what rate limit headers say: how many requests remain, and when the count begins anew.
 
     Reads `RateLimit-Remaining` and `RateLimit-Reset` with any prefix (`X-`, a vendor's); a reset may be in seconds from
-    now or an epoch second.
+    now or an epoch second, which is measured from the answer's own Date where there is one: our clock may be wrong.
     """
     name = next((name for name in headers if name.lower().endswith("ratelimit-remaining")), None)
     if name is None:
@@ -134,7 +134,9 @@ def quota(headers: Mapping[str, str], now: datetime) -> tuple[int, datetime] | N
     remaining, reset = headers[name], headers.get(name[: -len("remaining")] + "reset", "")
     try:
         left, seconds = int(remaining), float(reset)
-        instant = datetime.fromtimestamp(seconds, UTC) if seconds > 1e9 else now + timedelta(seconds=seconds)
+        if seconds > 1e9:
+            seconds -= (_http_date(headers.get("date", "")) or now).timestamp()
+        instant = now + timedelta(seconds=seconds)
     except (ValueError, OverflowError, OSError):
         return None
     return left, instant

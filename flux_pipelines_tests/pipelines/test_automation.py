@@ -14,7 +14,7 @@ import time_machine
 from dagster._core.events import AssetMaterializationPlannedData
 
 from flux_pipelines.domain.business_day import last_closed
-from flux_pipelines.pipelines import automation, names, watch
+from flux_pipelines.pipelines import automation, feed_runs, names, watch
 from flux_pipelines.pipelines.code_location import build_definitions
 from flux_pipelines.pipelines.partitions import business_days, partition_key
 from flux_pipelines.pipelines.resources import lend
@@ -176,6 +176,20 @@ def hour(home: Home, at: datetime) -> list[dg.RunRequest]:
 
 def start(request: dg.RunRequest) -> tuple[str, str]:
     return request.tags["dagster/asset_partition_range_start"], request.tags["dagster/asset_partition_range_end"]
+
+
+@pytest.mark.parametrize("make", [automation.change_sensor, lambda spec: feed_runs.feed_change_sensors(spec)[0]])
+def test_changes_are_looked_for_after_the_clock_was_set_back(home: Home, make: Any) -> None:
+    home.connect("sakura")
+    sensor = make(SQUARE)
+    right = datetime(2026, 3, 10, 12, tzinfo=UTC)
+    with time_machine.travel(right + timedelta(hours=2), tick=False):
+        cursor = tick(home, sensor).cursor
+    assert "13:59" in str(cursor)
+    with time_machine.travel(right, tick=False):
+        context = tick(home, sensor, cursor)
+    cursors = json.loads(context.cursor or "{}")
+    assert {datetime.fromisoformat(until) for until in cursors.values()} == {right - automation.LAG}
 
 
 def test_each_connection_is_asked_for_yesterday_after_its_last_store_has_closed(home: Home) -> None:

@@ -128,6 +128,15 @@ def test_retry_after_in_both_forms(headers: dict[str, str], seconds: float | Non
             {"x-vendor-ratelimit-remaining": "7", "x-vendor-ratelimit-reset": str(int(NOW.timestamp()) + 5)},
             (7, NOW + timedelta(seconds=5)),
         ),
+        (
+            # Our clock is two hours slow: the wait is what the provider's own clock says.
+            {
+                "x-ratelimit-remaining": "0",
+                "x-ratelimit-reset": str(int(NOW.timestamp()) + 7205),
+                "date": format_datetime(NOW + timedelta(hours=2), usegmt=True),
+            },
+            (0, NOW + timedelta(seconds=5)),
+        ),
         ({"x-ratelimit-remaining": "many", "x-ratelimit-reset": "20"}, None),
         ({"x-ratelimit-remaining": "1", "x-ratelimit-reset": "1e300"}, None),
         ({"x-ratelimit-remaining": "1", "x-ratelimit-reset": "nan"}, None),
