@@ -23,7 +23,7 @@ from flux_pipelines.cli import (
 )
 from flux_pipelines.cli import map as mapping
 from flux_pipelines.cli.output import error
-from flux_pipelines.domain.errors import FluxError
+from flux_pipelines.domain.errors import FluxError, of_disk
 
 app = typer.Typer(
     name="flux",
@@ -59,4 +59,10 @@ def main() -> None:
         app()
     except FluxError as problem:
         error(str(problem))
+        sys.exit(1)
+    except OSError as problem:
+        explained = of_disk(problem, "reading or writing a file")
+        if explained is None:
+            raise
+        error(str(explained))
         sys.exit(1)

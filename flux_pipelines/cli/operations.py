@@ -12,7 +12,7 @@ import typer
 
 from flux_pipelines.cli.output import counted, say, table
 from flux_pipelines.connect.care import try_out
-from flux_pipelines.domain.errors import ConfigurationError, FluxError
+from flux_pipelines.domain.errors import ConfigurationError, FluxError, of_disk
 from flux_pipelines.providers.apps import check_app
 from flux_pipelines.runtime import Runtime
 
@@ -28,6 +28,11 @@ def doctor() -> None:
             findings.append(("ok", name, probe()))
         except FluxError as problem:
             findings.append(("problem", name, str(problem)))
+        except OSError as problem:
+            explained = of_disk(problem, "reading or writing a file")
+            if explained is None:
+                raise
+            findings.append(("problem", name, str(explained)))
 
     with Runtime() as runtime:
         check("home", lambda: f"{runtime.settings.home}, {_free(runtime)} free")
@@ -91,7 +96,8 @@ def _lake(runtime: Runtime) -> str:
         for name in names:
             schema, _, table_name = name.rpartition("/")
             sql.execute(f'select count(*) from "{schema or "main"}"."{table_name}"').fetchall()
-    return f"{runtime.settings.lake_root}: {len(names)} tables can be read"
+    runtime.lake.prove_writable()
+    return f"{runtime.settings.lake_root}: {len(names)} tables can be read, and it can be written"
 
 
 def _connection(runtime: Runtime, key: str) -> str:

@@ -6,6 +6,12 @@ Messages never contain secrets: they are built from names and identifiers only.
 
 from __future__ import annotations
 
+import errno
+
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+#: The last two: a file stands where a folder should be.
+_REFUSED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST})
+
 
 class FluxError(Exception):
     """Base of all errors raised on purpose.
@@ -195,11 +201,37 @@ class StorageUnavailableError(FluxError):
     default_next_step = "Run the failed partitions again when the storage answers."
 
 
+class StorageRefusedError(FluxError):
+    """The lake, or the home, may not be written (or read) by the user that Flux runs as; nothing was half-committed."""
+
+    default_next_step = (
+        "Let the user that Flux runs as read and write there (its owner, its mode, a file system that is mounted "
+        "read-only), or keep it elsewhere (FLUX_LAKE_URL, FLUX_HOME); then run the failed partitions again."
+    )
+
+
 class StateUnavailableError(FluxError):
     """The state database does not answer, or stayed locked for longer than Flux waits."""
 
     rerun_helps = True
     default_next_step = "See that the database is up and reachable, then run it again."
+
+
+def of_disk(error: OSError, doing: str) -> FluxError | None:
+    """Return the error of ours that an error of the file system amounts to, wherever it comes from; None: a defect.
+
+    Args:
+        error: what was raised by opening, writing, flushing, renaming ...
+        doing: what was being done: `writing the table 'daily_sales'`.
+
+    """
+    if error.errno in _FULL:
+        return StorageFullError(f"no space left while {doing}")
+    if error.errno in _REFUSED:
+        name = str(error.filename or "")
+        where = f" ({name})" if name and name.rpartition("/")[0] not in doing else ""
+        return StorageRefusedError(f"{doing} is refused: {(error.strerror or 'not permitted').lower()}{where}")
+    return None
 
 
 class DecryptionError(ConfigurationError):

@@ -21,6 +21,7 @@ from flux_pipelines.domain.errors import (
     SignInRefusedError,
     StateUnavailableError,
     StorageFullError,
+    StorageRefusedError,
     UnknownConnectionError,
 )
 from flux_pipelines.gateway.guard import logger
@@ -38,6 +39,7 @@ _STATUS: tuple[tuple[type[FluxError], int], ...] = (
     (ProviderUnavailableError, 502),
     (StateUnavailableError, 503),
     (StorageFullError, 503),
+    (StorageRefusedError, 503),
 )
 _TITLES = {
     400: "That cannot be completed",

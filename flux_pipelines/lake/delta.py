@@ -13,9 +13,11 @@ A table that cannot be opened is an error that names it. It is never created ane
 
 from __future__ import annotations
 
+import errno
 import random
 import threading
 import time
+import uuid
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -29,12 +31,13 @@ from flux_pipelines.domain.errors import (
     ConfigurationError,
     FluxError,
     StorageFullError,
+    StorageRefusedError,
     StorageUnavailableError,
     TableDamagedError,
 )
 from flux_pipelines.domain.tables import Table
 from flux_pipelines.lake.parquet import PartitionFiles, StagedFile
-from flux_pipelines.lake.store import LocalStore, ObjectStore
+from flux_pipelines.lake.store import LocalStore, ObjectStore, Staging, elsewhere
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -133,6 +136,7 @@ class DeltaLake:
 
     def __init__(self, store: ObjectStore) -> None:
         self._store = store
+        self._elsewhere = Staging(elsewhere())
         self._turns: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
 
     @property
@@ -147,7 +151,23 @@ class DeltaLake:
 
     def scratch(self) -> Path:
         """Return a new path for temporary files of this process; they are deleted when it ends, however it ends."""
-        return self._store.staging.new_file()
+        try:
+            return self._store.staging.new_file()
+        except StorageRefusedError:  # a lake that may only be read can be asked questions all the same
+            return self._elsewhere.new_file()
+
+    def prove_writable(self) -> None:
+        """Write and delete an object in each part of the lake, which nobody reads.
+
+        Raises:
+            StorageRefusedError, StorageFullError: it cannot be written.
+            ConfigurationError, StorageUnavailableError: S3 refuses it, or cannot be reached.
+
+        """
+        for folder in ("", "raw/", "tables/"):
+            key = f"{folder}.flux-doctor-{uuid.uuid4().hex}"
+            self._store.put_atomic(key, b"")
+            self._store.delete(key)
 
     def uri(self, table: str) -> str:
         """Return where a table lives."""
@@ -363,7 +383,9 @@ class DeltaLake:
             self._put(table.name, added, names)
             try:
                 version = self._write_log(table, opened, removed, added, names)
-            except CommitFailedError:  # another process committed first
+            except CommitFailedError as error:  # another process committed first
+                if _is_refused(error):
+                    raise
                 time.sleep(random.uniform(0, min(0.01 * 1.3**attempt, 0.5)))  # noqa: S311
                 continue
             self._settle(table.name, version)
@@ -475,7 +497,7 @@ class DeltaLake:
                     f"the table {table!r} has no version {version}", next_step=f"The newest is {now}."
                 ) from error
             self._is_nothing_there(table)  # S3 out of reach, or access refused, says so itself
-            raise _damaged(table, _brief(error)) from error
+            raise explain(table, error) from error
         return opened
 
     def _refuse_truncated(self, table: str, version: int) -> None:
@@ -554,9 +576,19 @@ def explain(table: str, error: BaseException) -> FluxError:
     text = str(error)
     if "os error 28" in text or "Errno 28" in text or "No space left" in text:
         return StorageFullError(f"no space left while writing the table {table!r}")
+    if _is_refused(error):
+        return StorageRefusedError(f"reading or writing the table {table!r} is refused: {_brief(error)}")
     if "Generic S3 error" in text:
         return StorageUnavailableError(f"S3 could not be used for the table {table!r}: {_brief(error)}")
     return _damaged(table, _brief(error))
+
+
+def _is_refused(error: BaseException) -> bool:
+    """Tell whether the file system does not let us: error 1 (not permitted), 13 (permission denied) or 30 (read-only)."""
+    text = str(error)
+    if isinstance(error, OSError) and error.errno in (errno.EPERM, errno.EACCES, errno.EROFS):
+        return True
+    return any(f"{kind} {number}" in text for kind in ("os error", "Errno") for number in ("13", "30", "1)", "1]"))
 
 
 def _damaged(table: str, detail: str) -> TableDamagedError:

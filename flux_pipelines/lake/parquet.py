@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from flux_pipelines.domain.errors import ContractBrokenError
 from flux_pipelines.domain.tables import Table
-from flux_pipelines.lake.store import Staging, file_sha256, full_disk_is_an_error_of_ours
+from flux_pipelines.lake.store import Staging, disk_trouble_is_an_error_of_ours, file_sha256
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -98,14 +98,14 @@ class PartitionFiles:
         import pyarrow as pa
 
         reader = rows.to_reader() if isinstance(rows, pa.Table) else rows
-        with full_disk_is_an_error_of_ours(f"the table {self._table.name!r}"):
+        with disk_trouble_is_an_error_of_ours(f"the table {self._table.name!r}"):
             for batch in reader:
                 if batch.num_rows:
                     self._take(conform(batch, self._table, self._schema))
 
     def files(self) -> list[StagedFile]:
         """Close and return the files, in order of partition."""
-        with full_disk_is_an_error_of_ours(f"the table {self._table.name!r}"):
+        with disk_trouble_is_an_error_of_ours(f"the table {self._table.name!r}"):
             parts = [part for _, part in sorted(self._parts.items())]
             if len(parts) < 2:
                 return [self._finish(part) for part in parts]

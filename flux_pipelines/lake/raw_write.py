@@ -20,7 +20,7 @@ from flux_pipelines.lake.raw_manifest import (
     folder_of,
     is_stored,
 )
-from flux_pipelines.lake.store import full_disk_is_an_error_of_ours
+from flux_pipelines.lake.store import disk_trouble_is_an_error_of_ours
 
 if TYPE_CHECKING:
     from flux_pipelines.lake.store import ObjectStore
@@ -92,7 +92,7 @@ class Segment:
     def _emit(self, data: bytes) -> None:
         if not data:
             return
-        with full_disk_is_an_error_of_ours(str(self._path)):
+        with disk_trouble_is_an_error_of_ours(str(self._path)):
             if self._file is None:
                 self._file = self._path.open("wb")
             self._file.write(data)
@@ -112,7 +112,7 @@ class Segment:
             self._emit(self._frame.flush())
         self._frame = None
         if self._file is not None:
-            with full_disk_is_an_error_of_ours(str(self._path)):
+            with disk_trouble_is_an_error_of_ours(str(self._path)):
                 self._file.close()
             self._file = None
 
@@ -246,7 +246,7 @@ class RawWriter:
             return None, hashlib.sha256().hexdigest(), 0
         first, *rest = filled
         digest = first._digest
-        with full_disk_is_an_error_of_ours(self.folder_of), first._path.open("ab") as whole:
+        with disk_trouble_is_an_error_of_ours(self.folder_of), first._path.open("ab") as whole:
             for segment in rest:
                 with segment._path.open("rb") as part:
                     while chunk := part.read(_CHUNK):

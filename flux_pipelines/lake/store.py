@@ -6,7 +6,6 @@ A key is a relative path with `/`. Writes are all-or-nothing: a reader sees the 
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import hashlib
 import os
@@ -24,12 +23,15 @@ from tempfile import gettempdir
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
-from flux_pipelines.domain.errors import ConfigurationError, StorageFullError, StorageUnavailableError
+from flux_pipelines.domain.errors import (
+    ConfigurationError,
+    StorageRefusedError,
+    StorageUnavailableError,
+    of_disk,
+)
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
-
-_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 class StoredObject(NamedTuple):
@@ -41,14 +43,15 @@ class StoredObject(NamedTuple):
 
 
 @contextmanager
-def full_disk_is_an_error_of_ours(where: str) -> Iterator[None]:
-    """Turn `no space left`, wherever it comes from (write, fsync, rename), into StorageFullError."""
+def disk_trouble_is_an_error_of_ours(where: str, *, doing: str = "writing") -> Iterator[None]:
+    """Turn `no space left` and `not permitted`, wherever they come from (write, fsync, rename), into errors of ours."""
     try:
         yield
     except OSError as error:
-        if error.errno in _FULL:
-            raise StorageFullError(f"no space left while writing {where}") from error
-        raise
+        explained = of_disk(error, f"{doing} {where}")
+        if explained is None:
+            raise
+        raise explained from error
 
 
 class Staging:
@@ -84,7 +87,7 @@ class Staging:
         for lock in self._parent.glob("*.lock"):
             try:
                 handle = os.open(lock, os.O_RDWR | os.O_CLOEXEC)
-            except FileNotFoundError:
+            except (FileNotFoundError, PermissionError):  # another user's is for that user to sweep
                 continue
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -97,7 +100,7 @@ class Staging:
                 os.close(handle)
 
     def _claim(self) -> Path:
-        with full_disk_is_an_error_of_ours(str(self._parent)):
+        with disk_trouble_is_an_error_of_ours(str(self._parent)):
             self._parent.mkdir(parents=True, exist_ok=True)
             while True:
                 folder = self._parent / uuid.uuid4().hex
@@ -134,7 +137,8 @@ class ObjectStore(ABC):
         """Store an object, whole or not at all. A path must be of `staging` and is consumed.
 
         Raises:
-            StorageFullError: no space left; the previous object, if any, is untouched.
+            StorageFullError, StorageRefusedError: no space left, or not permitted; the previous object, if any, is
+                untouched.
 
         """
 
@@ -181,6 +185,11 @@ class ObjectStore(ABC):
         """Keep other writers out of a folder: those of this machine (local), or of this process (S3)."""
 
 
+def elsewhere() -> Path:
+    """Return where files are staged that cannot be staged in the lake itself."""
+    return Path(gettempdir()) / f"flux-staging-{os.getuid()}"
+
+
 def object_store(root: str | Path) -> ObjectStore:
     """Return the store at a root: a folder's path, or `s3://bucket/prefix`.
 
@@ -207,7 +216,7 @@ class LocalStore(ObjectStore):
 
     def put_atomic(self, key: str, source: Path | bytes) -> None:
         """Store an object: temporary file, fsync, rename, fsync of the folder."""
-        with full_disk_is_an_error_of_ours(key):
+        with disk_trouble_is_an_error_of_ours(key):
             temporary = self.staging.new_file() if isinstance(source, bytes) else source
             try:
                 with temporary.open("wb" if isinstance(source, bytes) else "rb+") as file:
@@ -225,22 +234,23 @@ class LocalStore(ObjectStore):
 
     def get(self, key: str) -> bytes | None:
         """Return an object's bytes, or None."""
-        try:
-            return self.path(key).read_bytes()
-        except (FileNotFoundError, NotADirectoryError):
-            return None
+        with disk_trouble_is_an_error_of_ours(key, doing="reading"):
+            try:
+                return self.path(key).read_bytes()
+            except (FileNotFoundError, NotADirectoryError):
+                return None
 
     @contextmanager
     def open_local(self, key: str) -> Iterator[Path | None]:
         """Give the file under a second name, so that a writer who replaces it does not pull it from under a reader."""
         path = self.path(key)
-        link = self.staging.new_file(path.name)
         try:
+            link = self.staging.new_file(path.name)
             os.link(path, link)
         except (FileNotFoundError, NotADirectoryError):
             yield None
             return
-        except OSError:  # a file system without hard links, or without space for another name
+        except (OSError, StorageRefusedError):  # without hard links, without space for another name, or read-only
             yield path if path.is_file() else None
             return
         try:
@@ -254,10 +264,11 @@ class LocalStore(ObjectStore):
         yield from self._walk(self.path(folder) if folder else self._path, folder, start)
 
     def _walk(self, path: Path, key: str, start: str) -> Iterator[StoredObject]:
-        try:
-            entries = sorted(os.scandir(path), key=lambda entry: entry.name)
-        except (FileNotFoundError, NotADirectoryError):
-            return
+        with disk_trouble_is_an_error_of_ours(key or self.root, doing="reading"):
+            try:
+                entries = sorted(os.scandir(path), key=lambda entry: entry.name)
+            except (FileNotFoundError, NotADirectoryError):
+                return
         for entry in entries:
             if not entry.name.startswith(start) or entry.name == ".staging":
                 continue
@@ -271,14 +282,16 @@ class LocalStore(ObjectStore):
 
     def folders(self, prefix: str) -> list[str]:
         """Return the names of the sub-folders."""
-        try:
-            return sorted(entry.name for entry in os.scandir(self.path(prefix.rstrip("/"))) if entry.is_dir())
-        except (FileNotFoundError, NotADirectoryError):
-            return []
+        with disk_trouble_is_an_error_of_ours(prefix, doing="reading"):
+            try:
+                return sorted(entry.name for entry in os.scandir(self.path(prefix.rstrip("/"))) if entry.is_dir())
+            except (FileNotFoundError, NotADirectoryError):
+                return []
 
     def delete(self, key: str) -> None:
         """Delete a file."""
-        self.path(key).unlink(missing_ok=True)
+        with disk_trouble_is_an_error_of_ours(key, doing="deleting"):
+            self.path(key).unlink(missing_ok=True)
 
     def exists(self, key: str) -> bool:
         """Tell whether there is such a file."""
@@ -287,15 +300,16 @@ class LocalStore(ObjectStore):
     def holds(self, key: str, size: int, sha256: str) -> bool:
         """Compare the file's size, then its checksum."""
         path = self.path(key)
-        try:
-            return path.stat().st_size == size and file_sha256(path) == sha256
-        except (FileNotFoundError, NotADirectoryError):
-            return False
+        with disk_trouble_is_an_error_of_ours(key, doing="reading"):
+            try:
+                return path.stat().st_size == size and file_sha256(path) == sha256
+            except (FileNotFoundError, NotADirectoryError):
+                return False
 
     def flush(self, key: str) -> None:
         """Flush the file and its folder."""
         path = self.path(key)
-        with full_disk_is_an_error_of_ours(key):
+        with disk_trouble_is_an_error_of_ours(key):
             handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
             try:
                 os.fsync(handle)
@@ -311,7 +325,7 @@ class LocalStore(ObjectStore):
     def lock(self, prefix: str) -> Iterator[None]:
         """Hold the folder's own `flock`: no lock files to clean up, and the kernel lets go when a process dies."""
         folder = self.path(prefix.rstrip("/"))
-        with full_disk_is_an_error_of_ours(prefix):
+        with disk_trouble_is_an_error_of_ours(prefix):
             _make_folder(folder)
         handle = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
         try:
@@ -338,7 +352,7 @@ class S3Store(ObjectStore):
         self._prefix = f"{prefix}/" if prefix else ""
         self._locks: dict[str, threading.Lock] = {}
         self._mutex = threading.Lock()
-        super().__init__(f"s3://{bucket}/{prefix}".rstrip("/"), Path(gettempdir()) / f"flux-staging-{os.getuid()}")
+        super().__init__(f"s3://{bucket}/{prefix}".rstrip("/"), elsewhere())
 
     @cached_property
     def _client(self) -> S3Client:
@@ -369,7 +383,7 @@ class S3Store(ObjectStore):
             return
         path = self.staging.new_file(key.rpartition("/")[2])
         try:
-            with self._errors(key), full_disk_is_an_error_of_ours(str(path)):
+            with self._errors(key), disk_trouble_is_an_error_of_ours(str(path)):
                 self._client.download_file(self._bucket, self._at(key), str(path))
             yield path
         finally:

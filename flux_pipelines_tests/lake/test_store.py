@@ -9,7 +9,13 @@ from pathlib import Path
 import boto3
 import pytest
 
-from flux_pipelines.domain.errors import ConfigurationError, StorageFullError, StorageUnavailableError
+from flux_pipelines.domain.errors import (
+    ConfigurationError,
+    StorageFullError,
+    StorageRefusedError,
+    StorageUnavailableError,
+)
+from flux_pipelines.lake.delta import DeltaLake
 from flux_pipelines.lake.store import LocalStore, ObjectStore, delta_options_of, object_store, s3_client
 from flux_pipelines_tests.lake.rows import tiny_disk
 
@@ -132,3 +138,21 @@ def test_deltalake_gets_what_boto3_uses(s3_endpoint: str, monkeypatch: pytest.Mo
     assert options["aws_conditional_put"] == "etag"
     monkeypatch.delenv("AWS_ENDPOINT_URL_S3")
     assert "AWS_ENDPOINT_URL" not in delta_options_of(s3_client())
+
+
+def test_a_lake_that_is_a_file_is_said_and_reads_as_empty(tmp_path: Path) -> None:
+    (tmp_path / "lake").write_text("not a folder")
+    store = object_store(tmp_path / "lake")
+    with pytest.raises(StorageRefusedError, match="is refused") as refused:
+        store.put_atomic("a/one", b"1")
+    assert str(tmp_path / "lake") in str(refused.value)
+    assert not refused.value.rerun_helps
+    assert store.get("a/one") is None
+    assert DeltaLake(store).scratch().parent.is_dir(), "what does not fit into memory goes elsewhere"
+    with pytest.raises(StorageRefusedError):
+        DeltaLake(store).prove_writable()
+
+
+def test_a_lake_that_can_be_written_is_left_as_it_was(store: ObjectStore) -> None:
+    DeltaLake(store).prove_writable()
+    assert list(store.objects()) == []
