@@ -58,6 +58,7 @@ if TYPE_CHECKING:
 #: What the cursors are called that hold how a connection's last test and syncs have failed.
 _OUTCOME = "outcome/"
 _TEST, _ORDERS = "test", "sync of orders"
+CONSENT = "consent"
 
 
 def keeps_personal_data(connection: Connection) -> bool:
@@ -275,17 +276,18 @@ class Runtime:
 
         Args:
             key: the connection.
-            what: `test`, `sync of orders`, `sync of payments` ...
+            what: `test`, `sync of orders`, `sync of payments` ...; CONSENT: new credentials were proved to work.
             errors: why it failed; none when it succeeded.
 
         """
         cursors = self.state.cursors
         if not errors:
             for failed in self._failed(key):
-                # A sync says more than a test, and a test proves that orders may be read.
-                more = (failed.what, what) == (_TEST, _ORDERS)
-                proved = (failed.what, what) == (_ORDERS, _TEST) and failed.error == PermissionLostError.__name__
-                if failed.what == what or more or proved:
+                lost = failed.error == PermissionLostError.__name__
+                # A sync says more than a test. A test proves that orders may be read; a new consent is for everything.
+                more = failed.what == _TEST and what in (_ORDERS, CONSENT)
+                granted = lost and (what == CONSENT or (failed.what, what) == (_ORDERS, _TEST))
+                if failed.what == what or more or granted:
                     cursors.delete(f"{_OUTCOME}{failed.what}/{key}")
             return
         of_days = (DayNotReadyError, HistoryUnavailableError)  # and not of the connection

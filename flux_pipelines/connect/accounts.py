@@ -11,6 +11,7 @@ from flux_pipelines.domain.errors import ConfigurationError, FluxError
 from flux_pipelines.providers.apps import place_of
 from flux_pipelines.providers.base import Location, OAuthProvider, Provider, TokenSet
 from flux_pipelines.providers.registry import provider as provider_named
+from flux_pipelines.runtime import CONSENT
 
 if TYPE_CHECKING:
     from flux_pipelines.runtime import Runtime
@@ -133,7 +134,7 @@ def _prove(runtime: Runtime, key: str) -> tuple[str, list[Location]]:
         proved = source.confirm_access(), runtime.refresh_locations(connection, source)
     finally:
         source.close()
-    runtime.remember(key, "test")
+    runtime.remember(key, CONSENT)
     return proved
 
 

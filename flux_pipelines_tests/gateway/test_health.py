@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from flux_pipelines.connect.care import try_out
-from flux_pipelines.domain.errors import FluxError
+from flux_pipelines.domain.errors import FluxError, PermissionLostError
 from flux_pipelines.gateway.overview import summaries
 from flux_pipelines.gateway.server import RunningGateway
 from flux_pipelines.runtime import Runtime
@@ -142,6 +142,7 @@ def test_a_permission_that_is_lost_is_not_healthy_and_says_what_to_do(
     assert "Permission lost" in page, "calls that need other permissions settle nothing"
     assert "Grant the missing permission" in page
     assert "does not mend itself" in page
+    runtime.remember(harbor, "sync of payments", PermissionLostError("payments may not be read"))
     assert connect(ada, again="yes").status_code == 303, "a new consent, with every permission"
     assert "Healthy" in ada.get(f"/connections/{harbor}").text
 
