@@ -114,6 +114,7 @@ class UpkeepControl:
             ),
             "customers/erase": lambda b: {"customer_id": world.ask_for_erasure(who(b), needed(b, "customer")).id},
             "uninstall": self._uninstall,
+            "withhold": self._withhold,
         }
         routes = [Route(f"/sandbox/{name}", self._reader(read), methods=["GET"]) for name, read in reads.items()]
         return routes + [Route(f"/sandbox/{name}", self._actor(act), methods=["POST"]) for name, act in actions.items()]
@@ -185,6 +186,10 @@ class UpkeepControl:
                 for one in merchant.customers
             ]
         }
+
+    def _withhold(self, body: Body) -> Any:
+        self.world.withhold(self._merchant(body), back=body.get("back") is True)
+        return {"withheld": sorted(self.world.withheld)}
 
     def _uninstall(self, body: Body) -> Any:
         merchant = self._merchant(body)

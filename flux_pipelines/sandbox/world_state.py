@@ -40,6 +40,9 @@ class WorldState:
         self.books: dict[str, Book] = {}
         self.listeners: list[Callable[[Happening], None]] = []  # the providers, who tell their apps
         self.outbox = Outbox(options.seed)
+        #: Merchants and stores, by id, of which every answer is that nothing was sold there; and what was worked there.
+        self.withheld: frozenset[str] = frozenset()
+        self.shifts_withheld: dict[str, list[Shift]] = {}
         self._made = 0
         self._refunds: dict[str, list[Sale]] = {}  # by the id of the sale that was given back
         self.end_day: date | None = None
@@ -185,7 +188,11 @@ class WorldState:
         descending: bool = False,
     ) -> Iterator[tuple[Entry, Sale]]:
         """Yield orders of several stores by instant (both ends included), oldest or newest first."""
-        streams = [self.books[id_].between(moment, first, last, after, descending) for id_ in location_ids]
+        streams = [
+            self.books[id_].between(moment, first, last, after, descending)
+            for id_ in location_ids
+            if id_ not in self.withheld
+        ]
         for entry in merge(*streams, reverse=descending):
             yield entry, self.sales[entry[1]]
 

@@ -39,6 +39,15 @@ class Upkeep(WorldState):
 
     # The catalogue
 
+    def withhold(self, merchant: Merchant, *, back: bool) -> None:
+        """Let every answer be that nothing was ever sold or worked at a merchant's, or (`back`) what it really is."""
+        own = {merchant.id, *(location.id for location in merchant.locations)}
+        self.withheld = self.withheld - own if back else self.withheld | own
+        if back:
+            merchant.shifts = self.shifts_withheld.pop(merchant.id, merchant.shifts)
+        elif merchant.id not in self.shifts_withheld:
+            self.shifts_withheld[merchant.id], merchant.shifts = merchant.shifts, []
+
     def item(self, merchant: Merchant, name: str) -> Item:
         """Return an item of a merchant by its id or its name, deleted ones too.
 

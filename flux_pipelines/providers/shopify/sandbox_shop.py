@@ -185,6 +185,8 @@ class Shop:
 
     def _search(self, query: str, sort_key: str, everything: bool) -> _Found:
         self._learn()
+        if self.merchant.id in self.world.withheld:
+            return _Found([], [], [])
         reach = "" if everything else self._reach()[:13]
         key = (query, sort_key, reach, self.changes, self._seen)
         found = self._found.get(key)
