@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Literal, cast, get_args
@@ -12,9 +13,17 @@ from sqlalchemy.orm import Session
 from flux_pipelines.domain.connection import Status
 from flux_pipelines.domain.errors import ConfigurationError
 from flux_pipelines.state.database import Database
-from flux_pipelines.state.models import AlertRow
+from flux_pipelines.state.models import AlertRow, ConnectionRow, CursorRow
 
-Kind = Literal["needs_reauth", "consent_expiring", "webhooks_failing", "inbox_failed", "reconcile_short"]
+Kind = Literal[
+    "needs_reauth",
+    "consent_expiring",
+    "webhooks_failing",
+    "inbox_failed",
+    "reconcile_short",
+    "came_back_empty",
+    "records_damaged",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +62,50 @@ class Alerts:
         """Close the open alert; return whether there was one."""
         with self._database.session() as session:
             return self.resolve_within(session, connection_key, kind) > 0
+
+    def parts(self, kind: Kind, connection_key: str) -> dict[str, str]:
+        """Return the broken parts that an alert of `follow` is about, and what is wrong with each; empty when it is not open."""
+        with self._database.reading() as session:
+            row = session.get(CursorRow, _parts(kind, connection_key))
+            return {} if row is None else dict(row.value)
+
+    def follow(
+        self,
+        kind: Kind,
+        connection_key: str,
+        broken: Mapping[str, str],
+        mended: Collection[str],
+        tell: Callable[[Mapping[str, str]], str],
+    ) -> None:
+        """Keep an alert open as long as a part of a connection (a business date of a feed, say) is broken.
+
+        Args:
+            kind: what it is about.
+            connection_key: of which connection; nothing happens when it is gone.
+            broken: the parts that were found broken now, each with what is wrong with it.
+            mended: the parts that were found well. Those that are in neither stay what they were.
+            tell: makes the message of all that is broken.
+
+        """
+        if not broken and not self.parts(kind, connection_key).keys() & set(mended):
+            return
+        name = _parts(kind, connection_key)
+        with self._database.session() as session:
+            # Two runs of a connection may end at once: neither may lose what the other has found.
+            self._database.lock(session, name)
+            lock = {"read": True, "key_share": True}
+            if session.get(ConnectionRow, connection_key, with_for_update=lock) is None:
+                return
+            row = session.get(CursorRow, name)
+            before: dict[str, str] = {} if row is None else row.value
+            left = {part: what for part, what in before.items() if part not in set(mended)} | dict(broken)
+            if left:
+                value = {"name": name, "connection_key": connection_key, "value": left, "updated_at": datetime.now(UTC)}
+                self._database.upsert(session, CursorRow, [value])
+                self.raise_within(session, kind, connection_key, tell(left))
+            else:
+                session.execute(delete(CursorRow).where(CursorRow.name == name))
+                self.resolve_within(session, connection_key, kind)
 
     def open(self) -> list[Alert]:
         """Return the open alerts, newest first; acknowledged ones too."""
@@ -125,6 +178,11 @@ class Alerts:
         with self._database.session() as session:
             gone = session.execute(delete(AlertRow).where(AlertRow.resolved_at < cutoff).returning(AlertRow.id))
             return len(gone.all())
+
+
+def _parts(kind: Kind, connection_key: str) -> str:
+    """Return the name of the cursor that keeps what an alert is about."""
+    return f"alert-parts/{kind}/{connection_key}"
 
 
 def _alert(row: AlertRow) -> Alert:

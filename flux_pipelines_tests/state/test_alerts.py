@@ -39,6 +39,25 @@ def test_alerts_of_other_kinds_and_connections_are_others(state: State) -> None:
     assert len(kinds(state)) == 2
 
 
+def test_an_alert_about_parts_is_open_until_the_last_of_them_is_mended(state: State) -> None:
+    state.connections.add(Connection("square:a", "a"))
+
+    def follow(broken: dict[str, str], *mended: str, key: str = "square:a") -> dict[str, str]:
+        state.alerts.follow("records_damaged", key, broken, mended, lambda left: ", ".join(sorted(left)))
+        return {alert.connection_key: alert.message for alert in state.alerts.open()}
+
+    assert follow({}, "orders|1") == {}
+    assert follow({"orders|1": "cut off", "orders|2": "gone"}) == {"square:a": "orders|1, orders|2"}
+    assert follow({"payments|1": "gone"}, "orders|1", "orders|9") == {"square:a": "orders|2, payments|1"}
+    assert state.alerts.parts("records_damaged", "square:a") == {"orders|2": "gone", "payments|1": "gone"}
+    assert follow({"orders|2": "cut off"}, "orders|2") == {"square:a": "orders|2, payments|1"}, (
+        "it is broken all the same"
+    )
+    assert follow({}, "orders|2", "payments|1") == {}
+    assert state.alerts.parts("records_damaged", "square:a") == {}
+    assert follow({"orders|1": "gone"}, key="square:removed") == {}
+
+
 def test_an_alert_that_somebody_has_seen_stays_open(state: State) -> None:
     state.alerts.raise_("inbox_failed", "", "x")
     (alert,) = state.alerts.open()
