@@ -29,6 +29,14 @@ To = Annotated[str, typer.Option("--to", metavar="DATE", help="Last business dat
 SalesOnly = Annotated[
     bool, typer.Option("--sales-only", help="Leave payments, catalogue, stock and hours worked as they are.")
 ]
+AcceptEmpty = Annotated[
+    bool,
+    typer.Option(
+        "--accept-empty",
+        help="Let dates that hold records become empty if the provider says so. Only for dates of which its own report shows "
+        "that the records are really gone.",
+    ),
+]
 _LIMITS = ("minutes at the limit", "share of the quota")
 
 
@@ -92,6 +100,7 @@ def sync(
     last: To,
     connection: Connections = None,
     sales_only: SalesOnly = False,
+    accept_empty: AcceptEmpty = False,
 ) -> None:
     """Fetch orders of a range of business dates and bring every table up to date, raw to marts, in this process.
 
@@ -104,7 +113,14 @@ def sync(
         days = days_between(first, last, runtime.settings.start_date)
         chosen = chosen_connections(runtime, provider, connection)
         runtime.warm_forecaster()
-        report = run_sync(runtime, [c.key for c in chosen], days, feeds=not sales_only, console=console)
+        report = run_sync(
+            runtime,
+            [c.key for c in chosen],
+            days,
+            feeds=not sales_only,
+            accept_empty=accept_empty,
+            console=console,
+        )
     print_report(report)
     if report.failures:
         for failure in report.failures:

@@ -166,6 +166,15 @@ class IncompleteError(FluxError):
     default_next_step = "Run the partition again; if it stays short, compare with the provider's own report."
 
 
+class EmptiedError(IncompleteError):
+    """The provider says that there is nothing where records are stored. They are kept: that is an error until accepted."""
+
+    default_next_step = (
+        "Run it again. If it stays so, look at the provider's own report; if the records are really gone there, accept it: "
+        "`flux sync` over that date with `--accept-empty`, or `accept_empty: true` in the raw asset's run config."
+    )
+
+
 class ContractBrokenError(FluxError):
     """Rows that do not fit the contract of the table they were made for; the table is left as it was."""
 

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 #: What stands in webhook events for what was erased. Not null: an event that itself asks for an erasure must not look
 #: like one that names nobody, which would mean everybody.
 _ERASED = b'"erased"'
+#: Partitions that could not be searched which a message names.
+_SHOWN = 10
 
 
 @dataclass(slots=True)
@@ -79,8 +81,9 @@ def erase(runtime: Runtime, connection: Connection, erasure: Erasure, *, asked_b
     )
     if unread:
         raise TableDamagedError(
-            f"{len(unread)} raw partitions could not be searched for what was to be erased ({unread[0].what}); all "
-            "others are done",
+            f"{len(unread)} raw partitions could not be searched for what was to be erased "
+            f"({'; '.join(error.what for error in unread[:_SHOWN])}{'; ...' if len(unread) > _SHOWN else ''}); all others "
+            "are done",
             connection=connection.key,
             next_step="Fetch those partitions anew or delete them, then ask for the erasure again.",
         ) from unread[0]
@@ -103,16 +106,16 @@ def _raw(runtime: Runtime, feed: str, connection: Connection, wanted: Wanted, do
     def change(records: Sequence[bytes], manifest: RawManifest) -> Sequence[bytes]:
         return wanted.erased(records, thorough=not manifest.redacted)
 
-    try:
-        for manifest in raw.everything(connection.key):
-            try:
-                raw.sweep(manifest)
-                changed = rewrite(raw, manifest, change)
-            except TableDamagedError as error:
-                errors.append(error)
-                continue
-            done.records += changed
-            done.partitions += changed > 0
-    except TableDamagedError as error:  # a manifest that cannot be read
-        errors.append(error)
+    every = raw.everything(connection.key)
+    # A file of records lies beside a manifest that cannot be read, and nobody has looked into it.
+    errors += every.damaged.values()
+    for manifest in every.readable:
+        try:
+            raw.sweep(manifest)
+            changed = rewrite(raw, manifest, change)
+        except TableDamagedError as error:
+            errors.append(error)
+            continue
+        done.records += changed
+        done.partitions += changed > 0
     return errors

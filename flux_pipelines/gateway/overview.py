@@ -201,12 +201,11 @@ def _newest_closed(connection: Connection, locations: Sequence[CachedLocation], 
 
 def _last_sync(runtime: Runtime, key: str, days: Sequence[date]) -> datetime | None:
     """Return when the newest of these business dates was last fetched; None when none was."""
-    # The newest may have been begun and not finished: it then has no manifest yet.
-    for day in reversed(days[-3:]):
-        manifest = runtime.raw.read_manifest(key, day)
-        if manifest is not None:
-            return manifest.fetched_at
-    return None
+    # The newest may have been begun and not finished: it then has no manifest yet. One that is damaged has an alert.
+    stored = runtime.raw.look(key, [day.isoformat() for day in days[-3:]])
+    if stored.damaged and not stored.readable:
+        raise next(iter(stored.damaged.values()))  # which is not the same as never
+    return stored.readable[-1].fetched_at if stored.readable else None
 
 
 def _backfill(

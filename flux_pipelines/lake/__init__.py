@@ -5,7 +5,18 @@ Everything other rooms need is here. Importing it is cheap: pyarrow, deltalake, 
 
 from flux_pipelines.lake.delta import Commit, DeltaLake, Draft, Maintenance
 from flux_pipelines.lake.quarantine import Quarantine, payload_bytes
-from flux_pipelines.lake.raw import CURRENT, RawManifest, RawStore, RawWriter, Segment, Verification, Window, hour_slot
+from flux_pipelines.lake.raw import (
+    CURRENT,
+    RawManifest,
+    RawStore,
+    RawWriter,
+    Segment,
+    Survey,
+    Verification,
+    Window,
+    hour_of,
+    hour_slot,
+)
 from flux_pipelines.lake.rewrite import rewrite
 from flux_pipelines.lake.sql import Session, session
 from flux_pipelines.lake.store import ObjectStore, object_store
@@ -23,8 +34,10 @@ __all__ = [
     "RawWriter",
     "Segment",
     "Session",
+    "Survey",
     "Verification",
     "Window",
+    "hour_of",
     "hour_slot",
     "object_store",
     "payload_bytes",

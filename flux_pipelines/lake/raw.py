@@ -20,7 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import date, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
@@ -35,9 +35,18 @@ from flux_pipelines.lake.raw_manifest import (
     Window,
     decode,
     folder_of,
+    hour_of,
     hour_slot,
 )
-from flux_pipelines.lake.raw_write import PartitionChangedError, RawWriter, Segment, delete_strays, ndjson
+from flux_pipelines.lake.raw_write import (
+    PartitionChangedError,
+    PartitionEmptiedError,
+    RawWriter,
+    Segment,
+    delete_strays,
+    lost_kinds,
+    ndjson,
+)
 from flux_pipelines.lake.store import file_sha256
 
 if TYPE_CHECKING:
@@ -48,13 +57,17 @@ __all__ = [
     "ORDERS",
     "Made",
     "PartitionChangedError",
+    "PartitionEmptiedError",
     "RawManifest",
     "RawStore",
     "RawWriter",
     "Segment",
+    "Survey",
     "Verification",
     "Window",
+    "hour_of",
     "hour_slot",
+    "lost_kinds",
     "ndjson",
 ]
 
@@ -64,6 +77,23 @@ class Made(msgspec.Struct, frozen=True, kw_only=True):
 
     fetched_at: datetime
     rows: int
+
+
+class Survey(NamedTuple):
+    """Some partitions of a connection: those that can be read, in order, and by date or slot why the others cannot."""
+
+    readable: list[RawManifest]
+    damaged: dict[str, TableDamagedError]
+
+    @property
+    def days(self) -> set[date]:
+        """The business dates that have been fetched, whether they can be read or not."""
+        return {manifest.business_date for manifest in self.readable} | self.damaged_days
+
+    @property
+    def damaged_days(self) -> set[date]:
+        """The business dates that cannot be read, or not wholly."""
+        return {_parse(day) for slot in self.damaged if _is_day(day := slot.partition("/")[0])}
 
 
 class RawStore:
@@ -107,6 +137,25 @@ class RawStore:
         """
         return self._manifest(connection, slot or day.isoformat())
 
+    def stored_under(self, token: str, connection: str, day: date) -> RawManifest | None:
+        """Return the manifest of a partition that a sync has stored already, whole; None when it has yet to be fetched.
+
+        Args:
+            token: the sync's name; nothing is stored under an empty one.
+            connection: the connection's key.
+            day: the business date.
+
+        """
+        if not token:
+            return None
+        try:
+            manifest = self.read_manifest(connection, day)
+        except TableDamagedError:  # it is fetched anew
+            return None
+        # So is one whose file is gone: resuming the sync that stored it is how people try to mend it.
+        same = manifest is not None and manifest.sync_token == token and self.is_whole(manifest)
+        return manifest if same else None
+
     def current(self, connection: str) -> RawManifest | None:
         """Return the manifest of a feed of what there is now, or None when it has never been fetched.
 
@@ -116,53 +165,81 @@ class RawStore:
         """
         return self._manifest(connection, CURRENT)
 
-    def hours(self, connection: str, day: date) -> list[RawManifest]:
-        """Return the manifests of a day's hourly snapshots, in order; empty when there is none.
-
-        Raises:
-            TableDamagedError: one of them cannot be read.
-
-        """
+    def hours(self, connection: str, day: date, *, files: bool = False) -> Survey:
+        """Return a day's hourly snapshots, in order: none when there is none; `files` as in `survey`."""
         name = day.isoformat()
-        found = [
-            self._manifest(connection, f"{name}/{hour}")
-            for hour in self._store.folders(folder_of(self.feed, connection, name))
-        ]
-        return [manifest for manifest in found if manifest is not None]
+        hours = self._store.folders(folder_of(self.feed, connection, name))
+        return self.look(connection, [f"{name}/{hour}" for hour in hours], files=files)
 
-    def everything(self, connection: str) -> Iterator[RawManifest]:
-        """Yield the manifest of every partition of a connection: days, hours and what there is now.
+    def everything(self, connection: str) -> Survey:
+        """Return every partition of a connection: days, hours and what there is now."""
+        provider, name = split_key(connection)
+        found = self.look(connection, self._store.folders(f"raw/{provider}/{self.feed}/{name}"))
+        there = found.days
+        for day in self.days(connection):
+            if day not in there:  # a folder of hours, each with a manifest of its own
+                hours = self.hours(connection, day)
+                found.readable.extend(hours.readable)
+                found.damaged.update(hours.damaged)
+        return found
 
-        Raises:
-            TableDamagedError: one of them cannot be read.
+    def survey(self, connection: str, first_day: date, last_day: date, *, files: bool = False) -> Survey:
+        """Return the partitions that exist from first to last day, both included.
+
+        Args:
+            connection: the connection's key.
+            first_day: the first business date.
+            last_day: the last one.
+            files: whether to look at the files of records as well: a partition whose file is gone is damaged.
 
         """
-        provider, name = split_key(connection)
-        for folder in self._store.folders(f"raw/{provider}/{self.feed}/{name}"):
-            whole = self._manifest(connection, folder)
-            if whole is not None:
-                yield whole
-            elif _is_day(folder):
-                yield from self.hours(connection, _parse(folder))
-
-    def _manifest(self, connection: str, folder: str) -> RawManifest | None:
-        data = self._store.get(f"{folder_of(self.feed, connection, folder)}/manifest.json")
-        return None if data is None else decode(data, self.feed, connection, folder)
+        days = [day.isoformat() for day in self.days(connection) if first_day <= day <= last_day]
+        return self.look(connection, days, files=files)
 
     def manifests(self, connection: str, first_day: date, last_day: date) -> dict[date, RawManifest]:
-        """Return the manifests of the partitions that exist from first to last day, both included, in order.
+        """Return the manifests that can be read from first to last day, both included; `survey` tells of the others too."""
+        return {found.business_date: found for found in self.survey(connection, first_day, last_day).readable}
 
-        Raises:
-            TableDamagedError: one of them cannot be read.
+    def is_whole(self, manifest: RawManifest) -> bool:
+        """Tell whether the file that a manifest names is there, undamaged."""
+        slot = manifest.slot or manifest.business_date.isoformat()
+        key = f"{folder_of(manifest.feed, manifest.connection, slot)}/{manifest.file}"
+        return not manifest.file or self._store.holds(key, manifest.compressed_bytes, manifest.sha256)
 
-        """
-        days = [day for day in self.days(connection) if first_day <= day <= last_day]
+    def look(self, connection: str, slots: Sequence[str], *, files: bool = False) -> Survey:
+        """Return those of some partitions that exist, by their dates or slots; `files` as in `survey`."""
+
+        def found_at(slot: str) -> RawManifest | TableDamagedError | None:
+            try:
+                manifest = self._manifest(connection, slot)
+                if not files or manifest is None or self.is_whole(manifest):
+                    return manifest
+                now = self._manifest(connection, slot)
+            except TableDamagedError as error:
+                return error
+            # A partition that is replaced meanwhile takes its old file with it.
+            return _broken(manifest, "are gone or damaged") if now == manifest else now
+
         if self._store.grace_seconds == 0:
-            found = [self.read_manifest(connection, day) for day in days]
+            found = [found_at(slot) for slot in slots]
         else:  # S3: each is a round trip
             with ThreadPoolExecutor(16, thread_name_prefix="manifests") as pool:
-                found = list(pool.map(lambda day: self.read_manifest(connection, day), days))
-        return {manifest.business_date: manifest for manifest in found if manifest is not None}
+                found = list(pool.map(found_at, slots))
+        return Survey(
+            [one for one in found if isinstance(one, RawManifest)],
+            {slot: one for slot, one in zip(slots, found, strict=True) if isinstance(one, TableDamagedError)},
+        )
+
+    def _manifest(self, connection: str, folder: str) -> RawManifest | None:
+        try:
+            data = self._store.get(f"{folder_of(self.feed, connection, folder)}/manifest.json")
+        except OSError as error:  # permissions, a broken link, a disk that fails
+            raise TableDamagedError(
+                f"the manifest of the raw {self.feed} of {folder} cannot be read: {error.strerror}",
+                connection=connection,
+                next_step=REFETCH,
+            ) from error
+        return None if data is None else decode(data, self.feed, connection, folder)
 
     def days(self, connection: str) -> list[date]:
         """Return the business dates of a connection that have been written to, in order."""
@@ -227,33 +304,37 @@ class RawStore:
             yield None
             return
         connection, day = manifest.connection, manifest.business_date
-        what, slot = f"the raw {manifest.feed} of {day}", manifest.slot or day.isoformat()
+        slot = manifest.slot or day.isoformat()
         with self._store.open_local(f"{folder_of(manifest.feed, connection, slot)}/{manifest.file}") as path:
             if path is None:
                 now = self.of(manifest.feed)._manifest(connection, slot)
                 if now is not None and now.file != manifest.file:
                     raise TableDamagedError(
-                        f"{what} were replaced while they were being read",
+                        f"the raw {manifest.feed} of {day} were replaced while they were being read",
                         connection=connection,
                         rerun_helps=True,
                         next_step="Run the partition again.",
                     )
-                raise TableDamagedError(
-                    f"{what} are gone: {manifest.file} is missing",
-                    connection=connection,
-                    next_step=REFETCH,
-                )
-            if path.stat().st_size != manifest.compressed_bytes or file_sha256(path) != manifest.sha256:
-                raise TableDamagedError(
-                    f"{what} are damaged: {manifest.file} does not match its checksum",
-                    connection=connection,
-                    next_step=REFETCH,
-                )
+                raise _broken(manifest, f"are gone: {manifest.file} is missing")
+            try:
+                same = path.stat().st_size == manifest.compressed_bytes and file_sha256(path) == manifest.sha256
+            except OSError as error:
+                raise _broken(manifest, f"cannot be read: {error.strerror}") from error
+            if not same:
+                raise _broken(manifest, f"are damaged: {manifest.file} does not match its checksum")
             yield path
 
 
 def _made(table: str) -> str:
     return f"made-{table}.json"
+
+
+def _broken(manifest: RawManifest, what: str) -> TableDamagedError:
+    return TableDamagedError(
+        f"the raw {manifest.feed} of {manifest.slot or manifest.business_date} {what}",
+        connection=manifest.connection,
+        next_step=REFETCH,
+    )
 
 
 def _is_day(name: str) -> bool:

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from datetime import UTC, date, datetime
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import msgspec
 
 from flux_pipelines.domain.connection import split_key
 from flux_pipelines.domain.errors import TableDamagedError
 
-if TYPE_CHECKING:
-    pass
-
 #: The feed of orders, and the folder of a feed of what there is now.
 ORDERS = "orders"
 CURRENT = "current"
+_HOUR = "%Y-%m-%d/%H"
 
-REFETCH = "Run the partition's raw asset again to fetch it anew."
+REFETCH = "Fetch it anew: materialise its raw asset, or run `flux sync` over its business date."
 
 
 class Window(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,7 +31,8 @@ class Verification(msgspec.Struct, frozen=True, kw_only=True):
     """What a second, independent query said about the partition.
 
     `expected` is what the first query found, `confirmed` what the second one did; `short` means that the partition
-    lacks `confirmed - expected` orders or that totals differ (`detail` says which).
+    lacks `confirmed - expected` orders or that totals differ (`detail` says which). `emptied_at` is when the provider
+    last said that there is nothing at all, while these records were stored; None since it has given them again.
     """
 
     status: Literal["verified", "unverifiable", "short"] = "unverifiable"
@@ -41,6 +40,7 @@ class Verification(msgspec.Struct, frozen=True, kw_only=True):
     expected: int = 0
     confirmed: int = 0
     detail: str = ""
+    emptied_at: datetime | None = None
 
 
 class RawManifest(msgspec.Struct, frozen=True, kw_only=True):
@@ -78,13 +78,17 @@ class RawManifest(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def hour(self) -> datetime | None:
         """The hour (UTC) of a snapshot; None for a partition that is none."""
-        _, slash, hour = self.slot.partition("/")
-        return datetime(*self.business_date.timetuple()[:3], int(hour), tzinfo=UTC) if slash else None
+        return hour_of(self.slot) if "/" in self.slot else None
 
 
 def hour_slot(instant: datetime) -> str:
     """Return the slot of an instant's hourly snapshot: `2026-03-10/14`."""
-    return instant.astimezone(UTC).strftime("%Y-%m-%d/%H")
+    return instant.astimezone(UTC).strftime(_HOUR)
+
+
+def hour_of(slot: str) -> datetime:
+    """Return the hour (UTC) of a snapshot's slot."""
+    return datetime.strptime(slot, _HOUR).replace(tzinfo=UTC)
 
 
 def folder_of(feed: str, connection: str, folder: str) -> str:

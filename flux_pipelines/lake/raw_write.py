@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from types import TracebackType
@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 import msgspec
 
+from flux_pipelines.domain.errors import TableDamagedError
 from flux_pipelines.lake.raw_manifest import (
     ORDERS,
     RawManifest,
     Verification,
     Window,
+    decode,
     encode,
     folder_of,
     is_stored,
@@ -133,6 +135,40 @@ class PartitionChangedError(Exception):
     """The partition is no longer the one that was to be replaced."""
 
 
+class PartitionEmptiedError(Exception):
+    """A partition that holds records was to be replaced by one without any, or without any of some kind. It stays.
+
+    Args:
+        kept: its manifest, which says so now; None when it cannot be read, while a file of records lies beside it.
+        lost: how many records of each kind would be gone.
+
+    """
+
+    def __init__(self, kept: RawManifest | None, lost: Mapping[str, int]) -> None:
+        super().__init__("records are stored where nothing was found")
+        self.kept = kept
+        self.lost = lost
+
+
+def lost_kinds(
+    kept: RawManifest, orders: int, states: Mapping[str, int], passing: Collection[str] = ()
+) -> dict[str, int]:
+    """Return how many stored records of each kind have no successor at all; of orders, kinds are one.
+
+    Args:
+        kept: what is stored.
+        orders: how many records there are now.
+        states: of which kinds.
+        passing: kinds of records that come and go.
+
+    """
+    if kept.feed == ORDERS or not kept.states:
+        return {kept.feed: kept.orders} if kept.orders and not orders else {}
+    return {
+        kind: count for kind, count in kept.states.items() if count and not states.get(kind) and kind not in passing
+    }
+
+
 class RawWriter:
     """Replaces one partition: write segments (from several threads if need be), then commit or abort.
 
@@ -178,16 +214,20 @@ class RawWriter:
         verification: Verification | None = None,
         redacted: bool = False,
         replacing: RawManifest | None = None,
+        accept_empty: bool = False,
+        passing: Collection[str] = (),
     ) -> RawManifest:
         """Make these segments, in this order, the partition's content. Segments left out are thrown away.
 
         The same orders in the same segments give the same file; when that file is already there only the manifest is
-        replaced. No orders at all is a valid commit: there is no file then. With `replacing`, nothing is done unless
-        that is what the partition is.
+        replaced. No orders at all is a valid commit where none were stored: there is no file then. Where there are some,
+        it takes `accept_empty`, and so it does when all records of one kind are gone, unless it is a `passing` kind. With
+        `replacing`, nothing is done unless that is what the partition is.
 
         Raises:
             StorageFullError: no space left; the partition is what it was before.
             PartitionChangedError: it is not `replacing` any more.
+            PartitionEmptiedError: records are stored and none were found now; they stay, and the manifest says so.
 
         """
         try:
@@ -218,9 +258,11 @@ class RawWriter:
                 redacted=redacted,
             )
             with self._store.lock(self.folder_of):
-                previous = self._store.get(f"{self.folder_of}/manifest.json")
+                previous = self._previous()
                 if replacing is not None and not is_stored(previous, replacing):
                     raise PartitionChangedError(self.folder_of)
+                if not accept_empty:
+                    self._keep_what_is_there(previous, manifest, passing)
                 # Looked at, not believed from the manifest: a rerun must be able to repair a damaged file.
                 if path is not None and not self._store.holds(f"{self.folder_of}/{file}", compressed, digest):
                     self._store.put_atomic(f"{self.folder_of}/{file}", path)
@@ -254,6 +296,40 @@ class RawWriter:
                         whole.write(chunk)
                 segment._path.unlink()
         return first._path, digest.hexdigest(), sum(segment.compressed_bytes for segment in filled)
+
+    def _previous(self) -> bytes | None:
+        """Return the manifest that is there, read or not: one that the system does not let us read is replaced as well."""
+        try:
+            return self._store.get(f"{self.folder_of}/manifest.json")
+        except OSError:
+            return b""
+
+    def _keep_what_is_there(self, previous: bytes | None, new: RawManifest, passing: Collection[str]) -> None:
+        """Raise if stored records have no successor: a day of sales does not become one without any. The manifest tells."""
+        if previous is None or new.quarantined:
+            return
+        try:
+            kept = decode(previous, self._feed, self._connection, self._slot or self._day.isoformat())
+        except TableDamagedError:
+            # A partition without records has no file. Nobody can tell what this one says, but it says something.
+            if not new.orders and any(self._store.objects(f"{self.folder_of}/{self._feed}-")):
+                raise PartitionEmptiedError(None, {}) from None
+            return
+        lost = lost_kinds(kept, new.orders, new.states, passing)
+        if not lost:
+            return
+        kinds = ", ".join(f"{count} {kind}" for kind, count in lost.items())
+        proof = Verification(
+            method=kept.verification.method,
+            expected=sum(lost.values()),
+            detail=f"the provider said on {new.fetched_at:%Y-%m-%d} at {new.fetched_at:%H:%M} UTC that there are none, where "
+            f"there had been {kinds}; what was stored before is kept",
+            emptied_at=new.fetched_at,
+        )
+        # Under no sync's token: whoever comes next asks again.
+        told = msgspec.structs.replace(kept, verification=proof, sync_token="")
+        self._store.put_atomic(f"{self.folder_of}/manifest.json", encode(told))
+        raise PartitionEmptiedError(told, lost)
 
     def _delete_superseded(self, previous: bytes | None, file: str) -> None:
         """Delete the file that the previous manifest named, and what killed writers have left beside it."""

@@ -18,7 +18,7 @@ from flux_pipelines.domain.business_day import last_closed
 from flux_pipelines.domain.errors import FluxError
 from flux_pipelines.domain.tables import RESTATEMENTS, SETTLED_ORDERS
 from flux_pipelines.pipelines import names
-from flux_pipelines.pipelines.closing import calendars, missing_days, stores
+from flux_pipelines.pipelines.closing import calendars, due_days, last_fetched, stores
 from flux_pipelines.pipelines.partitions import connections_of, partition_key, ranges
 from flux_pipelines.pipelines.resources import FluxResource
 from flux_pipelines.providers.base import OrderWindow, Provider
@@ -171,12 +171,13 @@ def daily_schedule(provider: Provider) -> dg.ScheduleDefinition:
                 context.log.info(f"{connection.key} is {connection.status}: left out")
                 continue
             try:
-                due = missing_days(flux.hurried_runtime, connection, now)
+                due = due_days(flux.hurried_runtime, connection, now)
             except FluxError as error:
                 context.log.error(str(error))
                 continue
+            tags = {day: daily_name(connection.key, day, now if day in due.again else None) for day in due.days}
             for first, last in ranges(
-                day for day in due if may_be_asked(context.instance, daily_name(connection.key, day))
+                day for day in due.days if may_be_asked(context.instance, tags[day], again=day in due.again)
             ):
                 requests.append(
                     sync_request(
@@ -185,7 +186,7 @@ def daily_schedule(provider: Provider) -> dg.ScheduleDefinition:
                         first,
                         last,
                         run_key=f"{connection.key}|{first}|{last}",
-                        tags={DAILY_TAG: daily_name(connection.key, last)},
+                        tags={DAILY_TAG: tags[last]},
                     )
                 )
         return requests or dg.SkipReason("Every connection's closed days have been asked for.")
@@ -193,15 +194,26 @@ def daily_schedule(provider: Provider) -> dg.ScheduleDefinition:
     return daily
 
 
-def daily_name(what: str, day: date) -> str:
-    """Return how the daily runs of a connection (or of one of its feeds) for a date are tagged."""
-    return f"{what}|{day}"
+def daily_name(what: str, day: date, again: datetime | None = None) -> str:
+    """Return how the daily runs of a connection (or of one of its feeds) for a date are tagged.
+
+    Args:
+        what: the connection, and the feed if there is one.
+        day: the business date.
+        again: the present instant, for a date whose run was well and which has come to grief since: it may be asked for
+            as often as any other, anew on each date.
+
+    """
+    return f"{what}|{day}" if again is None else f"{what}|{day}|again on {again.date()}"
 
 
-def may_be_asked(instance: dg.DagsterInstance, name: str) -> bool:
-    """Tell whether a daily run may be asked for: never asked yet, or the last ones failed and there are attempts left."""
+def may_be_asked(instance: dg.DagsterInstance, name: str, *, again: bool = False) -> bool:
+    """Tell whether a daily run may be asked for: never asked yet, or the last ones failed and there are attempts left.
+
+    What has come to grief since it was fetched is asked for `again` after runs that went well, too.
+    """
     runs = instance.get_runs(dg.RunsFilter(tags={DAILY_TAG: name}), limit=DAILY_ATTEMPTS)
-    return len(runs) < DAILY_ATTEMPTS and all(run.is_failure_or_canceled for run in runs)
+    return len(runs) < DAILY_ATTEMPTS and all(run.is_finished if again else run.is_failure_or_canceled for run in runs)
 
 
 @dataclass(slots=True)
@@ -300,8 +312,7 @@ def _look(runtime: "Runtime", connection: "Connection", begin: datetime, end: da
                         if not first <= day <= last:
                             continue  # an open day is for the daily schedule
                         if day not in fetched:
-                            manifest = runtime.raw.read_manifest(connection.key, day)
-                            fetched[day] = None if manifest is None else manifest.fetched_at
+                            fetched[day] = last_fetched(runtime.raw, connection.key, day)
                         landed = fetched[day]
                         # A day that was never landed is for the schedule, or for whoever backfills it.
                         if landed is not None and header.updated_at >= landed - LAG:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import date, datetime, timedelta
-from typing import TYPE_CHECKING, Protocol
+from datetime import UTC, date, datetime, timedelta
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from flux_pipelines.domain.business_day import BusinessCalendar, last_closed, newest_begun
+from flux_pipelines.domain.errors import TableDamagedError
+from flux_pipelines.pipelines.troubled import follow_damage
 
 if TYPE_CHECKING:
     from flux_pipelines.domain.connection import Connection
@@ -54,11 +56,14 @@ def was_over(manifest: RawManifest) -> bool:
 
 
 def open_then(runtime: Runtime, day: date) -> list[str]:
-    """Return the connections whose partition of a business date was fetched before the date had ended for them."""
+    """Return the connections whose partition of a business date was fetched before the date had ended for them.
+
+    One that cannot be read counts as well: nobody can tell whether the date had ended.
+    """
     found = []
     for key in runtime.raw.connections():  # not those of today: what a removed one has landed is history all the same
-        manifest = runtime.raw.read_manifest(key, day)
-        if manifest is not None and not was_over(manifest):
+        stored = runtime.raw.look(key, [day.isoformat()])
+        if stored.damaged or not all(was_over(manifest) for manifest in stored.readable):
             found.append(key)
     return found
 
@@ -72,19 +77,44 @@ def collected_until(last: date, now: datetime) -> date:
     return after if after <= newest_begun(now) - timedelta(days=1) else last
 
 
+def last_fetched(raw: RawStore, connection: str, day: date) -> datetime | None:
+    """Return when a business date was fetched; None when it never was.
+
+    One that cannot be read was fetched before everything that can be: whoever compares fetches it again.
+    """
+    try:
+        manifest = raw.read_manifest(connection, day)
+    except TableDamagedError:
+        return datetime(1970, 1, 1, tzinfo=UTC)
+    return None if manifest is None else manifest.fetched_at
+
+
 def is_complete(manifest: RawManifest | None, day: date, calendars: Iterable[BusinessCalendar]) -> bool:
-    """Tell whether a landed partition was fetched after its day had ended everywhere, and nothing was found missing."""
-    if manifest is None or manifest.verification.status == "short":
+    """Tell whether a landed partition was fetched after its day had ended everywhere, and nothing was found missing.
+
+    One that the provider has called empty since is not complete: it is asked for again until the provider agrees.
+    """
+    if manifest is None or manifest.verification.status == "short" or manifest.verification.emptied_at is not None:
         return False
     return manifest.fetched_at >= max(calendar.window(day)[1] for calendar in calendars)
 
 
-def missing_days(runtime: Runtime, connection: Connection, now: datetime, raw: RawStore | None = None) -> list[date]:
+class Due(NamedTuple):
+    """Business dates to fetch, in order; and which of them had been fetched well, and cannot be relied on any more."""
+
+    days: list[date]
+    again: frozenset[date]
+
+
+def due_days(runtime: Runtime, connection: Connection, now: datetime, raw: RawStore | None = None) -> Due:
     """Return the closed business dates that are due: yesterday, and every other one since the first complete one.
 
     A day that was landed while it was open (webhooks do that) is due like one that was never landed, and so is one
     that lies before a complete day: webhooks land days out of order. A connection that has not landed anything lately
     begins with yesterday: its history is for a person to backfill.
+
+    A day whose manifest or file is damaged is due as well, whatever else there is, and so is one that the provider has
+    called empty since. An alert names those that are damaged until they can be read again.
 
     Args:
         runtime: the rooms.
@@ -95,10 +125,15 @@ def missing_days(runtime: Runtime, connection: Connection, now: datetime, raw: R
     """
     zones = list(calendars(connection, stores(runtime, connection)).values())
     if not zones:
-        return []
+        return Due([], frozenset())
     newest = last_closed(zones, now)
     first = max(newest - timedelta(days=CATCH_UP_DAYS - 1), runtime.settings.start_date)
-    landed = (raw or runtime.raw).manifests(connection.key, first, newest)
-    complete = {day for day, manifest in landed.items() if is_complete(manifest, day, zones)}
-    since = min(complete, default=max(newest, first))
-    return [day for n in range((newest - since).days + 1) if (day := since + timedelta(days=n)) not in complete]
+    raw = raw or runtime.raw
+    landed = raw.survey(connection.key, first, newest, files=True)
+    follow_damage(runtime, connection.key, raw, landed.damaged)
+    complete = {one.business_date for one in landed.readable if is_complete(one, one.business_date, zones)}
+    emptied = {one.business_date for one in landed.readable if one.verification.emptied_at is not None}
+    again = landed.damaged_days | emptied
+    since = min(complete | again, default=max(newest, first))
+    due = [day for n in range((newest - since).days + 1) if (day := since + timedelta(days=n)) not in complete]
+    return Due(due, frozenset(again))

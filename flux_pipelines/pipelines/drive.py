@@ -99,6 +99,7 @@ def sync(
     days: Sequence[date],
     *,
     feeds: bool = True,
+    accept_empty: bool = False,
     console: Console | None = None,
 ) -> SyncReport:
     """Bring every table up to date for some connections and business dates, raw orders to forecasts.
@@ -108,6 +109,7 @@ def sync(
         connections: their keys (`square:acme`), of one provider or of several.
         days: the business dates, in order.
         feeds: whether payments, catalogue, stock and hours worked are collected as well.
+        accept_empty: whether partitions that hold records may become empty.
         console: where a progress bar is drawn; none without it.
 
     """
@@ -126,7 +128,7 @@ def sync(
     )
     finished = False
     try:
-        with driving(runtime, _bar(console, len(connections) * len(days))) as driver:
+        with driving(runtime, _bar(console, len(connections) * len(days)), accept_empty=accept_empty) as driver:
             landed = {
                 provider: {
                     key: driver.materialise_connection(provider, key, days, sync_token=tokens[key]) for key in keys
@@ -176,8 +178,15 @@ def replay_quarantined(runtime: Runtime, partitions: Sequence[tuple[str, date]])
 
 
 @contextmanager
-def driving(runtime: Runtime, progress: Progress | None = None) -> Iterator[Driver]:
-    """Open the Dagster instance of the home for a `with` block that runs assets in this process."""
+def driving(runtime: Runtime, progress: Progress | None = None, *, accept_empty: bool = False) -> Iterator[Driver]:
+    """Open the Dagster instance of the home for a `with` block that runs assets in this process.
+
+    Args:
+        runtime: the rooms.
+        progress: told of each partition that has landed.
+        accept_empty: whether partitions that hold records may become empty.
+
+    """
     home = dagster_home(runtime.settings)
     locks = home / "drivers"
     locks.mkdir(exist_ok=True)
@@ -187,7 +196,7 @@ def driving(runtime: Runtime, progress: Progress | None = None) -> Iterator[Driv
         fcntl.flock(lock, fcntl.LOCK_EX)
         try:
             _close_dead_runs(instance, locks)
-            yield Driver(runtime, instance, f"{socket.gethostname()}:{name}", progress)
+            yield Driver(runtime, instance, f"{socket.gethostname()}:{name}", progress, accept_empty=accept_empty)
         finally:
             (locks / name).unlink(missing_ok=True)
 
@@ -224,11 +233,21 @@ class Driver:
         instance: the Dagster instance that the runs are recorded in.
         name: the tag of this process's runs.
         progress: told of each partition that has landed.
+        accept_empty: whether partitions that hold records may become empty.
 
     """
 
-    def __init__(self, runtime: Runtime, instance: dg.DagsterInstance, name: str, progress: Progress | None) -> None:
+    def __init__(
+        self,
+        runtime: Runtime,
+        instance: dg.DagsterInstance,
+        name: str,
+        progress: Progress | None,
+        *,
+        accept_empty: bool = False,
+    ) -> None:
         self._runtime = runtime
+        self._accept_empty = accept_empty
         self._instance = instance
         self._name = name
         self._definitions = build_definitions({"flux": lend(runtime, progress)})
@@ -314,9 +333,16 @@ class Driver:
         self, job: str, tags: Mapping[str, str], assets: Sequence[dg.AssetKey] | None = None
     ) -> ExecuteInProcessResult:
         """Run a job, or some of its assets; what fails is added to `failures`."""
-        result = self._definitions.resolve_job_def(job).execute_in_process(
+        definition = self._definitions.resolve_job_def(job)
+        config: dict[str, Any] = dict(_QUIETLY)
+        if self._accept_empty:
+            raw = {names.raw_orders(one.name) for one in names.sources()}
+            raw |= {names.raw_feed(one.name, feed.name) for one in names.sources() for feed in one.feeds}
+            selected = raw & set(assets or definition.asset_layer.executable_asset_keys)
+            config["ops"] = {key.to_python_identifier(): {"config": {"accept_empty": True}} for key in sorted(selected)}
+        result = definition.execute_in_process(
             instance=self._instance,
-            run_config=_QUIETLY,
+            run_config=config,
             tags={**tags, names.DRIVER_TAG: self._name},
             asset_selection=assets,
             raise_on_error=False,

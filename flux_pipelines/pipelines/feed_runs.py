@@ -15,6 +15,7 @@ import dagster as dg
 
 from flux_pipelines.domain.business_day import last_closed
 from flux_pipelines.domain.errors import FluxError
+from flux_pipelines.lake import CURRENT
 from flux_pipelines.pipelines import names
 from flux_pipelines.pipelines.automation import (
     DAILY_TAG,
@@ -27,11 +28,12 @@ from flux_pipelines.pipelines.automation import (
     last_look,
     may_be_asked,
 )
-from flux_pipelines.pipelines.closing import calendars, missing_days, stores
+from flux_pipelines.pipelines.closing import calendars, due_days, last_fetched, stores
 from flux_pipelines.pipelines.feeds import key_of
 from flux_pipelines.pipelines.jobs import feeds_of
 from flux_pipelines.pipelines.partitions import ranges
 from flux_pipelines.pipelines.resources import FluxResource
+from flux_pipelines.pipelines.troubled import follow_damage
 from flux_pipelines.providers.base import Feed, FeedSource, FeedWindow, Provider
 
 if TYPE_CHECKING:
@@ -160,12 +162,16 @@ def _catalogue(provider: Provider) -> dg.ScheduleDefinition:
             for feed in feeds:
                 name = daily_name(f"{connection.key}|{feed.name}", at.date())
                 try:
-                    stored = flux.hurried_runtime.raw.of(feed.name).current(connection.key)
-                except FluxError as error:  # a damaged one is fetched anew
-                    context.log.warning(str(error))
-                    stored = None
-                fresh = stored is not None and at - stored.fetched_at < _CATALOGUE_AGE
-                if not fresh and may_be_asked(context.instance, name):
+                    raw = flux.hurried_runtime.raw.of(feed.name)
+                    stored = raw.look(connection.key, [CURRENT], files=True)
+                    follow_damage(flux.hurried_runtime, connection.key, raw, stored.damaged)
+                except FluxError as error:
+                    context.log.error(str(error))
+                    continue
+                if stored.damaged:  # it is fetched anew, even though that has been done today
+                    name = daily_name(f"{connection.key}|{feed.name}", at.date(), at)
+                fresh = any(at - one.fetched_at < _CATALOGUE_AGE for one in stored.readable)
+                if not fresh and may_be_asked(context.instance, name, again=bool(stored.damaged)):
                     requests.append(
                         feed_request(
                             provider,
@@ -204,11 +210,14 @@ def _daily(provider: Provider) -> dg.ScheduleDefinition:
                 what = f"{connection.key}|{feed.name}"
                 try:
                     raw = flux.hurried_runtime.raw.of(feed.name)
-                    due = missing_days(flux.hurried_runtime, connection, now, raw)
+                    due = due_days(flux.hurried_runtime, connection, now, raw)
                 except FluxError as error:
                     context.log.error(str(error))
                     continue
-                for first, last in ranges(d for d in due if may_be_asked(context.instance, daily_name(what, d))):
+                tags = {day: daily_name(what, day, now if day in due.again else None) for day in due.days}
+                for first, last in ranges(
+                    day for day in due.days if may_be_asked(context.instance, tags[day], again=day in due.again)
+                ):
                     requests.append(
                         feed_request(
                             provider,
@@ -216,9 +225,9 @@ def _daily(provider: Provider) -> dg.ScheduleDefinition:
                             connection.key,
                             first,
                             # The date that has begun since, as far as it goes: tabs of the last one are paid on it.
-                            last + timedelta(days=1) if last == max(due) else last,
+                            last + timedelta(days=1) if last == max(due.days) else last,
                             run_key=f"{what}|{first}|{last}|{now:%Y-%m-%dT%H}",
-                            tags={DAILY_TAG: daily_name(what, last)},
+                            tags={DAILY_TAG: tags[last]},
                         )
                     )
         return requests or dg.SkipReason("Every connection's closed days have been asked for.")
@@ -322,8 +331,7 @@ def _look(
                         if not first <= day <= last:
                             continue  # an open day is for the daily schedule
                         if day not in fetched:
-                            manifest = raw.read_manifest(connection.key, day)
-                            fetched[day] = None if manifest is None else manifest.fetched_at
+                            fetched[day] = last_fetched(raw, connection.key, day)
                         stored = fetched[day]
                         # A day that was never collected is for the schedule, or for whoever backfills it.
                         if stored is not None and stored - LAG < before:

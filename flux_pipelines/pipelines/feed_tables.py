@@ -3,7 +3,7 @@
 # No `from __future__ import annotations` here: Dagster reads the annotations of asset functions as objects.
 
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import date
+from datetime import date, datetime
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -11,6 +11,7 @@ import dagster as dg
 from flux_pipelines.domain import tables
 from flux_pipelines.domain.errors import FluxError, TableDamagedError, UnknownConnectionError
 from flux_pipelines.domain.tables import Table
+from flux_pipelines.lake import CURRENT, hour_of
 from flux_pipelines.pipelines import names
 from flux_pipelines.pipelines.bookkeeping import attach
 from flux_pipelines.pipelines.checks import (
@@ -40,6 +41,7 @@ from flux_pipelines.pipelines.metadata import table_metadata
 from flux_pipelines.pipelines.partitions import BACKFILL, keys_of
 from flux_pipelines.pipelines.publishing import failures, publish
 from flux_pipelines.pipelines.resources import FluxResource
+from flux_pipelines.pipelines.troubled import follow_damage
 from flux_pipelines.providers.base import FeedTable, Grain, Location, Provider
 
 if TYPE_CHECKING:
@@ -155,6 +157,7 @@ class _Deriving:
         self.done: dict[str, dict[str, Any]] = {}
         self.failed: list[PartitionsFailed] = []
         self.bad: list[BadRecord] = []
+        self._unread: dict[tuple[str, date], list[datetime]] = {}
 
     def run(self, partitions: Mapping[str, Sequence[date]]) -> None:
         """Make every partition that has raw records; connection by connection."""
@@ -174,7 +177,7 @@ class _Deriving:
                     try:
                         self._replace(connection, {day: manifests})
                     except OF_ITS_PARTITION as error:
-                        self._fail(key, [day], error)
+                        self._damaged(key, day, error)
         self.failed += failures(self.findings.refused)
 
     def describe(self, figures: Mapping[str, Mapping[str, Any]]) -> None:
@@ -185,6 +188,13 @@ class _Deriving:
     def _fail(self, key: str, days: Sequence[date], error: FluxError) -> None:
         self.failed.append(PartitionsFailed(key, tuple(days), error))
 
+    def _damaged(self, key: str, day: date, error: FluxError) -> None:
+        self._fail(key, [day], error)
+        # Of snapshots it has been told, each by its hour.
+        if isinstance(error, TableDamagedError) and self._grain != "hour":
+            slot = CURRENT if self._grain == "current" else day.isoformat()
+            follow_damage(self._runtime, key, self._raw, {slot: error})
+
     def _manifests(self, key: str, days: Sequence[date]) -> dict[date, list["RawManifest"]]:
         found: dict[date, list[RawManifest]] = {}
         never: list[date] = []
@@ -192,7 +202,7 @@ class _Deriving:
             try:
                 stored = self._stored(key, day)
             except TableDamagedError as error:
-                self._fail(key, [day], error)
+                self._damaged(key, day, error)
                 continue
             if stored:
                 found[day] = stored
@@ -210,9 +220,31 @@ class _Deriving:
 
     def _stored(self, key: str, day: date) -> list["RawManifest"]:
         if self._grain == "hour":
-            return self._raw.hours(key, day)
+            return self._snapshots(key, day)
         manifest = self._raw.current(key) if self._grain == "current" else self._raw.read_manifest(key, day)
         return [] if manifest is None else [manifest]
+
+    def _snapshots(self, key: str, day: date) -> list["RawManifest"]:
+        """Return the day's snapshots that can be read; of the others, which cannot be had again, the table's rows stay."""
+        stored = self._raw.hours(key, day, files=True)
+        follow_damage(self._runtime, key, self._raw, stored.damaged)
+        if stored.damaged and not stored.readable:
+            raise next(iter(stored.damaged.values()))
+        self._unread[key, day] = [hour_of(slot) for slot in stored.damaged]
+        return stored.readable
+
+    def _kept(self, connection: str, day: date) -> Iterator["pa.RecordBatch"]:
+        """Yield the rows that the table has of snapshots which cannot be read any more."""
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        if hours := self._unread.get((connection, day)):
+            rows = self._runtime.lake.read(
+                self._table, where={"connection": connection, "business_date": day}
+            ).read_all()
+            yield from rows.filter(
+                pc.is_in(rows["snapshot_at"], pa.array(hours, rows["snapshot_at"].type))
+            ).to_batches()
 
     def _replace(self, connection: "Connection", found: Mapping[date, Sequence["RawManifest"]]) -> None:
         import pyarrow as pa
@@ -222,6 +254,8 @@ class _Deriving:
         def batches() -> Iterator[pa.RecordBatch]:
             for manifests in _chunks(list(found.values())):
                 yield from self._derived(connection, manifests, bad).to_batches()
+            for day in found:
+                yield from self._kept(connection.key, day)
 
         if self._grain == "current":
             partitions: list[dict[str, str | date]] = [{"connection": connection.key}]

@@ -10,8 +10,10 @@ from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any, cast
 
 import dagster as dg
+from pydantic import Field
 
 from flux_pipelines.domain.errors import DayNotReadyError, FluxError, HistoryUnavailableError
+from flux_pipelines.lake import CURRENT
 from flux_pipelines.pipelines import names
 from flux_pipelines.pipelines.bookkeeping import attach
 from flux_pipelines.pipelines.checks import SAMPLE, Check, result
@@ -27,6 +29,7 @@ from flux_pipelines.pipelines.partitions import (
     partition_key,
 )
 from flux_pipelines.pipelines.resources import FluxResource
+from flux_pipelines.pipelines.troubled import follow_damage, follow_outcomes
 from flux_pipelines.providers.base import Feed, FeedSource, Grain, Provider
 
 if TYPE_CHECKING:
@@ -42,6 +45,17 @@ RECORDS_USABLE = Check(
     "",
     blocking=False,
 )
+
+
+class RawFeedConfig(dg.Config):
+    """How a feed is collected."""
+
+    accept_empty: bool = Field(
+        default=False,
+        description="Let partitions that hold records become empty if the provider says so. Only when its own report shows "
+        "that the records are really gone.",
+    )
+
 
 _PARTITIONS = {
     "day": "one file a connection and business date. A partition is replaced whole.",
@@ -85,9 +99,9 @@ def raw_feed(provider: Provider, feed: Feed) -> dg.AssetsDefinition:
         code_version="1",
     )
     def records(
-        context: dg.AssetExecutionContext, flux: FluxResource
+        context: dg.AssetExecutionContext, config: RawFeedConfig, flux: FluxResource
     ) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:  # type: ignore[type-arg]
-        step = _Collecting(context, flux, provider, feed)
+        step = _Collecting(context, flux, provider, feed, accept_empty=config.accept_empty)
         for connection, days in partitions_of(feed.grain, keys_of(context)).items():
             step.collect(connection, days)
         check = quarantine_check(key, step.bad)
@@ -116,6 +130,8 @@ def key_of(grain: Grain, connection: str, day: date) -> str:
 def newest_manifest(orders: "RawStore", feed: Feed, connection: str, day: date) -> "RawManifest | None":
     """Return what is stored of a feed for a connection and day: the newest snapshot, if it is one of many.
 
+    What cannot be read is as good as not stored: whoever asks has it fetched again.
+
     Args:
         orders: the raw records of any feed of the lake.
         feed: which feed.
@@ -124,11 +140,11 @@ def newest_manifest(orders: "RawStore", feed: Feed, connection: str, day: date) 
 
     """
     raw = orders.of(feed.name)
-    if feed.grain == "current":
-        return raw.current(connection)
     if feed.grain == "hour":
-        return max(raw.hours(connection, day), key=lambda manifest: manifest.fetched_at, default=None)
-    return raw.read_manifest(connection, day)
+        stored = raw.hours(connection, day)
+    else:
+        stored = raw.look(connection, [CURRENT if feed.grain == "current" else day.isoformat()])
+    return max(stored.readable, key=lambda manifest: manifest.fetched_at, default=None)
 
 
 def quarantine_check(asset: dg.AssetKey, bad: Sequence["BadRecord"]) -> dg.AssetCheckResult:
@@ -140,8 +156,17 @@ def quarantine_check(asset: dg.AssetKey, bad: Sequence["BadRecord"]) -> dg.Asset
 class _Collecting:
     """One step of a raw feed: what was stored, what failed."""
 
-    def __init__(self, context: dg.AssetExecutionContext, flux: FluxResource, provider: Provider, feed: Feed) -> None:
+    def __init__(
+        self,
+        context: dg.AssetExecutionContext,
+        flux: FluxResource,
+        provider: Provider,
+        feed: Feed,
+        *,
+        accept_empty: bool,
+    ) -> None:
         self._context = context
+        self._accept_empty = accept_empty
         self._runtime = flux.runtime
         self._provider = provider
         self._feed = feed
@@ -154,9 +179,11 @@ class _Collecting:
     def collect(self, key: str, days: Sequence[date]) -> None:
         """Collect a connection's partitions; a failure of one connection does not touch the others."""
         left = dict.fromkeys(days)
+        outcomes: list[DayOutcome] = []
         try:
             for outcome in self._outcomes(key, days):
                 left.pop(outcome.day, None)
+                outcomes.append(outcome)
                 if outcome.manifest is None or outcome.error is not None:
                     error = outcome.error or FluxError("a day has no outcome", connection=key)
                     self._fail(key, [outcome.day], error)
@@ -166,6 +193,7 @@ class _Collecting:
             self._fail(key, list(left), error)
         errors = (one.error for one in self.failed if one.connection == key)
         self._runtime.remember(key, f"sync of {self._feed.name}", *errors)
+        follow_outcomes(self._runtime, key, self._feed.name, outcomes)
 
     def _outcomes(self, key: str, days: Sequence[date]) -> Iterator["DayOutcome"]:
         from flux_pipelines.sync.feeds import collect_days, collect_now
@@ -190,6 +218,7 @@ class _Collecting:
                     redact=redact,
                     token=sync_token(self._context.run),
                     most_locations=source.max_locations_per_window,
+                    accept_empty=self._accept_empty,
                 )
             else:
                 yield collect_now(
@@ -202,6 +231,7 @@ class _Collecting:
                     redact=redact,
                     token=sync_token(self._context.run),
                     now=now,
+                    accept_empty=self._accept_empty,
                 )
         finally:
             source.close()
@@ -225,8 +255,12 @@ class _Collecting:
     def _past(self, key: str, day: date) -> None:
         """Leave a past day's snapshots as they are; without any, it cannot be had."""
         stored = self._raw.hours(key, day)
-        if stored:
-            self.done[key_of(self._feed.grain, key, day)] = raw_metadata(self._provider, stored)
+        follow_damage(self._runtime, key, self._raw, stored.damaged)
+        if stored.readable:
+            self.done[key_of(self._feed.grain, key, day)] = raw_metadata(self._provider, stored.readable)
+            return
+        for error in stored.damaged.values():
+            self._fail(key, [day], error)
             return
         lost = HistoryUnavailableError(
             f"there is no snapshot of {day}: {self._provider.title} tells {self._feed.title} of the present only",
@@ -239,7 +273,7 @@ class _Collecting:
         day = manifest.business_date
         replace_quarantined(self._runtime, self._asset, self._feed.grain, key, {day: bad})
         self.bad += bad
-        stored = [manifest] if self._feed.grain != "hour" else self._raw.hours(key, day)
+        stored = [manifest] if self._feed.grain != "hour" else self._raw.hours(key, day).readable
         self.done[key_of(self._feed.grain, key, day)] = raw_metadata(self._provider, stored)
 
     def _fail(self, key: str, days: Sequence[date], error: FluxError) -> None:

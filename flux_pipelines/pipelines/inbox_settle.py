@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from flux_pipelines.pipelines import names
+from flux_pipelines.pipelines.closing import last_fetched
 from flux_pipelines.pipelines.feed_runs import assets_of
 from flux_pipelines.pipelines.feeds import key_of, newest_manifest
 from flux_pipelines.pipelines.partitions import connections_of, partition_key, ranges
@@ -117,7 +118,7 @@ class Settling:
         if what == ORDERS:
             connection, days = days_of(run)
             made = [(self._rows, str(partition_key(connection, day))) for day in days]
-            stored = [self._runtime.raw.read_manifest(connection, day) for day in days]
+            read = [last_fetched(self._runtime.raw, connection, day) for day in days]
         else:
             feed = self._provider.feed(what)
             connection = run.tags[names.CONNECTION_TAG]
@@ -126,7 +127,8 @@ class Settling:
             keys = [first] if first == last else [key_of(feed.grain, connection, day) for day in days]
             made = [(asset, key) for asset in assets_of(self._provider, feed)[1:] for key in keys]
             stored = [newest_manifest(self._runtime.raw, feed, connection, day) for day in days]
-        if any(manifest is None or manifest.fetched_at < since for manifest in stored):
+            read = [manifest.fetched_at if manifest is not None else None for manifest in stored]
+        if any(at is None or at < since for at in read):
             return False
         rows = [latest_materialisation(self._instance, asset, partition) for asset, partition in made]
         return all(row is not None and fetched_at(row) >= since for row in rows)

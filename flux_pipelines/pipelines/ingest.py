@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 from pydantic import Field
 
-from flux_pipelines.domain.errors import FluxError, TableDamagedError, UnknownConnectionError
+from flux_pipelines.domain.errors import EmptiedError, FluxError, TableDamagedError, UnknownConnectionError
 from flux_pipelines.domain.money import from_minor
 from flux_pipelines.domain.tables import TRANSACTIONS
 from flux_pipelines.pipelines import names
@@ -36,6 +36,7 @@ from flux_pipelines.pipelines.metadata import PREVIEW_ROWS, amounts, preview, ro
 from flux_pipelines.pipelines.partitions import BACKFILL, by_connection, connection_days, keys_of, partition_key
 from flux_pipelines.pipelines.publishing import failures, publish
 from flux_pipelines.pipelines.resources import FluxResource
+from flux_pipelines.pipelines.troubled import follow_damage, follow_outcomes
 from flux_pipelines.providers.base import Provider
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
     from flux_pipelines.lake import Draft, RawManifest
     from flux_pipelines.runtime import Runtime
     from flux_pipelines.sync.normalise import Normalisation
-    from flux_pipelines.sync.records import BadRecord
+    from flux_pipelines.sync.records import BadRecord, DayOutcome
 
 Metadata = dict[str, Any]
 
@@ -53,7 +54,7 @@ COMPLETENESS = Check(
     "completeness",
     "A second, independent query of the provider finds the same orders and totals. `verified`: it does. `unverifiable`: "
     "it could not be asked. `short`: it finds more; run those partitions again, and if they stay short compare them "
-    "with the provider's own report.",
+    "with the provider's own report. A date with orders that came back empty keeps them, and fails here too.",
     "",
 )
 ORDER_TOTALS = Check(
@@ -79,6 +80,11 @@ class RawOrdersConfig(dg.Config):
         default=True,
         description="Prove each partition complete by a second query. Without it half the requests are saved and "
         "partitions are `unverifiable`.",
+    )
+    accept_empty: bool = Field(
+        default=False,
+        description="Let business dates that hold orders become empty if the provider says so. Only for dates of which its "
+        "own report shows that the orders are really gone.",
     )
 
 
@@ -112,7 +118,7 @@ def raw_orders(provider: Provider) -> dg.AssetsDefinition:
     def orders(
         context: dg.AssetExecutionContext, config: RawOrdersConfig, flux: FluxResource
     ) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:  # type: ignore[type-arg]
-        landing = _Landing(context, flux, provider, verify=config.verify)
+        landing = _Landing(context, flux, provider, config)
         for connection, days in by_connection(keys_of(context)).items():
             landing.land(connection, days)
         check = landing.completeness(key)
@@ -129,13 +135,13 @@ class _Landing:
     """One step of `raw_orders`: what was landed, what failed."""
 
     def __init__(
-        self, context: dg.AssetExecutionContext, flux: FluxResource, provider: Provider, *, verify: bool
+        self, context: dg.AssetExecutionContext, flux: FluxResource, provider: Provider, config: RawOrdersConfig
     ) -> None:
         self._context = context
         self._flux = flux
         self._runtime = flux.runtime
         self._provider = provider
-        self._verify = verify
+        self._config = config
         self.done: dict[str, Metadata] = {}
         self.failed: list[PartitionsFailed] = []
         self._manifests: list[RawManifest] = []
@@ -146,6 +152,7 @@ class _Landing:
 
         left = dict.fromkeys(days)
         failures: dict[FluxError, list[date]] = {}
+        outcomes: list[DayOutcome] = []
         try:
             connection = self._runtime.state.connections.get(key)
             source = self._runtime.source(connection)
@@ -158,10 +165,12 @@ class _Landing:
                     self._runtime.raw,
                     provider=self._provider,
                     token=sync_token(self._context.run),
-                    verify=self._verify,
+                    verify=self._config.verify,
+                    accept_empty=self._config.accept_empty,
                     redact=self._runtime.redactor(connection),
                 ):
                     left.pop(outcome.day, None)
+                    outcomes.append(outcome)
                     if outcome.manifest is not None:
                         self._manifests.append(outcome.manifest)
                     if outcome.error is not None or outcome.manifest is None:
@@ -177,6 +186,14 @@ class _Landing:
                 failures.setdefault(_unexplained(key, *left), []).extend(left)
         self.failed += [PartitionsFailed(key, tuple(days), error) for error, days in failures.items() if days]
         self._runtime.remember(key, "sync of orders", *(error for error, days in failures.items() if days))
+        follow_outcomes(self._runtime, key, self._runtime.raw.feed, outcomes)
+        for outcome in outcomes:
+            if isinstance(outcome.error, EmptiedError) and outcome.manifest is not None:
+                # Not materialised, and still what the partition's page shall say.
+                told = raw_metadata(self._provider, outcome.manifest)
+                place = partition_key(key, outcome.day)
+                asset = names.raw_orders(self._provider.name)
+                self._context.log_event(dg.AssetObservation(asset, partition=place, metadata=told))
 
     def _land_day(self, connection: str, manifest: "RawManifest", bad: Sequence["BadRecord"]) -> None:
         day = manifest.business_date
@@ -196,6 +213,8 @@ class _Landing:
                 what = f"{proof.expected} orders landed, {proof.confirmed} confirmed by {proof.method}: {proof.detail}"
                 where = f"{manifest.connection}|{manifest.business_date}"
                 short.append((where, f"short by {proof.confirmed - proof.expected}", what))
+            elif proof.emptied_at is not None:
+                short.append((f"{manifest.connection}|{manifest.business_date}", "came back empty", proof.detail))
         more = {f"partitions {status}": count for status, count in counts.items()}
         return result(COMPLETENESS, asset, len(short), short[:SAMPLE], more)
 
@@ -307,7 +326,7 @@ class _Normalising:
                     try:
                         self._replace([(connection, [manifest])])
                     except OF_ITS_PARTITION as error:
-                        self.failed.append(PartitionsFailed(connection.key, (manifest.business_date,), error))
+                        self._damaged(connection.key, manifest.business_date, error)
         self.failed += failures(self.findings.refused)
 
     def _manifests(self, key: str, days: Sequence[date]) -> tuple["Connection", list["RawManifest"]]:
@@ -318,7 +337,7 @@ class _Normalising:
             try:
                 manifest = self._runtime.raw.read_manifest(key, day)
             except TableDamagedError as error:
-                self.failed.append(PartitionsFailed(key, (day,), error))
+                self._damaged(key, day, error)
                 continue
             if manifest is None:
                 never.append(day)
@@ -332,6 +351,11 @@ class _Normalising:
             )
             self.failed.append(PartitionsFailed(key, tuple(never), missing))
         return connection, present
+
+    def _damaged(self, key: str, day: date, error: FluxError) -> None:
+        self.failed.append(PartitionsFailed(key, (day,), error))
+        if isinstance(error, TableDamagedError):
+            follow_damage(self._runtime, key, self._runtime.raw, {day.isoformat(): error})
 
     def _replace(self, todo: Sequence[tuple["Connection", Sequence["RawManifest"]]]) -> None:
         import pyarrow as pa

@@ -19,6 +19,7 @@ from flux_pipelines.pipelines.closing import calendars
 from flux_pipelines.pipelines.metadata import preview
 from flux_pipelines.pipelines.partitions import ranges
 from flux_pipelines.pipelines.resources import FluxResource
+from flux_pipelines.pipelines.troubled import follow_damage
 
 if TYPE_CHECKING:
     from flux_pipelines.domain.connection import Connection
@@ -49,6 +50,7 @@ def _reconcile(context: dg.OpExecutionContext, flux: FluxResource) -> None:
             if connection.status != "active":
                 continue
             try:
+                _ask_for_damaged(runtime, connection)
                 found = _compare(runtime, connection, datetime.now(UTC))
             except FluxError as error:  # of this connection alone; the others are compared
                 failures.append(str(error))
@@ -65,6 +67,19 @@ def _reconcile(context: dg.OpExecutionContext, flux: FluxResource) -> None:
     )
     if failures:
         raise dg.Failure("Some connections could not be compared.\n" + "\n".join(failures))
+
+
+def _ask_for_damaged(runtime: "Runtime", connection: "Connection") -> None:
+    """Read every manifest of a connection's days: what is damaged is told, and asked for again, however old it is."""
+    damaged: set[date] = set()
+    for feed in runtime.raw.feeds(connection.provider):
+        raw = runtime.raw.of(feed)
+        stored = raw.survey(connection.key, date.min, date.max)
+        follow_damage(runtime, connection.key, raw, stored.damaged)
+        damaged |= stored.damaged_days
+    for start, end in ranges(day for day in damaged if day >= runtime.settings.start_date):
+        why = "what was stored cannot be read"
+        runtime.state.requests.add(connection.key, start, end, names.RECONCILE_JOB, why)
 
 
 def _compare(runtime: "Runtime", connection: "Connection", now: datetime) -> _Compared:
@@ -146,7 +161,8 @@ def reconcile_job() -> dg.JobDefinition:
         name=names.RECONCILE_JOB,
         description=(
             f"Counts each active connection's last {DAYS} closed business dates again at the provider, asks for those that "
-            "differ from what was landed, and raises an alert if they differ even then, or if webhooks have stopped."
+            "differ from what was landed, and raises an alert if they differ even then, or if webhooks have stopped. Reads "
+            "every manifest as well: days that cannot be read are asked for again, however old they are."
         ),
         executor_def=dg.in_process_executor,
     )

@@ -236,12 +236,15 @@ def looked_at(runtime: "Runtime", days: Sequence[date]) -> list[tuple[str, date,
         raw = runtime.raw.of(feed)
         after = timedelta(days=0 if feed == ORDERS else 1)
         for key in (key for key in raw.connections() if split_key(key)[0] == provider):
-            there = raw.manifests(key, days[0], days[-1] + after)
-            made = raw.made(key, list(there), tables.PAYMENTS.name)
+            stored = raw.survey(key, days[0], days[-1] + after)
+            fetched = {manifest.business_date: manifest for manifest in stored.readable}
+            # One that cannot be read has been fetched all the same, and the tables keep the rows they have of it.
+            there = stored.days
+            made = raw.made(key, sorted(there), tables.PAYMENTS.name)
             known = {
                 day
-                for day, manifest in there.items()
-                if _covers(manifest, made.get(day), *(of.get((key, day.isoformat()), 0) for of in (own, core)))
+                for day in there
+                if _covers(fetched.get(day), made.get(day), *(of.get((key, day.isoformat()), 0) for of in (own, core)))
             }
             for day in days:
                 if day in there:
@@ -256,17 +259,19 @@ def looked_at(runtime: "Runtime", days: Sequence[date]) -> list[tuple[str, date,
     return found
 
 
-def _covers(manifest: "RawManifest", made: "Made | None", own: int, core: int) -> bool:
+def _covers(manifest: "RawManifest | None", made: "Made | None", own: int, core: int) -> bool:
     """Tell whether core `payments` has what was fetched, by the rows of it and of the provider's own part."""
     if own != core:
         return False
     if made is None:  # of a lake of earlier times
         return own > 0
-    return made.fetched_at == manifest.fetched_at and made.rows == own
+    return made.rows == own and (manifest is None or made.fetched_at == manifest.fetched_at)
 
 
 def _fetched_orders(runtime: "Runtime", first: date, last: date) -> list[tuple[str, date]]:
-    return [(key, day) for key in runtime.raw.connections() for day in runtime.raw.manifests(key, first, last)]
+    return [
+        (key, day) for key in runtime.raw.connections() for day in sorted(runtime.raw.survey(key, first, last).days)
+    ]
 
 
 def _pictures(database: "duckdb.DuckDBPyConnection", scope: Scope) -> dict[str, dict[str, Any]]:

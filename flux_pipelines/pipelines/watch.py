@@ -185,6 +185,8 @@ def _yesterday(runtime: "Runtime", provider: Provider, now: datetime) -> tuple[b
                 why = "not landed" if manifest is None else "landed before it had ended"
                 if manifest is not None and manifest.verification.status == "short":
                     why = f"orders are missing: {manifest.verification.detail}"
+                elif manifest is not None and manifest.verification.emptied_at is not None:
+                    why = f"it came back empty: {manifest.verification.detail}"
                 late.append((connection.key, str(day), why))
         except FluxError as error:
             late.append((connection.key, "", str(error)))

@@ -49,12 +49,15 @@ class Feed:
         name: `catalog`, `inventory`, `payments`, `labor`.
         title: what it is, for the UI ("payments and refunds").
         grain: how much one partition is.
+        passing: kinds of records that may well be there today and not tomorrow. Where all records of another kind are gone,
+            that is an error, and what is stored is kept.
 
     """
 
     name: str
     title: str
     grain: Grain
+    passing: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

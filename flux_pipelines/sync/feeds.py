@@ -19,10 +19,21 @@ from itertools import groupby
 import msgspec
 
 from flux_pipelines.domain.connection import Connection
-from flux_pipelines.domain.errors import DayNotReadyError, FluxError, HistoryUnavailableError
-from flux_pipelines.lake.raw import CURRENT, RawManifest, RawStore, RawWriter, Segment, Verification, Window, hour_slot
+from flux_pipelines.domain.errors import DayNotReadyError, EmptiedError, FluxError, HistoryUnavailableError
+from flux_pipelines.lake.raw import (
+    CURRENT,
+    PartitionEmptiedError,
+    RawManifest,
+    RawStore,
+    RawWriter,
+    Segment,
+    Verification,
+    Window,
+    hour_slot,
+    lost_kinds,
+)
 from flux_pipelines.providers.base import Feed, FeedSource, FeedWindow, Location, Provider, Record
-from flux_pipelines.sync.records import BadRecord, DayOutcome
+from flux_pipelines.sync.records import BadRecord, DayOutcome, emptied
 from flux_pipelines.sync.windows import Group, group_locations
 from flux_pipelines.transport import metered
 
@@ -60,6 +71,8 @@ class _Partition:
     writer: RawWriter
     windows: list[FeedWindow]
     parts: list[Future[_Part]]
+    #: The snapshot before this one: stock does not vanish from one hour to the next.
+    before: RawManifest | None = None
 
 
 def collect_days(
@@ -74,6 +87,7 @@ def collect_days(
     token: str = "",
     most_locations: int = 10,
     parallel: int = 4,
+    accept_empty: bool = False,
 ) -> Iterator[DayOutcome]:
     """Bring some business dates of a feed by day up to date, and yield what became of each.
 
@@ -88,9 +102,11 @@ def collect_days(
         token: names this sync. A day that is stored under the same token already is not fetched again.
         most_locations: the most that may be asked for in one call.
         parallel: most days under way, and most windows read at a time.
+        accept_empty: whether a day that holds records may become one without any; otherwise such a day fails
+            (`EmptiedError`) and keeps what it has.
 
     """
-    engine = _Engine(source, connection, raw, provider, redact, token)
+    engine = _Engine(source, connection, raw, provider, redact, token, accept_empty=accept_empty)
     yield from engine.days(locations, sorted(set(days)), most_locations, parallel)
 
 
@@ -105,6 +121,7 @@ def collect_now(
     redact: RedactObjects | None = None,
     token: str = "",
     now: datetime | None = None,
+    accept_empty: bool = False,
 ) -> DayOutcome:
     """Store what there is now: as the snapshot of this hour, or in place of what there was.
 
@@ -118,11 +135,13 @@ def collect_now(
         redact: takes out what is personal.
         token: names this sync.
         now: the present instant.
+        accept_empty: whether there may be nothing although the newest that is stored has records; otherwise it fails
+            (`EmptiedError`), and what is stored stays.
 
     """
     now = (now or datetime.now(UTC)).astimezone(UTC)
     slot = hour_slot(now) if feed.grain == "hour" else CURRENT
-    engine = _Engine(source, connection, raw, provider, redact, token)
+    engine = _Engine(source, connection, raw, provider, redact, token, accept_empty=accept_empty)
     return engine.now(locations, now, slot)
 
 
@@ -135,6 +154,8 @@ class _Engine:
         provider: Provider,
         redact: RedactObjects | None,
         token: str,
+        *,
+        accept_empty: bool,
     ) -> None:
         self._source = source
         self._connection = connection
@@ -142,6 +163,7 @@ class _Engine:
         self._provider = provider
         self._redact = redact
         self._token = token
+        self._accept_empty = accept_empty
         self._stopped = threading.Event()
 
     def days(
@@ -149,7 +171,7 @@ class _Engine:
     ) -> Iterator[DayOutcome]:
         wanted: deque[date] = deque()
         for day in days:
-            known = self._stored(day)
+            known = self._raw.stored_under(self._token, self._connection.key, day)
             if known is None:
                 wanted.append(day)
             else:
@@ -178,8 +200,8 @@ class _Engine:
                 outcome = self._finish(running.popleft())
                 yield outcome
                 broken = outcome.error
-                # A day that lies too far back says nothing of the next one.
-                if isinstance(broken, HistoryUnavailableError):
+                # A day that lies too far back says nothing of the next one, nor does one that came back empty.
+                if isinstance(broken, HistoryUnavailableError | EmptiedError):
                     continue
                 failures = failures + 1 if broken is not None else 0
                 if broken is not None and (not broken.rerun_helps or failures >= _FAILURES_IN_A_ROW):
@@ -205,17 +227,15 @@ class _Engine:
         except BaseException:
             writer.abort()
             raise
-        return self._finish(_Partition(day, now, writer, [window], [part]))
+        before = None if slot == CURRENT or self._accept_empty else self._last_snapshot()
+        return self._finish(_Partition(day, now, writer, [window], [part], before))
 
-    def _stored(self, day: date) -> RawManifest | None:
-        """Return what this very sync has stored already."""
-        if not self._token:
-            return None
-        try:
-            known = self._raw.read_manifest(self._connection.key, day)
-        except FluxError:  # a damaged partition is fetched anew
-            return None
-        return known if known is not None and known.sync_token == self._token else None
+    def _last_snapshot(self) -> RawManifest | None:
+        """Return the newest snapshot that can be read."""
+        for day in reversed(self._raw.days(self._connection.key)):
+            if stored := self._raw.hours(self._connection.key, day).readable:
+                return stored[-1]
+        return None
 
     def _not_begun(self, day: date, groups: Sequence[Group]) -> FluxError | None:
         begins = min(group.calendar.start(day) for group in groups)
@@ -277,6 +297,11 @@ class _Engine:
             kinds: Counter[str] = Counter()
             for part in parts:
                 kinds.update(part.kinds)
+            passing = next((feed.passing for feed in self._provider.feeds if feed.name == self._raw.feed), ())
+            if partition.before is not None and not bad:
+                lost = lost_kinds(partition.before, kinds.total(), kinds, passing)
+                if lost:
+                    raise PartitionEmptiedError(partition.before, lost)
             manifest = partition.writer.commit(
                 [part.segment for part in parts],
                 fetched_at=partition.began,
@@ -291,7 +316,14 @@ class _Engine:
                 sync_token=self._token,
                 verification=_UNPROVEN,
                 redacted=self._redact is not None,
+                accept_empty=self._accept_empty,
+                passing=passing,
             )
+        except PartitionEmptiedError as nothing:
+            slot = nothing.kept.slot if nothing.kept is not None else ""
+            where = "" if slot == CURRENT else slot or str(partition.day)
+            what = emptied(self._connection.key, where, nothing.lost, self._raw.feed)
+            return DayOutcome(partition.day, "failed", nothing.kept, what)
         except FluxError as error:
             for other in partition.parts:  # they may still be writing
                 if not other.cancel():

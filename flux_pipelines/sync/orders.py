@@ -14,12 +14,17 @@ from datetime import UTC, date, datetime, timedelta
 from itertools import groupby
 
 from flux_pipelines.domain.connection import Connection
-from flux_pipelines.domain.errors import DayNotReadyError, FluxError, HistoryUnavailableError, IncompleteError
-from flux_pipelines.lake.raw import RawManifest, RawStore, Verification, Window
+from flux_pipelines.domain.errors import (
+    DayNotReadyError,
+    FluxError,
+    HistoryUnavailableError,
+    IncompleteError,
+)
+from flux_pipelines.lake.raw import PartitionEmptiedError, RawStore, Verification, Window
 from flux_pipelines.providers.base import Basis, Location, PosSource, Provider
 from flux_pipelines.sync.landing import DayBatch, Landing, Redact, Tally
 from flux_pipelines.sync.proof import Recount, judge
-from flux_pipelines.sync.records import DayOutcome
+from flux_pipelines.sync.records import DayOutcome, emptied
 from flux_pipelines.sync.slices import Slice, SliceRunner
 from flux_pipelines.sync.windows import DayIndex, Group, contiguous, group_locations
 
@@ -45,6 +50,7 @@ def sync_orders(
     token: str = "",
     parallel: int = 8,
     verify: bool = True,
+    accept_empty: bool = False,
     progress: Callable[[int], None] | None = None,
     redact: Redact | None = None,
 ) -> Iterator[DayOutcome]:
@@ -60,11 +66,15 @@ def sync_orders(
         token: names this sync. A day that is stored under the same token already is not fetched again.
         parallel: most pages fetched at a time.
         verify: whether to confirm each day with a second query.
+        accept_empty: whether a day that holds orders may become one without any. Otherwise such a day fails
+            (`EmptiedError`) and keeps what it has: providers answer `nothing` by mistake more often than a day's sales vanish.
         progress: told, from several threads, how many more orders have landed.
         redact: takes what is personal out of orders before they are stored (`Runtime.redactor`).
 
     """
-    engine = _Engine(source, connection, raw, provider, token, parallel, verify, progress or (lambda _: None), redact)
+    engine = _Engine(
+        source, connection, raw, provider, token, parallel, verify, accept_empty, progress or (lambda _: None), redact
+    )
     yield from engine.run(locations, sorted(set(days)))
 
 
@@ -104,6 +114,7 @@ class _Engine:
         token: str,
         parallel: int,
         verify: bool,
+        accept_empty: bool,
         progress: Callable[[int], None],
         redact: Redact | None,
     ) -> None:
@@ -115,6 +126,7 @@ class _Engine:
         self._token = token
         self._parallel = parallel
         self._verify = verify
+        self._accept_empty = accept_empty
         self._progress = progress
         self._redact = redact
         self._lock = threading.Lock()
@@ -124,8 +136,8 @@ class _Engine:
     def run(self, locations: Sequence[Location], days: Sequence[date]) -> Iterator[DayOutcome]:
         wanted = []
         for day in days:
-            known = self._raw_manifest(day) if self._token else None
-            if isinstance(known, FluxError) or known is None or known.sync_token != self._token:
+            known = self._raw.stored_under(self._token, self._connection.key, day)
+            if known is None:
                 wanted.append(day)
             else:
                 yield DayOutcome(day, "resumed", known)
@@ -165,12 +177,6 @@ class _Engine:
             connection=self._connection.key,
             next_step=f"Ask {title} for access to older orders and connect the account again, or begin later.",
         )
-
-    def _raw_manifest(self, day: date) -> RawManifest | FluxError | None:
-        try:
-            return self._raw.read_manifest(self._connection.key, day)
-        except FluxError as damaged:  # a damaged partition is fetched anew
-            return damaged
 
     def _batches(self, days: Sequence[date]) -> Iterator[DayOutcome]:
         size = 1
@@ -313,31 +319,36 @@ class _Engine:
     def _commit(self, batch: _Batch, number: int, verdict: Verification) -> DayOutcome:
         day = batch.days[number]
         short = verdict.status == "short"
-        manifest = day.writer.commit(
-            [segment for _, segment in sorted(day.segments, key=lambda item: item[0])],
-            fetched_at=batch.began,
-            quarantined=len(day.bad),
-            totals=day.totals,
-            states=day.states,
-            windows=self._windows(batch, number),
-            locations=sorted(id_ for group in self._groups for id_ in group.location_ids),
-            api_version=self._provider.api_version,
-            requests=day.requests,
-            retries=day.retries,
-            waited_seconds=round(day.waited_seconds, 3),
-            sync_token="" if short else self._token,
-            verification=verdict,
-            redacted=self._redact is not None,
-        )
+        try:
+            manifest = day.writer.commit(
+                [segment for _, segment in sorted(day.segments, key=lambda item: item[0])],
+                fetched_at=batch.began,
+                quarantined=len(day.bad),
+                totals=day.totals,
+                states=day.states,
+                windows=self._windows(batch, number),
+                locations=sorted(id_ for group in self._groups for id_ in group.location_ids),
+                api_version=self._provider.api_version,
+                requests=day.requests,
+                retries=day.retries,
+                waited_seconds=round(day.waited_seconds, 3),
+                sync_token="" if short else self._token,
+                verification=verdict,
+                redacted=self._redact is not None,
+                accept_empty=self._accept_empty,
+            )
+        except PartitionEmptiedError as nothing:
+            error = emptied(self._connection.key, str(day.day), nothing.lost, self._raw.feed)
+            return DayOutcome(day.day, "failed", nothing.kept, error)
         if not short:
             return DayOutcome(day.day, "committed", manifest, bad=tuple(day.bad))
         missing = verdict.confirmed - verdict.expected
-        error = IncompleteError(
+        short_of = IncompleteError(
             f"{missing} orders of {day.day} are missing: {verdict.expected} were fetched, and {verdict.method} finds "
             f"{verdict.confirmed}",
             connection=self._connection.key,
         )
-        return DayOutcome(day.day, "failed", manifest, error, tuple(day.bad))
+        return DayOutcome(day.day, "failed", manifest, short_of, tuple(day.bad))
 
     def _windows(self, batch: _Batch, number: int) -> list[Window]:
         """Return the day's own intervals, one a calendar."""

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date
 from decimal import Decimal
 from typing import TYPE_CHECKING, Literal
+
+from flux_pipelines.domain.errors import EmptiedError
 
 if TYPE_CHECKING:
     from flux_pipelines.domain.errors import FluxError
@@ -32,6 +35,26 @@ class BadRecord:
     order_id: str | None = None
 
 
+def emptied(connection: str, partition: str, lost: Mapping[str, int], feed: str) -> EmptiedError:
+    """Return the error of a partition that came back without records that are stored.
+
+    Args:
+        connection: the connection's key.
+        partition: its business date or hour; empty for what there is now.
+        lost: how many records of each kind; empty when nobody can tell, because the manifest is damaged.
+        feed: of which feed.
+
+    """
+    kinds = [f"{count} {kind}{'' if kind == feed else ' records'}" for kind, count in lost.items()]
+    stored = " and ".join(kinds) or f"{feed} (how many cannot be read)"
+    of = f" of {partition}" if partition else ""
+    return EmptiedError(
+        f"{stored}{of} are stored, and the provider now says that there are none. What is stored is kept, here and in "
+        "every table",
+        connection=connection,
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class DayOutcome:
     """What became of one business date of a connection.
@@ -39,7 +62,7 @@ class DayOutcome:
     Args:
         day: the business date.
         status: `committed` (fetched and stored now), `resumed` (complete already, under the same sync), `failed`.
-        manifest: what is stored; None for a failed day.
+        manifest: what is stored; None for a failed day whose partition was not touched.
         error: why a day failed.
         bad: records of this day that cannot be assigned to a location or read at all.
 

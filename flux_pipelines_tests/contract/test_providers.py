@@ -6,9 +6,10 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from flux_pipelines.domain.errors import FluxError, PermissionLostError, ReauthorizationNeededError
+from flux_pipelines.domain.errors import EmptiedError, FluxError, PermissionLostError, ReauthorizationNeededError
 from flux_pipelines.sandbox.world import MALFORMED
 from flux_pipelines.sync.feeds import collect_days, collect_now
+from flux_pipelines.sync.records import DayOutcome
 from flux_pipelines.sync.records_sql import derive
 from flux_pipelines_tests.contract.conftest import Connect, Played, providers
 
@@ -140,6 +141,39 @@ def test_a_day_without_orders_is_empty_and_proved_to_be(connect: Connect, name: 
 
 
 HISTORY_AND_MORE = 20
+
+
+def test_days_that_come_back_empty_fail_and_keep_what_they_had(connect: Connect, name: str) -> None:
+    """Each provider says `nothing` in its own words, with status 200: by mistake as well."""
+    played = connect(name)
+    spec, runtime, connection, days = played.spec, played.runtime, played.connection, played.days[-2:]
+    landed = played.landed(played.sync(days))
+    source = runtime.source(connection)
+    locations = runtime.refresh_locations(connection, source)
+    daily = [feed.name for feed in spec.feeds if feed.grain == "day"]
+
+    def collect(feed: str) -> list[DayOutcome]:
+        return list(collect_days(source, connection, locations, days, runtime.raw.of(feed), provider=spec))  # type: ignore[arg-type]
+
+    try:
+        had = {feed: collect(feed) for feed in daily}
+        played.pull("withhold", merchant=played.merchant.handle)
+        has = {"orders": list(played.sync(days).values()), **{feed: collect(feed) for feed in daily}}
+    finally:
+        played.pull("withhold", merchant=played.merchant.handle, back=True)
+        source.close()
+    for feed, outcomes in has.items():
+        for outcome in outcomes:
+            assert isinstance(outcome.error, EmptiedError), (feed, outcome)
+            assert outcome.manifest is not None
+            assert outcome.manifest.verification.status == "unverifiable"
+            assert outcome.manifest.verification.expected > 0
+            assert f"of {outcome.day} are stored, and the provider now says that there are none" in str(outcome.error)
+    assert {o.day: (o.manifest.orders, o.manifest.sha256) for o in has["orders"] if o.manifest} == landed
+    for feed in daily:
+        before, after = ([o.manifest.sha256 for o in many if o.manifest] for many in (had[feed], has[feed]))
+        assert before == after
+    assert played.landed(played.sync(days)) == landed, "and when they are there again, they are as they were"
 
 
 def test_every_feed_is_collected_and_every_table_is_made_of_it(connect: Connect, name: str) -> None:

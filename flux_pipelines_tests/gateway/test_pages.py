@@ -384,6 +384,20 @@ def test_a_lake_that_cannot_be_read_does_not_take_the_page_away(ada: Browser, ha
             path.write_bytes(content)
 
 
+def test_one_day_that_cannot_be_read_does_not_hide_the_last_sync(ada: Browser, harbor: str, runtime: Runtime) -> None:
+    land(runtime, harbor, DAYS)
+    newest = runtime.settings.home / f"lake/raw/square/orders/harbor/{DAYS[-1]}/manifest.json"
+    sound = newest.read_bytes()
+    newest.write_bytes(sound[:50])
+    try:
+        for path in ("/connections", f"/connections/{harbor}"):
+            page = ada.get(path).text
+            assert "cannot be read now" not in page
+            assert "No sales have been fetched yet" not in page
+    finally:
+        newest.write_bytes(sound)
+
+
 # --- tokens ---
 
 

@@ -60,3 +60,16 @@ def test_bad_orders_go_to_quarantine_whole_and_the_rest_of_the_day_is_there(flux
         replayed = flux.run("quarantine", "replay")
         assert replayed.returncode == 1, "they are still bad"
         assert f"{len(MALFORMED)} stay" in replayed.stdout
+
+
+def test_a_day_that_comes_back_empty_keeps_its_sales_until_somebody_accepts_it(flux: Flux) -> None:
+    with RunningSandbox(SandboxOptions(history_days=4, end_day=END_DAY)) as sandbox:
+        flux("connections", "add", "square:sakura", "--tenant", "kissa", "--sandbox", sandbox.url)
+        flux("sync", "square", "--sales-only", *ONE_DAY)
+        before = flux.contents()
+        httpx.post(f"{sandbox.url}/sandbox/withhold", json={"merchant": "sakura"}).raise_for_status()
+        told = " ".join(flux.fails("sync", "square", "--sales-only", *ONE_DAY).split())
+        assert f"orders of {END_DAY} are stored, and the provider now says that there are none" in told
+        assert flux.contents() == before
+        flux("sync", "square", "--sales-only", *ONE_DAY, "--accept-empty")
+        assert flux.ask("select count(*) as orders from square.transactions") == [{"orders": 0}]

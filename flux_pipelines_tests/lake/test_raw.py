@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterable
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import duckdb
@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 
 from flux_pipelines.domain.errors import ConfigurationError, StorageFullError, TableDamagedError
 from flux_pipelines.lake import ObjectStore, RawManifest, RawStore, Verification, Window, object_store
+from flux_pipelines.lake.raw import PartitionEmptiedError
 from flux_pipelines_tests.lake.rows import ACME, DAY, days, tiny_disk
 
 NOW = datetime(2025, 3, 2, 6, tzinfo=UTC)
@@ -107,8 +108,40 @@ def test_a_day_without_orders_is_a_commit_and_a_day_never_fetched_is_not(raw: Ra
     assert raw.read_manifest(ACME, DAY) == manifest
     land(raw, [order(1)])
     assert len(keys(store)) == 2
-    land(raw, [])
+    raw.writer(ACME, DAY).commit([], fetched_at=NOW, accept_empty=True)
     assert keys(store) == ["raw/square/orders/acme/2025-03-01/manifest.json"]
+
+
+def test_records_do_not_give_way_to_nothing_unless_that_is_accepted(raw: RawStore, store: ObjectStore) -> None:
+    with raw.writer(ACME, DAY) as writer:
+        segment = writer.segment()
+        segment.write_many([order(1), order(2)])
+        proof = Verification(status="verified", method="a second query", expected=2, confirmed=2)
+        before = writer.commit([segment], fetched_at=NOW, sync_token="t", verification=proof)
+    for later in (NOW + timedelta(hours=1), NOW + timedelta(hours=2)):
+        with pytest.raises(PartitionEmptiedError) as caught:
+            raw.writer(ACME, DAY).commit([], fetched_at=later, sync_token="u")
+        kept = raw.read_manifest(ACME, DAY)
+        assert kept == caught.value.kept
+        assert kept is not None
+        assert (kept.verification.status, kept.verification.emptied_at) == ("unverifiable", later)
+        assert (kept.file, kept.orders, kept.fetched_at, kept.sync_token) == (before.file, 2, NOW, "")
+        assert content(raw, kept) == [order(1), order(2)]
+    # What nobody can read may still hold something, and an erasure must find it.
+    manifest = "raw/square/orders/acme/2025-03-01/manifest.json"
+    store.put_atomic(manifest, b"{")
+    with pytest.raises(PartitionEmptiedError) as caught:
+        raw.writer(ACME, DAY).commit([], fetched_at=NOW)
+    assert caught.value.kept is None
+    assert len(keys(store)) == 2
+    # Records that cannot be used are no emptiness, and neither are records again.
+    assert raw.writer(ACME, DAY).commit([], fetched_at=NOW, quarantined=1).quarantined == 1
+    assert land(raw, [order(3)]).verification.emptied_at is None
+    # Nor is an empty partition that is damaged: it never had a file.
+    other = DAY + timedelta(days=1)
+    raw.writer(ACME, other).commit([], fetched_at=NOW)
+    store.put_atomic(f"raw/square/orders/acme/{other}/manifest.json", b"{")
+    assert raw.writer(ACME, other).commit([], fetched_at=NOW).orders == 0
 
 
 def test_pretty_printed_orders_become_one_line_each(raw: RawStore) -> None:
@@ -153,7 +186,7 @@ def test_any_sizes_survive(tmp_path: Path, sizes: list[list[int]]) -> None:
         segment.write_many(batch)
         wanted += batch
         segments.append(segment)
-    assert content(raw, writer.commit(segments, fetched_at=NOW)) == wanted
+    assert content(raw, writer.commit(segments, fetched_at=NOW, accept_empty=True)) == wanted
 
 
 def test_a_replaced_partition_has_one_file_and_abort_leaves_it(raw: RawStore, store: ObjectStore) -> None:
@@ -247,15 +280,43 @@ def test_damage_is_named_and_a_rerun_repairs_it(tmp_path: Path) -> None:
     file.unlink()
     with pytest.raises(TableDamagedError, match="missing"):
         content(raw, manifest)
-    for text in (b"", b"{}", b'{"connection": 1', (folder / "manifest.json").read_bytes().replace(b"acme", b"evil")):
-        (folder / "manifest.json").write_bytes(text)
+    path = folder / "manifest.json"
+    for text in (b"", b"{}", b'{"connection": 1', b"\xff{", path.read_bytes().replace(b"acme", b"evil"), None):
+        path.unlink()
+        if text is None:  # the system refuses to read it: who owns the machine is refused as well
+            path.symlink_to(path)
+        else:
+            path.write_bytes(text)
         with pytest.raises(TableDamagedError, match="square:acme: the manifest"):
             raw.read_manifest(ACME, DAY)
-        with pytest.raises(TableDamagedError, match="manifest"):
-            raw.manifests(ACME, DAY, DAY)
+        assert raw.manifests(ACME, DAY, DAY) == {}
+        found = raw.survey(ACME, DAY, DAY)
+        assert (found.readable, list(found.damaged), found.days) == ([], [str(DAY)], {DAY})
         repaired = land(raw, [order(n) for n in range(500)])
         assert len(content(raw, repaired)) == 500
         assert len(list(folder.iterdir())) == 2
+
+
+def test_one_damaged_partition_does_not_hide_the_others_nor_itself(raw: RawStore, store: ObjectStore) -> None:
+    good, bad, gone = days(3)
+    manifests = {day: land(raw, [order(day.day)], day) for day in (good, bad, gone)}
+    store.put_atomic(f"raw/square/orders/acme/{bad}/manifest.json", b"{")
+    store.delete(f"raw/square/orders/acme/{gone}/{manifests[gone].file}")
+    assert list(raw.manifests(ACME, good, gone)) == [good, gone]
+    found = raw.survey(ACME, good, gone, files=True)
+    assert found.readable == [manifests[good]]
+    assert list(found.damaged) == [str(bad), str(gone)]
+    assert found.days == {good, bad, gone}
+    every = raw.everything(ACME)
+    assert (len(every.readable), list(every.damaged)) == (2, [str(bad)])
+    snapshots = raw.of("inventory")
+    for hour in ("07", "08"):
+        with snapshots.writer(ACME, DAY, f"{DAY}/{hour}") as writer:
+            writer.commit([], fetched_at=NOW)
+    store.put_atomic(f"raw/square/inventory/acme/{DAY}/07/manifest.json", b"{")
+    for stock in (snapshots.hours(ACME, DAY), snapshots.everything(ACME)):
+        assert ([one.slot for one in stock.readable], list(stock.damaged)) == ([f"{DAY}/08"], [f"{DAY}/07"])
+        assert stock.damaged_days == {DAY}
 
 
 def test_a_reader_overtaken_by_a_replacement_is_told_to_run_again(raw: RawStore) -> None:

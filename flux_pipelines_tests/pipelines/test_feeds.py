@@ -83,7 +83,7 @@ def test_stock_is_of_the_hour_and_the_past_cannot_be_had(home: Home) -> None:
     why = str(told.description)
     assert f"there is no snapshot of {END_DAY}" in why
     assert "will not help" in why
-    assert not home.runtime.raw.of("inventory").hours(harbor, END_DAY)
+    assert home.runtime.raw.of("inventory").hours(harbor, END_DAY).days == set()
     assert str(partition_key(harbor, END_DAY)) not in home.partitions("square", "raw_inventory")
 
 

@@ -13,11 +13,12 @@ import msgspec
 import zstandard
 
 from flux_pipelines.domain.connection import Connection
-from flux_pipelines.domain.errors import PermissionLostError, ProviderUnavailableError
+from flux_pipelines.domain.errors import EmptiedError, PermissionLostError, ProviderUnavailableError
 from flux_pipelines.lake.raw import RawManifest, RawStore
 from flux_pipelines.lake.store import object_store
 from flux_pipelines.providers.base import Feed, FeedWindow, Location, Provider, Record
 from flux_pipelines.sync.feeds import collect_days, collect_now
+from flux_pipelines.sync.records import DayOutcome
 
 TOY = Provider(
     name="toy", title="Toy", owner="team:toys", docs_url="", base_url="", api_version="7", rate_limits=(), settings=(), secrets=()
@@ -183,13 +184,13 @@ def test_an_hour_is_replaced_by_the_same_hour_and_what_there_is_now_by_itself(tm
     hourly, current = Feed("inventory", "stock", "hour"), Feed("catalog", "products", "current")
     for text in ("2026-03-09T10:05:00Z", "2026-03-09T11:05:00Z", "2026-03-09T11:40:00Z", "2026-03-10T00:00:00Z"):
         collect(stock, hourly, text)
-    day: list[Any] = [(m.hour, m.fetched_at) for m in stock.hours(CONNECTION.key, date(2026, 3, 9))]
+    day: list[Any] = [(m.hour, m.fetched_at) for m in stock.hours(CONNECTION.key, date(2026, 3, 9)).readable]
     assert day == [
         (at("2026-03-09T10:00:00Z"), at("2026-03-09T10:05:00Z")),
         (at("2026-03-09T11:00:00Z"), at("2026-03-09T11:40:00Z")),
     ]
     assert stock.read_manifest(CONNECTION.key, date(2026, 3, 9)) is None  # a day of hours has no manifest of its own
-    assert len(list(stock.everything(CONNECTION.key))) == 3
+    assert len(stock.everything(CONNECTION.key).readable) == 3
 
     catalog = store(tmp_path, "catalog")
     assert catalog.current(CONNECTION.key) is None
@@ -207,3 +208,41 @@ def test_an_hour_is_replaced_by_the_same_hour_and_what_there_is_now_by_itself(tm
     outcome = collect_now(source, CONNECTION, LOCATIONS, catalog, current, provider=TOY)
     assert outcome.status == "failed"
     assert catalog.current(CONNECTION.key) == now
+
+
+def test_what_holds_records_does_not_become_empty_unless_that_is_accepted(tmp_path: Path) -> None:
+    source, payments, catalog = MemoryFeeds(records()), store(tmp_path), store(tmp_path, "catalog")
+    stock, later = store(tmp_path, "inventory"), at("2026-03-10T11:05:00Z")
+    hourly, current = Feed("inventory", "stock", "hour"), Feed("catalog", "products", "current")
+
+    def collect(**options: Any) -> list[DayOutcome]:
+        found = list(collect_days(source, CONNECTION, LOCATIONS, DAYS, payments, provider=TOY, **options))
+        options["now"] = at("2026-03-10T10:05:00Z") if source.records else later
+        for raw, feed in ((catalog, current), (stock, hourly)):
+            found.append(collect_now(source, CONNECTION, LOCATIONS, raw, feed, provider=TOY, **options))
+        return found
+
+    before = collect()
+    source.records.clear()
+    after = collect()
+    # The first day never had any: nothing is lost, and nothing is said.
+    assert [one.status for one in after] == ["committed", *["failed"] * 5]
+    for had, has in zip(before[1:], after[1:], strict=True):
+        assert isinstance(has.error, EmptiedError)
+        assert has.error.rerun_helps
+        assert had.manifest is not None
+        assert f"{had.manifest.orders} payment records" in str(has.error)
+        assert has.manifest is not None
+        assert (has.manifest.file, has.manifest.orders) == (had.manifest.file, had.manifest.orders)
+    assert "of 2026-03-10/10 are stored" in str(after[-1].error), "the snapshot before this hour's"
+    assert len(stock.hours(CONNECTION.key, later.date()).readable) == 1
+    for raw, outcome in ((payments, after[1]), (catalog, after[-2])):
+        kept = raw.current(CONNECTION.key) or raw.read_manifest(CONNECTION.key, outcome.day)
+        assert kept == outcome.manifest
+        assert kept is not None
+        assert kept.verification.emptied_at is not None
+        assert lines(raw, kept)
+    assert [one.status for one in collect(accept_empty=True)] == ["committed"] * 6
+    assert lines(catalog, catalog.current(CONNECTION.key)) == []
+    assert len(stock.hours(CONNECTION.key, later.date()).readable) == 2
+    assert [one.status for one in collect()] == ["committed"] * 6, "what was accepted is what there is"

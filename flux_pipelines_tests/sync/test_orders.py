@@ -15,6 +15,7 @@ from flux_pipelines.domain.business_day import BusinessCalendar
 from flux_pipelines.domain.connection import Connection
 from flux_pipelines.domain.errors import (
     DayNotReadyError,
+    EmptiedError,
     IncompleteError,
     PermissionLostError,
     ProviderUnavailableError,
@@ -322,3 +323,50 @@ def test_a_damaged_partition_is_fetched_anew(tmp_path: Path) -> None:
     manifest = next((tmp_path / "lake").rglob("manifest.json"))
     manifest.write_text("{")
     assert sync(source, raw, DAYS[:1], token="t")[FIRST].status == "committed"
+
+
+@pytest.mark.parametrize("what", ["everything", "the file", "the second query"])
+def test_a_day_with_orders_that_comes_back_empty_fails_and_keeps_them(what: str, tmp_path: Path) -> None:
+    raw = raw_store(tmp_path)
+    orders = world(200)
+    source = MemorySource(list(orders), LOCATIONS)
+    sync(source, raw, DAYS, token="one")
+    had = {day: landed(raw, day) for day in DAYS}
+    if what == "the file":  # it is gone, and yet nobody may say that there was nothing
+        for file in (tmp_path / "lake").rglob("*.zst"):
+            file.unlink()
+
+    class Silent(MemorySource):
+        def _matching(self, window: OrderWindow, basis: Basis) -> Any:
+            return super()._matching(window, basis) if (what, basis) == ("the second query", "closed") else ()
+
+    outcomes = sync(Silent(list(orders), LOCATIONS), raw, DAYS, token="one" if what == "the file" else "two")
+    assert {outcome.status for outcome in outcomes.values()} == {"failed"}, "each by itself, to the last"
+    for day, outcome in outcomes.items():
+        assert isinstance(outcome.error, EmptiedError)
+        assert f"{len(had[day])} orders of {day} are stored, and the provider now says that there are none" in str(
+            outcome.error
+        )
+        assert "--accept-empty" in str(outcome.error)
+        kept = raw.read_manifest(CONNECTION.key, day)
+        assert kept == outcome.manifest
+        assert kept is not None
+        assert (kept.orders, kept.verification.status) == (len(had[day]), "unverifiable")
+        assert "there are none" in kept.verification.detail
+    if what == "everything":
+        assert {day: landed(raw, day) for day in DAYS} == had
+    assert {o.status for o in sync(source, raw, DAYS, token="one").values()} == {"committed"}, "nothing is resumed"
+    assert {day: landed(raw, day) for day in DAYS} == had
+    gone = sync(MemorySource([], LOCATIONS), raw, DAYS, token="three", accept_empty=True)
+    assert {(o.status, o.manifest.orders) for o in gone.values() if o.manifest} == {("committed", 0)}
+
+
+def test_a_sync_does_not_resume_a_day_whose_file_is_gone(tmp_path: Path) -> None:
+    raw = raw_store(tmp_path)
+    source = MemorySource(world(50), LOCATIONS)
+    sync(source, raw, DAYS[:2], token="t")
+    had = landed(raw, FIRST)
+    next((tmp_path / "lake").rglob(f"{FIRST}/*.zst")).unlink()
+    outcomes = sync(source, raw, DAYS[:2], token="t")
+    assert {day: outcome.status for day, outcome in outcomes.items()} == {FIRST: "committed", DAYS[1]: "resumed"}
+    assert landed(raw, FIRST) == had

@@ -45,7 +45,7 @@ PROVIDER = Provider(
     transactions_sql=_HERE / "transactions.sql",
     order_id_field="legacyResourceId",
     feeds=(
-        Feed("catalog", "products, variants and locations", "current"),
+        Feed("catalog", "products, variants and locations", "current", passing=("deletion",)),
         Feed("inventory", "stock at every location", "hour"),
     ),
     tables=(

@@ -32,7 +32,7 @@ PROVIDER = Provider(
     transactions_sql=_HERE / "transactions.sql",
     order_id_field="guid",
     feeds=(
-        Feed("catalog", "restaurants and menus", "current"),
+        Feed("catalog", "restaurants and menus", "current", passing=("alternate_payment_type",)),
         Feed("inventory", "stock", "hour"),
         Feed("labor", "time entries", "day"),
     ),
