@@ -94,7 +94,7 @@ def whole(table: Table, group: str) -> dg.AssetsDefinition:
                 if not refused:
                     raise
                 metadata, findings = replace(lake, refused)
-        yield from concluded(context, {"": metadata}, findings, refused)
+        yield from concluded(context, flux.runtime, {"": metadata}, findings, refused)
 
     def replace(lake: "DeltaLake", refused: Mapping[str, FluxError]) -> tuple[dict[str, Any], Findings]:
         findings = Findings(checks, key)

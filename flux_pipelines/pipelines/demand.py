@@ -97,7 +97,7 @@ def _demand_forecasts() -> dg.AssetsDefinition:
             for as_of in sorted(date.fromisoformat(key) for key in keys_of(context)):
                 # One at a time: a backfill must not hold the histories of many.
                 metadata[as_of.isoformat()] = _forecast(flux.runtime, as_of, findings)
-        yield from concluded(context, metadata, findings)
+        yield from concluded(context, flux.runtime, metadata, findings)
 
     return demand_forecasts
 
@@ -264,7 +264,7 @@ def _forecast_accuracy() -> dg.AssetsDefinition:
                 }
                 for day in days
             }
-        yield from concluded(context, metadata, findings)
+        yield from concluded(context, flux.runtime, metadata, findings)
 
     return forecast_accuracy
 

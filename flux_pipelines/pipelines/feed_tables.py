@@ -39,9 +39,9 @@ from flux_pipelines.pipelines.feeds import (
 from flux_pipelines.pipelines.figures import figures_of
 from flux_pipelines.pipelines.metadata import table_metadata
 from flux_pipelines.pipelines.partitions import BACKFILL, keys_of
-from flux_pipelines.pipelines.publishing import failures, publish
+from flux_pipelines.pipelines.publishing import failures, publish, refused_of
 from flux_pipelines.pipelines.resources import FluxResource
-from flux_pipelines.pipelines.troubled import follow_damage
+from flux_pipelines.pipelines.troubled import follow_damage, follow_refusals
 from flux_pipelines.providers.base import FeedTable, Grain, Location, Provider
 
 if TYPE_CHECKING:
@@ -179,6 +179,8 @@ class _Deriving:
                     except OF_ITS_PARTITION as error:
                         self._damaged(key, day, error)
         self.failed += failures(self.findings.refused)
+        refused = refused_of(self.findings, self.failed, lambda key, day: key_of(self._grain, key, day))
+        follow_refusals(self._runtime, self._asset, refused, list(self.done))
 
     def describe(self, figures: Mapping[str, Mapping[str, Any]]) -> None:
         """Add what is told of each partition's rows."""

@@ -34,9 +34,9 @@ from flux_pipelines.pipelines.conditions import when_upstream_changes
 from flux_pipelines.pipelines.failures import OF_ITS_PARTITION, PartitionsFailed, retry_or_fail
 from flux_pipelines.pipelines.metadata import PREVIEW_ROWS, amounts, preview, rows, table_metadata
 from flux_pipelines.pipelines.partitions import BACKFILL, by_connection, connection_days, keys_of, partition_key
-from flux_pipelines.pipelines.publishing import failures, publish
+from flux_pipelines.pipelines.publishing import failures, publish, refused_of
 from flux_pipelines.pipelines.resources import FluxResource
-from flux_pipelines.pipelines.troubled import follow_damage, follow_outcomes
+from flux_pipelines.pipelines.troubled import follow_damage, follow_outcomes, follow_refusals
 from flux_pipelines.providers.base import Provider
 
 if TYPE_CHECKING:
@@ -328,6 +328,8 @@ class _Normalising:
                     except OF_ITS_PARTITION as error:
                         self._damaged(connection.key, manifest.business_date, error)
         self.failed += failures(self.findings.refused)
+        refused = refused_of(self.findings, self.failed, partition_key)
+        follow_refusals(self._runtime, self._asset, refused, list(self.done))
 
     def _manifests(self, key: str, days: Sequence[date]) -> tuple["Connection", list["RawManifest"]]:
         connection = self._runtime.state.connections.get(key)

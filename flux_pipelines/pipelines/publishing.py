@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any, cast
 
 import dagster as dg
 
-from flux_pipelines.domain.errors import CheckFailedError, FluxError, TableDamagedError
+from flux_pipelines.domain.errors import CheckFailedError, ContractBrokenError, FluxError, TableDamagedError
 from flux_pipelines.pipelines.bookkeeping import attach
 from flux_pipelines.pipelines.checks import CHECK_MEMORY, Findings, Rows, hold, of_units, view_of
 from flux_pipelines.pipelines.failures import PartitionsFailed, retry_or_fail
+from flux_pipelines.pipelines.troubled import follow_refusals
 
 if TYPE_CHECKING:
     import duckdb
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from flux_pipelines.domain.tables import Table
     from flux_pipelines.lake import Commit, DeltaLake, Draft
     from flux_pipelines.lake.delta import Where
+    from flux_pipelines.runtime import Runtime
 
 #: Units (`square:acme|2026-03-09`) that cannot be had, each with the reason.
 Refused = Mapping[str, FluxError]
@@ -128,8 +130,29 @@ def failures(refused: Mapping[str, str], upstream: Refused | None = None) -> lis
     return found
 
 
+def refused_of(
+    findings: Findings, failed: Sequence[PartitionsFailed], unit: Callable[[str, date], str]
+) -> dict[str, str]:
+    """Return the units of a provider's table that are not as they came: refused by checks, or not of the contract.
+
+    Args:
+        findings: what the checks found.
+        failed: what failed, for whatever reason.
+        unit: makes the unit of a connection and date.
+
+    """
+    misfits = {
+        unit(failure.connection, day): failure.error.what
+        for failure in failed
+        if isinstance(failure.error, ContractBrokenError)
+        for day in failure.days
+    }
+    return {**findings.refused, **misfits}
+
+
 def concluded(
     context: dg.AssetExecutionContext,
+    runtime: Runtime,
     done: Mapping[str, Mapping[str, Any]],
     findings: Findings,
     upstream: Refused | None = None,
@@ -138,12 +161,20 @@ def concluded(
 
     Args:
         context: the asset's context.
+        runtime: the rooms.
         done: metadata of each partition; under the empty key that of an asset without any.
         findings: what the checks found.
         upstream: units that could not be had at all.
 
     """
     failed = failures(findings.refused, upstream)
+    refused = {**findings.refused, **{unit: error.what for unit, error in (upstream or {}).items()}}
+    asset = context.asset_key.to_user_string()
+    if done.keys() == {""}:
+        well = [connection.key for connection in runtime.connections() if connection.key not in refused]
+        follow_refusals(runtime, asset, refused, well)
+    else:
+        follow_refusals(runtime, asset, refused, days=[date.fromisoformat(key) for key in done])
     if failed:
         yield from findings.results()
         raise retry_or_fail(context, done, failed, in_part=True)

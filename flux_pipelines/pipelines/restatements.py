@@ -27,6 +27,7 @@ from flux_pipelines.pipelines.partitions import BACKFILL, business_days, keys_of
 from flux_pipelines.pipelines.publishing import damaged_units, failures, leaving_out
 from flux_pipelines.pipelines.resources import FluxResource
 from flux_pipelines.pipelines.sales import conform
+from flux_pipelines.pipelines.troubled import follow_refusals
 
 if TYPE_CHECKING:
     import duckdb
@@ -102,6 +103,9 @@ def restatements() -> dg.AssetsDefinition:
         told = _told(flux.runtime, days, versions)
         sample = [(f"{row[3]}", f"{row[0]} / {row[2]}", f"{row[5]}: {row[6]} -> {row[7]} {row[4]}") for row in fresh]
         check = result(NOTHING_RESTATED, RESTATEMENTS, len(fresh), sample[:SAMPLE])
+        follow_refusals(
+            flux.runtime, tables.SETTLED_ORDERS.name, {unit: error.what for unit, error in refused.items()}, days=days
+        )
         if refused:
             for key, metadata in told.items():
                 for partition, entries in metadata.items():

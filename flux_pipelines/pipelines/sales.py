@@ -123,7 +123,7 @@ class Mart:
             days = sorted(date.fromisoformat(key) for key in keys_of(context))
             with explained(context):
                 written = self.replace(flux.runtime, days)
-            yield from concluded(context, written.done, written.findings, written.refused)
+            yield from concluded(context, flux.runtime, written.done, written.findings, written.refused)
 
         return mart
 

@@ -1,4 +1,4 @@
-"""Alerts about stored partitions: those that cannot be read, and those that the provider says are empty.
+"""Alerts about partitions: those that cannot be read, that the provider says are empty, or that a table could not take.
 
 Each is open until the last partition that it names is well again.
 """
@@ -66,6 +66,51 @@ def follow_damage(
     mended = [f"{raw.feed}|{slot}" for slot in (*others, *well) if slot not in broken]
     what = {f"{raw.feed}|{slot}": str(getattr(error, "what", error)) for slot, error in broken.items()}
     runtime.state.alerts.follow("records_damaged", connection, what, mended, lambda left: _damaged(connection, left))
+
+
+def follow_refusals(
+    runtime: Runtime,
+    asset: str,
+    refused: Mapping[str, str],
+    mended: Collection[str] = (),
+    *,
+    days: Collection[date] | None = None,
+) -> None:
+    """Keep the alert about what a table could not take in step with what became of some of it.
+
+    Args:
+        runtime: the rooms.
+        asset: the table, as Dagster calls it.
+        refused: units (`square:acme|2026-03-09`, `square:acme` of a table without dates), each with the reason.
+        mended: units that the table has taken.
+        days: business dates of which it has taken everything else, of every connection.
+
+    """
+    broken: dict[str, dict[str, str]] = {}
+    taken: dict[str, list[str]] = {}
+    for unit, why in refused.items():
+        connection, _, day = unit.partition("|")
+        broken.setdefault(connection, {})[f"{asset}|{day}"] = why
+    for unit in mended:
+        connection, _, day = unit.partition("|")
+        taken.setdefault(connection, []).append(f"{asset}|{day}")
+    open_ones = {alert.connection_key for alert in runtime.state.alerts.open() if alert.kind == "data_refused"}
+    others = [f"{asset}|{day}" for day in days or ()]
+    for connection in sorted({*broken, *open_ones}):
+        mine = broken.get(connection, {})
+        well = [part for part in (*taken.get(connection, ()), *others) if part not in mine]
+        runtime.state.alerts.follow("data_refused", connection, mine, well, _refused)
+
+
+def _refused(left: Mapping[str, str]) -> str:
+    parts = [part.partition("|") for part in left]
+    told = [f"{asset} of {day}" if day else asset for asset, _, day in parts]
+    more = f", and {len(told) - _SHOWN} more" if len(told) > _SHOWN else ""
+    return (
+        f"tables could not take what came, and have what they had before: {', '.join(told[:_SHOWN])}{more}. First of them: "
+        f"{next(iter(left.values()))}. The check's sample and the failed run in Dagster say more. Mend the cause at the "
+        "provider or report it, then run these partitions again."
+    )
 
 
 def _place(manifest: RawManifest) -> str:

@@ -23,6 +23,7 @@ Kind = Literal[
     "reconcile_short",
     "came_back_empty",
     "records_damaged",
+    "data_refused",
 ]
 
 

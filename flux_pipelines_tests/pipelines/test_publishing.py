@@ -113,6 +113,11 @@ def test_an_order_that_makes_the_sql_fail_goes_to_quarantine_alone(changing_home
     assert home.ask("select count(*) > 100 from square_transactions") == [(True,)]
 
 
+def refusals(home: Home) -> list[tuple[str, str]]:
+    """Return connection and text of the open alerts about rows that were refused."""
+    return [(one.connection_key, one.message) for one in home.runtime.state.alerts.open() if one.kind == "data_refused"]
+
+
 def sell_everywhere(home: Home) -> None:
     """A sale at each connection on each of the days."""
     for merchant in ("harbor", "sakura"):
@@ -149,6 +154,10 @@ def test_a_connections_date_that_is_refused_stays_and_everything_else_is_brought
     run = next(run for run in home.instance.get_runs() if run.status is dg.DagsterRunStatus.FAILURE)
     lines = {event.partition for event in _materialised(home, run.run_id, names.provider_transactions("square"))}
     assert lines == {f"{SAKURA}|{BEFORE}"}
+    ((connection, message),) = refusals(home)
+    assert connection == SAKURA
+    assert f"square/transactions of {DAY}" in message
+    assert "POISON" in message
 
 
 def test_the_automation_does_not_ask_for_what_comes_after_a_partition_that_was_refused(changing_home: Home) -> None:
@@ -366,10 +375,18 @@ def test_totals_that_do_not_add_up_are_refused(changing_home: Home) -> None:
     assert counted is not None
     total = str(counted.totals["JPY"])
     assert manifest.read_text().count(total) == 1
-    manifest.write_text(manifest.read_text().replace(total, str(counted.totals["JPY"] + 1)))
+    right = manifest.read_text()
+    manifest.write_text(right.replace(total, str(counted.totals["JPY"] + 1)))
     result = home.sync((SAKURA, BEFORE), (SAKURA, DAY), asset_selection=[names.provider_transactions("square")])
     assert not result.success
     checks = {one.check_name: one.passed for one in result.get_asset_check_evaluations()}
     assert checks["order_totals"] is False
     assert home.recorded(result.run_id) == {f"{SAKURA}|{BEFORE}"}
     assert home.rows("square_transactions") == before
+    ((connection, message),) = refusals(home)
+    assert connection == SAKURA
+    assert f"square/transactions of {DAY}" in message
+
+    manifest.write_text(right)
+    assert home.sync((SAKURA, DAY), (SAKURA, DAY), asset_selection=[names.provider_transactions("square")]).success
+    assert refusals(home) == [], "it is told until it has passed"
