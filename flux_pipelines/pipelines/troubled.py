@@ -5,11 +5,12 @@ Each is open until the last partition that it names is well again.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
-from datetime import date
+from collections.abc import Iterable, Mapping
+from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING
 
 from flux_pipelines.domain.connection import split_key
+from flux_pipelines.domain.errors import EmptiedError, TableDamagedError
 from flux_pipelines.lake import CURRENT
 from flux_pipelines.pipelines.partitions import ranges
 
@@ -25,8 +26,6 @@ _SHOWN = 10
 
 def follow_outcomes(runtime: Runtime, connection: str, feed: str, outcomes: Iterable[DayOutcome]) -> None:
     """Keep the alerts in step with what became of some partitions of a feed that were fetched."""
-    from flux_pipelines.domain.errors import EmptiedError
-
     empty: dict[str, str] = {}
     full: list[str] = []
     read: list[str] = []
@@ -43,28 +42,25 @@ def follow_outcomes(runtime: Runtime, connection: str, feed: str, outcomes: Iter
     runtime.state.alerts.follow("records_damaged", connection, {}, read, lambda left: _damaged(connection, left))
 
 
-def follow_damage(
-    runtime: Runtime, connection: str, raw: RawStore, damaged: Mapping[str, Exception], well: Collection[str] = ()
-) -> None:
+def follow_damage(runtime: Runtime, connection: str, raw: RawStore, damaged: Mapping[str, TableDamagedError]) -> None:
     """Keep the alert about what cannot be read in step with some partitions of a feed that were looked at.
 
-    Partitions that it names already are looked at as well: somebody may have restored them.
+    Partitions that it names already are looked at again: somebody may have restored them.
 
     Args:
         runtime: the rooms.
         connection: the connection's key.
         raw: the feed's records.
         damaged: by date or slot, why partitions cannot be read.
-        well: the dates or slots that can be.
 
     """
     known = runtime.state.alerts.parts("records_damaged", connection)
     named = [part.partition("|")[2] for part in known if part.partition("|")[0] == raw.feed]
-    others = [slot for slot in named if slot not in damaged and slot not in well]
+    others = [slot for slot in named if slot not in damaged]
     still = raw.look(connection, others, files=True).damaged
     broken = {**still, **damaged}
-    mended = [f"{raw.feed}|{slot}" for slot in (*others, *well) if slot not in broken]
-    what = {f"{raw.feed}|{slot}": str(getattr(error, "what", error)) for slot, error in broken.items()}
+    mended = [f"{raw.feed}|{slot}" for slot in others if slot not in broken]
+    what = {f"{raw.feed}|{slot}": error.what for slot, error in broken.items()}
     runtime.state.alerts.follow("records_damaged", connection, what, mended, lambda left: _damaged(connection, left))
 
 
@@ -158,8 +154,8 @@ def _listed(left: Mapping[str, str], *, counted: bool) -> str:
 
 def _command(connection: str, left: Mapping[str, str]) -> str:
     days = _dates(part.partition("|")[2] for part in left)
-    span = f"--from {days[0]} --to {days[-1]}" if days else "--from TODAY --to TODAY"
-    return f"`flux sync {split_key(connection)[0]} --connection {connection} {span}`"
+    days = days or [datetime.now(UTC).date()]  # what there is now comes with any date
+    return f"`flux sync {split_key(connection)[0]} --connection {connection} --from {days[0]} --to {days[-1]}`"
 
 
 def _dates(slots: Iterable[str]) -> list[date]:
