@@ -5,7 +5,7 @@ Each is open until the last partition that it names is well again.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING
 
