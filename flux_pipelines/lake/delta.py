@@ -25,7 +25,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from flux_pipelines.domain.errors import (
     ConfigurationError,
@@ -36,13 +36,14 @@ from flux_pipelines.domain.errors import (
     TableDamagedError,
 )
 from flux_pipelines.domain.tables import Table
+from flux_pipelines.lake.evolution import fit, unfit
 from flux_pipelines.lake.parquet import PartitionFiles, StagedFile
 from flux_pipelines.lake.store import LocalStore, ObjectStore, Staging, elsewhere
 
 if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.dataset as ds
-    from deltalake import DeltaTable
+    from deltalake import DeltaTable, Field
 
 Value = str | date
 #: A condition on partition columns: a value, or several of which any will do.
@@ -81,6 +82,16 @@ class Maintenance:
     table: str
     version: int
     files_deleted: int
+
+
+class LocalFiles(NamedTuple):
+    """Data files for readers that open Parquet files themselves: each one's path, and its partition's values.
+
+    Where they are not `alike`, some file may lack columns of the contract, or have others.
+    """
+
+    files: list[tuple[str, tuple[str, ...]]]
+    alike: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,7 +244,7 @@ class DeltaLake:
 
         Raises:
             ContractBrokenError: rows that do not fit the contract, or belong to another partition.
-            TableDamagedError: the table cannot be opened; it is left as it is.
+            TableDamagedError: the table cannot be opened, or does not fit the contract; it is left as it is.
             StorageFullError: no space left; the table is what it was before.
             VersionChangedError: the table is not at `if_version`.
 
@@ -264,7 +275,7 @@ class DeltaLake:
 
     def dataset(
         self,
-        table: str,
+        table: Table | str,
         *,
         where: Where | None = None,
         version: int | None = None,
@@ -272,42 +283,50 @@ class DeltaLake:
     ) -> ds.FileSystemDataset | None:
         """Return a table (as of a version) as an Arrow dataset that prunes by partition; None if not made yet.
 
-        Fragments are in order of partition; partitions `without` are left out. `DeltaTable.to_pyarrow_dataset` is not used: it takes 2.4 ms a file, which
-        is 0.9 s for a year of one connection.
+        A table that is given by its contract has the contract's columns, whatever version of Flux made its files; one that is
+        given by its name has its own. Fragments are in order of partition; partitions `without` are left out.
+        `DeltaTable.to_pyarrow_dataset` is not used: it takes 2.4 ms a file, which is 0.9 s for a year of one connection.
 
         Raises:
-            TableDamagedError: the table cannot be opened.
+            TableDamagedError: the table cannot be opened, or does not fit the contract.
             ConfigurationError: there is no such version.
 
         """
-        with self._errors(table):
-            opened = self._open(table, version)
+        import pyarrow as pa
+
+        name = table if isinstance(table, str) else table.name
+        with self._errors(name):
+            opened = self._open(name, version)
             if opened is None:
                 return None
+            if isinstance(table, str):
+                schema = pa.schema(opened.schema().to_arrow())
+            else:
+                fit(table, opened)
+                schema = table.arrow_schema()
             files = [file for file in _matching(_files(opened), opened, where) if file.partition not in without]
-            return _dataset(opened, self._filesystem(table, opened), files)
+            return _dataset(opened, schema, self._filesystem(name, opened), files)
 
-    def local_files(
-        self, table: str, where: Where, without: Collection[tuple[str, ...]] = ()
-    ) -> list[tuple[str, tuple[str, ...]]] | None:
-        """Return the data files of some partitions, each with its partition's values; None if they are not local files.
+    def local_files(self, table: Table, where: Where, without: Collection[tuple[str, ...]] = ()) -> LocalFiles | None:
+        """Return the data files of some partitions; None if they are not local, or the table has not been made yet.
 
-        For readers that open Parquet files themselves. Also None for a table that has not been made yet. Partitions
-        `without` are left out.
+        Partitions `without` are left out.
 
         Raises:
-            TableDamagedError: the table cannot be opened.
+            TableDamagedError: the table cannot be opened, or does not fit the contract.
 
         """
         if not isinstance(self._store, LocalStore):
             return None
-        with self._errors(table):
-            opened = self._open(table)
+        with self._errors(table.name):
+            opened = self._open(table.name)
             if opened is None:
                 return None
-            folder = f"{self._store.root}/{_folder(table)}"
+            alike = fit(table, opened).alike
+            folder = f"{self._store.root}/{_folder(table.name)}"
             found = sorted(_matching(_files(opened), opened, where), key=lambda file: (file.partition, file.path))
-            return [(f"{folder}/{file.path}", file.partition) for file in found if file.partition not in without]
+            files = [(f"{folder}/{file.path}", file.partition) for file in found if file.partition not in without]
+            return LocalFiles(files, alike)
 
     def read(
         self,
@@ -323,7 +342,8 @@ class DeltaLake:
         Partitions `without` are left out.
 
         Raises:
-            TableDamagedError: the table cannot be opened, or (while reading) one of its files is missing or damaged.
+            TableDamagedError: the table cannot be opened or does not fit the contract, or (while reading) one of its files is
+                missing or damaged.
             ConfigurationError: there is no such version.
 
         """
@@ -332,8 +352,8 @@ class DeltaLake:
         schema = table.arrow_schema()
         if columns is not None:
             schema = pa.schema([schema.field(name) for name in columns])
-        dataset = self.dataset(table.name, where=where, version=version, without=without)
-        batches = iter(()) if dataset is None else self._scan(table.name, dataset, schema)
+        dataset = self.dataset(table, where=where, version=version, without=without)
+        batches = iter(()) if dataset is None else self._scan(table, dataset, schema)
         return pa.RecordBatchReader.from_batches(schema, batches)
 
     def maintain(self, table: str, *, keep_hours: int = _KEEP_HOURS) -> Maintenance:
@@ -376,12 +396,15 @@ class DeltaLake:
             opened = self._open(table.name) or self._create(table)
             if if_version is not None and opened.version() != if_version:
                 raise VersionChangedError(table.name)
+            gained = fit(table, opened).gained
             active = [file for file in _files(opened) if file.partition in wanted]
             removed, added = self._difference(table.name, active, staged, names)
             if not removed and not added:
                 return Commit(opened.version(), rows, len(names))
             self._put(table.name, added, names)
             try:
+                if gained:
+                    opened = self._bring_up_to_date(table, opened, gained)
                 version = self._write_log(table, opened, removed, added, names)
             except CommitFailedError as error:  # another process committed first
                 if _is_refused(error):
@@ -440,7 +463,6 @@ class DeltaLake:
         names: Mapping[StagedFile, str],
     ) -> int:
         import msgspec
-        from deltalake import CommitProperties, PostCommitHookProperties
         from deltalake.transaction import AddAction, RemoveAction
 
         now = int(time.time() * 1000)
@@ -460,11 +482,20 @@ class DeltaLake:
             "append",
             table.arrow_schema(),
             list(table.partition_by),
-            commit_properties=CommitProperties(max_commit_retries=0),
-            # Done in `_settle`: in the hook, a failed checkpoint would make a commit that is in place look failed.
-            post_commithook_properties=PostCommitHookProperties(create_checkpoint=False, cleanup_expired_logs=False),
+            **_on_this_version(),
         )
         return base + 1
+
+    def _bring_up_to_date(self, table: Table, opened: DeltaTable, gained: list[Field]) -> DeltaTable:
+        """Merge fields into a table's own schema, in a commit before that of the rows; return the table as it then is."""
+        version = opened.version() + 1
+        opened.alter.add_columns(gained, **_on_this_version())
+        self._settle(table.name, version)
+        # Exactly that version: what others commit meanwhile has not been looked at.
+        changed = self._open(table.name, version)
+        if changed is None:
+            raise _damaged(table.name, "it is gone right after its schema was changed")
+        return changed
 
     def _settle(self, table: str, version: int) -> None:
         """See that the commit is on the disk, and write a checkpoint now and then."""
@@ -552,9 +583,12 @@ class DeltaLake:
 
         return fs.PyFileSystem(DeltaStorageHandler.from_table(opened._table, self._store.delta_options()))
 
-    def _scan(self, table: str, dataset: ds.FileSystemDataset, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-        with self._errors(table):
+    def _scan(self, table: Table, dataset: ds.FileSystemDataset, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+        with self._errors(table.name):
             for batch in dataset.to_batches(columns=schema.names, batch_readahead=2, fragment_readahead=2):
+                for field in schema:
+                    if not field.nullable and batch.column(field.name).null_count:
+                        raise unfit(table, f"its column {field.name!r}, which is required, is empty in some rows")
                 if batch.num_rows:
                     yield batch.cast(schema)
 
@@ -611,6 +645,17 @@ def _folder(table: str) -> str:
     return f"tables/{table}"
 
 
+def _on_this_version() -> dict[str, Any]:
+    """Return the properties of a commit that fails unless it is the next one after the version that is open."""
+    from deltalake import CommitProperties, PostCommitHookProperties
+
+    return {
+        "commit_properties": CommitProperties(max_commit_retries=0),
+        # Done in `_settle`: in the hook, a failed checkpoint would make a commit that is in place look failed.
+        "post_commithook_properties": PostCommitHookProperties(create_checkpoint=False, cleanup_expired_logs=False),
+    }
+
+
 def _text(value: Value) -> str:
     return value.isoformat() if isinstance(value, date) else value
 
@@ -645,11 +690,10 @@ def _matching(files: list[_File], opened: DeltaTable, where: Where | None) -> li
     return files
 
 
-def _dataset(opened: DeltaTable, filesystem: Any, files: list[_File]) -> ds.FileSystemDataset:
+def _dataset(opened: DeltaTable, schema: pa.Schema, filesystem: Any, files: list[_File]) -> ds.FileSystemDataset:
     import pyarrow as pa
     import pyarrow.dataset as ds
 
-    schema = pa.schema(opened.schema().to_arrow())
     columns = opened.metadata().partition_columns
     kind = ds.ParquetFileFormat(default_fragment_scan_options=ds.ParquetFragmentScanOptions(pre_buffer=True))
 

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pytest
 
 from flux_pipelines.domain import tables
-from flux_pipelines.domain.tables import PRODUCTS, Table
+from flux_pipelines.domain.tables import PRODUCTS, Table, named
 from flux_pipelines.lake import DeltaLake, Draft
 from flux_pipelines.pipelines import books, names, sales, tie_out
 from flux_pipelines.pipelines.checks import Everything, Findings
@@ -230,9 +230,10 @@ def test_a_damaged_file_of_a_core_table_costs_its_connections_date_further_on(ch
 
 
 def damage(home: Home, table: str, unit: tuple[str, date]) -> None:
-    files = home.runtime.lake.local_files(table, {"connection": unit[0], "business_date": unit[1]})
-    assert files
-    Path(files[0][0]).write_bytes(b"not what was written")
+    contract = named(table.rpartition("/")[2]).named(table)
+    files = home.runtime.lake.local_files(contract, {"connection": unit[0], "business_date": unit[1]})
+    assert files is not None
+    Path(files.files[0][0]).write_bytes(b"not what was written")
 
 
 # Every blocking check of the core tables
