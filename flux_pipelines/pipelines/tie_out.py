@@ -58,11 +58,13 @@ TIES_OUT = Check(
     "reports.",
     """
     select business_date, connection, location_id, currency, gap, gap_reason, gap_orders
-    from {view} where gap <> 0
+    from {view} where gap <> 0 and payments_known
     order by business_date desc, abs(gap) desc, connection, location_id
     """,
     blocking=False,
 )
+#: Of a row that was made before there was `gap_reason`.
+_NO_REASON = "reason not known, an earlier version of Flux made it: run `refresh_books` over the date"
 _UNKNOWN = """
     select connection, gap_reason, count(distinct business_date), min(business_date), max(business_date)
     from {view} where not payments_known and business_date < $before
@@ -163,14 +165,14 @@ def _ties_out(runtime: "Runtime", asset: dg.AssetKey) -> dg.AssetCheckResult:
         (
             first.isoformat() if first == last else f"{first} to {last}",
             connection,
-            f"{reason} ({counted} business date{'' if counted == 1 else 's'})",
+            f"{reason or _NO_REASON} ({counted} business date{'' if counted == 1 else 's'})",
         )
         for connection, reason, counted, first, last in missing
     ] + [
         (
             day.isoformat(),
             f"{places.get(location, location)} ({connection})",
-            f"{money(gap, currency)} {currency} apart: {reason}. Orders: {orders}",
+            f"{money(gap, currency)} {currency} apart: {reason or _NO_REASON}. Orders: {orders}",
         )
         for day, connection, location, currency, gap, reason, orders in apart
     ]

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -13,6 +17,8 @@ import httpx
 import pytest
 
 from flux_pipelines.domain.money import from_minor
+from flux_pipelines.domain.tables import TIE_OUT
+from flux_pipelines.lake import session
 from flux_pipelines.pipelines import names, tags
 from flux_pipelines.pipelines.drive import sync
 from flux_pipelines.pipelines.partitions import partition_key
@@ -208,6 +214,54 @@ def test_the_check_looks_at_every_date_and_names_date_store_amount_and_reason(ch
     assert home.ask("select gap, gap_reason from tie_out where currency = 'USD'") == [
         (-3, "amounts differ -3 (1 order)")
     ]
+
+
+def test_dates_that_an_earlier_version_compared_stay_and_are_compared_anew_when_asked_for(home: Home) -> None:
+    home.connect("sakura")
+    bring_in(home)
+    made = home.rows("tie_out")
+    as_an_earlier_version_made_it(home)
+    query = "select business_date, gap, gap_reason, payments_known from tie_out order by 1"
+    second = FIRST + timedelta(days=1)
+    was = [(FIRST, 1, None, True), (second, 1, None, False), (END_DAY, 1, None, True)]
+    assert home.ask(query) == was
+
+    # A date is made again: the others stay as they are, and the check says of them what it can, and what to do.
+    result = home.run(names.REFRESH_BOOKS_JOB, END_DAY.isoformat(), END_DAY.isoformat())
+    assert result.success
+    assert checks(result)["tie_out", "contract"]
+    assert not checks(result)["tie_out", "ties_out"]
+    assert home.ask(query) == [*was[:2], (END_DAY, 0, None, True)]
+    no_reason = "reason not known, an earlier version of Flux made it: run `refresh_books` over the date"
+    store = home.sandbox.world.merchant("sakura").locations[0].name
+    assert sample(result) == [
+        (str(second), KEY, f"{no_reason} (1 business date)"),
+        (str(FIRST), f"{store} ({KEY})", f"1 JPY apart: {no_reason}. Orders: some 1"),
+    ]
+    assert "gap_reason" in home.metadata("tie_out", partition=END_DAY.isoformat())["preview"]
+
+    assert not sync(home.runtime, [KEY], [second, END_DAY]).failures
+    for command in (["doctor"], ["sql", "from tie_out"]):
+        done = subprocess.run([sys.executable, "-m", "flux_pipelines.cli", *command], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr + done.stdout
+    assert home.ask(query) == [was[0], (second, 0, None, True), (END_DAY, 0, None, True)]
+    assert home.run(names.REFRESH_BOOKS_JOB, FIRST.isoformat(), FIRST.isoformat()).success
+    assert home.rows("tie_out") == made
+
+
+def as_an_earlier_version_made_it(home: Home) -> None:
+    """Put a table in place of `tie_out` that has no `gap_reason`, nor `gap` empty, and 1 apart on each date."""
+    earlier = replace(
+        TIE_OUT, columns=tuple(replace(c, required=c.name != "gap_orders") for c in TIE_OUT if c.name != "gap_reason")
+    )
+    lake = home.runtime.lake
+    with session(lake, ["tie_out"]) as database:
+        rows = database.sql(
+            "select * exclude (gap_reason) replace (1::decimal(18,4) as gap, 'some 1' as gap_orders, "
+            f"business_date <> '{FIRST + timedelta(days=1)}' as payments_known) from tie_out order by business_date"
+        ).to_arrow_table()
+    shutil.rmtree(lake.uri("tie_out"))
+    lake.replace(earlier, rows, [{"business_date": FIRST + timedelta(days=n)} for n in range(3)])
 
 
 def evaluation(result: dg.ExecuteInProcessResult) -> dg.AssetCheckEvaluation:
