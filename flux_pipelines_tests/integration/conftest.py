@@ -1,12 +1,14 @@
-"""A home of its own, and the `flux` command as a user runs it: in a process of its own."""
+"""A home of its own, and the `flux` command: its own entry in this process, or as a user runs it, in one of its own."""
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import redirect_stderr, redirect_stdout
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
@@ -14,10 +16,11 @@ from typing import Any
 import httpx
 import pytest
 
+from flux_pipelines.cli import main
 from flux_pipelines.forecaster.embedded import EmbeddedForecaster
 from flux_pipelines.sandbox.options import SandboxOptions
 from flux_pipelines.sandbox.server import RunningSandbox
-from flux_pipelines.settings import PROJECT_ROOT, Settings
+from flux_pipelines.settings import PROJECT_ROOT, Settings, settings
 
 SHARED = PROJECT_ROOT.parent / "shared"
 PIZZA = SHARED / "data" / "pizza"
@@ -27,7 +30,7 @@ RANGE = ("--from", str(FIRST), "--to", str(END_DAY))
 
 
 class Flux:
-    """Runs `flux` in a home of its own."""
+    """Runs `flux` in a home of its own, in this process: starting Python takes longer than most commands."""
 
     #: One forecaster for all homes, while there is one: its libraries take seconds to load.
     forecast_url = "embedded"
@@ -49,15 +52,19 @@ class Flux:
 
     def run(self, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
         """Run a command to its end, whatever comes of it."""
-        return subprocess.run(
-            self.command(*arguments),
-            input=stdin,
-            capture_output=True,
-            text=True,
-            env=self.environment,
-            timeout=280,
-            check=False,
-        )
+        out, err = io.StringIO(), io.StringIO()
+        with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+            for name in os.environ.keys() - self.environment.keys():
+                patch.delenv(name)
+            for name, value in self.environment.items():
+                patch.setenv(name, value)
+            patch.setattr(sys, "argv", ["flux", *arguments])
+            patch.setattr(sys, "stdin", io.StringIO(stdin))
+            settings.cache_clear()
+            with pytest.raises(SystemExit) as ended:
+                main()
+        settings.cache_clear()
+        return subprocess.CompletedProcess(arguments, int(ended.value.code or 0), out.getvalue(), err.getvalue())
 
     def __call__(self, *arguments: str, stdin: str = "") -> str:
         """Run a command that must succeed; return what it printed."""
@@ -92,6 +99,22 @@ class Flux:
             for table in tables
         )
         return {row["name"]: row["print"] for row in self.ask(query)}
+
+
+class FluxProcess(Flux):
+    """Runs `flux` as a user does: every command in a process of its own."""
+
+    def run(self, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+        """Run a command to its end, whatever comes of it."""
+        return subprocess.run(
+            self.command(*arguments),
+            input=stdin,
+            capture_output=True,
+            text=True,
+            env=self.environment,
+            timeout=280,
+            check=False,
+        )
 
 
 @pytest.fixture(scope="session", autouse=True)

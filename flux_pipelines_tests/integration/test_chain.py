@@ -15,9 +15,11 @@ import httpx
 import pytest
 
 from flux_pipelines.domain.money import from_minor
+from flux_pipelines.runtime import Runtime
 from flux_pipelines.sandbox.options import SandboxOptions
 from flux_pipelines.sandbox.server import RunningSandbox
-from flux_pipelines_tests.integration.conftest import END_DAY, FIRST, PIZZA, RANGE, Flux, truth
+from flux_pipelines.settings import Settings
+from flux_pipelines_tests.integration.conftest import END_DAY, FIRST, PIZZA, RANGE, Flux, FluxProcess, truth
 
 MONEY = {
     "gross": "gross",
@@ -53,12 +55,14 @@ def assert_equals_truth(flux: Flux, sandbox: RunningSandbox, merchant: str, cuto
 def test_two_merchants_with_other_zones_and_currencies_equal_the_truth_and_a_second_sync_changes_nothing(
     flux: Flux, world: RunningSandbox
 ) -> None:
+    as_a_user = FluxProcess(flux.home)
     late = json.dumps({"cutoff_hour": 4})
-    flux("connections", "add", "square:harbor", "--tenant", "harbor", "--sandbox", world.url, "--settings", late)
+    as_a_user("connections", "add", "square:harbor", "--tenant", "harbor", "--sandbox", world.url, "--settings", late)
     flux("connections", "add", "square:sakura", "--tenant", "kissa", "--sandbox", world.url)
-    said = flux("sync", "square", "--sales-only", *RANGE)
+    said = as_a_user("sync", "square", "--sales-only", *RANGE)
     assert "net sales JPY" in said
     assert "net sales USD" in said
+    assert as_a_user("sql", "select count(*) > 0 as there from daily_sales", "--format", "csv") == "there\nTrue\n"
     assert_equals_truth(flux, world, "harbor", cutoff_hour=4)
     assert_equals_truth(flux, world, "sakura")
     before = flux.contents()
@@ -69,18 +73,13 @@ def test_two_merchants_with_other_zones_and_currencies_equal_the_truth_and_a_sec
 
 def assert_no_secret_in_clear(flux: Flux, sandbox: RunningSandbox) -> None:
     """Search everything that was written for every secret there is: event log, run config, logs, state, lake."""
-    code = (
-        "import json\n"
-        "from flux_pipelines.runtime import Runtime\n"
-        "with Runtime() as r:\n"
-        "    found = [s for c in r.state.connections.list() for n, s in r.state.secrets.get(c.key, purpose='test').items()\n"
-        "             if n.endswith('token') or n.endswith('secret')]\n"
-        "print(json.dumps(found))"
-    )
-    done = subprocess.run(
-        [flux.command()[0], "-c", code], capture_output=True, text=True, env=flux.environment, check=True
-    )
-    secrets = [secret.encode() for secret in json.loads(done.stdout)]
+    with Runtime(Settings(home=flux.home)) as runtime:
+        secrets = [
+            secret.encode()
+            for connection in runtime.state.connections.list()
+            for name, secret in runtime.state.secrets.get(connection.key, purpose="test").items()
+            if name.endswith(("token", "secret"))
+        ]
     assert len(secrets) >= 4
     for path in flux.home.rglob("*"):
         if path.is_file():

@@ -1,68 +1,45 @@
-"""`flux apps`, `flux tokens`, `flux inbox` and `flux connections refresh`: the command's own entry, in this process."""
+"""`flux apps`, `flux tokens`, `flux inbox` and `flux connections refresh`."""
 
 from __future__ import annotations
 
-import io
 import json
-import os
-import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
-from flux_pipelines.cli import main
 from flux_pipelines.runtime import Runtime
 from flux_pipelines.sandbox.server import RunningSandbox
-from flux_pipelines.settings import settings
+from flux_pipelines.settings import Settings
 from flux_pipelines.state import NewEvent
+from flux_pipelines_tests.integration.conftest import Flux
 
 SECRETS = json.dumps({"client_id": "geheim-id", "client_secret": "geheim-secret"})
 
 
-class Flux:
-    """Runs `flux` in this process, and gives what it printed: starting Python takes longer than these commands."""
+class Registering(Flux):
+    """Runs `flux` beside the open rooms of its home."""
 
-    def __init__(self, patch: pytest.MonkeyPatch, capture: pytest.CaptureFixture[str], runtime: Runtime) -> None:
-        self._patch = patch
-        self._capture = capture
+    def __init__(self, home: Path, runtime: Runtime) -> None:
+        super().__init__(home)
         self.runtime = runtime
 
-    def run(self, *arguments: str, stdin: str = "") -> tuple[int, str, str]:
-        """Return exit code, standard output and standard error."""
-        self._patch.setattr(sys, "argv", ["flux", *arguments])
-        self._patch.setattr(sys, "stdin", io.StringIO(stdin))
-        self._capture.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            main()
-        out, err = self._capture.readouterr()
-        return int(ended.value.code or 0), out, err
-
-    def __call__(self, *arguments: str, stdin: str = "") -> str:
-        code, out, err = self.run(*arguments, stdin=stdin)
-        assert code == 0, out + err
-        return out
-
     def fails(self, *arguments: str, stdin: str = "") -> str:
-        code, out, err = self.run(*arguments, stdin=stdin)
-        assert code == 1, out + err
-        return out + err
+        """Run a command that must fail; return all that it said."""
+        done = self.run(*arguments, stdin=stdin)
+        assert done.returncode == 1, done.stdout + done.stderr
+        return done.stdout + done.stderr
 
 
 @pytest.fixture
-def flux(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Flux]:
+def flux(tmp_path: Path) -> Iterator[Registering]:
     """The command in a home of its own, and the installation beside it."""
-    for name in [name for name in os.environ if name.startswith("FLUX_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("FLUX_HOME", str(tmp_path / "home"))
-    settings.cache_clear()
-    with Runtime() as runtime:
-        yield Flux(monkeypatch, capsys, runtime)
-    settings.cache_clear()
+    with Runtime(Settings(home=tmp_path / "home")) as runtime:
+        yield Registering(tmp_path / "home", runtime)
 
 
-def test_a_registration_is_stored_listed_and_removed(flux: Flux) -> None:
+def test_a_registration_is_stored_listed_and_removed(flux: Registering) -> None:
     assert "not registered anywhere" in flux("apps", "list")
     assert "geheim" not in flux("apps", "set", "google", "--secrets", "-", stdin=SECRETS)
     flux("apps", "set", "google", "--secrets", "-", "--settings", '{"hosted_domain": "x.test"}', stdin=SECRETS)
@@ -77,7 +54,7 @@ def test_a_registration_is_stored_listed_and_removed(flux: Flux) -> None:
     assert "flux apps list" in flux.fails("apps", "remove", "google", "--yes")
 
 
-def test_secrets_of_an_app_come_from_standard_input_and_are_not_repeated(flux: Flux) -> None:
+def test_secrets_of_an_app_come_from_standard_input_and_are_not_repeated(flux: Registering) -> None:
     assert "standard input" in flux.fails("apps", "set", "google", "--secrets", SECRETS)
     for chosen, secrets, message in (
         ("{}", "geheim is no json", "not valid JSON"),
@@ -90,12 +67,12 @@ def test_secrets_of_an_app_come_from_standard_input_and_are_not_repeated(flux: F
     assert json.loads(flux("apps", "list", "--json")) == []
 
 
-def test_a_token_is_printed_once_alone_and_works_until_it_is_revoked(flux: Flux) -> None:
-    code, out, err = flux.run("tokens", "create", "nightly export", "--expires-days", "30", "--read-only")
-    assert code == 0
-    plaintext = out.strip()
-    assert out == f"{plaintext}\n"
-    assert plaintext not in err
+def test_a_token_is_printed_once_alone_and_works_until_it_is_revoked(flux: Registering) -> None:
+    done = flux.run("tokens", "create", "nightly export", "--expires-days", "30", "--read-only")
+    assert done.returncode == 0
+    plaintext = done.stdout.strip()
+    assert done.stdout == f"{plaintext}\n"
+    assert plaintext not in done.stderr
     tokens = flux.runtime.state.api_tokens
     token = tokens.find(plaintext)
     assert token is not None
@@ -112,7 +89,7 @@ def test_a_token_is_printed_once_alone_and_works_until_it_is_revoked(flux: Flux)
     assert "flux tokens list" in flux.fails("tokens", "revoke", "999")
 
 
-def test_events_that_failed_are_seen_and_tried_again(flux: Flux) -> None:
+def test_events_that_failed_are_seen_and_tried_again(flux: Registering) -> None:
     inbox = flux.runtime.state.inbox
     inbox.add_many([NewEvent("square", f"e-{n}", "payment.updated", "ML1", None, b"geheim") for n in range(3)])
     ids = [event.id for event in inbox.pending("square")]
@@ -129,10 +106,9 @@ def test_events_that_failed_are_seen_and_tried_again(flux: Flux) -> None:
     assert inbox.counts()["received"] == 3
 
 
-def test_the_doctor_looks_at_apps_and_events(flux: Flux, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Nobody forecasts there, which the doctor says as well; starting the embedded one would take longer than the rest.
-    monkeypatch.setenv("FLUX_FORECAST_URL", "http://127.0.0.1:1")
-    settings.cache_clear()
+def test_the_doctor_looks_at_apps_and_events(flux: Registering) -> None:
+    # Nobody forecasts there, which the doctor says as well.
+    flux.environment["FLUX_FORECAST_URL"] = "http://127.0.0.1:1"
     state = flux.runtime.state
     state.apps.put("google", {}, json.loads(SECRETS))
     said = flux.fails("doctor")
@@ -146,7 +122,7 @@ def test_the_doctor_looks_at_apps_and_events(flux: Flux, monkeypatch: pytest.Mon
     assert "1 webhook events could not be dealt with" in said
 
 
-def test_a_token_is_refreshed_on_demand(flux: Flux, world: RunningSandbox) -> None:
+def test_a_token_is_refreshed_on_demand(flux: Registering, world: RunningSandbox) -> None:
     flux("connections", "add", "square:sakura", "--tenant", "kissa", "--sandbox", world.url)
     secrets = flux.runtime.state.secrets
     before = secrets.get("square:sakura", purpose="test")["access_token"]
