@@ -38,7 +38,7 @@ ACCOUNTS = (
 
 def demo(
     no_ui: Annotated[bool, typer.Option("--no-ui", help="End instead of leaving the Dagster UI running.")] = False,
-    days: Annotated[int, typer.Option(min=30, max=70, help="Business days to backfill.")] = 60,
+    days: Annotated[int, typer.Option(min=1, max=70, help="Business days to backfill.")] = 60,
     port: Annotated[int, typer.Option(help="Port of the Dagster UI.")] = UI_PORT,
 ) -> None:
     """Connect four sandbox accounts, backfill 60 business days, forecast 14 ahead, and open Dagster UI and gateway."""

@@ -19,7 +19,7 @@ from flux_pipelines.cli.demo import ACCOUNTS
 from flux_pipelines.cli.processes import Processes, answers
 from flux_pipelines.domain.errors import ConfigurationError
 from flux_pipelines.settings import PROJECT_ROOT
-from flux_pipelines_tests.integration.conftest import Flux
+from flux_pipelines_tests.integration.conftest import Flux, FluxProcess
 from flux_pipelines_tests.integration.test_daemon import wait_for
 
 #: A server that ignores being asked to end, as does what it has started; it says who they are.
@@ -112,9 +112,9 @@ def flux_up(flux: Flux, ports: tuple[str, ...]) -> Iterator[subprocess.Popen[byt
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_after_the_demo_flux_up_starts_once_and_again_after_kill_9(tmp_path: Path) -> None:
-    start = datetime.now(UTC).date() - timedelta(days=80)
-    flux = Flux(tmp_path / "home", FLUX_START_DATE=str(start))
-    flux("demo", "--no-ui", "--days", "30")
+    start = datetime.now(UTC).date() - timedelta(days=5)
+    flux = FluxProcess(tmp_path / "home", FLUX_START_DATE=str(start))
+    flux("demo", "--no-ui", "--days", "3")
 
     def every_account_works() -> bool:
         told = flux("connections", "test")
