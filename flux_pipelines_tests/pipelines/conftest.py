@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import dagster as dg
@@ -117,9 +119,24 @@ def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pat
     settings.cache_clear()
 
 
+@cache
+def new_instance() -> TemporaryDirectory[str]:
+    """Make a Dagster instance in which nothing has happened: its databases take longer to make than to copy."""
+    folder = TemporaryDirectory(prefix="flux-instance-")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FLUX_HOME", folder.name)
+        settings.cache_clear()
+        dg.DagsterInstance.from_config(str(dagster_home(settings()))).dispose()
+    settings.cache_clear()
+    return folder
+
+
 def open_home(sandbox: RunningSandbox) -> Iterator[Home]:
-    with Runtime() as runtime, dg.DagsterInstance.from_config(str(dagster_home(runtime.settings))) as instance:
-        yield Home(runtime, instance, sandbox)
+    with Runtime() as runtime:
+        home = runtime.settings.dagster_home
+        shutil.copytree(Path(new_instance().name) / home.name, home)
+        with dg.DagsterInstance.from_config(str(home)) as instance:
+            yield Home(runtime, instance, sandbox)
 
 
 @pytest.fixture
