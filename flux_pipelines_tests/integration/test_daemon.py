@@ -23,8 +23,9 @@ from flux_pipelines.definitions import defs
 from flux_pipelines.domain.business_day import BusinessCalendar
 from flux_pipelines.lake import DeltaLake, object_store, session
 from flux_pipelines.pipelines import names
+from flux_pipelines.runtime import Runtime
 from flux_pipelines.sandbox.server import RunningSandbox
-from flux_pipelines.settings import PROJECT_ROOT
+from flux_pipelines.settings import PROJECT_ROOT, Settings
 from flux_pipelines_tests.integration.conftest import END_DAY, Flux, truth
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
@@ -153,8 +154,10 @@ class Up:
         lake = DeltaLake(object_store(str(self.flux.home / "lake")))
         query = f"select sum(quantity) from transactions where order_id = '{order_id}'"
         began = time.monotonic()
+        seen = None
         while True:
-            if "transactions" in lake.tables():
+            if seen != (version := lake.version("transactions")):
+                seen = version
                 with session(lake, ["transactions"]) as database:
                     (row,) = database.execute(query).fetchall()
                 if row[0] == quantity:
@@ -220,7 +223,8 @@ def test_a_sale_an_edit_and_a_refund_are_in_core_transactions_within_a_minute_of
         assert max(seconds.values()) < 60 * busy, seconds
 
         told = up.sandbox.get("/sandbox/webhooks/acknowledged").json()["acknowledged"]
-        wait_for(lambda: inbox(flux)["done"] == len(told))
+        with Runtime(Settings(home=flux.home)) as runtime:
+            wait_for(lambda: runtime.state.inbox.counts()["done"] == len(told))
         # What is beside sales (payments, stock, the tie-out) has runs of its own, which come when they come.
         wait_for(lambda: {run["status"] for run in sales_runs(up.dagster)} <= ENDED)
         runs = sales_runs(up.dagster)
@@ -244,11 +248,3 @@ def sales_runs(dagster: httpx.Client) -> list[dict[str, Any]]:
     """Return the runs that fetch orders, and those that keep the core tables up to date."""
     core = {"key": names.AUTOMATION_TAG, "value": "core"}
     return [run for run in every_run(dagster) if run["jobName"] == "sync_square" or core in run["tags"]]
-
-
-def inbox(flux: Flux) -> dict[str, int]:
-    from flux_pipelines.runtime import Runtime
-    from flux_pipelines.settings import Settings
-
-    with Runtime(Settings(home=flux.home)) as runtime:
-        return dict(runtime.state.inbox.counts())
