@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import date
 from functools import cache, cached_property
@@ -89,6 +89,11 @@ class Home:
 
     def rows(self, table: str) -> list[tuple[Any, ...]]:
         return self.ask(f"select * from {table} order by all")
+
+    def contents(self, tables: Iterable[str]) -> dict[str, list[tuple[Any, ...]]]:
+        """Return the rows of several tables."""
+        with session(self.runtime.lake) as database:
+            return {name: database.execute(f"select * from {name} order by all").fetchall() for name in tables}
 
     def versions(self) -> dict[str, int | None]:
         names = [TRANSACTIONS.name, "square/transactions", "daily_sales", "daily_item_demand"]
