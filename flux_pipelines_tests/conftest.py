@@ -23,12 +23,30 @@ def pytest_configure() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+#: The files that take a minute and more. Those that mostly wait for servers (`daemon`, `second_start`, `ui`) are not
+#: neighbours, so that one of them waits while others compute.
+LONG = (
+    "integration/test_daemon.py",
+    "integration/test_truth.py",
+    "integration/test_backfills.py",
+    "integration/test_chain.py",
+    "integration/test_second_start.py",
+    "pipelines/test_publishing.py",
+    "pipelines/test_tie_out.py",
+    "integration/test_ui.py",
+    "pipelines/test_requested.py",
+    "lake/test_delta.py",
+    "pipelines/test_inbox_killed.py",
+)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the files that take minutes, so that no worker is left alone with one of them in the end.
 
     xdist would give out files with many tests first, unless it is run with `--no-loadscope-reorder`.
     """
-    items.sort(key=lambda item: "/integration/" not in item.nodeid)
+    places = {f"{Path(__file__).parent.name}/{name}": place for place, name in enumerate(LONG)}
+    items.sort(key=lambda item: places.get(item.nodeid.partition("::")[0], len(LONG)))
 
 
 @pytest.fixture(autouse=True)
