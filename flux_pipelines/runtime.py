@@ -296,7 +296,9 @@ class Runtime:
             if found and self.state.connections.get(key).status == "active":  # else the status says why
                 worst, passing = found[0], isinstance(found[0], ProviderUnavailableError)
                 now = datetime.now(UTC)
-                told = asdict(Failed(what, now, type(worst).__name__, worst.what, worst.next_step, passing))
+                told = asdict(
+                    Failed(what, now, type(worst).__name__, worst.what, worst.next_step, passing, worst.rerun_helps)
+                )
                 cursors.set(f"{_OUTCOME}{what}/{key}", {**told, "at": now.isoformat()}, connection=key)
 
     def oauth_of(self, connection: Connection) -> OAuthProvider | None:

@@ -37,6 +37,7 @@ class Failed:
         why: what happened.
         next_step: what to do.
         passing: whether the next good call settles it: the provider was away. Else the next one that succeeds does.
+        again: whether trying again, as the schedules do, can settle it.
 
     """
 
@@ -46,6 +47,7 @@ class Failed:
     why: str
     next_step: str
     passing: bool
+    again: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +97,12 @@ class Contact:
         last = self.failed[0]
         lost = last.error == "PermissionLostError"
         word = _PERMISSION[0] if lost else f"{last.what.partition(' ')[0].title()} failed"
-        mends = "The next good answer settles it." if last.passing else "It does not mend itself."
+        if last.passing:
+            mends = "The next good answer settles it."
+        elif last.again:
+            mends = "It is tried again by itself for the last days, and the first time that goes well settles it."
+        else:
+            mends = "It does not mend itself."
         why = f"The last {last.what} failed, {_at(last.at)}: {last.why.rstrip('.')}. {mends}"
         return Trouble(not last.passing, word, why, last.next_step)
 
