@@ -191,7 +191,7 @@ def test_the_first_backfill_is_asked_for_once(ada: Browser, harbor: str, runtime
     assert "Not everything could be fetched" in page
     assert why in page
     assert '<progress id="progress" max="6" value="0">' in page, "orders, payments and hours of two dates"
-    assert "Of each day come its orders, payments and refunds, timecards." in page
+    assert "Of each day come its orders, payments and refunds, and timecards." in page
 
 
 @pytest.mark.parametrize(
