@@ -99,3 +99,12 @@ def make_postgres_url() -> Iterator[Callable[[], str]]:
 def postgres_url(make_postgres_url: Callable[[], str]) -> str:
     """The URL of an empty PostgreSQL database that no other test uses."""
     return make_postgres_url()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def no_dagster_instance_left_behind() -> Iterator[None]:
+    """Dagster keeps the storage of the instance that was opened last in a context variable, also after it was closed."""
+    from dagster._core.storage.defs_state.base import set_defs_state_storage
+
+    with set_defs_state_storage(None):
+        yield

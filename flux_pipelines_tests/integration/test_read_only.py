@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from flux_pipelines.sandbox.server import RunningSandbox
-from flux_pipelines_tests.integration.conftest import END_DAY, Flux
+from flux_pipelines_tests.integration.conftest import END_DAY, FluxProcess
 
 ONE_DAY = ("--from", str(END_DAY), "--to", str(END_DAY))
 SYNC = ("sync", "square", "--sales-only", *ONE_DAY)
@@ -29,7 +29,7 @@ os.execv(sys.executable, [sys.executable, "-m", "flux_pipelines.cli", *sys.argv[
 """
 
 
-class Bound(Flux):
+class Bound(FluxProcess):
     """Runs `flux` as a user whom the modes of files bind."""
 
     def command(self, *arguments: str) -> list[str]:
