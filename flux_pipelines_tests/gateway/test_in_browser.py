@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
@@ -50,7 +50,12 @@ def page(runtime: Runtime, gateway: RunningGateway, sandbox: RunningSandbox, tmp
         opened.set_default_timeout(20_000)
         complaints: list[str] = []
         opened.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
-        opened.on("requestfailed", lambda request: complaints.append(f"{request.url}: {request.failure}"))
+
+        def complain(request: Any) -> None:
+            if request.failure != "net::ERR_ABORTED":  # a picture that the next page has cut off
+                complaints.append(f"{request.url}: {request.failure}")
+
+        opened.on("requestfailed", complain)
         try:
             yield opened
         except BaseException:

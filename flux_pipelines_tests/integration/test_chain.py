@@ -100,7 +100,7 @@ def test_faults_dying_cursors_and_a_token_that_expires_leave_the_same_tables(tmp
     contents = []
     for name, options in (("quiet", quiet), ("noisy", noisy)):
         with RunningSandbox(options) as sandbox:
-            flux = Flux(tmp_path / name)
+            flux = FluxProcess(tmp_path / name)  # whose start is a part of the token's life
             flux("connections", "add", "square:harbor", "--tenant", "harbor", "--sandbox", sandbox.url)
             flux("sync", "square", "--sales-only", *RANGE)
             assert_equals_truth(flux, sandbox, "harbor")
