@@ -49,6 +49,8 @@ SELECT
     line_type IN ('item', 'custom_amount') AS is_goods
 FROM ({})
 """
+#: Errors of DuckDB's that a record is the cause of. Not those of a full disk or of memory: they are nobody's order's fault.
+_OF_A_RECORD = (duckdb.InvalidInputException, duckdb.DataError)
 _SUFFIX = ".ndjson.zst"
 _DAY_FIELD = "flux_business_date"
 
@@ -121,7 +123,7 @@ class Normalisation:
             for batch in session.read([_together(files, folder)] if len(files) > 1 else list(files.values())):
                 given += batch.num_rows
                 yield from self._good(batch, problems)
-        except duckdb.Error:
+        except _OF_A_RECORD:
             # Rows come in the order of the files, so what was given already is what the same files begin with once
             # the unreadable records are taken out.
             cleaned = self._without_unreadable(session, files, folder)
@@ -297,13 +299,13 @@ class _Session:
         """Say why the SQL makes nothing of a file; None when it does."""
         try:
             self._duckdb.execute(f"SELECT count(columns(*)) FROM {self._source([file])}").fetchall()
-        except duckdb.Error as error:
+        except _OF_A_RECORD as error:
             brief = re.sub(r'in file ".*?", in record/value \d+: ?', "", str(error).splitlines()[0])
             return f"the record does not have the documented form: {brief}"
         try:
             for _ in self.read([file]):
                 pass
-        except duckdb.Error as error:
+        except _OF_A_RECORD as error:
             return f"no rows can be made of the record: {str(error).splitlines()[0]}"
         return None
 
