@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from flux_pipelines.domain import tables
+from flux_pipelines.domain.connection import split_key
 from flux_pipelines.domain.errors import FluxError, TableDamagedError
 from flux_pipelines.pipelines import names
 from flux_pipelines.pipelines.bookkeeping import attach
@@ -184,15 +185,23 @@ def _reader(database: "duckdb.DuckDBPyConnection", query: str) -> "pa.RecordBatc
 def _settled(runtime: "Runtime", days: Sequence[date]) -> list[tuple[Any, ...]]:
     """Return the stores' dates that were fetched after they had ended: connection, tenant, location, date, when.
 
-    Of every connection that has ever landed something; one that was removed since has no tenant here.
+    Of every connection that has ever landed something; one that was removed since has no tenant here. Dates that
+    `transactions` has not taken as they were fetched last are left out: what is settled of them would be of before.
     """
     wanted = set(days)
+    alerted = {alert.connection_key for alert in runtime.state.alerts.open() if alert.kind == "data_refused"}
+    lacking = {key: runtime.state.alerts.parts("data_refused", key) for key in alerted}
+
+    def taken(key: str, day: date) -> bool:
+        made_of = (names.provider_transactions(split_key(key)[0]), names.TRANSACTIONS)
+        return not any(f"{asset.to_user_string()}|{day}" in lacking.get(key, ()) for asset in made_of)
+
     tenants = {connection.key: connection.tenant for connection in runtime.connections()}
     return [
         (key, tenants.get(key), location, day, manifest.fetched_at)
         for key in runtime.raw.connections()
         for day, manifest in runtime.raw.manifests(key, days[0], days[-1]).items()
-        if day in wanted and was_over(manifest)
+        if day in wanted and was_over(manifest) and taken(key, day)
         for location in manifest.locations
     ]
 

@@ -161,6 +161,39 @@ def test_a_connections_date_that_is_refused_stays_and_everything_else_is_brought
     assert "POISON" in message
 
 
+def test_a_date_that_was_refused_is_not_settled_and_mending_it_restates_nothing(changing_home: Home) -> None:
+    home = changing_home
+    home.connect("harbor", "sakura")
+    assert home.sync((HARBOR, DAY), (SAKURA, DAY), asset_selection=[names.raw_orders("square")]).success
+    right, manifest = miscount(home)
+    orders = [names.provider_transactions("square")]
+    assert not home.sync((HARBOR, DAY), (SAKURA, DAY), asset_selection=orders).success
+    further = [dg.AssetKey(one) for one in ("restatements", "settled_orders")]
+
+    def settle() -> set[str]:
+        assert home.run("refresh_core", str(DAY), str(DAY)).success
+        assert home.run("refresh_books", str(DAY), str(DAY), asset_selection=further).success
+        return {row[0] for row in home.ask("select distinct connection from settled_orders")}
+
+    assert settle() == {HARBOR}
+    manifest.write_text(right)
+    assert home.sync((SAKURA, DAY), (SAKURA, DAY), asset_selection=orders).success
+    assert settle() == {HARBOR, SAKURA}
+    assert home.ask("select count(*) from restatements") == [(0,)]
+
+
+def miscount(home: Home) -> tuple[str, Path]:
+    """Let Sakura's manifest count a yen more than its orders have; return what it was, and the file."""
+    folder = home.runtime.settings.home / "lake" / "raw" / "square" / "orders" / "sakura" / str(DAY)
+    counted = home.runtime.raw.read_manifest(SAKURA, DAY)
+    assert counted is not None
+    manifest, total = folder / "manifest.json", str(counted.totals["JPY"])
+    right = manifest.read_text()
+    assert right.count(total) == 1
+    manifest.write_text(right.replace(total, str(counted.totals["JPY"] + 1)))
+    return right, manifest
+
+
 def test_the_automation_does_not_ask_for_what_comes_after_a_partition_that_was_refused(changing_home: Home) -> None:
     home = changing_home
     home.connect("harbor", "sakura")
@@ -374,14 +407,7 @@ def test_totals_that_do_not_add_up_are_refused(changing_home: Home) -> None:
     home.connect("sakura")
     assert home.sync((SAKURA, BEFORE), (SAKURA, DAY)).success
     before = home.rows("square_transactions")
-    folder = home.runtime.settings.home / "lake" / "raw" / "square" / "orders" / "sakura" / str(DAY)
-    manifest = folder / "manifest.json"
-    counted = home.runtime.raw.read_manifest(SAKURA, DAY)
-    assert counted is not None
-    total = str(counted.totals["JPY"])
-    assert manifest.read_text().count(total) == 1
-    right = manifest.read_text()
-    manifest.write_text(right.replace(total, str(counted.totals["JPY"] + 1)))
+    right, manifest = miscount(home)
     result = home.sync((SAKURA, BEFORE), (SAKURA, DAY), asset_selection=[names.provider_transactions("square")])
     assert not result.success
     checks = {one.check_name: one.passed for one in result.get_asset_check_evaluations()}
