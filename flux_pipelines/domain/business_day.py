@@ -7,9 +7,11 @@ half-open interval of UTC instants, so days of 23 and 25 hours (daylight-saving 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
+from typing import Protocol
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from flux_pipelines.domain.errors import ConfigurationError, UnknownZoneError
@@ -75,6 +77,27 @@ class BusinessCalendar:
         if moment >= self.start(guess + timedelta(days=1)):
             return guess + timedelta(days=1)
         return guess
+
+
+class Zoned(Protocol):
+    """A location, as far as its calendar goes."""
+
+    @property
+    def timezone(self) -> str:
+        """The IANA zone."""
+
+    @property
+    def location_id(self) -> str:
+        """The provider's id."""
+
+
+def known_calendars(locations: Iterable[Zoned], cutoff_hour: int) -> dict[str, BusinessCalendar]:
+    """Return the calendar of each location whose zone the IANA database has."""
+    found: dict[str, BusinessCalendar] = {}
+    for location in locations:
+        with suppress(UnknownZoneError):  # landing says so; what has landed can be read all the same
+            found[location.location_id] = BusinessCalendar(location.timezone, cutoff_hour)
+    return found
 
 
 def last_closed(calendars: Iterable[BusinessCalendar], now: datetime) -> date:

@@ -37,7 +37,7 @@ from flux_pipelines.domain.errors import (
 )
 from flux_pipelines.domain.tables import Table
 from flux_pipelines.lake.evolution import fit, unfit
-from flux_pipelines.lake.parquet import PartitionFiles, StagedFile
+from flux_pipelines.lake.parquet import Among, Part, PartitionFiles, StagedFile
 from flux_pipelines.lake.store import LocalStore, ObjectStore, Staging, elsewhere
 
 if TYPE_CHECKING:
@@ -67,12 +67,14 @@ _CONFIGURATION: dict[str, str | None] = {
 class Commit:
     """What `replace` did: the table's version afterwards, the rows in the replaced partitions, the files written.
 
-    `files` is 0 when the partitions already held exactly these rows; the version is then the one that was there.
+    `files` is 0 when the partitions already held exactly these rows; the version is then the one that was there. `changed`
+    are the partitions whose rows are others than before.
     """
 
     version: int
     rows: int
     files: int
+    changed: frozenset[tuple[str, ...]] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,13 +115,14 @@ class Draft:
 
     Args:
         table: the contract.
-        partitions: the partitions whose whole content they are to be.
+        partitions: the partitions whose whole content they are to be. Where one does not say every value, all that have
+            those it says are meant.
         files: a file for each of them that has rows.
 
     """
 
     table: Table
-    partitions: set[tuple[str, ...]]
+    partitions: set[Part]
     files: list[StagedFile]
     _commit: Callable[[Draft, int | None], Commit]
 
@@ -128,10 +131,11 @@ class Draft:
         """How many rows there are."""
         return sum(file.rows for file in self.files)
 
-    def leave(self, partitions: Collection[tuple[str, ...]]) -> None:
-        """Leave partitions as they are in the table."""
+    def leave(self, partitions: Collection[Part]) -> None:
+        """Leave partitions as they are in the table; they must be named as they were when the rows were staged."""
         self.partitions = self.partitions.difference(partitions)
-        self.files = [file for file in self.files if file.partition in self.partitions]
+        wanted = Among(self.partitions)
+        self.files = [file for file in self.files if file.partition in wanted]
 
     def commit(self, *, if_version: int | None = None) -> Commit:
         """Make the rows the content of the partitions, in one commit; see `DeltaLake.replace`."""
@@ -239,7 +243,8 @@ class DeltaLake:
         Args:
             table: the contract. Columns are matched by name and must fit its types without loss.
             rows: rows of these partitions only.
-            partitions: each one's value of every column in `table.partition_by`.
+            partitions: each one's value of every column in `table.partition_by`; of a provider's own part that is stored by
+                raw date and business date, connection and raw date alone: whatever business dates there are.
             if_version: commit only if the table is at this version now.
 
         Raises:
@@ -279,7 +284,7 @@ class DeltaLake:
         *,
         where: Where | None = None,
         version: int | None = None,
-        without: Collection[tuple[str, ...]] = (),
+        without: Collection[Part] = (),
     ) -> ds.FileSystemDataset | None:
         """Return a table (as of a version) as an Arrow dataset that prunes by partition; None if not made yet.
 
@@ -304,10 +309,11 @@ class DeltaLake:
             else:
                 fit(table, opened)
                 schema = table.arrow_schema()
-            files = [file for file in _matching(_files(opened), opened, where) if file.partition not in without]
+            but = Among(without)
+            files = [file for file in _matching(_files(opened), opened, where) if file.partition not in but]
             return _dataset(opened, schema, self._filesystem(name, opened), files)
 
-    def local_files(self, table: Table, where: Where, without: Collection[tuple[str, ...]] = ()) -> LocalFiles | None:
+    def local_files(self, table: Table, where: Where, without: Collection[Part] = ()) -> LocalFiles | None:
         """Return the data files of some partitions; None if they are not local, or the table has not been made yet.
 
         Partitions `without` are left out.
@@ -325,7 +331,8 @@ class DeltaLake:
             alike = fit(table, opened).alike
             folder = f"{self._store.root}/{_folder(table.name)}"
             found = sorted(_matching(_files(opened), opened, where), key=lambda file: (file.partition, file.path))
-            files = [(f"{folder}/{file.path}", file.partition) for file in found if file.partition not in without]
+            but = Among(without)
+            files = [(f"{folder}/{file.path}", file.partition) for file in found if file.partition not in but]
             return LocalFiles(files, alike)
 
     def read(
@@ -335,7 +342,7 @@ class DeltaLake:
         where: Where | None = None,
         columns: Sequence[str] | None = None,
         version: int | None = None,
-        without: Collection[tuple[str, ...]] = (),
+        without: Collection[Part] = (),
     ) -> pa.RecordBatchReader:
         """Stream a table's rows in order of partition; a table that has not been made yet has none.
 
@@ -385,9 +392,7 @@ class DeltaLake:
             gone = opened.vacuum(0, dry_run=False, full=False, enforce_retention_duration=False)
             return len(gone) + len(opened.vacuum(1, dry_run=False, full=True, enforce_retention_duration=False))
 
-    def _commit(
-        self, table: Table, wanted: set[tuple[str, ...]], staged: list[StagedFile], if_version: int | None
-    ) -> Commit:
+    def _commit(self, table: Table, wanted: set[Part], staged: list[StagedFile], if_version: int | None) -> Commit:
         from deltalake.exceptions import CommitFailedError
 
         rows = sum(file.rows for file in staged)
@@ -397,7 +402,8 @@ class DeltaLake:
             if if_version is not None and opened.version() != if_version:
                 raise VersionChangedError(table.name)
             gained = fit(table, opened).gained
-            active = [file for file in _files(opened) if file.partition in wanted]
+            among = Among(wanted)
+            active = [file for file in _files(opened) if file.partition in among]
             removed, added = self._difference(table.name, active, staged, names)
             if not removed and not added:
                 return Commit(opened.version(), rows, len(names))
@@ -412,7 +418,12 @@ class DeltaLake:
                 time.sleep(random.uniform(0, min(0.01 * 1.3**attempt, 0.5)))  # noqa: S311
                 continue
             self._settle(table.name, version)
-            return Commit(version, rows, len(names))
+            return Commit(
+                version,
+                rows,
+                len(names),
+                frozenset([*(old.partition for old in removed), *(new.partition for new in added)]),
+            )
         raise FluxError(
             f"the table {table.name!r} is being written by so many others that {_MAX_ATTEMPTS} attempts failed",
             rerun_helps=True,
@@ -660,10 +671,11 @@ def _text(value: Value) -> str:
     return value.isoformat() if isinstance(value, date) else value
 
 
-def _partition(table: Table, values: Mapping[str, Value]) -> tuple[str, ...]:
-    if set(values) != set(table.partition_by):
+def _partition(table: Table, values: Mapping[str, Value]) -> Part:
+    open_ended = table.partition_by == table.landed_by and set(values) == set(table.unit)
+    if set(values) != set(table.partition_by) and not open_ended:
         raise ValueError(f"a partition of {table.name} has the columns {table.partition_by}, not {tuple(values)}")
-    return tuple(_text(values[column]) for column in table.partition_by)
+    return tuple(_text(values[column]) if column in values else None for column in table.partition_by)
 
 
 def _files(opened: DeltaTable) -> list[_File]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -28,7 +28,23 @@ _SMALL_ROWS = 1 << 12
 _LEAST_REPEATED = 6  # rows a value, on average
 _MOST_PENDING = 64 << 20  # bytes held back over all partitions before the largest one is written out
 
+#: The values of a partition; None stands for every value.
+Part = tuple[str | None, ...]
+
 _UNSAFE = re.compile(r"[^A-Za-z0-9_.-]+")
+
+
+class Among:
+    """Some partitions, of which some may leave values open: tells whether a partition is one of them."""
+
+    def __init__(self, parts: Iterable[Part]) -> None:
+        self._by_columns: dict[tuple[int, ...], set[Part]] = {}
+        for part in parts:
+            said = tuple(at for at, value in enumerate(part) if value is not None)
+            self._by_columns.setdefault(said, set()).add(tuple(part[at] for at in said))
+
+    def __contains__(self, partition: tuple[str, ...]) -> bool:
+        return any(tuple(partition[at] for at in said) in parts for said, parts in self._by_columns.items())
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +92,9 @@ class PartitionFiles:
 
     """
 
-    def __init__(self, table: Table, wanted: set[tuple[str, ...]], staging: Staging) -> None:
+    def __init__(self, table: Table, wanted: set[Part], staging: Staging) -> None:
         self._table = table
-        self._wanted = wanted
+        self._wanted = Among(wanted)
         self._staging = staging
         self._schema = table.arrow_schema()
         self._parts: dict[tuple[str, ...], _Part] = {}

@@ -15,7 +15,7 @@ been fetched, which is not the same as a day without records (a manifest with `o
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import date, datetime
@@ -245,6 +245,14 @@ class RawStore:
         """Return the business dates of a connection that have been written to, in order."""
         provider, name = split_key(connection)
         return [_parse(day) for day in self._store.folders(f"raw/{provider}/{self.feed}/{name}") if _is_day(day)]
+
+    def landed(self, connection: str, days: Iterable[date]) -> set[date]:
+        """Return which of some business dates have been fetched, whether they can be read or not."""
+        return {
+            day
+            for day in days
+            if self._store.exists(f"{folder_of(self.feed, connection, day.isoformat())}/manifest.json")
+        }
 
     def partitions(self, provider: str) -> Iterator[tuple[str, date]]:
         """Yield the connection and business date of every partition of a provider, in order."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from flux_pipelines.domain.errors import ConfigurationError
 from flux_pipelines.domain.tables import SQL_TYPES, TABLES, Table
 from flux_pipelines.lake.delta import DeltaLake, Draft, Where, explain
+from flux_pipelines.lake.parquet import Part
 
 if TYPE_CHECKING:
     import duckdb
@@ -29,7 +30,7 @@ def session(
     memory_limit: str = "1GB",
     threads: int = 2,
     draft: Draft | None = None,
-    without: Mapping[str, Collection[tuple[str, ...]]] | None = None,
+    without: Mapping[str, Collection[Part]] | None = None,
 ) -> Session:
     """Open SQL over the lake.
 
@@ -43,7 +44,7 @@ def session(
         memory_limit: most memory DuckDB may use, as it writes it; beyond that it uses temporary files.
         threads: most threads it may use.
         draft: rows that are shown in place of what their table has for their partitions; only with `where`.
-        without: partitions that are left out, by the table's name in the lake.
+        without: partitions that are left out, by the table's name in the lake; None in one stands for every value.
 
     Raises:
         TableDamagedError: one of the tables cannot be opened.
@@ -64,7 +65,7 @@ class Session:
         memory_limit: str,
         threads: int,
         draft: Draft | None,
-        without: Mapping[str, Collection[tuple[str, ...]]],
+        without: Mapping[str, Collection[Part]],
     ) -> None:
         import duckdb
 

@@ -18,7 +18,7 @@ from flux_pipelines.pipelines.feed_tables import checks_of
 from flux_pipelines.pipelines.figures import counts_of, figures_of
 from flux_pipelines.pipelines.metadata import table_metadata
 from flux_pipelines.pipelines.partitions import DAY
-from flux_pipelines.pipelines.publishing import concluded, damaged_units, publish
+from flux_pipelines.pipelines.publishing import concluded, damaged_units, leaving_out, publish
 from flux_pipelines.pipelines.resources import FluxResource
 from flux_pipelines.pipelines.sales import Mart, parts_of, union_draft, union_of_providers
 
@@ -99,14 +99,16 @@ def whole(table: Table, group: str) -> dg.AssetsDefinition:
     def replace(lake: "DeltaLake", refused: Mapping[str, FluxError]) -> tuple[dict[str, Any], Findings]:
         findings = Findings(checks, key)
         metadata: dict[str, Any] = {}
+        without = leaving_out(sources, refused)
         commit = publish(
             lake,
-            union_draft(lake, table, {}, refused),
+            union_draft(lake, table, {}, refused, without),
             findings,
             Everything(),
             reads=sources,
             where={},
             refused=refused,
+            without=without,
             describe=lambda database: metadata.update(counts_of(table, database)),
         )
         return {**metadata, "Delta table version": commit.version}, findings

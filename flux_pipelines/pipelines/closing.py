@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import UTC, date, datetime, timedelta
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple
 
-from flux_pipelines.domain.business_day import BusinessCalendar, last_closed, newest_begun
+from flux_pipelines.domain.business_day import BusinessCalendar, Zoned, last_closed, newest_begun
 from flux_pipelines.domain.errors import TableDamagedError
 from flux_pipelines.pipelines.troubled import follow_damage
 
@@ -21,19 +21,7 @@ CATCH_UP_DAYS = 7
 LOCATIONS_AGE = timedelta(days=1)
 
 
-class Store(Protocol):
-    """A location, as far as its days go."""
-
-    @property
-    def timezone(self) -> str:
-        """The IANA zone."""
-
-    @property
-    def location_id(self) -> str:
-        """The provider's id."""
-
-
-def stores(runtime: Runtime, connection: Connection) -> list[Store]:
+def stores(runtime: Runtime, connection: Connection) -> list[Zoned]:
     """Return the connection's locations, closed ones too, asking the provider when they are not known of late."""
     known = runtime.state.locations.list(connection.key, max_age=LOCATIONS_AGE)
     if known:
@@ -45,7 +33,7 @@ def stores(runtime: Runtime, connection: Connection) -> list[Store]:
         source.close()
 
 
-def calendars(connection: Connection, locations: Iterable[Store]) -> dict[str, BusinessCalendar]:
+def calendars(connection: Connection, locations: Iterable[Zoned]) -> dict[str, BusinessCalendar]:
     """Return each location's business calendar."""
     return {store.location_id: BusinessCalendar(store.timezone, connection.cutoff_hour) for store in locations}
 

@@ -2,6 +2,7 @@
 
 # No `from __future__ import annotations` here: Dagster reads the annotations of asset functions as objects.
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import date, datetime
 from typing import TYPE_CHECKING, Any
@@ -41,6 +42,7 @@ from flux_pipelines.pipelines.metadata import table_metadata
 from flux_pipelines.pipelines.partitions import BACKFILL, keys_of
 from flux_pipelines.pipelines.publishing import failures, publish, refused_of
 from flux_pipelines.pipelines.resources import FluxResource
+from flux_pipelines.pipelines.touching import tell_touched, touched
 from flux_pipelines.pipelines.troubled import follow_damage, follow_refusals
 from flux_pipelines.providers.base import FeedTable, Grain, Location, Provider
 
@@ -109,9 +111,10 @@ def feed_table(provider: Provider, spec: FeedTable) -> dg.AssetsDefinition:
         step = _Deriving(runtime, provider, spec, table, grain, Findings(checks, key))
         partitions = partitions_of(grain, keys_of(context))
         step.run(partitions)
+        tell_touched(context, runtime.raw.of(spec.feed), step.touched, step.done)
         if step.done:
             days = sorted({day for of_one in partitions.values() for day in of_one})
-            where, scope = _rows_of(grain, list(partitions), days)
+            where, scope = _rows_of(table, list(partitions), days)
             with session(runtime.lake, [table.name], where=where, memory_limit=CHECK_MEMORY) as database:
                 places, told = runtime.places(), figures_of(table)
                 step.describe(told.of(database, scope, list(step.done), places=places))
@@ -126,12 +129,12 @@ def feed_table(provider: Provider, spec: FeedTable) -> dg.AssetsDefinition:
 
 
 def _rows_of(
-    grain: Grain, connections: Sequence[str], days: Sequence[date]
+    table: Table, connections: Sequence[str], days: Sequence[date]
 ) -> tuple[dict[str, Sequence[str | date]], Rows]:
     """Return the partitions of some connections and days, and the condition that selects their rows."""
-    if grain == "current":
+    if table.day is None:
         return {"connection": connections}, Everything(tuple(connections))
-    return {"connection": connections, "business_date": days}, Scope(days[0], days[-1], tuple(connections))
+    return {"connection": connections, table.day: days}, Scope(days[0], days[-1], tuple(connections))
 
 
 class _Deriving:
@@ -157,6 +160,7 @@ class _Deriving:
         self.done: dict[str, dict[str, Any]] = {}
         self.failed: list[PartitionsFailed] = []
         self.bad: list[BadRecord] = []
+        self.touched: dict[tuple[str, date], set[date]] = {}
         self._unread: dict[tuple[str, date], list[datetime]] = {}
 
     def run(self, partitions: Mapping[str, Sequence[date]]) -> None:
@@ -259,20 +263,26 @@ class _Deriving:
             for day in found:
                 yield from self._kept(connection.key, day)
 
-        if self._grain == "current":
-            partitions: list[dict[str, str | date]] = [{"connection": connection.key}]
-        else:
-            partitions = [{"connection": connection.key, "business_date": day} for day in found]
+        of = self._table.day
+        partitions: list[dict[str, str | date]] = (
+            [{"connection": connection.key}]
+            if of is None
+            else [{"connection": connection.key, of: day} for day in found]
+        )
         rows = pa.RecordBatchReader.from_batches(self._table.arrow_schema(), batches())
         lake = self._runtime.lake
-        where, scope = _rows_of(self._grain, [connection.key], sorted(found))
+        where, scope = _rows_of(self._table, [connection.key], sorted(found))
         commit = publish(lake, lake.draft(self._table, rows, partitions), self.findings, scope, where=where)
+        self.touched |= touched(self._table, commit)
         if self._spec.table == tables.PAYMENTS.name:  # of a day without any, `tie_out` must know that it was looked at
-            there = lake.rows_by_partition(self._table.name, {"connection": connection.key})
+            there = Counter[str]()
+            for (_, of_raw, *_), number in lake.rows_by_partition(
+                self._table.name, {"connection": connection.key}
+            ).items():
+                there[of_raw] += number
             for day, manifests in found.items():
                 if key_of(self._grain, connection.key, day) not in self.findings.refused:
-                    rows_now = there.get((connection.key, day.isoformat()), 0)
-                    self._raw.set_made(manifests[-1], self._spec.table, rows_now)
+                    self._raw.set_made(manifests[-1], self._spec.table, there[day.isoformat()])
         kept = replace_quarantined(self._runtime, self._asset, self._grain, connection.key, bad)
         self.bad += [record for of_day in bad.values() for record in of_day]
         for day, manifests in found.items():

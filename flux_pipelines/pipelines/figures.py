@@ -140,10 +140,10 @@ _TOLD: Mapping[str, tuple[tuple[tuple[str, str], ...], tuple[tuple[str, str], ..
 def figures_of(table: Table, *, core: bool = False) -> Figures:
     """Return what is told of each partition of a table that is made of a feed, a provider's or the core's."""
     counts, money, shown = _TOLD[table.name.rpartition("/")[2]]
-    by = tuple(name for name in table.partition_by if not (core and name == "connection"))
+    by = tuple(name for name in table.unit if not (core and name == "connection"))
     key = tuple(name for name in table.key if name not in by)
     order = tuple(dict.fromkeys((*key, *by)))
-    return Figures(table.name.replace("/", "_"), "business_date", by, counts, money, shown, order)
+    return Figures(table.name.replace("/", "_"), table.day or "", by, counts, money, shown, order)
 
 
 def counts_of(table: Table, database: duckdb.DuckDBPyConnection) -> dict[str, Any]:

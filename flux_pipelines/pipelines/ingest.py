@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 from pydantic import Field
 
+from flux_pipelines.domain.business_day import known_calendars
 from flux_pipelines.domain.errors import EmptiedError, FluxError, TableDamagedError, UnknownConnectionError
 from flux_pipelines.domain.money import from_minor
 from flux_pipelines.domain.tables import TRANSACTIONS
@@ -36,6 +37,7 @@ from flux_pipelines.pipelines.metadata import PREVIEW_ROWS, amounts, preview, ro
 from flux_pipelines.pipelines.partitions import BACKFILL, by_connection, connection_days, keys_of, partition_key
 from flux_pipelines.pipelines.publishing import failures, publish, refused_of
 from flux_pipelines.pipelines.resources import FluxResource
+from flux_pipelines.pipelines.touching import tell_touched, touched
 from flux_pipelines.pipelines.troubled import follow_damage, follow_outcomes, follow_refusals
 from flux_pipelines.providers.base import Provider
 
@@ -283,6 +285,7 @@ def transactions(provider: Provider) -> dg.AssetsDefinition:
         step = _Normalising(flux.runtime, provider, Findings((*checks, ORDER_TOTALS), key))
         step.run(by_connection(keys_of(context)))
         results = [*step.findings.results(), step.nothing_quarantined(key)]
+        tell_touched(context, flux.runtime.raw, step.touched, step.done)
         if step.failed:
             yield from results
             raise retry_or_fail(context, step.done, step.failed)
@@ -303,6 +306,7 @@ class _Normalising:
         self.findings = findings
         self.done: dict[str, Metadata] = {}
         self.failed: list[PartitionsFailed] = []
+        self.touched: dict[tuple[str, date], set[date]] = {}
         self._bad: list[BadRecord] = []
 
     def run(self, partitions: Mapping[str, Sequence[date]]) -> None:
@@ -365,7 +369,16 @@ class _Normalising:
         from flux_pipelines.sync.normalise import Normalisation
 
         passes = [
-            (Normalisation(self._provider, self._runtime.raw, connection, manifests), manifests)
+            (
+                Normalisation(
+                    self._provider,
+                    self._runtime.raw,
+                    connection,
+                    manifests,
+                    known_calendars(self._runtime.state.locations.list(connection.key), connection.cutoff_hour),
+                ),
+                manifests,
+            )
             for connection, manifests in todo
         ]
         heads: dict[str, pa.Table] = {}
@@ -377,7 +390,7 @@ class _Normalising:
                     yield batch
 
         partitions: list[dict[str, str | date]] = [
-            {"connection": c.key, "business_date": m.business_date} for c, manifests in todo for m in manifests
+            {"connection": c.key, "raw_date": m.business_date} for c, manifests in todo for m in manifests
         ]
         days = sorted({manifest.business_date for _, manifests in todo for manifest in manifests})
         scope = Scope(days[0], days[-1], tuple(connection.key for connection, _ in todo))
@@ -393,11 +406,12 @@ class _Normalising:
 
         where: dict[str, Sequence[str | date]] = {
             "connection": [connection.key for connection, _ in todo],
-            "business_date": days,
+            "raw_date": days,
         }
         commit = publish(lake, normalised(), self.findings, scope, where=where)
         for normalisation, manifests in passes:
             self._record(normalisation, manifests, commit.version, heads)
+        self.touched |= touched(self._table, commit)
 
     def _record(
         self,
@@ -477,7 +491,7 @@ def _keep_heads(heads: dict[str, "pa.Table"], batch: "pa.RecordBatch") -> None:
     import pyarrow.compute as pc
 
     connection = batch.column("connection")[0].as_py()
-    days = batch.column("business_date")
+    days = batch.column("raw_date")
     for day in pc.unique(days):
         key = partition_key(connection, day.as_py())
         head = heads.get(key)

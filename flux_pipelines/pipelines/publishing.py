@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from flux_pipelines.domain.tables import Table
     from flux_pipelines.lake import Commit, DeltaLake, Draft
     from flux_pipelines.lake.delta import Where
+    from flux_pipelines.lake.parquet import Part
     from flux_pipelines.runtime import Runtime
 
 #: Units (`square:acme|2026-03-09`) that cannot be had, each with the reason.
@@ -42,6 +43,7 @@ def publish(
     where: Where,
     held: str = "",
     refused: Refused | None = None,
+    without: Mapping[str, Collection[Part]] | None = None,
     describe: Describe | None = None,
 ) -> Commit:
     """Commit what passes the checks; `findings.refused` says what does not.
@@ -55,6 +57,7 @@ def publish(
         where: the partitions of every table that are looked at.
         held: SQL condition of rows that are read once and kept in memory; empty to read files each time.
         refused: units that could not be had from upstream, and are left as they are too.
+        without: partitions of the tables read that are left out.
         describe: told of a session in which the table is as it will be.
 
     """
@@ -65,9 +68,7 @@ def publish(
         from flux_pipelines.lake import session
 
         tables = {draft.table.name, *reads}
-        with session(
-            lake, tables, where=where, memory_limit=CHECK_MEMORY, draft=draft, without=leaving_out(reads, upstream)
-        ) as database:
+        with session(lake, tables, where=where, memory_limit=CHECK_MEMORY, draft=draft, without=without) as database:
             if held:
                 for name in tables:
                     rows = sum(lake.rows_by_partition(name, where).values())
@@ -87,7 +88,7 @@ def publish(
                 draft = stack.enter_context(_mended(lake, draft, database, scope, bad))
         if bad:
             if _is_own(table):
-                draft.leave({_partition(table, unit) for unit in bad})
+                draft.leave({_partition(table, unit, table.day or "") for unit in bad})
             if describe is not None:
                 with opened(draft) as database:
                     describe(database)
@@ -100,7 +101,10 @@ def _mended(
 ) -> Iterator[Draft]:
     """Stage the rows again, of the units that are bad those that the table has now."""
     table, day = draft.table, cast(str, draft.table.day)
-    partitions = [dict(zip(table.partition_by, one, strict=True)) for one in sorted(draft.partitions)]
+    partitions = [
+        {name: value for name, value in zip(table.partition_by, one, strict=True) if value is not None}
+        for one in draft.partitions
+    ]
     days = [date.fromisoformat(one[day]) for one in partitions]
     units = of_units(table, bad)
     database.register("published_before", lake.read(table, where={day: days}).read_all())
@@ -194,19 +198,23 @@ def damaged_units(lake: DeltaLake, tables: Sequence[Table], where: Where) -> dic
                 for _ in lake.read(table, where=values):
                     pass
             except TableDamagedError as error:
-                unit = "|".join(values[name] for name in table.unit if name in values)
+                unit = "|".join(values[name] for name in ("connection", table.dated) if name in values)
                 found[unit] = TableDamagedError(
                     error.what, connection=values.get("connection"), next_step=error.next_step
                 )
     return found
 
 
-def leaving_out(names: Collection[str], units: Collection[str]) -> dict[str, set[tuple[str, ...]]]:
-    """Return the partitions of tables that units are, for sessions that are to leave them out."""
+def leaving_out(names: Collection[str], units: Collection[str]) -> dict[str, set[Part]]:
+    """Return the partitions of tables that a core table's units are made of, for sessions that are to leave them out."""
     from flux_pipelines.domain import tables
 
-    found = {name: tables.named(name.rpartition("/")[2]) for name in names} if units else {}
-    return {name: {_partition(table, unit) for unit in units} for name, table in found.items() if _is_own(table)}
+    found = {name: tables.named(name.rpartition("/")[2]).named(name) for name in names} if units else {}
+    return {
+        name: {_partition(table, unit, table.dated) for unit in units}
+        for name, table in found.items()
+        if _is_own(table)
+    }
 
 
 def _is_own(table: Table) -> bool:
@@ -214,9 +222,10 @@ def _is_own(table: Table) -> bool:
     return set(table.unit) <= set(table.partition_by)
 
 
-def _partition(table: Table, unit: str) -> tuple[str, ...]:
-    values = dict(zip(table.unit, unit.rsplit("|", 1) if table.day else (unit,), strict=True))
-    return tuple(values.get(name, "") for name in table.partition_by)
+def _partition(table: Table, unit: str, day: str) -> Part:
+    names = ("connection", day) if table.day else ("connection",)
+    values = dict(zip(names, unit.rsplit("|", 1) if table.day else (unit,), strict=True))
+    return tuple(values.get(name) for name in table.partition_by)
 
 
 def _split(unit: str) -> tuple[str, tuple[date, ...]]:

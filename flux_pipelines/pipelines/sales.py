@@ -15,6 +15,7 @@ import dagster as dg
 from flux_pipelines.domain import tables
 from flux_pipelines.domain.errors import ContractBrokenError, FluxError, TableDamagedError
 from flux_pipelines.domain.tables import SQL_TYPES, Table
+from flux_pipelines.lake.raw_manifest import ORDERS
 from flux_pipelines.pipelines import names, plots
 from flux_pipelines.pipelines.checks import (
     CHECK_MEMORY,
@@ -35,11 +36,13 @@ from flux_pipelines.pipelines.metadata import table_metadata
 from flux_pipelines.pipelines.partitions import BACKFILL, DAY, business_days, each_day, keys_of, split_partition
 from flux_pipelines.pipelines.publishing import Refused, concluded, damaged_units, leaving_out, publish
 from flux_pipelines.pipelines.resources import FluxResource
+from flux_pipelines.providers.registry import provider as provider_named
 
 if TYPE_CHECKING:
     import duckdb
 
     from flux_pipelines.lake import DeltaLake, Draft
+    from flux_pipelines.lake.parquet import Part
     from flux_pipelines.runtime import Runtime
 
 SQL = Path(__file__).with_name("sql")
@@ -47,8 +50,10 @@ PLOT_DAYS = 30
 _ROWS_A_BATCH = 65_536
 
 Extra = Callable[["duckdb.DuckDBPyConnection", Scope], Mapping[str, Mapping[str, Any]]]
-#: Stages business dates; units (`square:acme|2026-03-09`) of what is read are left out.
-Writer = Callable[["DeltaLake", Sequence[date], Collection[str]], AbstractContextManager["Draft"]]
+Without = Mapping[str, Collection["Part"]]
+#: Stages business dates. Units (`square:acme|2026-03-09`) that are refused stay as they are; partitions of what is read
+#: are left out.
+Writer = Callable[["Runtime", Sequence[date], Collection[str], Without], AbstractContextManager["Draft"]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +144,7 @@ class Mart:
             if not refused:
                 raise
         except ContractBrokenError:
-            refused = self._misfits(runtime.lake, days)
+            refused = self._misfits(runtime, days)
             if not refused:
                 raise
         return self._replace(runtime, days, refused)
@@ -154,29 +159,42 @@ class Mart:
             found |= {f"{connection}|{near}": error for near in each_day(day - reach, day + reach)}
         return found
 
-    def _misfits(self, lake: "DeltaLake", days: Sequence[date]) -> dict[str, FluxError]:
+    def _misfits(self, runtime: "Runtime", days: Sequence[date]) -> dict[str, FluxError]:
         """Return the units whose rows do not fit the contract, found by making each of them alone."""
         parts = self._parts()
         units = {
-            "|".join(dict(zip(part.partition_by, partition, strict=True))[name] for name in part.unit)
+            "|".join(dict(zip(part.partition_by, partition, strict=True))[name] for name in ("connection", part.dated))
             for part in parts
-            for partition in lake.rows_by_partition(part.name, {"business_date": days})
+            for partition in runtime.lake.rows_by_partition(part.name, {"business_date": days})
         }
         found: dict[str, FluxError] = {}
         for unit in sorted(units):
             connection, day = split_partition(unit)
             try:
-                with self.write(lake, [day], units - {unit}):
+                with self.write(runtime, [day], units - {unit}, self._without(runtime, [day], units - {unit})):
                     pass
             except ContractBrokenError as error:
                 found[unit] = ContractBrokenError(error.what, connection=connection)
         return found
+
+    def _without(self, runtime: "Runtime", days: Sequence[date], refused: Collection[str]) -> dict[str, set["Part"]]:
+        """Return what is left out of the tables that are read: what is refused, and dates that nobody has asked for yet.
+
+        Orders of a date that was fetched may count on one that was not. Until that is fetched too, its figures would be
+        those of a few orders, and look like all of them.
+        """
+        without = leaving_out(self.sources, refused)
+        for part in self._parts():
+            if part.landed_by == part.partition_by:
+                without[part.name] = without.get(part.name, set()) | unfetched(runtime, part, days)
+        return without
 
     def _parts(self) -> list[Table]:
         return [tables.named(name.rpartition("/")[2]).named(name) for name in self.sources]
 
     def _replace(self, runtime: "Runtime", days: Sequence[date], refused: Mapping[str, FluxError]) -> Written:
         lake, key = runtime.lake, dg.AssetKey(self.table.name)
+        without = self._without(runtime, days, refused)
         findings = Findings(self.checks, key)
         scope = Scope(days[0], days[-1])
         since = Scope(days[0] - timedelta(days=PLOT_DAYS - 1), days[-1])
@@ -190,13 +208,14 @@ class Mart:
 
         commit = publish(
             lake,
-            self.write(lake, days, refused),
+            self.write(runtime, days, refused, without),
             findings,
             scope,
             reads=set[str]().union(*(check.reads for check in self.checks)),
             where={"business_date": each_day(since.first, since.last)},
             held=since.where("business_date"),
             refused=refused,
+            without=without,
             describe=describe,
         )
         done = {key: {**entries, "Delta table version": commit.version} for key, entries in told.items()}
@@ -209,16 +228,15 @@ def by_query(table: Table, query: str) -> Writer:
     sources = [tables.TRANSACTIONS.name]
 
     @contextmanager
-    def write(lake: "DeltaLake", days: Sequence[date], refused: Collection[str]) -> Iterator["Draft"]:
+    def write(runtime: "Runtime", days: Sequence[date], _: Collection[str], without: Without) -> Iterator["Draft"]:
         from flux_pipelines.lake import session
 
-        without = leaving_out(sources, refused)
         with session(
-            lake, sources, where={"business_date": days}, memory_limit=CHECK_MEMORY, without=without
+            runtime.lake, sources, where={"business_date": days}, memory_limit=CHECK_MEMORY, without=without
         ) as database:
             scoped = query.replace("{scope}", Scope(days[0], days[-1]).where("business_date"))
             rows = database.sql(conform(table, scoped)).to_arrow_reader(_ROWS_A_BATCH)
-            with lake.draft(table, rows, [{"business_date": day} for day in days]) as draft:
+            with runtime.lake.draft(table, rows, [{"business_date": day} for day in days]) as draft:
                 yield draft
 
     return write
@@ -227,8 +245,10 @@ def by_query(table: Table, query: str) -> Writer:
 def union_of_providers(table: Table) -> Writer:
     """Return the writer that replaces business dates with the providers' rows, streamed: they have one contract already."""
 
-    def write(lake: "DeltaLake", days: Sequence[date], refused: Collection[str]) -> AbstractContextManager["Draft"]:
-        return union_draft(lake, table, {"business_date": days}, refused)
+    def write(
+        runtime: "Runtime", days: Sequence[date], refused: Collection[str], without: Without
+    ) -> AbstractContextManager["Draft"]:
+        return union_draft(runtime.lake, table, {"business_date": days}, refused, without)
 
     return write
 
@@ -238,8 +258,32 @@ def parts_of(table: Table) -> list[Table]:
     return [table.named(f"{provider.name}/{table.name}") for provider in names.with_table(table.name)]
 
 
+def unfetched(runtime: "Runtime", part: Table, days: Sequence[date]) -> set["Part"]:
+    """Return the partitions of a provider's part of a table whose business date its connection has not been asked for."""
+    provider, _, base = part.name.partition("/")
+    raw = runtime.raw.of(feed_of(provider, base))
+    touched: dict[str, set[date]] = {}
+    for connection, _, day in runtime.lake.rows_by_partition(part.name, {"business_date": days}):
+        touched.setdefault(connection, set()).add(date.fromisoformat(day))
+    return {
+        (connection, None, day.isoformat())
+        for connection, dates in touched.items()
+        for day in dates - raw.landed(connection, dates)
+    }
+
+
+def feed_of(provider: str, table: str) -> str:
+    """Return which of a provider's raw records a table is made of."""
+    specs = provider_named(provider).tables
+    return next((spec.feed for spec in specs if spec.table == table), ORDERS)
+
+
 def union_draft(
-    lake: "DeltaLake", table: Table, where: Mapping[str, Sequence[date]], refused: Collection[str]
+    lake: "DeltaLake",
+    table: Table,
+    where: Mapping[str, Sequence[date]],
+    refused: Collection[str],
+    without: Without,
 ) -> AbstractContextManager["Draft"]:
     """Stage partitions of a core table with the rows that the providers' own parts of it have.
 
@@ -248,15 +292,22 @@ def union_draft(
         table: the core table.
         where: which partitions; all of them if empty.
         refused: units that are left as they are.
+        without: partitions of the providers' own parts that are left out.
 
     """
     import pyarrow as pa
 
     sources = parts_of(table)
-    without = leaving_out([table.name], refused).get(table.name, set())
     # Also what is there now: a connection that has no rows left must lose its old ones.
-    present = {key for one in (*sources, table) for key in lake.rows_by_partition(one.name, where)} - without
-    rows = (batch for source in sources for batch in lake.read(source, where=where, without=without))
+    present = {
+        tuple(values[name] for name in table.partition_by)
+        for one in (*sources, table)
+        for key in lake.rows_by_partition(one.name, where)
+        if (values := dict(zip(one.partition_by, key, strict=True)))
+    } - leaving_out([table.name], refused).get(table.name, set())
+    rows = (
+        batch for source in sources for batch in lake.read(source, where=where, without=without.get(source.name, ()))
+    )
     return lake.draft(
         table,
         pa.RecordBatchReader.from_batches(table.arrow_schema(), rows),

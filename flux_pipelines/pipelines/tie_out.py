@@ -2,8 +2,9 @@
 
 # No `from __future__ import annotations` here: Dagster reads the annotations of asset functions as objects.
 
+from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -28,13 +29,12 @@ from flux_pipelines.pipelines.feed_tables import ORDERS
 from flux_pipelines.pipelines.figures import Figures
 from flux_pipelines.pipelines.metadata import money
 from flux_pipelines.pipelines.partitions import each_day
-from flux_pipelines.pipelines.publishing import leaving_out
-from flux_pipelines.pipelines.sales import PLOT_DAYS, Mart, Writer, Written, conform
+from flux_pipelines.pipelines.sales import PLOT_DAYS, Mart, Without, Written, conform
 
 if TYPE_CHECKING:
     import duckdb
 
-    from flux_pipelines.lake import DeltaLake, Draft, RawManifest
+    from flux_pipelines.lake import Draft, RawManifest
     from flux_pipelines.lake.raw import Made
     from flux_pipelines.runtime import Runtime
 
@@ -76,7 +76,7 @@ def tie_out() -> "TieOut":
     """Return the mart that compares orders with payments."""
     return TieOut(
         tables.TIE_OUT,
-        _unbound,
+        _write,
         (tables.TRANSACTIONS.name, tables.PAYMENTS.name),
         (
             # A payment counts with its order, which may be of an earlier date and be fetched later.
@@ -141,7 +141,7 @@ class TieOut(Mart):
     def replace(self, runtime: "Runtime", days: Sequence[date]) -> Written:
         """Write business dates, describe what was written, and look at every date that is open."""
         checks = tuple(check for check in self.checks if check is not TIES_OUT)
-        written = Mart.replace(replace(self, write=_writer(runtime), checks=checks), runtime, days)
+        written = Mart.replace(replace(self, checks=checks), runtime, days)
         written.findings.tell(_ties_out(runtime, dg.AssetKey(self.table.name)))
         return written
 
@@ -184,37 +184,29 @@ def _ties_out(runtime: "Runtime", asset: dg.AssetKey) -> dg.AssetCheckResult:
     return result(TIES_OUT, asset, len(offenders), offenders[:SAMPLE], looked_at)
 
 
-def _unbound(_: "DeltaLake", days: Sequence[date], __: Collection[str]) -> AbstractContextManager["Draft"]:
-    raise RuntimeError(f"the writer of {tables.TIE_OUT.name} is made with a runtime ({len(days)} days)")
+@contextmanager
+def _write(runtime: "Runtime", days: Sequence[date], _: Collection[str], without: Without) -> Iterator["Draft"]:
+    from flux_pipelines.lake import session
 
-
-def _writer(runtime: "Runtime") -> Writer:
-    @contextmanager
-    def write(lake: "DeltaLake", days: Sequence[date], refused: Collection[str]) -> Iterator["Draft"]:
-        from flux_pipelines.lake import session
-
-        first, last = days[0] - timedelta(days=AROUND), days[-1] + timedelta(days=AROUND)
-        facts: dict[str, Sequence[tuple[Any, ...]]] = {
-            "looked_at": looked_at(runtime, days),
-            "fetched_orders": _fetched_orders(runtime, first, last),
-        }
-        query = _SQL.replace("{scope}", Scope(days[0], days[-1]).where("business_date")).replace("{reach}", str(AROUND))
-        query = query.replace("{around}", Scope(first, last).where("business_date"))
-        read = [tables.TRANSACTIONS.name, tables.PAYMENTS.name]
-        where = {"business_date": each_day(first, last)}
-        without = leaving_out(read, refused)
-        with session(lake, read, where=where, memory_limit=CHECK_MEMORY, without=without) as database:
-            database.execute("create temp table looked_at (connection varchar, business_date date, missing varchar)")
-            database.execute("create temp table fetched_orders (connection varchar, business_date date)")
-            for name, rows in facts.items():
-                if rows:
-                    places = ", ".join("?" * len(rows[0]))
-                    database.executemany(f"insert into {name} values ({places})", rows)
-            made = database.sql(conform(tables.TIE_OUT, query)).to_arrow_reader(_ROWS_A_BATCH)
-            with lake.draft(tables.TIE_OUT, made, [{"business_date": day} for day in days]) as draft:
-                yield draft
-
-    return write
+    first, last = days[0] - timedelta(days=AROUND), days[-1] + timedelta(days=AROUND)
+    facts: dict[str, Sequence[tuple[Any, ...]]] = {
+        "looked_at": looked_at(runtime, days),
+        "fetched_orders": _fetched_orders(runtime, first, last),
+    }
+    query = _SQL.replace("{scope}", Scope(days[0], days[-1]).where("business_date")).replace("{reach}", str(AROUND))
+    query = query.replace("{around}", Scope(first, last).where("business_date"))
+    read = [tables.TRANSACTIONS.name, tables.PAYMENTS.name]
+    where = {"business_date": each_day(first, last)}
+    with session(runtime.lake, read, where=where, memory_limit=CHECK_MEMORY, without=without) as database:
+        database.execute("create temp table looked_at (connection varchar, business_date date, missing varchar)")
+        database.execute("create temp table fetched_orders (connection varchar, business_date date)")
+        for name, rows in facts.items():
+            if rows:
+                places = ", ".join("?" * len(rows[0]))
+                database.executemany(f"insert into {name} values ({places})", rows)
+        made = database.sql(conform(tables.TIE_OUT, query)).to_arrow_reader(_ROWS_A_BATCH)
+        with runtime.lake.draft(tables.TIE_OUT, made, [{"business_date": day} for day in days]) as draft:
+            yield draft
 
 
 def looked_at(runtime: "Runtime", days: Sequence[date]) -> list[tuple[str, date, str]]:
@@ -234,7 +226,13 @@ def looked_at(runtime: "Runtime", days: Sequence[date]) -> list[tuple[str, date,
     core = runtime.lake.rows_by_partition(tables.PAYMENTS.name, {"business_date": span})
     found = []
     for provider, feed in feeds.items():
-        own = runtime.lake.rows_by_partition(f"{provider}/{tables.PAYMENTS.name}", {"business_date": span})
+        part = f"{provider}/{tables.PAYMENTS.name}"
+        own: Counter[tuple[str, str]] = Counter()
+        for (key, _, counted_on), number in runtime.lake.rows_by_partition(part, {"business_date": span}).items():
+            own[key, counted_on] += number
+        landed: Counter[tuple[str, str]] = Counter()
+        for (key, of, _), number in runtime.lake.rows_by_partition(part, {"raw_date": span}).items():
+            landed[key, of] += number
         raw = runtime.raw.of(feed)
         after = timedelta(days=0 if feed == ORDERS else 1)
         for key in (key for key in raw.connections() if split_key(key)[0] == provider):
@@ -246,7 +244,8 @@ def looked_at(runtime: "Runtime", days: Sequence[date]) -> list[tuple[str, date,
             known = {
                 day
                 for day in there
-                if _covers(fetched.get(day), made.get(day), *(of.get((key, day.isoformat()), 0) for of in (own, core)))
+                if own[key, day.isoformat()] == core.get((key, day.isoformat()), 0)
+                and _covers(fetched.get(day), made.get(day), landed[key, day.isoformat()])
             }
             for day in days:
                 if day in there:
@@ -261,13 +260,11 @@ def looked_at(runtime: "Runtime", days: Sequence[date]) -> list[tuple[str, date,
     return found
 
 
-def _covers(manifest: "RawManifest | None", made: "Made | None", own: int, core: int) -> bool:
-    """Tell whether core `payments` has what was fetched, by the rows of it and of the provider's own part."""
-    if own != core:
-        return False
+def _covers(manifest: "RawManifest | None", made: "Made | None", rows: int) -> bool:
+    """Tell whether the provider's own part of `payments` has what was fetched, by its rows of that raw partition."""
     if made is None:  # of a lake of earlier times
-        return own > 0
-    return made.rows == own and (manifest is None or made.fetched_at == manifest.fetched_at)
+        return rows > 0
+    return made.rows == rows and (manifest is None or made.fetched_at == manifest.fetched_at)
 
 
 def _fetched_orders(runtime: "Runtime", first: date, last: date) -> list[tuple[str, date]]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import date
@@ -26,10 +26,11 @@ import zstandard
 
 from flux_pipelines.domain.errors import FluxError, TableDamagedError
 from flux_pipelines.domain.tables import TRANSACTIONS
-from flux_pipelines.sync.reading import minor_unit_macro, quoted, raw_blocks
+from flux_pipelines.sync.reading import business_date_macro, minor_unit_macro, quoted, raw_blocks
 from flux_pipelines.sync.records import BadRecord, DayFigures
 
 if TYPE_CHECKING:
+    from flux_pipelines.domain.business_day import BusinessCalendar
     from flux_pipelines.domain.connection import Connection
     from flux_pipelines.lake.raw import RawManifest, RawStore
     from flux_pipelines.providers.base import Provider
@@ -52,7 +53,7 @@ FROM ({})
 #: Errors of DuckDB's that a record is the cause of. Not those of a full disk or of memory: they are nobody's order's fault.
 _OF_A_RECORD = (duckdb.InvalidInputException, duckdb.DataError)
 _SUFFIX = ".ndjson.zst"
-_DAY_FIELD = "flux_business_date"
+_DAY_FIELD = "flux_raw_date"
 
 
 @dataclass
@@ -63,7 +64,8 @@ class Normalisation:
         provider: its SQL file is used.
         raw: where the partitions are.
         connection: whose orders.
-        manifests: the partitions to read, one a business date.
+        manifests: the partitions to read, one a date.
+        calendars: the business calendar of each location, which say on which date a row counts.
         memory_limit: DuckDB's own limit.
         threads: DuckDB's threads; two keep up with one reading thread.
 
@@ -73,6 +75,7 @@ class Normalisation:
     raw: RawStore
     connection: Connection
     manifests: Sequence[RawManifest]
+    calendars: Mapping[str, BusinessCalendar] = field(default_factory=dict)
     memory_limit: str = "512MB"
     threads: int = 2
     bad: list[BadRecord] = field(default_factory=list, init=False)
@@ -95,7 +98,14 @@ class Normalisation:
         if not filled:
             return
         with tempfile.TemporaryDirectory(prefix="flux-normalise-") as folder:
-            session = _Session(self.provider, self.connection, filled[0].api_version, self.memory_limit, self.threads)
+            session = _Session(
+                self.provider,
+                self.connection,
+                filled[0].api_version,
+                self.calendars,
+                self.memory_limit,
+                self.threads,
+            )
             try:
                 for manifests in _chunks(filled):
                     yield from self._chunk(session, manifests, Path(folder))
@@ -139,8 +149,8 @@ class Normalisation:
         """Take the rows of bad orders out, remember those, and count the rest."""
         reasons = batch.column("problem")
         if reasons.null_count < batch.num_rows:
-            for row in batch.filter(pc.is_valid(reasons)).select(["business_date", "order_id", "problem"]).to_pylist():
-                problems[row["business_date"], row["order_id"]] = row["problem"]
+            for row in batch.filter(pc.is_valid(reasons)).select(["raw_date", "order_id", "problem"]).to_pylist():
+                problems[row["raw_date"], row["order_id"]] = row["problem"]
             batch = batch.filter(pc.is_null(reasons))
         if batch.num_rows:
             schema = TRANSACTIONS.arrow_schema()
@@ -151,9 +161,9 @@ class Normalisation:
     def _count(self, batch: pa.RecordBatch) -> None:
         """Add the rows to their days' figures."""
         # Everything stays in Arrow: whatever makes it look at a value of Python's imports pandas, which takes 40 MiB.
-        counted = batch.select(["business_date", "currency", "quantity", "net", "total", *_FLAGS])
-        for day in pc.unique(counted.column("business_date")):
-            of_day = _only(counted, "business_date", day)
+        counted = batch.select(["raw_date", "currency", "quantity", "net", "total", *_FLAGS])
+        for day in pc.unique(counted.column("raw_date")):
+            of_day = _only(counted, "raw_date", day)
             for currency in pc.unique(of_day.column("currency")):
                 self._add(self.days[day.as_py()], currency.as_py(), _only(of_day, "currency", currency))
 
@@ -233,7 +243,7 @@ def _chunks(manifests: Sequence[RawManifest]) -> Iterator[list[RawManifest]]:
 
 
 def _together(files: dict[date, Path], folder: Path) -> Path:
-    """Write small files into one, each record with its business date as a first field."""
+    """Write small files into one, each record with its date as a first field."""
     path = folder / "together.ndjson"
     with path.open("wb") as out:
         for day, file in files.items():
@@ -263,7 +273,13 @@ class _Session:
     """DuckDB with the provider's SQL loaded."""
 
     def __init__(
-        self, provider: Provider, connection: Connection, api_version: str, memory_limit: str, threads: int
+        self,
+        provider: Provider,
+        connection: Connection,
+        api_version: str,
+        calendars: Mapping[str, BusinessCalendar],
+        memory_limit: str,
+        threads: int,
     ) -> None:
         if provider.transactions_sql is None:
             raise FluxError(f"{provider.title} has no transactions.sql", connection=connection.key)
@@ -273,6 +289,7 @@ class _Session:
         )
         self._duckdb.execute("SET TimeZone = 'UTC'")
         self._duckdb.execute(minor_unit_macro())
+        self._duckdb.execute(business_date_macro(calendars))
         *definitions, query = self._duckdb.extract_statements(provider.transactions_sql.read_text("utf-8"))
         for definition in definitions:
             self._duckdb.execute(definition)
@@ -290,7 +307,7 @@ class _Session:
         self._duckdb.execute(
             f"CREATE OR REPLACE TEMP VIEW orders AS SELECT *, {connection} AS connection, {tenant} AS tenant, "
             f"{system} AS source_system, {version} AS source_version, "
-            f"coalesce({_DAY_FIELD}, TRY_CAST(right(filename, {10 + len(_SUFFIX)})[1:10] AS DATE)) AS business_date "
+            f"coalesce({_DAY_FIELD}, TRY_CAST(right(filename, {10 + len(_SUFFIX)})[1:10] AS DATE)) AS raw_date "
             f"FROM {self._source(files)}"
         )
         yield from self._duckdb.sql(self._query).to_arrow_reader(_ROWS_A_BATCH)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from decimal import Decimal
 from pathlib import Path
 
 import zstandard
 
+from flux_pipelines.domain.business_day import BusinessCalendar
 from flux_pipelines.domain.money import known_currencies
 
 _LINES_A_BLOCK = 1024
@@ -35,6 +36,24 @@ def minor_unit_macro() -> str:
     """
     units = ", ".join(f"'{code}': {Decimal(1).scaleb(-places):.4f}" for code, places in known_currencies().items())
     return f"CREATE MACRO minor_unit(code) AS (MAP {{{units}}})[code]::DECIMAL(5,4)"
+
+
+def business_date_macro(calendars: Mapping[str, BusinessCalendar]) -> str:
+    """Return the statement that makes the macro `business_date_of(location_id, instant)`; NULL where it is not known.
+
+    It says what `BusinessCalendar.date_of` does: local time less the cut-off hour is of the date, in days of 23 and 25 hours
+    too.
+    """
+    alike: dict[BusinessCalendar, list[str]] = {}
+    for location, calendar in calendars.items():
+        alike.setdefault(calendar, []).append(location)
+    cases = " ".join(
+        f"WHEN location_id IN ({', '.join(map(quoted, sorted(locations)))}) THEN "
+        f"(timezone({quoted(calendar.zone_name)}, instant) - INTERVAL {calendar.cutoff_hour} HOUR)::DATE"
+        for calendar, locations in alike.items()
+    )
+    found = f"CASE {cases} END" if cases else "NULL::DATE"
+    return f"CREATE MACRO business_date_of(location_id, instant) AS {found}"
 
 
 def quoted(text: str) -> str:

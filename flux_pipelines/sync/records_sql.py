@@ -19,10 +19,11 @@ import msgspec
 import pyarrow as pa
 
 from flux_pipelines.domain import tables
+from flux_pipelines.domain.business_day import known_calendars
 from flux_pipelines.domain.errors import ContractBrokenError
 from flux_pipelines.domain.tables import SQL_TYPES, Table
 from flux_pipelines.lake.raw import ORDERS
-from flux_pipelines.sync.reading import minor_unit_macro, quoted, raw_blocks
+from flux_pipelines.sync.reading import business_date_macro, minor_unit_macro, quoted, raw_blocks
 from flux_pipelines.sync.records import BadRecord
 
 if TYPE_CHECKING:
@@ -209,6 +210,7 @@ class _Session:
         )
         self._duckdb.execute("SET TimeZone = 'UTC'")
         self._duckdb.execute(minor_unit_macro())
+        self._duckdb.execute(business_date_macro(known_calendars(locations, connection.cutoff_hour)))
         self._duckdb.execute(
             "CREATE TABLE stores (location_id VARCHAR, name VARCHAR, timezone VARCHAR, currency VARCHAR, active BOOLEAN)"
         )
@@ -228,7 +230,7 @@ class _Session:
         """Put the records into a table, which DuckDB keeps on disk if it is large."""
         version = self._provider.api_version
         self._duckdb.execute(
-            "CREATE TABLE files (file INTEGER, business_date DATE, collected_at TIMESTAMPTZ, snapshot_at TIMESTAMPTZ, "
+            "CREATE TABLE files (file INTEGER, raw_date DATE, collected_at TIMESTAMPTZ, snapshot_at TIMESTAMPTZ, "
             "source_version VARCHAR)"
         )
         if manifests:
@@ -256,7 +258,7 @@ class _Session:
         self._duckdb.execute("DROP TABLE lines")
         self._view = (
             "CREATE OR REPLACE VIEW records AS SELECT kind, location_id, object::JSON AS object, collected_at, "
-            f"snapshot_at, business_date, {connection} AS connection, {tenant} AS tenant, {system} AS source_system, "
+            f"snapshot_at, raw_date, {connection} AS connection, {tenant} AS tenant, {system} AS source_system, "
             f"source_version, {self._connection.cutoff_hour}::INTEGER AS cutoff_hour FROM given JOIN files USING (file) "
             "WHERE {where} ORDER BY position"
         )
@@ -361,12 +363,13 @@ class _Session:
             yield from self._failing(positions[middle:])
 
     def _set_problems_aside(self) -> None:
-        day = "business_date" if any(c.name == "business_date" for c in self._columns) else "NULL::DATE"
+        by = {c.name for c in self._columns}
+        day = next((name for name in ("raw_date", "business_date") if name in by), "NULL::DATE")
         dates = ", ".join(sorted({f"DATE '{day}'" for day in self._dates}))
-        if day == "business_date" and dates:
+        if day in by and dates:
             self._duckdb.execute(
-                f"UPDATE made SET problem = 'its business date is ' || business_date || ', which was not asked for' "
-                f"WHERE problem IS NULL AND business_date NOT IN ({dates})"
+                f"UPDATE made SET problem = 'its business date is ' || {day} || ', which was not asked for' "
+                f"WHERE problem IS NULL AND {day} NOT IN ({dates})"
             )
         key = ", ".join(f"{name}::VARCHAR" for name in self._table.key if name not in HISTORY and name != "connection")
         for when, what, problem, record in self._duckdb.execute(

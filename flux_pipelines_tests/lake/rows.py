@@ -27,6 +27,10 @@ def partition(day: date = DAY, connection: str = ACME) -> dict[str, str | date]:
     return {"connection": connection, "business_date": day}
 
 
+def raw_partition(day: date = DAY, connection: str = ACME) -> dict[str, str | date]:
+    return {"connection": connection, "raw_date": day}
+
+
 def transactions(
     on: Sequence[date] = (DAY,), each: int = 3, connection: str = ACME, net: str = "1.2345", table: Table = TRANSACTIONS
 ) -> pa.Table:

@@ -24,19 +24,19 @@ from flux_pipelines.domain.errors import (
     TableDamagedError,
 )
 from flux_pipelines.domain.tables import DAILY_SALES, TABLES, TRANSACTIONS, Table
-from flux_pipelines.lake import DeltaLake, object_store
+from flux_pipelines.lake import DeltaLake, object_store, session
 from flux_pipelines.lake.delta import VersionChangedError
-from flux_pipelines_tests.lake.rows import ACME, DAY, days, lines, partition, tiny_disk, transactions
+from flux_pipelines_tests.lake.rows import ACME, DAY, days, lines, partition, raw_partition, tiny_disk, transactions
 
 PROVIDERS = TRANSACTIONS.named("square/transactions")
 
 
 def test_a_partition_is_replaced_whole_and_others_are_not_touched(lake: DeltaLake) -> None:
     first, second, third = days(3)
-    commit = lake.replace(PROVIDERS, transactions(days(3)), [partition(day) for day in days(3)])
+    commit = lake.replace(PROVIDERS, transactions(days(3)), [raw_partition(day) for day in days(3)])
     assert (commit.rows, commit.files) == (9, 3)
-    lake.replace(PROVIDERS, transactions([first], 2, "square:other"), [partition(first, "square:other")])
-    commit = lake.replace(PROVIDERS, transactions([second], 5, net="9"), [partition(second)])
+    lake.replace(PROVIDERS, transactions([first], 2, "square:other"), [raw_partition(first, "square:other")])
+    commit = lake.replace(PROVIDERS, transactions([second], 5, net="9"), [raw_partition(second)])
     assert lake.version(PROVIDERS.name) == commit.version
     assert {key: len(value) for key, value in lines(lake, PROVIDERS).items()} == {
         (ACME, first): 3,
@@ -45,10 +45,51 @@ def test_a_partition_is_replaced_whole_and_others_are_not_touched(lake: DeltaLak
         ("square:other", first): 2,
     }
     assert lake.rows_by_partition(PROVIDERS.name, {"connection": ACME}) == {
-        (ACME, day.isoformat()): rows for day, rows in zip(days(3), (3, 5, 3), strict=True)
+        (ACME, day.isoformat(), day.isoformat()): rows for day, rows in zip(days(3), (3, 5, 3), strict=True)
     }
     assert lake.tables() == ["square/transactions"]
     assert not lake.exists("transactions")
+
+
+def test_what_a_partition_leaves_open_is_replaced_whatever_value_it_has(lake: DeltaLake) -> None:
+    first, second, third = days(3)
+
+    def counted(*dates: tuple[date, date]) -> pa.Table:
+        raw, on = (pa.array([pair[n] for pair in dates], pa.date32()) for n in (0, 1))
+        rows = transactions([DAY], len(dates))
+        for name, values in (("raw_date", raw), ("business_date", on)):
+            rows = rows.set_column(rows.schema.get_field_index(name), rows.schema.field(name), values)
+        return rows
+
+    def there() -> dict[tuple[str, str], int]:
+        return {key[1:]: rows for key, rows in lake.rows_by_partition(PROVIDERS.name).items()}
+
+    one, two, three = (day.isoformat() for day in (first, second, third))
+    lake.replace(
+        PROVIDERS,
+        counted((first, first), (first, third), (second, third)),
+        [raw_partition(first), raw_partition(second)],
+    )
+    assert there() == {(one, one): 1, (one, three): 1, (two, three): 1}
+    # What is of the other raw partition stays, on a date that both have rows on too.
+    commit = lake.replace(PROVIDERS, counted((first, first), (first, second)), [raw_partition(first)])
+    assert there() == {(one, one): 1, (one, two): 1, (two, three): 1}
+    assert {key[1:] for key in commit.changed} == {(one, two), (one, three)}
+    again = lake.replace(PROVIDERS, counted((first, first), (first, second)), [raw_partition(first)])
+    assert (again.version, again.changed) == (commit.version, frozenset())
+    with lake.draft(
+        PROVIDERS, counted((first, third), (second, third)), [raw_partition(first), raw_partition(second)]
+    ) as draft:
+        draft.leave({(ACME, one, None)})
+        draft.commit()
+    assert there() == {(one, one): 1, (one, two): 1, (two, three): 1}
+    with session(
+        lake, [PROVIDERS.name], where={"business_date": days(3)}, without={PROVIDERS.name: {(ACME, None, three)}}
+    ) as sql:
+        assert sql.execute("select raw_date, business_date from square_transactions order by all").fetchall() == [
+            (first, first),
+            (first, second),
+        ]
 
 
 def test_a_partition_without_rows_is_emptied_in_the_same_commit(lake: DeltaLake) -> None:

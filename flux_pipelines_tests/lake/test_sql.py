@@ -10,14 +10,14 @@ import pytest
 from flux_pipelines.domain.errors import ConfigurationError, TableDamagedError
 from flux_pipelines.domain.tables import SQL_TYPES, TABLES, TRANSACTIONS
 from flux_pipelines.lake import DeltaLake, session
-from flux_pipelines_tests.lake.rows import ACME, DAY, days, partition, transactions
+from flux_pipelines_tests.lake.rows import ACME, DAY, days, partition, raw_partition, transactions
 
 SQUARE = TRANSACTIONS.named("square/transactions")
 
 
 def test_every_table_is_a_view_under_its_names(lake: DeltaLake) -> None:
     lake.replace(TRANSACTIONS, transactions(days(3)), [partition(day) for day in days(3)])
-    lake.replace(SQUARE, transactions(days(2)), [partition(day) for day in days(2)])
+    lake.replace(SQUARE, transactions(days(2)), [raw_partition(day) for day in days(2)])
     opened = session(lake)
     assert opened.execute("select count(*), sum(net) from transactions").fetchall() == [(9, Decimal("11.1105"))]
     assert opened.execute("select count(*) from square.transactions").fetchall() == [(6,)]
@@ -44,7 +44,7 @@ def test_a_made_table_has_the_types_of_its_contract(local: DeltaLake) -> None:
 
 def test_only_the_tables_asked_for_are_opened(local: DeltaLake) -> None:
     local.replace(TRANSACTIONS, transactions(), [partition()])
-    local.replace(SQUARE, transactions(each=2), [partition()])
+    local.replace(SQUARE, transactions(each=2), [raw_partition()])
     for name in ("square_transactions", "square.transactions", "square/transactions"):
         with session(local, [name]) as database:
             assert database.execute("select count(*) from square_transactions").fetchall() == [(2,)]
@@ -194,7 +194,7 @@ def test_a_session_sees_the_tables_as_they_were_when_it_was_opened(local: DeltaL
         local.replace(TRANSACTIONS, transactions(each=9), [partition()])
         assert database.execute("select count(*) from transactions").fetchall() == [(3,)]
         reader = database.sql("select * from transactions").to_arrow_reader(1000)
-        local.replace(SQUARE, reader, [partition()])
+        local.replace(SQUARE, reader, [raw_partition()])
     assert session(local).execute("select count(*) from square.transactions").fetchall() == [(3,)]
 
 

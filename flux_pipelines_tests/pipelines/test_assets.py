@@ -182,7 +182,7 @@ def test_a_check_that_fails_stops_what_comes_after(home: Home) -> None:
     rows = home.runtime.lake.read(table).read_all()
     number = rows.schema.get_field_index("net")
     rows = rows.set_column(number, rows.schema.field("net"), rows["total"])
-    home.runtime.lake.replace(table, rows, [{"connection": SAKURA, "business_date": DAY}])
+    home.runtime.lake.replace(table, rows, [{"connection": SAKURA, "raw_date": DAY}])
     result = home.run("refresh_core", str(DAY), str(DAY))
     assert not result.success
     checks = {e.check_name: e.passed for e in result.get_asset_check_evaluations()}

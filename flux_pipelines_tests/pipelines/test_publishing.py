@@ -17,13 +17,14 @@ import pytest
 
 from flux_pipelines.domain import tables
 from flux_pipelines.domain.tables import PRODUCTS, Table, named
-from flux_pipelines.lake import DeltaLake, Draft, session
+from flux_pipelines.lake import Draft, session
 from flux_pipelines.pipelines import books, names, sales, tie_out
 from flux_pipelines.pipelines.checks import Everything, Findings
 from flux_pipelines.pipelines.code_location import build_definitions
 from flux_pipelines.pipelines.drive import sync
 from flux_pipelines.pipelines.feed_tables import checks_of
 from flux_pipelines.pipelines.publishing import failures, publish
+from flux_pipelines.runtime import Runtime
 from flux_pipelines_tests.pipelines.conftest import END_DAY, Home
 
 BEFORE, DAY = END_DAY - timedelta(days=1), END_DAY
@@ -325,7 +326,7 @@ def test_each_blocking_check_of_each_core_table_keeps_out_what_it_refuses(
     if isinstance(mart, tie_out.TieOut):
         # `ties_out`, which does not block, is looked at over every date afterwards.
         checks = tuple(one for one in mart.checks if one.blocking)
-        mart = replace(mart, write=tie_out._writer(filled.runtime), checks=checks)
+        mart = replace(mart, checks=checks)
     before = rows_by_unit(filled, mart.table)
     assert before.keys() >= {*GOOD, BAD}
     written = sales.Mart.replace(replace(mart, write=sabotaged(mart, check)), filled.runtime, DAYS)
@@ -348,15 +349,20 @@ def sabotaged(mart: sales.Mart, check: str) -> sales.Writer:
     query = SABOTAGE[check].format(bad=f"(connection = '{SAKURA}' and business_date = date '{DAY}')", amount=amount)
 
     @contextmanager
-    def write(lake: DeltaLake, days: Sequence[date], refused: Collection[str]) -> Iterator[Draft]:
-        with mart.write(lake, days, refused) as draft, duckdb.connect() as database:
+    def write(
+        runtime: Runtime, days: Sequence[date], refused: Collection[str], without: sales.Without
+    ) -> Iterator[Draft]:
+        with mart.write(runtime, days, refused, without) as draft, duckdb.connect() as database:
             database.execute("SET TimeZone = 'UTC'")
             database.register("drafted", _read(draft))
             numbered = "row_number() over (partition by connection, business_date) as rn"
             database.execute(f"create table made as select *, {numbered} from drafted")
             rows = database.sql(f"select {', '.join(table.column_names)} from ({query})").to_arrow_table()
-            partitions = [dict(zip(table.partition_by, one, strict=True)) for one in draft.partitions]
-            with lake.draft(table, rows, partitions) as again:
+            partitions = [
+                {name: value for name, value in zip(table.partition_by, one, strict=True) if value is not None}
+                for one in draft.partitions
+            ]
+            with runtime.lake.draft(table, rows, partitions) as again:
                 yield again
 
     return write

@@ -25,7 +25,7 @@ raw = raw_store(folder)
 work = Normalisation(PROVIDER, raw, CONNECTION, [land(raw, [order])])
 lake = DeltaLake(object_store(str(folder / "lake")))
 commit = lake.replace(
-    TRANSACTIONS.named("square/transactions"), work.reader(), [{"connection": CONNECTION.key, "business_date": DAY}]
+    TRANSACTIONS.named("square/transactions"), work.reader(), [{"connection": CONNECTION.key, "raw_date": DAY}]
 )
 assert commit.rows == 1
 print(*sorted({"pandas", "pyarrow.dataset"} & set(sys.modules)))

@@ -29,7 +29,7 @@ SELECT
     object ->> 'order' AS order_id, NULL AS source_payment_id, object ->> 'tender' AS tender, NULL AS tender_detail,
     money(object ->> 'amount', s.currency) AS amount, coalesce((object ->> 'tip')::VARCHAR, '0') AS tip, 0 AS fee,
     s.currency, 'completed' AS status, NULL AS settlement_id, object ->> 'at' AS occurred_at,
-    (object ->> 'updated')::TIMESTAMPTZ AS updated_at, business_date, source_system, source_version,
+    (object ->> 'updated')::TIMESTAMPTZ AS updated_at, raw_date AS business_date, raw_date, source_system, source_version,
     CASE WHEN object ->> 'id' IS NULL THEN 'it has no id' END AS problem, object::VARCHAR AS record
 FROM records AS r LEFT JOIN stores AS s USING (location_id)
 """
@@ -105,8 +105,8 @@ def test_orders_are_records_too_and_days_keep_their_own(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
-def test_a_row_of_another_business_date_is_a_problem_not_a_lost_row(tmp_path: Path) -> None:
-    sql = PAYMENTS.replace(" business_date,", " DATE '2026-03-09' AS business_date,")
+def test_a_row_of_another_raw_partition_is_a_problem_not_a_lost_row(tmp_path: Path) -> None:
+    sql = PAYMENTS.replace(" raw_date,", " DATE '2026-03-09' AS raw_date,")
     made = run_table(tmp_path, TOY, spec(tmp_path, sql), [record("payment", payment("a"), "L1")], STORES)
     assert made.rows.num_rows == 0
     assert "which was not asked for" in made.bad[0].reason
@@ -115,7 +115,7 @@ def test_a_row_of_another_business_date_is_a_problem_not_a_lost_row(tmp_path: Pa
 def test_hourly_records_know_their_hour_and_an_empty_day_has_no_rows(tmp_path: Path) -> None:
     sql = """
         SELECT connection, tenant, location_id, object ->> 'p' AS product_id, NULL AS sku, object ->> 'n' AS quantity,
-            'in_stock' AS availability, collected_at AS counted_at, snapshot_at, business_date, source_system, source_version,
+            'in_stock' AS availability, collected_at AS counted_at, snapshot_at, raw_date AS business_date, source_system, source_version,
             NULL AS problem, NULL AS record
         FROM records
     """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flux_pipelines.domain.tables.columns import SOURCE, WHERE
+from flux_pipelines.domain.tables.columns import COUNTED_ON, LANDED_BY, SOURCE, WHERE
 from flux_pipelines.domain.tables.model import Column, Table
 
 PAYMENTS = Table(
@@ -38,13 +38,12 @@ PAYMENTS = Table(
         Column("settlement_id", "text", "The payout that it is part of, when the provider tells.", required=False),
         Column("occurred_at", "instant", "When it was taken or given back, UTC."),
         Column("updated_at", "instant", "When the provider last changed it, UTC.", required=False),
-        Column(
-            "business_date", "date", "The location's business date; with its order where the provider keeps it there."
-        ),
+        *COUNTED_ON,
         *SOURCE,
     ),
     key=("connection", "payment_id", "kind"),
     partition_by=("connection", "business_date"),
+    landed_by=LANDED_BY,
 )
 
 TIE_OUT = Table(

@@ -16,6 +16,21 @@ PRODUCT = (
     Column("category", "text", "The item's category, when the provider gives one with the sale.", required=False),
 )
 
+COUNTED_ON = (
+    Column(
+        "business_date",
+        "date",
+        "The location's business date on which the row counts in the provider's own sales report.",
+    ),
+    Column(
+        "raw_date",
+        "date",
+        "The date of the raw partition that holds the order (or payment): of its creation, or the provider's own.",
+    ),
+)
+#: A raw partition is replaced whole, and its rows count on several dates: what is stored by both is found by either.
+LANDED_BY = ("connection", "raw_date", "business_date")
+
 SOURCE = (
     Column("source_system", "text", "The provider's name."),
     Column("source_version", "text", "The version of the provider's API that the record was read with."),

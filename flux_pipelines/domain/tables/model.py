@@ -45,6 +45,8 @@ class Table:
     columns: tuple[Column, ...]
     key: tuple[str, ...]
     partition_by: tuple[str, ...]
+    #: How a provider's own part of it is partitioned, if otherwise.
+    landed_by: tuple[str, ...] = ()
 
     def __iter__(self) -> Iterator[Column]:
         return iter(self.columns)
@@ -61,13 +63,23 @@ class Table:
         return next((name for name in self.partition_by if name in dates), None)
 
     @property
+    def dated(self) -> str:
+        """The partition column that says on which date its rows count; empty of a table without dates."""
+        return "business_date" if "business_date" in self.partition_by else self.day or ""
+
+    @property
     def unit(self) -> tuple[str, ...]:
-        """What a fault may cost at most: a connection's date; a connection, of a table without dates."""
+        """What a fault may cost at most: a connection's date; a connection, of a table without dates.
+
+        It is what a step replaces, too: of a provider's own part, whose rows of one raw partition are of several business
+        dates, all of these together.
+        """
         return ("connection",) if self.day is None else ("connection", self.day)
 
     def named(self, name: str) -> Table:
         """Return the same contract under another name: a provider's own `square/transactions`, for example."""
-        return Table(name, self.grain, self.description, self.columns, self.key, self.partition_by)
+        by = self.landed_by if "/" in name and self.landed_by else self.partition_by
+        return Table(name, self.grain, self.description, self.columns, self.key, by, self.landed_by)
 
     def arrow_schema(self) -> pa.Schema:
         """Return the Arrow schema that rows of this table must have."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flux_pipelines.domain.tables.columns import PRODUCT, WHERE
+from flux_pipelines.domain.tables.columns import COUNTED_ON, LANDED_BY, PRODUCT, WHERE
 from flux_pipelines.domain.tables.model import Column, Table
 
 _TENDERED = tuple(
@@ -56,12 +56,13 @@ TRANSACTIONS = Table(
         Column("source_order_id", "text", "For a return: the order that was sold, when known.", required=False),
         Column("source_line_id", "text", "For a return: the line that was sold, when known.", required=False),
         Column("occurred_at", "instant", "When the order was made, UTC; for a return, when that was made."),
-        Column("business_date", "date", "The location's local date, with its cut-off hour."),
+        *COUNTED_ON,
         Column("source_system", "text", "The provider's name."),
         Column("source_version", "text", "The version of the provider's API that the order was read with."),
     ),
     key=("connection", "order_id", "line_id"),
     partition_by=("connection", "business_date"),
+    landed_by=LANDED_BY,
 )
 
 DAILY_SALES = Table(

@@ -29,7 +29,7 @@ SELECT
     END AS availability,
     TRY_CAST(coalesce(available ->> '$.updatedAt', object ->> '$.updatedAt') AS TIMESTAMPTZ) AS counted_at,
     snapshot_at,
-    business_date,
+    raw_date AS business_date,
     source_system,
     source_version,
     CASE WHEN tracked AND TRY_CAST(available ->> '$.quantity' AS DECIMAL(18,5)) IS NULL

@@ -130,7 +130,8 @@ SELECT
     NULL::VARCHAR AS settlement_id,
     TRY_CAST(coalesce(t ->> '$.processedAt', t ->> '$.createdAt') AS TIMESTAMPTZ) AS occurred_at,
     TRY_CAST(object ->> '$.updatedAt' AS TIMESTAMPTZ) AS updated_at,
-    business_date,
+    raw_date AS business_date,
+    raw_date,
     source_system,
     source_version,
     CASE

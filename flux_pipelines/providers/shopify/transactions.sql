@@ -325,7 +325,7 @@ judged AS (
 placed AS (
     SELECT
         connection, tenant, flux_location_id AS location_id,
-        "legacyResourceId", "currencyCode", "processedAt", business_date, source_system, source_version, problem,
+        "legacyResourceId", "currencyCode", "processedAt", raw_date, source_system, source_version, problem,
         -- A bad order still has to come out: as one row.
         unnest(CASE WHEN problem IS NULL THEN order_rows ELSE [order_rows[1]] END) AS r,
         unnest([true]) AS first_row,
@@ -371,7 +371,8 @@ SELECT
     CASE WHEN r.kind = 'return' THEN "legacyResourceId" END AS source_order_id,
     r.source_line_id AS source_line_id,
     coalesce(r.occurred_at, "processedAt") AS occurred_at,
-    business_date,
+    raw_date AS business_date,
+    raw_date,
     source_system,
     source_version,
     coalesce(first_row, false) AS first_row,

@@ -27,7 +27,7 @@ SELECT
     CASE WHEN quantity > 0 THEN 'in_stock' ELSE 'out_of_stock' END AS availability,
     TRY_CAST(object ->> '$.calculated_at' AS TIMESTAMPTZ) AS counted_at,
     snapshot_at,
-    business_date,
+    raw_date AS business_date,
     source_system,
     source_version,
     CASE

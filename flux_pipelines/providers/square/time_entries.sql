@@ -79,7 +79,7 @@ SELECT
     CASE WHEN problem IS NULL THEN (whole(tips_text) * factor)::DECIMAL(18,4) END AS declared_cash_tips,
     currency,
     status,
-    business_date,
+    raw_date AS business_date,
     source_system,
     source_version,
     problem,

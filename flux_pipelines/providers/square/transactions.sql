@@ -3,7 +3,7 @@
 -- Everything before the last statement is run once a session; the last statement is the query. It is one streaming pass
 -- without joins or sorting, so its memory does not grow with the number of orders, and rows come out in the order of
 -- the input.
---   in   `orders`      the columns of `orders_as_received`, and connection, tenant, business_date, source_system,
+--   in   `orders`      the columns of `orders_as_received`, and connection, tenant, raw_date, source_system,
 --                      source_version
 --        `minor_unit(code)`  a macro: the exact factor from minor units to the currency's unit (0.01 for USD), NULL for a
 --                      code that ISO 4217 does not know
@@ -315,7 +315,7 @@ judged AS (
 
 placed AS (
     SELECT
-        connection, tenant, location_id, id, currency, factor, created_at, business_date, source_system,
+        connection, tenant, location_id, id, currency, factor, created_at, raw_date, source_system,
         source_version, problem,
         -- A bad order still has to come out: as one row.
         unnest(CASE WHEN problem IS NULL THEN order_rows ELSE [order_rows[1]] END) AS r,
@@ -366,7 +366,8 @@ SELECT
     r.source_order_id AS source_order_id,
     r.source_line_id AS source_line_id,
     created_at AS occurred_at,
-    business_date,
+    raw_date AS business_date,
+    raw_date,
     source_system,
     source_version,
     coalesce(first_row, false) AS first_row,

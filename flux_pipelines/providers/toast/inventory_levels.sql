@@ -21,7 +21,7 @@ SELECT
     END AS availability,
     NULL::TIMESTAMPTZ AS counted_at,
     snapshot_at,
-    business_date,
+    raw_date AS business_date,
     source_system,
     source_version,
     CASE

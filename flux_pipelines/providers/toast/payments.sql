@@ -13,7 +13,7 @@ CREATE MACRO exact(amount, factor) AS CASE
 -- on to the payments.
 WITH orders AS (
     SELECT
-        connection, tenant, business_date, source_system, source_version,
+        connection, tenant, raw_date, source_system, source_version,
         json_extract_string(object, [
             '$.flux_location_id', '$.flux_currency', '$.guid', '$.modifiedDate', '$.openedDate', '$.createdDate',
             '$.createdInTestMode'
@@ -25,7 +25,7 @@ WITH orders AS (
 
 payments AS (
     SELECT
-        connection, tenant, business_date, source_system, source_version,
+        connection, tenant, raw_date, source_system, source_version,
         said[1] AS store,
         said[2] AS currency,
         said[3] AS order_id,
@@ -91,7 +91,8 @@ SELECT
     NULL::VARCHAR AS settlement_id,
     moment AS occurred_at,
     updated_at,
-    business_date,
+    raw_date AS business_date,
+    raw_date,
     source_system,
     source_version,
     CASE

@@ -53,7 +53,7 @@ SELECT
         WHEN e.ended IS NULL THEN 'open'
         ELSE 'closed'
     END AS status,
-    coalesce(TRY_CAST(strptime(e.object ->> 'businessDate', '%Y%m%d') AS DATE), e.business_date) AS business_date,
+    coalesce(TRY_CAST(strptime(e.object ->> 'businessDate', '%Y%m%d') AS DATE), e.raw_date) AS business_date,
     instant(e.object ->> 'modifiedDate') AS changed_at,
     e.source_system,
     e.source_version,

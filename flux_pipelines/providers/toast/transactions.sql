@@ -3,7 +3,7 @@
 -- Everything before the last statement is run once a session; the last statement is the query. It is one streaming pass
 -- without joins or sorting, so its memory does not grow with the number of orders, and rows come out in the order of
 -- the input.
---   in   `orders`      the columns of `orders_as_received`, and connection, tenant, business_date, source_system,
+--   in   `orders`      the columns of `orders_as_received`, and connection, tenant, raw_date, source_system,
 --                      source_version
 --        `minor_unit(code)`  a macro: the exact factor from minor units to the currency's unit (0.01 for USD), NULL for a
 --                      code that ISO 4217 does not know
@@ -299,7 +299,7 @@ judged AS (
 
 placed AS (
     SELECT
-        connection, tenant, flux_location_id, guid, flux_currency, coalesce(factor, 0) AS factor, opened, business_date,
+        connection, tenant, flux_location_id, guid, flux_currency, coalesce(factor, 0) AS factor, opened, raw_date,
         source_system, source_version, problem,
         -- A bad order still has to come out: as one row.
         unnest(CASE WHEN problem IS NULL THEN order_rows ELSE [order_rows[1]] END) AS r,
@@ -346,7 +346,8 @@ SELECT
     CASE WHEN r.kind = 'return' THEN guid END AS source_order_id,
     r.source_line_id AS source_line_id,
     coalesce(r.moment, opened) AS occurred_at,
-    business_date,
+    raw_date AS business_date,
+    raw_date,
     source_system,
     source_version,
     coalesce(first_row, false) AS first_row,

@@ -119,7 +119,7 @@ class ConnectedShop:
         work = Normalisation(PROVIDER, self.runtime.raw, self.connection, [manifest])
         table = tables.TRANSACTIONS.named("shopify/transactions")
         rows = pa.RecordBatchReader.from_batches(table.arrow_schema(), work.batches())
-        written = self._written(table, rows, manifest, by_day=True)
+        written = self._written(table, rows, manifest)
         assert work.bad == []
         return written
 
@@ -130,9 +130,8 @@ class ConnectedShop:
         raw = self.runtime.raw.of(spec.feed)
         made = derive(PROVIDER, spec, self.connection, self.locations, raw, [manifest])
         assert made.bad == []
-        history = has_history(table)
-        rows = merge(table, (), made.rows, manifest.fetched_at) if history else made.rows
-        return self._written(table, rows, manifest, by_day=not history)
+        rows = merge(table, (), made.rows, manifest.fetched_at) if has_history(table) else made.rows
+        return self._written(table, rows, manifest)
 
     def redacted(self, expected: Sequence[Json]) -> list[Json]:
         """Return records without what is personal."""
@@ -140,10 +139,10 @@ class ConnectedShop:
         assert redactor is not None
         return [json.loads(bytes(one)) for one in redactor([json.dumps(one).encode() for one in expected])]
 
-    def _written(self, table: tables.Table, rows: Any, manifest: RawManifest, *, by_day: bool) -> list[Json]:
+    def _written(self, table: tables.Table, rows: Any, manifest: RawManifest) -> list[Json]:
         partition: dict[str, str | date] = {"connection": manifest.connection}
-        if by_day:
-            partition["business_date"] = manifest.business_date
+        if table.day is not None:
+            partition[table.day] = manifest.business_date
         self.runtime.lake.replace(table, rows, [partition])
         where = {"connection": manifest.connection}
         found: list[Json] = self.runtime.lake.read(table, where=where).read_all().to_pylist()

@@ -90,7 +90,7 @@ class Home:
         assert manifest.verification.status == "verified", manifest.verification
         table = TRANSACTIONS.named("square/transactions")
         work = Normalisation(PROVIDER, self.raw, self.connection, [manifest])
-        self.lake.replace(table, work.reader(), [{"connection": self.connection.key, "business_date": day}])
+        self.lake.replace(table, work.reader(), [{"connection": self.connection.key, "raw_date": day}])
         assert work.bad == []
         return [json.loads(line) for line in self._lines(self.raw, manifest)], self._rows(table)
 
@@ -117,8 +117,8 @@ class Home:
         partition: dict[str, str | date] = {"connection": self.connection.key}
         if has_history(base):
             rows = merge(target, self._rows(target), rows, manifest.fetched_at)
-        else:
-            partition["business_date"] = manifest.business_date
+        elif target.day is not None:
+            partition[target.day] = manifest.business_date
         self.lake.replace(target, rows, [partition])
         return [json.loads(line)["object"] for line in self._lines(raw, manifest)], self._rows(target)
 

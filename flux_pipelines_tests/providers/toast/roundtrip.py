@@ -135,7 +135,7 @@ class RoundTrip:
         """Write a date's rows into `toast/transactions`, and read them from there; no order goes to quarantine."""
         table = TRANSACTIONS.named(f"toast/{TRANSACTIONS.name}")
         work = Normalisation(PROVIDER, self.runtime.raw, self.connection, [manifest])
-        where: dict[str, str | date] = {"connection": self.connection.key, "business_date": manifest.business_date}
+        where: dict[str, str | date] = {"connection": self.connection.key, "raw_date": manifest.business_date}
         self.runtime.lake.replace(table, work.reader(), [where])
         assert work.bad == []
         return list(self.runtime.lake.read(table, where=where).read_all().to_pylist())
@@ -151,8 +151,8 @@ class RoundTrip:
         rows = made.rows
         if has_history(table):
             rows = merge(table, [], rows, manifest.fetched_at)
-        if "business_date" in table.partition_by:
-            where["business_date"] = manifest.business_date
+        if table.day is not None:
+            where[table.day] = manifest.business_date
         self.runtime.lake.replace(table, rows, [where])
         return list(self.runtime.lake.read(table, where=where).read_all().to_pylist())
 
