@@ -308,6 +308,8 @@ def signs_out(page: Page) -> None:
 
 def fits(page: Page) -> None:
     """Nothing is wider than a narrow screen, every field has its label, every page one heading of the first rank."""
+    # A click that leads to another page returns when that is on its way; until it has come there is nothing to measure.
+    page.wait_for_function("document.documentElement !== null && document.readyState === 'complete'")
     for width in WIDTHS:
         page.set_viewport_size({"width": width, "height": 900})
         assert page.evaluate("document.documentElement.scrollWidth") <= width, f"{page.url} at {width}"
