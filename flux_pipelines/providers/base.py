@@ -189,6 +189,14 @@ class OrderHeader(msgspec.Struct, frozen=True, gc=False):
     currency: str
     #: Given by providers that keep business dates themselves; else it follows from `created_at`.
     business_date: date | None = None
+    #: Whether the provider's own report counts it as a sale, so that its total is one of its partition's. None: when it is
+    #: COMPLETED.
+    sold: bool | None = None
+
+    @property
+    def counts(self) -> bool:
+        """Whether its total is one of its partition's: `transactions.sql` makes rows of that total of it."""
+        return self.state == "COMPLETED" if self.sold is None else self.sold
 
 
 class Order(msgspec.Struct, frozen=True, gc=False):

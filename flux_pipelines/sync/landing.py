@@ -41,10 +41,15 @@ TERMINAL = frozenset({"COMPLETED", "CANCELED"})
 _MASK = (1 << 64) - 1
 
 
+def comparable(header: OrderHeader) -> bool:
+    """Tell whether two queries are compared by an order: it is closed, or counts as a sale though it is still open."""
+    return header.state in TERMINAL or header.counts
+
+
 def add_up(totals: dict[str, int], headers: Sequence[OrderHeader]) -> None:
-    """Add the totals of completed orders, in minor units, by currency."""
+    """Add the totals of the orders that count as sales, in minor units, by currency."""
     for currency in {header.currency for header in headers}:
-        sums = [h.total for h in headers if h.currency == currency and h.state == "COMPLETED"]
+        sums = [h.total for h in headers if h.currency == currency and h.counts]
         if sums:
             totals[currency] = totals.get(currency, 0) + sum(sums)
 
@@ -92,7 +97,7 @@ class DayBatch:
     states: dict[str, int] = field(default_factory=dict)
     totals: dict[str, int] = field(default_factory=dict)
     provable: Tally = field(default_factory=Tally)  # those that the second query must find again
-    terminal: int = 0
+    terminal: int = 0  # closed, or a sale already
     bad: list[BadRecord] = field(default_factory=list)
     requests: int = 0
     retries: int = 0
@@ -125,6 +130,7 @@ class _OpenDay:
         self.seen: set[str] = set()
         self.states: Counter[str] = Counter()
         self.totals: dict[str, int] = {}
+        self.terminal = 0
         self.provable = Tally()
         self._since = since
         self._before = before
@@ -143,10 +149,10 @@ class _OpenDay:
         self.segment.write_lines(lines if self._redact is None else self._redact.lines(lines), len(orders))
         self.states.update([header.state for header in headers])
         add_up(self.totals, headers)
+        final = [header for header in headers if comparable(header)]
+        self.terminal += len(final)
         since, before, instant_of = self._since, self._before, self._instant_of
-        self.provable.add(
-            [h for h in headers if (at := instant_of(h)) is not None and since <= at < before and h.state in TERMINAL]
-        )
+        self.provable.add([h for h in final if (at := instant_of(h)) is not None and since <= at < before])
         return len(orders)
 
 
@@ -297,7 +303,7 @@ class Landing:
             for currency, total in day.totals.items():
                 if total and currency in known_currencies():
                     batch.totals[currency] = batch.totals.get(currency, 0) + total
-            batch.terminal += sum(day.states[state] for state in TERMINAL)
+            batch.terminal += day.terminal
             batch.provable.merge(day.provable)
 
     def _refuse(self, order: Order, reason: str, header: OrderHeader | None) -> None:

@@ -15,7 +15,7 @@ from datetime import datetime
 
 from flux_pipelines.lake.raw import Verification
 from flux_pipelines.providers.base import Basis, Order, OrderHeader
-from flux_pipelines.sync.landing import TERMINAL, DayBatch, Tally
+from flux_pipelines.sync.landing import DayBatch, Tally, comparable
 from flux_pipelines.sync.slices import INSTANT_OF
 from flux_pipelines.sync.windows import DayIndex
 from flux_pipelines.transport import Stats
@@ -62,7 +62,7 @@ class Recount:
         seen = set().union(*self._recent) if self._every is None else self._every
         for order in orders:
             header = order.header
-            if header is None or header.state not in TERMINAL or (at := self._instant_of(header)) is None:
+            if header is None or not comparable(header) or (at := self._instant_of(header)) is None:
                 continue
             number = self._index.number_of(header)
             if not 0 <= number < len(self._days):

@@ -10,14 +10,14 @@ from flux_pipelines.domain.connection import Connection
 from flux_pipelines.domain.money import known_currencies
 from flux_pipelines.lake.raw import RawManifest
 from flux_pipelines.providers.base import Location, OrderHeader, OrderWindow, PosSource
-from flux_pipelines.sync.landing import TERMINAL, add_up
+from flux_pipelines.sync.landing import TERMINAL, add_up, comparable
 from flux_pipelines.sync.slices import INSTANT_OF
 from flux_pipelines.sync.windows import DayIndex, contiguous, group_locations
 
 
 @dataclass(slots=True)
 class Count:
-    """Closed orders of one business date: how many in each state, and the totals of completed ones (minor units)."""
+    """Closed orders and sales of one business date: how many in each state, and the totals of sales (minor units)."""
 
     states: dict[str, int] = field(default_factory=dict)
     totals: dict[str, int] = field(default_factory=dict)
@@ -54,7 +54,7 @@ def recount(
             for page in source.pages(OrderWindow(group.location_ids, index.start, now), source.proof_basis):
                 for order in page.orders:
                     header = order.header
-                    if header is None or header.state not in TERMINAL or header.order_id in seen:
+                    if header is None or not comparable(header) or header.order_id in seen:
                         continue
                     number = index.number_of(header)
                     if 0 <= number < len(run):

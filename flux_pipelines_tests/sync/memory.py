@@ -50,6 +50,7 @@ def read(order: dict[str, Any]) -> Order:
             order["state"],
             order["total_money"]["amount"],
             order["total_money"]["currency"],
+            sold=order.get("sold"),
         ),
     )
 

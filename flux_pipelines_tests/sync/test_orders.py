@@ -7,7 +7,7 @@ import random
 from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pytest
 
@@ -26,6 +26,7 @@ from flux_pipelines.providers.base import Basis, Location, OrderWindow
 from flux_pipelines.providers.square import PROVIDER
 from flux_pipelines.sync.orders import sync_orders
 from flux_pipelines.sync.reading import raw_blocks
+from flux_pipelines.sync.reconcile import difference, recount
 from flux_pipelines.sync.records import DayOutcome
 from flux_pipelines_tests.sync.memory import MemorySource, sale
 from flux_pipelines_tests.sync.rawfiles import raw_store
@@ -196,6 +197,34 @@ def test_what_stays_missing_is_told_by_number_and_the_day_is_not_resumed(tmp_pat
     assert outcome.manifest is not None
     assert (outcome.manifest.verification.status, outcome.manifest.verification.confirmed) == ("short", 3)
     assert sync(source, raw, [day], token="t")[day].status == "failed"
+
+
+def test_what_counts_as_a_sale_is_the_providers_word_and_not_the_state(tmp_path: Path) -> None:
+    at, day = datetime(2026, 3, 7, 15, tzinfo=UTC), date(2026, 3, 7)
+    waiting = {"state": "OPEN", "closed_at": None}
+    orders = [
+        sale("PAID", at, amount=700, **waiting, sold=True),
+        sale("UNPAID", at, amount=90, **waiting, sold=False),
+        sale("CLOSED", at, amount=5000),
+        sale("CLOSED BUT NO SALE", at, amount=3, sold=False),
+    ]
+
+    class ByChange(MemorySource):
+        proof_basis: Final = "updated"  # type: ignore[misc,assignment]
+
+    source = ByChange(orders, LOCATIONS)
+    outcome = sync(source, raw_store(tmp_path), [day])[day]
+    assert outcome.manifest is not None
+    assert outcome.manifest.totals == {"USD": 5700}
+    proof = outcome.manifest.verification
+    assert (proof.status, proof.expected) == ("verified", 3), "an open order that is a sale takes part"
+    assert proof.detail.endswith("(1 not closed yet)")
+
+    found = recount(source, CONNECTION, LOCATIONS, [day], at + timedelta(days=1))
+    assert difference(outcome.manifest, found.days[day]) == ""
+    orders[1]["sold"] = True  # it was paid since
+    found = recount(source, CONNECTION, LOCATIONS, [day], at + timedelta(days=1))
+    assert "come to 5790, landed were 5700" in difference(outcome.manifest, found.days[day])
 
 
 def test_fewer_in_the_second_query_cannot_be_told(tmp_path: Path) -> None:
