@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import dagster as dg
 
 from flux_pipelines.domain.tables import Table
+from flux_pipelines.domain.tables.sales import NOT_REVENUE
 from flux_pipelines.pipelines.metadata import preview
 
 if TYPE_CHECKING:
@@ -275,11 +276,15 @@ def unit_label(table: Table) -> str:
 
 TRANSACTION_RULES = {
     "net = gross - discount": "net = gross - discount",
-    "total = net + tax for revenue": "line_type in ('gift_card', 'tip', 'rounding') or total = net + tax",
-    "tips, gift cards and rounding are in total alone": (
-        "line_type not in ('gift_card', 'tip', 'rounding') or (gross = 0 and discount = 0 and net = 0 and tax = 0)"
+    "total = net + tax + marketplace_tax for revenue": (
+        f"line_type in {NOT_REVENUE} or total = net + tax + marketplace_tax"
     ),
-    "a void has zero amounts": "kind <> 'void' or (gross = 0 and discount = 0 and tax = 0 and total = 0)",
+    "what is not revenue is in total alone": (
+        f"line_type not in {NOT_REVENUE} or (gross = 0 and discount = 0 and net = 0 and tax = 0 and marketplace_tax = 0)"
+    ),
+    "a void has zero amounts": (
+        "kind <> 'void' or (gross = 0 and discount = 0 and tax = 0 and marketplace_tax = 0 and total = 0)"
+    ),
     "a return has no positive amounts": "kind <> 'return' or line_type = 'rounding' or (quantity <= 0 and gross <= 0)",
 }
 

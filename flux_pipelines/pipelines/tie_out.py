@@ -15,6 +15,7 @@ import dagster as dg
 
 from flux_pipelines.domain import tables
 from flux_pipelines.domain.connection import split_key
+from flux_pipelines.domain.tables.sales import OWED
 from flux_pipelines.pipelines import names, plots
 from flux_pipelines.pipelines.checks import (
     CHECK_MEMORY,
@@ -105,9 +106,7 @@ def tie_out() -> "TieOut":
                     "orders that do not close have a reason, and so have payments that are not known": (
                         "(gap_reason is null) = (payments_known and gap_orders is null)"
                     ),
-                    "owed = net + tax + tips + gift_cards + rounding": (
-                        "owed = net + tax + tips + gift_cards + rounding"
-                    ),
+                    f"owed = {OWED}": f"owed = {OWED}",
                 },
             ),
             TIES_OUT,

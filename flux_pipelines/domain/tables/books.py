@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from flux_pipelines.domain.tables.columns import COUNTED_ON, LANDED_BY, SOURCE, WHERE
 from flux_pipelines.domain.tables.model import Column, Table
+from flux_pipelines.domain.tables.sales import OWED
 
 PAYMENTS = Table(
     name="payments",
@@ -60,10 +61,12 @@ TIE_OUT = Table(
         Column("currency", "text", "ISO 4217 code of every amount in the row."),
         Column("net", "money", "Revenue by the orders, before tax and tips, after returns."),
         Column("tax", "money", "Tax by the orders."),
+        Column("marketplace_tax", "money", "Tax that marketplaces remit themselves, by the orders."),
         Column("tips", "money", "Tips by the orders."),
         Column("gift_cards", "money", "Gift cards sold, by the orders."),
+        Column("third_party", "money", "Collected for others, by the orders."),
         Column("rounding", "money", "Cash rounding, by the orders."),
-        Column("owed", "money", "`net + tax + tips + gift_cards + rounding`: what was owed after returns."),
+        Column("owed", "money", f"`{OWED}`: what was owed after returns."),
         Column("paid", "money", "Completed payments, tips included; as far as they are known (`payments_known`)."),
         Column("refunded", "money", "Completed refunds: zero or negative; as far as they are known."),
         Column("tips_paid", "money", "The part of `paid` and `refunded` that is tips."),
@@ -112,7 +115,7 @@ RESTATEMENTS = Table(
         *WHERE,
         Column("business_date", "date", "The business date that changed."),
         Column("currency", "text", "ISO 4217 code of the amounts."),
-        Column("figure", "text", "`net`, `tax`, `tips`, `gift_cards`, `rounding` or `total`."),
+        Column("figure", "text", "The name of the figure, as in `settled_orders`."),
         Column("amount_before", "money", "What it was when the date was settled or last restated."),
         Column("amount_after", "money", "What it is."),
         Column("reason", "text", "The orders that came late, were edited, refunded or voided, with their amounts."),
@@ -136,8 +139,10 @@ SETTLED_ORDERS = Table(
         Column("currency", "text", "ISO 4217 code of the amounts; empty in that row."),
         Column("net", "money", "Revenue before tax and tips, after returns."),
         Column("tax", "money", "Tax."),
+        Column("marketplace_tax", "money", "Tax that marketplaces remit themselves."),
         Column("tips", "money", "Tips."),
         Column("gift_cards", "money", "Gift cards sold."),
+        Column("third_party", "money", "Collected for others."),
         Column("rounding", "money", "Cash rounding."),
         Column("total", "money", "What was owed in all."),
         Column("returned", "money", "The part of `total` that was given back: zero or negative."),

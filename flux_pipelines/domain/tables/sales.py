@@ -5,6 +5,11 @@ from __future__ import annotations
 from flux_pipelines.domain.tables.columns import COUNTED_ON, LANDED_BY, PRODUCT, WHERE
 from flux_pipelines.domain.tables.model import Column, Table
 
+#: The types of rows whose amount is in `total` alone.
+NOT_REVENUE = ("gift_card", "tip", "third_party", "rounding")
+#: What `total` of a day is made of.
+OWED = "net + tax + marketplace_tax + tips + gift_cards + third_party + rounding"
+
 _TENDERED = tuple(
     Column(f"tendered_{name}", "money", f"{what} On the order's first row only, so that a plain sum is right.")
     for name, what in (
@@ -36,9 +41,10 @@ TRANSACTIONS = Table(
         Column(
             "line_type",
             "text",
-            "`item` and `custom_amount` are sold goods; `service_charge` is revenue too; `gift_card`, `tip` and "
-            "`rounding` are not revenue: their amount is in `total` alone.",
-            allowed=("item", "custom_amount", "service_charge", "gift_card", "tip", "rounding"),
+            "`item` and `custom_amount` are sold goods; `service_charge` is revenue too; `gift_card`, `tip`, `third_party` "
+            "(owed to others: a donation, a fee of a delivery service) and `rounding` are not revenue: their amount is in "
+            "`total` alone.",
+            allowed=("item", "custom_amount", "service_charge", *NOT_REVENUE),
         ),
         *PRODUCT,
         Column("sku", "text", "Stock keeping unit, when the provider gives one with the sale.", required=False),
@@ -47,9 +53,18 @@ TRANSACTIONS = Table(
         Column("gross", "money", "Quantity times price with modifiers, before discounts; tax-exclusive."),
         Column("discount", "money", "Discounts, line- and order-level, as a positive amount taken off `gross`."),
         Column("net", "money", "`gross - discount`: revenue before tax and tip."),
-        Column("tax", "money", "Tax on this line, whether added to the price or included in it."),
         Column(
-            "total", "money", "What the customer owes for this row: `net + tax`, or the bare amount if not revenue."
+            "tax", "money", "Tax on this line, whether added to the price or included in it; the seller's to remit."
+        ),
+        Column(
+            "marketplace_tax",
+            "money",
+            "Tax on this line that a marketplace collects and remits itself: in `total`, never in `tax`.",
+        ),
+        Column(
+            "total",
+            "money",
+            "What the customer owes for this row: `net + tax + marketplace_tax`, or the bare amount if not revenue.",
         ),
         Column("currency", "text", "ISO 4217 code of every amount in the row."),
         *_TENDERED,
@@ -86,10 +101,16 @@ DAILY_SALES = Table(
         Column("service_charges", "money", "The part of `net` that is service charges."),
         Column("refunds", "money", "The part of `net` that is returns: zero or negative."),
         Column("tax", "money", "Tax collected, less tax given back."),
+        Column(
+            "marketplace_tax", "money", "Tax that marketplaces collect and remit themselves, less what was given back."
+        ),
         Column("tips", "money", "Tips, less tips given back."),
         Column("gift_cards", "money", "Gift cards sold: a liability, not revenue."),
+        Column(
+            "third_party", "money", "Collected for others (donations, fees of delivery services): owed, not revenue."
+        ),
         Column("rounding", "money", "Cash rounding."),
-        Column("total", "money", "`net + tax + tips + gift_cards + rounding`: what customers paid in all."),
+        Column("total", "money", f"`{OWED}`: what customers paid in all."),
         Column("tendered_cash", "money", "Paid in cash, tips included."),
         Column("tendered_card", "money", "Paid by card or wallet, tips included."),
         Column("tendered_gift_card", "money", "Paid by redeeming gift cards."),

@@ -18,8 +18,10 @@ orders as (
         n.order_id is not null as is_there, b.order_id is not null as was_there,
         coalesce(n.net, 0) - coalesce(b.net, 0) as net,
         coalesce(n.tax, 0) - coalesce(b.tax, 0) as tax,
+        coalesce(n.marketplace_tax, 0) - coalesce(b.marketplace_tax, 0) as marketplace_tax,
         coalesce(n.tips, 0) - coalesce(b.tips, 0) as tips,
         coalesce(n.gift_cards, 0) - coalesce(b.gift_cards, 0) as gift_cards,
+        coalesce(n.third_party, 0) - coalesce(b.third_party, 0) as third_party,
         coalesce(n.rounding, 0) - coalesce(b.rounding, 0) as rounding,
         coalesce(n.total, 0) - coalesce(b.total, 0) as total,
         coalesce(n.returned, 0) - coalesce(b.returned, 0) as returned
@@ -38,7 +40,7 @@ changed as (
             else 'edited'
         end as why
     from orders o join stores s using (connection, location_id, business_date)
-    where (net, tax, tips, gift_cards, rounding, total) <> (0, 0, 0, 0, 0, 0)
+    where (net, tax, marketplace_tax, tips, gift_cards, third_party, rounding, total) <> (0, 0, 0, 0, 0, 0, 0, 0)
 ),
 
 reasons as (
@@ -52,18 +54,20 @@ reasons as (
 
 figures as (
     unpivot (
-        select connection, location_id, business_date, currency, sum(net) as net, sum(tax) as tax, sum(tips) as tips,
-            sum(gift_cards) as gift_cards, sum(rounding) as rounding, sum(total) as total
+        select connection, location_id, business_date, currency, sum(net) as net, sum(tax) as tax,
+            sum(marketplace_tax) as marketplace_tax, sum(tips) as tips, sum(gift_cards) as gift_cards,
+            sum(third_party) as third_party, sum(rounding) as rounding, sum(total) as total
         from changed group by 1, 2, 3, 4
-    ) on net, tax, tips, gift_cards, rounding, total into name figure value difference
+    ) on net, tax, marketplace_tax, tips, gift_cards, third_party, rounding, total into name figure value difference
 ),
 
 afterwards as (
     unpivot (
-        select connection, location_id, business_date, currency, sum(net) as net, sum(tax) as tax, sum(tips) as tips,
-            sum(gift_cards) as gift_cards, sum(rounding) as rounding, sum(total) as total
+        select connection, location_id, business_date, currency, sum(net) as net, sum(tax) as tax,
+            sum(marketplace_tax) as marketplace_tax, sum(tips) as tips, sum(gift_cards) as gift_cards,
+            sum(third_party) as third_party, sum(rounding) as rounding, sum(total) as total
         from now_settled where order_id <> '' group by 1, 2, 3, 4
-    ) on net, tax, tips, gift_cards, rounding, total into name figure value amount
+    ) on net, tax, marketplace_tax, tips, gift_cards, third_party, rounding, total into name figure value amount
 )
 
 select

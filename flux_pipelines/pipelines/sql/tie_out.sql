@@ -8,7 +8,7 @@
 -- until they are known; `fetched_orders` (connection, business_date) of which days orders have been.
 with owed_rows as (
     select connection, tenant, location_id, business_date, currency, order_id, source_order_id, kind, line_type, net, tax,
-        total, tendered_cash + tendered_card + tendered_gift_card + tendered_other + tendered_refund as tendered
+        marketplace_tax, total, tendered_cash + tendered_card + tendered_gift_card + tendered_other + tendered_refund as tendered
     from transactions
     where {scope} and kind <> 'void'
 ),
@@ -45,8 +45,10 @@ owed as (
         max(o.tenant) as tenant,
         sum(o.net) as net,
         sum(o.tax) as tax,
+        sum(o.marketplace_tax) as marketplace_tax,
         coalesce(sum(o.total) filter (o.line_type = 'tip'), 0) as tips,
         coalesce(sum(o.total) filter (o.line_type = 'gift_card'), 0) as gift_cards,
+        coalesce(sum(o.total) filter (o.line_type = 'third_party'), 0) as third_party,
         coalesce(sum(o.total) filter (o.line_type = 'rounding'), 0) as rounding,
         sum(o.total) as owed,
         sum(o.tendered) as tendered
@@ -76,8 +78,9 @@ books as (
         coalesce(o.business_date, p.business_date) as business_date,
         coalesce(o.currency, p.currency) as currency,
         coalesce(o.book, p.book) as book,
-        coalesce(net, 0) as net, coalesce(tax, 0) as tax, coalesce(tips, 0) as tips,
-        coalesce(gift_cards, 0) as gift_cards, coalesce(rounding, 0) as rounding, coalesce(owed, 0) as owed,
+        coalesce(net, 0) as net, coalesce(tax, 0) as tax, coalesce(marketplace_tax, 0) as marketplace_tax,
+        coalesce(tips, 0) as tips, coalesce(gift_cards, 0) as gift_cards, coalesce(third_party, 0) as third_party,
+        coalesce(rounding, 0) as rounding, coalesce(owed, 0) as owed,
         coalesce(paid, 0) as paid, coalesce(refunded, 0) as refunded, coalesce(tips_paid, 0) as tips_paid,
         coalesce(fees, 0) as fees, coalesce(pending, 0) as pending,
         coalesce(owed, 0) - coalesce(paid, 0) - coalesce(refunded, 0) as gap,
@@ -134,8 +137,10 @@ days as (
         currency,
         sum(net) as net,
         sum(tax) as tax,
+        sum(marketplace_tax) as marketplace_tax,
         sum(tips) as tips,
         sum(gift_cards) as gift_cards,
+        sum(third_party) as third_party,
         sum(rounding) as rounding,
         sum(owed) as owed,
         sum(paid) as paid,

@@ -361,6 +361,7 @@ SELECT
     r.discount AS discount,
     (r.gross - r.discount)::DECIMAL(18,4) AS net,
     r.tax AS tax,
+    0::DECIMAL(18,4) AS marketplace_tax,
     r.total AS total,
     "currencyCode" AS currency,
     coalesce(paid.cash, 0)::DECIMAL(18,4) AS tendered_cash,

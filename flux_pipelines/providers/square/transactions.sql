@@ -355,6 +355,7 @@ SELECT
     (r.discount * factor)::DECIMAL(18,4) AS discount,
     ((r.gross - r.discount) * factor)::DECIMAL(18,4) AS net,
     (r.tax * factor)::DECIMAL(18,4) AS tax,
+    0::DECIMAL(18,4) AS marketplace_tax,
     (r.total * factor)::DECIMAL(18,4) AS total,
     currency,
     (coalesce(paid.cash, 0) * factor)::DECIMAL(18,4) AS tendered_cash,
