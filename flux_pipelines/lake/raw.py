@@ -28,6 +28,7 @@ from flux_pipelines.domain.connection import split_key
 from flux_pipelines.domain.errors import TableDamagedError
 from flux_pipelines.lake.raw_manifest import (
     CURRENT,
+    OLDER,
     ORDERS,
     REFETCH,
     RawManifest,
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CURRENT",
+    "OLDER",
     "ORDERS",
     "Made",
     "PartitionChangedError",
@@ -289,6 +291,21 @@ class RawStore:
         with ThreadPoolExecutor(16 if self._store.grace_seconds else 1, thread_name_prefix="made") as pool:
             found = dict(zip(days, pool.map(read, days), strict=True))
         return {day: made for day, made in found.items() if made is not None}
+
+    @contextmanager
+    def writing(self, connection: str) -> Iterator[None]:
+        """Keep others out who do the same for the connection: for partitions that are read and then replaced."""
+        provider, name = split_key(connection)
+        with self._store.lock(f"raw/{provider}/{self.feed}/{name}"):
+            yield
+
+    def delete(self, connection: str, day: date) -> None:
+        """Delete a partition, its manifest first: from then on it has never been fetched."""
+        folder = folder_of(self.feed, connection, day.isoformat())
+        with self._store.lock(folder):
+            self._store.delete(f"{folder}/manifest.json")
+            for item in list(self._store.objects(f"{folder}/")):
+                self._store.delete(item.key)
 
     def sweep(self, manifest: RawManifest) -> None:
         """Delete files beside a partition's own that no manifest names, as killed writers leave them."""

@@ -13,6 +13,8 @@ from flux_pipelines.domain.errors import TableDamagedError
 #: The feed of orders, and the folder of a feed of what there is now.
 ORDERS = "orders"
 CURRENT = "current"
+#: Single orders of dates that have not been fetched, kept because something in them happened on a date that has been.
+OLDER = "older_orders"
 _HOUR = "%Y-%m-%d/%H"
 
 REFETCH = "Fetch it anew: materialise its raw asset, or run `flux sync` over its business date."

@@ -13,6 +13,7 @@ from flux_pipelines.domain import tables
 from flux_pipelines.domain.errors import FluxError, TableDamagedError, UnknownConnectionError
 from flux_pipelines.domain.tables import Table
 from flux_pipelines.lake import CURRENT, hour_of
+from flux_pipelines.lake.raw_manifest import OLDER
 from flux_pipelines.pipelines import names
 from flux_pipelines.pipelines.bookkeeping import attach
 from flux_pipelines.pipelines.checks import (
@@ -42,7 +43,7 @@ from flux_pipelines.pipelines.metadata import table_metadata
 from flux_pipelines.pipelines.partitions import BACKFILL, keys_of
 from flux_pipelines.pipelines.publishing import failures, publish, refused_of
 from flux_pipelines.pipelines.resources import FluxResource
-from flux_pipelines.pipelines.touching import tell_touched, touched
+from flux_pipelines.pipelines.touching import older_to_make, tell_touched, touched
 from flux_pipelines.pipelines.troubled import follow_damage, follow_refusals
 from flux_pipelines.providers.base import FeedTable, Grain, Location, Provider
 
@@ -172,6 +173,9 @@ class _Deriving:
                 self._fail(key, days, error)
                 continue
             found = self._manifests(key, days)
+            if self._spec.feed == ORDERS:
+                older = older_to_make(self._raw, key, self._spec.table)
+                found |= {manifest.business_date: [manifest] for manifest in older}
             if not found:
                 continue
             try:
@@ -282,13 +286,14 @@ class _Deriving:
                 there[of_raw] += number
             for day, manifests in found.items():
                 if key_of(self._grain, connection.key, day) not in self.findings.refused:
-                    self._raw.set_made(manifests[-1], self._spec.table, there[day.isoformat()])
+                    newest = manifests[-1]
+                    self._raw.of(newest.feed).set_made(newest, self._spec.table, there[day.isoformat()])
         kept = replace_quarantined(self._runtime, self._asset, self._grain, connection.key, bad)
         self.bad += [record for of_day in bad.values() for record in of_day]
         for day, manifests in found.items():
-            if key_of(self._grain, connection.key, day) in self.findings.refused:
-                continue
             newest = manifests[-1]
+            if key_of(self._grain, connection.key, day) in self.findings.refused or newest.feed == OLDER:
+                continue
             self.done[key_of(self._grain, connection.key, day)] = {
                 "records": sum(manifest.orders for manifest in manifests),
                 "quarantined": kept[newest.business_date],

@@ -18,6 +18,7 @@ from flux_pipelines.domain.business_day import known_calendars
 from flux_pipelines.domain.errors import EmptiedError, FluxError, TableDamagedError, UnknownConnectionError
 from flux_pipelines.domain.money import from_minor
 from flux_pipelines.domain.tables import TRANSACTIONS
+from flux_pipelines.lake.raw_manifest import OLDER
 from flux_pipelines.pipelines import names
 from flux_pipelines.pipelines.bookkeeping import attach
 from flux_pipelines.pipelines.checks import (
@@ -37,7 +38,7 @@ from flux_pipelines.pipelines.metadata import PREVIEW_ROWS, amounts, preview, ro
 from flux_pipelines.pipelines.partitions import BACKFILL, by_connection, connection_days, keys_of, partition_key
 from flux_pipelines.pipelines.publishing import failures, publish, refused_of
 from flux_pipelines.pipelines.resources import FluxResource
-from flux_pipelines.pipelines.touching import tell_touched, touched
+from flux_pipelines.pipelines.touching import older_made, older_to_make, tell_touched, touched
 from flux_pipelines.pipelines.troubled import follow_damage, follow_outcomes, follow_refusals
 from flux_pipelines.providers.base import Provider
 
@@ -149,9 +150,25 @@ class _Landing:
         self._manifests: list[RawManifest] = []
 
     def land(self, key: str, days: Sequence[date]) -> None:
-        """Land a connection's business dates; a failure of one connection does not touch the others."""
+        """Land a connection's business dates; a failure of one connection does not touch the others.
+
+        Dates that were fetched before orders of theirs changed, as is seen on the way, are fetched again: a refund of today
+        may be of an order of last month.
+        """
+        asked = frozenset(days)
+        stale = self._land(key, days, asked) - asked
+        beside = sorted(day for day in stale if day >= self._runtime.settings.start_date)
+        if beside:
+            self._context.log.info(
+                f"{key}: orders of {len(beside)} earlier dates have changed since these were fetched"
+            )
+            self._land(key, beside, asked)
+
+    def _land(self, key: str, days: Sequence[date], asked: frozenset[date]) -> set[date]:
+        """Land business dates; return those that are stale. Partitions that were not asked for are recorded on their own."""
         from flux_pipelines.sync.orders import sync_orders
 
+        stale: set[date] = set()
         left = dict.fromkeys(days)
         failures: dict[FluxError, list[date]] = {}
         outcomes: list[DayOutcome] = []
@@ -166,19 +183,21 @@ class _Landing:
                     days,
                     self._runtime.raw,
                     provider=self._provider,
-                    token=sync_token(self._context.run),
+                    # What is stale has been fetched by this very sync, if by any.
+                    token=sync_token(self._context.run) if asked.issuperset(days) else "",
                     verify=self._config.verify,
                     accept_empty=self._config.accept_empty,
                     redact=self._runtime.redactor(connection),
                 ):
                     left.pop(outcome.day, None)
                     outcomes.append(outcome)
+                    stale |= outcome.stale
                     if outcome.manifest is not None:
                         self._manifests.append(outcome.manifest)
                     if outcome.error is not None or outcome.manifest is None:
                         failures.setdefault(outcome.error or _unexplained(key, outcome.day), []).append(outcome.day)
                         continue
-                    self._land_day(key, outcome.manifest, outcome.bad)
+                    self._land_day(key, outcome.manifest, outcome.bad, alone=outcome.day not in asked)
             finally:
                 source.close()
         except FluxError as error:
@@ -196,12 +215,17 @@ class _Landing:
                 place = partition_key(key, outcome.day)
                 asset = names.raw_orders(self._provider.name)
                 self._context.log_event(dg.AssetObservation(asset, partition=place, metadata=told))
+        return stale
 
-    def _land_day(self, connection: str, manifest: "RawManifest", bad: Sequence["BadRecord"]) -> None:
+    def _land_day(self, connection: str, manifest: "RawManifest", bad: Sequence["BadRecord"], *, alone: bool) -> None:
         day = manifest.business_date
-        asset = names.raw_orders(self._provider.name).to_user_string()
-        self._runtime.quarantine.replace(asset, connection, day, bad)
-        self.done[partition_key(connection, day)] = raw_metadata(self._provider, manifest)
+        asset = names.raw_orders(self._provider.name)
+        self._runtime.quarantine.replace(asset.to_user_string(), connection, day, bad)
+        key, told = partition_key(connection, day), raw_metadata(self._provider, manifest)
+        if alone:
+            self._context.log_event(dg.AssetMaterialization(asset, partition=key, metadata=told))
+            return
+        self.done[key] = told
         self._flux.landed(connection, day)
 
     def completeness(self, asset: dg.AssetKey) -> dg.AssetCheckResult:
@@ -318,6 +342,7 @@ class _Normalising:
             except UnknownConnectionError as error:  # it was removed since
                 self.failed.append(PartitionsFailed(key, tuple(days), error))
                 continue
+            manifests += older_to_make(self._runtime.raw, key, TRANSACTIONS.name)
             if manifests:
                 todo.append((connection, manifests))
         if not todo:
@@ -431,6 +456,9 @@ class _Normalising:
             partition = partition_key(key, day)
             if str(partition) in self.findings.refused:
                 continue
+            if manifest.feed == OLDER:  # there is no partition of it: the dates that it touches are told
+                older_made(self._runtime.raw, manifest, TRANSACTIONS.name, figures.rows)
+                continue
             head = heads.get(partition)
             self.done[partition] = {
                 **rows(figures.rows),
@@ -453,7 +481,7 @@ class _Normalising:
         """See whether the rows of each partition add up to what the provider says of its orders."""
         bad = _by_day(normalisation.bad)
         for manifest in manifests:
-            if bad.get(manifest.business_date):
+            if bad.get(manifest.business_date) or manifest.feed == OLDER:
                 continue
             written = normalisation.days[manifest.business_date].total
             unit = f"{normalisation.connection.key}|{manifest.business_date}"

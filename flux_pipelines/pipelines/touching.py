@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
+from flux_pipelines.lake.raw_manifest import OLDER
 from flux_pipelines.pipelines.partitions import partition_key
 
 if TYPE_CHECKING:
     from flux_pipelines.domain.tables import Table
-    from flux_pipelines.lake import Commit, RawStore
+    from flux_pipelines.lake import Commit, RawManifest, RawStore
 
 #: Dates that are named in the metadata of one that they have touched.
 _NAMED = 10
@@ -30,6 +31,30 @@ def touched(table: Table, commit: Commit) -> dict[tuple[str, date], set[date]]:
         for connection, raw_date, day in commit.changed:
             found.setdefault((connection, date.fromisoformat(day)), set()).add(date.fromisoformat(raw_date))
     return found
+
+
+def older_to_make(raw: RawStore, connection: str, table: str) -> list[RawManifest]:
+    """Return the single orders of dates that were never fetched (`OLDER`) of which a table has not been made yet.
+
+    Those of dates that have been fetched since are deleted: the date has them.
+    """
+    older = raw.of(OLDER)
+    kept = older.everything(connection).readable
+    fetched = raw.landed(connection, [manifest.business_date for manifest in kept])
+    for day in fetched:
+        older.delete(connection, day)
+    left = [manifest for manifest in kept if manifest.business_date not in fetched]
+    made = older.made(connection, [manifest.business_date for manifest in left], table)
+    return [
+        manifest
+        for manifest in left
+        if manifest.business_date not in made or made[manifest.business_date].fetched_at != manifest.fetched_at
+    ]
+
+
+def older_made(raw: RawStore, manifest: RawManifest, table: str, rows: int) -> None:
+    """Write down that a table has been made of single orders of a date."""
+    raw.of(OLDER).set_made(manifest, table, rows)
 
 
 def tell_touched(

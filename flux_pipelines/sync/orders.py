@@ -21,8 +21,9 @@ from flux_pipelines.domain.errors import (
     IncompleteError,
 )
 from flux_pipelines.lake.raw import PartitionEmptiedError, RawStore, Verification, Window
-from flux_pipelines.providers.base import Basis, Location, PosSource, Provider
+from flux_pipelines.providers.base import Basis, Location, OrderHeader, PosSource, Provider
 from flux_pipelines.sync.landing import DayBatch, Landing, Redact, Tally
+from flux_pipelines.sync.older import Older, OlderOrders
 from flux_pipelines.sync.proof import Recount, judge
 from flux_pipelines.sync.records import DayOutcome, emptied
 from flux_pipelines.sync.slices import Slice, SliceRunner
@@ -132,9 +133,11 @@ class _Engine:
         self._lock = threading.Lock()
         self._groups: list[Group] = []
         self._access_confirmed = False
+        self._asked: frozenset[date] = frozenset()
 
     def run(self, locations: Sequence[Location], days: Sequence[date]) -> Iterator[DayOutcome]:
         wanted = []
+        self._asked = frozenset(days)
         for day in days:
             known = self._raw.stored_under(self._token, self._connection.key, day)
             if known is None:
@@ -202,12 +205,15 @@ class _Engine:
         outcomes: list[DayOutcome] = []
         try:
             self._fetch(batch)
-            verdicts = self._prove(batch)
+            older = Older()
+            verdicts = self._prove(batch, older)
+            # Before the dates are: once they are committed, nobody looks for these again.
+            stale = self._older().keep(older, self._asked, batch.began)
             if not self._access_confirmed and any(not day.orders for day in batch.days):
                 self._source.confirm_access()  # once is enough: a loss later on is a 403 on the query itself
                 self._access_confirmed = True
             for number, verdict in enumerate(verdicts):
-                outcomes.append(self._commit(batch, number, verdict))
+                outcomes.append(self._commit(batch, number, verdict, frozenset() if number else stale))
         except FluxError as error:
             outcomes += (DayOutcome(day, "failed", error=error) for day in dates[len(outcomes) :])
         finally:
@@ -255,18 +261,30 @@ class _Engine:
             slices = self._slices([(index.start, index.end) for index in batch.indexes])
         self._runner("created", batch).run(slices, landing)
 
-    def _recount(self, batch: _Batch, *, thorough: bool) -> list[Tally]:
+    def _older(self) -> OlderOrders:
+        calendars = {location: group.calendar for group in self._groups for location in group.location_ids}
+
+        def date_of(header: OrderHeader) -> date | None:
+            calendar = calendars.get(header.location_id)
+            return None if calendar is None else header.business_date or calendar.date_of(header.created_at)
+
+        return OlderOrders(self._source, self._provider, self._connection.key, self._raw, date_of, self._redact)
+
+    def _recount(self, batch: _Batch, older: Older | None = None, *, thorough: bool) -> list[Tally]:
         tallies = [Tally() for _ in batch.days]
 
         def recount(piece: Slice) -> Recount:
             index, before = batch.indexes[piece.group], batch.provable_before[piece.group]
             remember = thorough or self._source.by_business_date
-            return Recount(index, tallies, batch.days, before, self._basis, self._lock, thorough=remember)
+            return Recount(index, tallies, batch.days, before, self._basis, self._lock, older, thorough=remember)
 
         windows = [
             (index.start, bounds[-1]) for index, bounds in zip(batch.indexes, batch.provable_before, strict=True)
         ]
         self._runner(self._basis, batch).run(self._slices(windows), recount)
+        if self._basis == "closed" and older is not None:
+            # What was paid may be open still: by closing time it cannot be found. (They have none, so none is counted.)
+            self._runner("open", batch).run(self._slices(windows), recount)
         return tallies
 
     def _runner(self, basis: Basis, batch: _Batch) -> SliceRunner:
@@ -284,10 +302,10 @@ class _Engine:
             if start < end
         ]
 
-    def _prove(self, batch: _Batch) -> list[Verification]:
+    def _prove(self, batch: _Batch, older: Older) -> list[Verification]:
         if not self._verify:
             return [Verification(detail="not asked for") for _ in batch.days]
-        tallies = self._recount(batch, thorough=False)
+        tallies = self._recount(batch, older, thorough=False)
         verdicts: list[Verification] = []
         for number, (day, tally) in enumerate(zip(batch.days, tallies, strict=True)):
             if any(index.window(number)[1] > batch.began for index in batch.indexes):
@@ -316,7 +334,7 @@ class _Engine:
         assert verdict is not None  # noqa: S101 - a final judgement is one
         return verdict
 
-    def _commit(self, batch: _Batch, number: int, verdict: Verification) -> DayOutcome:
+    def _commit(self, batch: _Batch, number: int, verdict: Verification, stale: frozenset[date]) -> DayOutcome:
         day = batch.days[number]
         short = verdict.status == "short"
         try:
@@ -339,16 +357,16 @@ class _Engine:
             )
         except PartitionEmptiedError as nothing:
             error = emptied(self._connection.key, str(day.day), nothing.lost, self._raw.feed)
-            return DayOutcome(day.day, "failed", nothing.kept, error)
+            return DayOutcome(day.day, "failed", nothing.kept, error, stale=stale)
         if not short:
-            return DayOutcome(day.day, "committed", manifest, bad=tuple(day.bad))
+            return DayOutcome(day.day, "committed", manifest, bad=tuple(day.bad), stale=stale)
         missing = verdict.confirmed - verdict.expected
         short_of = IncompleteError(
             f"{missing} orders of {day.day} are missing: {verdict.expected} were fetched, and {verdict.method} finds "
             f"{verdict.confirmed}",
             connection=self._connection.key,
         )
-        return DayOutcome(day.day, "failed", manifest, short_of, tuple(day.bad))
+        return DayOutcome(day.day, "failed", manifest, short_of, tuple(day.bad), stale)
 
     def _windows(self, batch: _Batch, number: int) -> list[Window]:
         """Return the day's own intervals, one a calendar."""

@@ -16,6 +16,7 @@ from datetime import datetime
 from flux_pipelines.lake.raw import Verification
 from flux_pipelines.providers.base import Basis, Order, OrderHeader
 from flux_pipelines.sync.landing import DayBatch, Tally, comparable
+from flux_pipelines.sync.older import Older
 from flux_pipelines.sync.slices import INSTANT_OF
 from flux_pipelines.sync.windows import DayIndex
 from flux_pipelines.transport import Stats
@@ -30,6 +31,8 @@ _PAGES_REMEMBERED = 3
 class Recount:
     """The sink of one slice of orders by the time of the proof: counts them under the business date they were made on.
 
+    Orders from before the first of these dates are handed to `older`.
+
     Orders that come twice (a search that starts again) come within a few pages; so long are ids remembered, or for
     ever when `thorough`, or when they come in no order.
     """
@@ -42,6 +45,7 @@ class Recount:
         provable_before: Sequence[datetime],
         basis: Basis,
         lock: threading.Lock,
+        older: Older | None = None,
         *,
         thorough: bool,
     ) -> None:
@@ -51,6 +55,7 @@ class Recount:
         self._provable_before = provable_before
         self._instant_of = INSTANT_OF[basis]
         self._lock = lock
+        self._older = older
         self._recent: deque[set[str]] = deque(maxlen=_PAGES_REMEMBERED)
         self._every: set[str] | None = set() if thorough else None
         self._own = [Tally() for _ in tallies]
@@ -62,6 +67,8 @@ class Recount:
         seen = set().union(*self._recent) if self._every is None else self._every
         for order in orders:
             header = order.header
+            if header is not None and self._older is not None and self._index.number_of(header) < 0:
+                self._older.add(self._index.date_of(header), order, header)
             if header is None or not comparable(header) or (at := self._instant_of(header)) is None:
                 continue
             number = self._index.number_of(header)

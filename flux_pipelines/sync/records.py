@@ -65,6 +65,7 @@ class DayOutcome:
         manifest: what is stored; None for a failed day whose partition was not touched.
         error: why a day failed.
         bad: records of this day that cannot be assigned to a location or read at all.
+        stale: dates that were fetched before orders of theirs changed, as was seen beside those of this one.
 
     """
 
@@ -73,6 +74,7 @@ class DayOutcome:
     manifest: RawManifest | None = None
     error: FluxError | None = None
     bad: tuple[BadRecord, ...] = ()
+    stale: frozenset[date] = frozenset()
 
 
 @dataclass(slots=True)

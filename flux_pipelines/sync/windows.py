@@ -73,6 +73,7 @@ class DayIndex:
 
     def __init__(self, calendar: BusinessCalendar, days: Sequence[date]) -> None:
         self.days = list(days)
+        self._calendar = calendar
         self._bounds = [calendar.start(day) for day in days] + [calendar.window(days[-1])[1]]
 
     @property
@@ -98,6 +99,10 @@ class DayIndex:
         if header.business_date is None:
             return self.number(header.created_at)
         return min(max(-1, (header.business_date - self.days[0]).days), len(self.days))
+
+    def date_of(self, header: OrderHeader) -> date:
+        """Return the date that an order is of, whether it is among these or not."""
+        return header.business_date or self._calendar.date_of(header.created_at)
 
     def nearest_start(self, instant: datetime) -> datetime:
         """Return the start of a day that is nearest to an instant."""

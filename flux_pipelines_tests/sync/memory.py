@@ -61,6 +61,7 @@ class MemorySource:
     max_locations_per_window = 2
     by_business_date = False
     proof_basis: Final = "closed"
+    proof_is_whole = True
 
     def __init__(
         self,
@@ -124,6 +125,8 @@ class MemorySource:
                 instant: datetime | None = datetime.fromisoformat(given["created_at"])
             else:
                 instant = INSTANT_OF[basis](order.header)
+            if basis == "open" and given.get("state") != "OPEN":
+                continue
             if instant is not None and window.start <= instant < window.end:
                 yield instant, order
 

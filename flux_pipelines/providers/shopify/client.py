@@ -97,6 +97,7 @@ class ShopifyClient:
     max_locations_per_window = 1_000_000  # orders are never asked for by location: one window holds those of the shop
     by_business_date = False
     proof_basis: Final = "updated"
+    proof_is_whole = False
 
     def __init__(self, context: SourceContext) -> None:
         settings = context.provider.settings_of(context.connection)
@@ -151,7 +152,7 @@ class ShopifyClient:
             ValueError: the basis is neither; Shopify cannot be asked by time of closing.
 
         """
-        if basis == "closed":
+        if basis in ("closed", "open"):
             raise ValueError("Shopify cannot be asked for orders by the time they were closed")
         if basis == "created" and self._in_bulk(window):
             try:

@@ -33,7 +33,13 @@ if TYPE_CHECKING:
 _PAGE_SIZE = 1000  # the most that SearchOrders accepts; its default is 500
 _MOST_IDS = 100  # the most that BatchRetrieveOrders accepts
 _ALL_STATES = ("OPEN", "COMPLETED", "CANCELED", "DRAFT")
-_TERMINAL_STATES = ("COMPLETED", "CANCELED")  # only these may be filtered by closed_at
+#: The states that are asked for: by closing time, terminal ones alone may be.
+_STATES: dict[Basis, tuple[str, ...]] = {
+    "created": _ALL_STATES,
+    "updated": _ALL_STATES,
+    "closed": ("COMPLETED", "CANCELED"),
+    "open": ("OPEN",),
+}
 _READING = ("MERCHANT_PROFILE_READ", "ORDERS_READ")  # the scopes without which nothing can be read
 
 
@@ -164,6 +170,7 @@ _INSTANTS: dict[Basis, Callable[[OrderHeader], datetime]] = {
     "created": lambda header: header.created_at,
     "updated": lambda header: header.updated_at,
     "closed": lambda header: header.closed_at or header.updated_at,
+    "open": lambda header: header.updated_at,
 }
 
 
@@ -173,6 +180,7 @@ class SquareClient:
     max_locations_per_window = 10
     by_business_date = False
     proof_basis: Literal["closed", "updated"] = "closed"
+    proof_is_whole = True
 
     def __init__(self, context: SourceContext) -> None:
         settings = context.provider.settings_of(context.connection)
@@ -287,15 +295,16 @@ class SquareClient:
         return answer.value
 
     def _search(self, window: OrderWindow, start: datetime, basis: Basis, cursor: str) -> _DecodedPage:
+        field = "updated" if basis == "open" else basis
         body: dict[str, Any] = {
             "location_ids": window.location_ids,
             "limit": _PAGE_SIZE,
             "query": {
                 "filter": {
-                    "date_time_filter": {f"{basis}_at": {"start_at": stamp(start), "end_at": stamp(window.end)}},
-                    "state_filter": {"states": _TERMINAL_STATES if basis == "closed" else _ALL_STATES},
+                    "date_time_filter": {f"{field}_at": {"start_at": stamp(start), "end_at": stamp(window.end)}},
+                    "state_filter": {"states": _STATES[basis]},
                 },
-                "sort": {"sort_field": f"{basis.upper()}_AT", "sort_order": "ASC"},
+                "sort": {"sort_field": f"{field.upper()}_AT", "sort_order": "ASC"},
             },
         }
         if cursor:

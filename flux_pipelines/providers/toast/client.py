@@ -110,6 +110,7 @@ class ToastClient:
     max_locations_per_window = 1  # every call is for the one restaurant in its header
     by_business_date = True
     proof_basis: Final = "updated"
+    proof_is_whole = True
 
     def __init__(self, context: SourceContext) -> None:
         settings = context.provider.settings_of(context.connection)
@@ -178,7 +179,7 @@ class ToastClient:
             ConfigurationError: orders cannot be asked for by the time they were closed.
 
         """
-        if basis == "closed":
+        if basis in ("closed", "open"):
             raise ConfigurationError("Toast cannot be asked for orders by the time they were closed")
         for restaurant in window.location_ids:
             last = restaurant == window.location_ids[-1]

@@ -1,0 +1,147 @@
+"""Orders that are older than what was asked for, and have something in it: paid, given back or changed there.
+
+The second query, by closing time or time of the last change, gives them beside the orders of the dates that are fetched.
+Where the date they are of has been fetched before, it is stale, and is fetched again. Where it has not been, they alone are
+kept, apart from the partitions that are whole (`OLDER`), each under its own date: a history that begins in January has the
+refunds that were made in January of December's orders. Once a date is fetched whole, what was kept of it is deleted.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
+
+import msgspec
+
+from flux_pipelines.domain.errors import TableDamagedError
+from flux_pipelines.lake.raw import OLDER, RawManifest, RawStore
+from flux_pipelines.providers.base import Order, OrderHeader, PosSource, Provider
+from flux_pipelines.sync.landing import Redact
+from flux_pipelines.sync.reading import raw_blocks
+
+#: An order that changed this long before its date was fetched may have been missed: indexes by time of change are not instant.
+_LAG = timedelta(minutes=1)
+
+
+@dataclass
+class Older:
+    """Orders found that were made before the dates of a batch, by the date that each is of. Safe to use from threads."""
+
+    orders: dict[str, tuple[date, Order, OrderHeader]] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def add(self, day: date, order: Order, header: OrderHeader) -> None:
+        """Remember an order; of two versions the newer one."""
+        with self._lock:
+            known = self.orders.get(header.order_id)
+            if known is None or known[2].updated_at <= header.updated_at:
+                self.orders[header.order_id] = (day, order, header)
+
+
+@dataclass(frozen=True)
+class OlderOrders:
+    """Keeps what `Older` has found, for one connection.
+
+    Args:
+        source: the provider's client.
+        provider: its declaration.
+        connection: the connection's key.
+        raw: the raw orders of the lake.
+        date_of: the date that an order is of, by its header; None for a location that is not known.
+        redact: takes what is personal out of orders before they are stored.
+
+    """
+
+    source: PosSource
+    provider: Provider
+    connection: str
+    raw: RawStore
+    date_of: Callable[[OrderHeader], date | None]
+    redact: Redact | None
+
+    def keep(self, found: Older, asked: frozenset[date], fetched_at: datetime) -> frozenset[date]:
+        """Keep orders whose dates have never been fetched; return the dates that were fetched before their orders changed.
+
+        Args:
+            found: the orders.
+            asked: dates that are being fetched anyway.
+            fetched_at: when they were asked for.
+
+        """
+        stale: set[date] = set()
+        wanted: dict[date, list[tuple[Order, OrderHeader]]] = {}
+        seen: dict[date, datetime | None] = {}
+        for day, order, header in found.orders.values():
+            if day in asked:
+                continue
+            if day not in seen:
+                seen[day] = self._fetched(day)
+            before = seen[day]
+            if before is None:
+                wanted.setdefault(day, []).append((order, header))
+            elif header.updated_at >= before - _LAG:
+                stale.add(day)
+        if wanted and not self.source.proof_is_whole:
+            wanted = self._whole([header.order_id for orders in wanted.values() for _, header in orders], wanted.keys())
+        for day, orders in sorted(wanted.items()):
+            self._store(day, orders, fetched_at)
+        return frozenset(stale)
+
+    def _fetched(self, day: date) -> datetime | None:
+        try:
+            manifest = self.raw.read_manifest(self.connection, day)
+        except TableDamagedError:
+            return datetime.max.replace(tzinfo=UTC)  # an alert of its own has it fetched again
+        return None if manifest is None else manifest.fetched_at
+
+    def _whole(self, ids: Sequence[str], days: Iterable[date]) -> dict[date, list[tuple[Order, OrderHeader]]]:
+        """Ask for the orders themselves, where the second query gives their heads alone."""
+        known = set(days)
+        found: dict[date, list[tuple[Order, OrderHeader]]] = {}
+        for order in self.source.orders(ids):
+            if order.header is not None and (day := self.date_of(order.header)) in known and day is not None:
+                found.setdefault(day, []).append((order, order.header))
+        return found
+
+    def _store(self, day: date, orders: Sequence[tuple[Order, OrderHeader]], fetched_at: datetime) -> None:
+        lines = [order.raw for order, _ in orders]
+        fresh = {
+            header.order_id: bytes(line)
+            for (_, header), line in zip(orders, lines if self.redact is None else self.redact(lines), strict=True)
+        }
+        store = self.raw.of(OLDER)
+        with store.writing(self.connection):  # syncs of other dates may keep orders of the same one
+            records = {**self._records(store, _readable(store, self.connection, day)), **fresh}
+            with store.writer(self.connection, day) as writer:
+                segment = writer.segment()
+                segment.write_many([records[order_id] for order_id in sorted(records)])
+                writer.commit(
+                    [segment],
+                    fetched_at=fetched_at,
+                    states={"order": len(records)},
+                    api_version=self.provider.api_version,
+                    redacted=self.redact is not None,
+                )
+
+    def _records(self, store: RawStore, manifest: RawManifest | None) -> dict[str, bytes]:
+        if manifest is None:
+            return {}
+        found: dict[str, bytes] = {}
+        try:
+            with store.local_file(manifest) as path:
+                for block in raw_blocks(path) if path is not None else ():
+                    for line in block:
+                        decoded = msgspec.json.decode(line, type=dict[str, msgspec.Raw])
+                        found[str(msgspec.json.decode(decoded[self.provider.order_id_field]))] = line
+        except TableDamagedError:  # they are found again when their dates are asked for again
+            return {}
+        return found
+
+
+def _readable(store: RawStore, connection: str, day: date) -> RawManifest | None:
+    try:
+        return store.read_manifest(connection, day)
+    except TableDamagedError:
+        return None
