@@ -44,7 +44,7 @@ PROVIDER = Provider(
     sandbox="flux_pipelines.providers.square.sandbox:build",
     transactions_sql=_HERE / "transactions.sql",
     feeds=(
-        Feed("payments", "payments and refunds", "day"),
+        Feed("payments", "payments and refunds", "day", passing=("refunded_payment",)),
         Feed("catalog", "catalogue and locations", "current"),
         Feed("inventory", "stock counts", "hour"),
         Feed("labor", "timecards", "day"),

@@ -3,6 +3,10 @@
 `GET /v2/payments` without a location means the main location only, so it is asked for each. Both ends of its intervals
 belong to them; the end is taken off here. Payments that a till took offline are created when they arrive: those are asked
 for by the till's own time as well, which is the time of the sale and decides their business date.
+
+A refund does not say how the payment was paid that it gives back (`destination_type` is CARD for a gift card too, and may be
+missing), and that payment is seldom of the same date. So it comes along with its refund, as a record of its own kind: what a
+partition tells of a refund then depends on nothing that is collected before or after it.
 """
 
 from __future__ import annotations
@@ -10,15 +14,20 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import quote
 
 from flux_pipelines.providers.base import FeedWindow, Record
 from flux_pipelines.providers.square.paging import follow, stamp
-from flux_pipelines.providers.square.records import Found, Listed, lists
+from flux_pipelines.providers.square.records import Found, Listed, decode_payment, lists
+from flux_pipelines.transport.errors import RefusedError
 
 if TYPE_CHECKING:
+    from msgspec import Raw
+
     from flux_pipelines.transport.client import ApiClient
 
 _PAGE_SIZE = 100  # the most that both lists give
+_NOT_FOUND = 404
 # A till's clock may be ahead of Square's, so that a payment seems to be created before it was taken.
 _CLOCKS_APART = timedelta(days=1)
 
@@ -40,6 +49,8 @@ class _Order(NamedTuple):
     extra: Mapping[str, str]
 
 
+#: The kind of the payment that a refund gives back. It is no row of its own partition: it has one where it was taken.
+REFUNDED = "refunded_payment"
 _PAYMENTS = _List("/v2/payments", "payment", "payments")
 _REFUNDS = _List("/v2/refunds", "refund", "refunds")
 _DECODERS = {one: lists(one.member) for one in (_PAYMENTS, _REFUNDS)}
@@ -54,7 +65,9 @@ def _offline(window: FeedWindow) -> _Order:
 
 
 def collect(api: ApiClient, connection: str, window: FeedWindow) -> Iterator[list[Record]]:
-    """Yield the payments and refunds of the window, a page at a time, each once."""
+    """Yield the payments and refunds of the window, a page at a time, each once; then the payments given back elsewhere."""
+    taken: set[str] = set()
+    given_back: dict[str, str] = {}  # payments, and where they were given back
     for location_id in window.location_ids:
         seen: set[str] = set()
         for which, by in ((_PAYMENTS, _CREATED), (_PAYMENTS, _offline(window)), (_REFUNDS, _CREATED)):
@@ -69,9 +82,28 @@ def collect(api: ApiClient, connection: str, window: FeedWindow) -> Iterator[lis
                         if one.head.id in seen:
                             continue
                         seen.add(one.head.id)
-                    records.append(Record(which.kind, one.head.location_id or location_id, one.raw))
+                    place = one.head.location_id or location_id
+                    records.append(Record(which.kind, place, one.raw))
+                    if which is _PAYMENTS:
+                        taken.add(one.head.id)
+                    elif one.head.payment_id:
+                        given_back.setdefault(one.head.payment_id, place)
                 if records:
                     yield records
+    for payment_id, place in given_back.items():
+        if payment_id not in taken and (found := _payment(api, payment_id, place)) is not None:
+            yield [Record(REFUNDED, place, found)]
+
+
+def _payment(api: ApiClient, payment_id: str, location_id: str) -> Raw | None:
+    """Return a payment as it is now; None when Square has none of that id."""
+    path = f"/v2/payments/{quote(payment_id, safe='')}"
+    try:
+        return api.request("GET", path, idempotent=True, budget=(location_id,), decode=decode_payment).value
+    except RefusedError as refused:
+        if refused.status == _NOT_FOUND:
+            return None
+        raise
 
 
 def changed(api: ApiClient, connection: str, window: FeedWindow) -> Iterator[tuple[str, datetime]]:

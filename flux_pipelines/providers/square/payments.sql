@@ -1,10 +1,12 @@
 -- Square payments and refunds -> rows of the `payments` contract (flux_pipelines/domain/tables). DuckDB SQL.
 --
---   in   `records`  kind `payment` (Payment) and `refund` (PaymentRefund), as received
+--   in   `records`  kind `payment` (Payment), `refund` (PaymentRefund), and `refunded_payment`: the Payment that a refund
+--                    of the same partition gives back, where it is of another date
 --        `minor_unit(code)`  the exact factor from minor units, NULL for an unknown currency
 --   out  the contract's columns, `problem` (NULL for a good row) and `record`
 --
--- Facts about the fields: Square's OpenAPI description (2025-08-20), schemas Payment, PaymentRefund, ProcessingFee. What a
+-- Facts about the fields: Square's OpenAPI description (2025-08-20), schemas Payment, PaymentRefund, DestinationDetails,
+-- ProcessingFee. What a
 -- payment is of changes over the years, so no value of an enum is a problem: an unknown one counts as pending or `other`,
 -- and is told in `tender_detail`.
 
@@ -28,40 +30,67 @@ CREATE MACRO tender_of(source, brand) AS CASE
     WHEN source = 'CASH' THEN 'cash'
     ELSE 'other' END;
 
-WITH read AS (
+CREATE MACRO source_of(o) AS o ->> '$.source_type';
+
+CREATE MACRO brand_of(o) AS coalesce(
+    o ->> '$.card_details.card.card_brand', o ->> '$.destination_details.card_details.card.card_brand',
+    o ->> '$.wallet_details.brand', o ->> '$.buy_now_pay_later_details.brand', o ->> '$.external_details.type',
+    o ->> '$.destination_details.external_details.type', o ->> '$.bank_account_details.transfer_type'
+);
+
+WITH refunded AS (
+    SELECT
+        object ->> '$.id' AS refunded_id,
+        raw_date AS refunded_with,
+        any_value(struct_pack(source := source_of(object), brand := brand_of(object))) AS refunded
+    FROM records
+    WHERE kind IN ('payment', 'refunded_payment')
+    GROUP BY refunded_id, refunded_with
+),
+
+read AS (
     SELECT
         *,
         object ->> '$.id' AS id,
         object ->> '$.status' AS said,
-        -- A refund names where the money went only since it can go elsewhere than to the payment.
-        CASE kind WHEN 'payment' THEN object ->> '$.source_type' ELSE object ->> '$.destination_type' END AS source,
-        coalesce(
-            object ->> '$.card_details.card.card_brand', object ->> '$.destination_details.card_details.card.card_brand',
-            object ->> '$.wallet_details.brand', object ->> '$.buy_now_pay_later_details.brand',
-            object ->> '$.external_details.type', object ->> '$.destination_details.external_details.type',
-            object ->> '$.bank_account_details.transfer_type'
-        ) AS brand,
+        -- Where a refund went it says itself only if that is elsewhere than where the payment came from
+        -- (`destination_details`, or another type); `destination_type` alone calls a gift card CARD, and may be missing.
+        kind = 'refund' AND refunded IS NOT NULL AND (object -> '$.destination_details') IS NULL
+            AND coalesce(object ->> '$.destination_type' = refunded.source, true) AS went_back,
+        CASE
+            WHEN kind = 'payment' THEN source_of(object)
+            WHEN went_back THEN refunded.source
+            ELSE object ->> '$.destination_type'
+        END AS source,
+        CASE WHEN went_back THEN refunded.brand ELSE brand_of(object) END AS brand,
         amount_of(object, '$.amount_money') AS amount,
         coalesce(amount_of(object, '$.tip_money'), 0) AS tip,
-        processing_fees(object) + coalesce(amount_of(object, '$.external_details.source_fee_money'), 0) AS fee,
+        -- What the app takes that made the payment comes off it as Square's own fee does; of a refund it is what the app
+        -- gives back (`app_fee_money` of Payment and of PaymentRefund).
+        processing_fees(object) + coalesce(amount_of(object, '$.external_details.source_fee_money'), 0)
+            + CASE kind WHEN 'payment' THEN 1 ELSE -1 END * coalesce(amount_of(object, '$.app_fee_money'), 0) AS fee,
         coalesce(object ->> '$.amount_money.currency', object ->> '$.total_money.currency') AS currency,
         -- A till that was offline makes the payment when it is back: the sale was before.
         TRY_CAST(coalesce(
             object ->> '$.offline_payment_details.client_created_at', object ->> '$.created_at'
         ) AS TIMESTAMPTZ) AS occurred_at,
         is_spoilt(object, '$.amount_money') OR is_spoilt(object, '$.tip_money')
-            OR is_spoilt(object, '$.external_details.source_fee_money')
+            OR is_spoilt(object, '$.external_details.source_fee_money') OR is_spoilt(object, '$.app_fee_money')
             OR len(list_filter(
                 (object -> '$.processing_fee[*].amount_money.amount')::VARCHAR[], lambda a: whole(a) IS NULL
             )) > 0 AS spoilt,
         len(list_filter(
             list_concat(
                 (object -> '$.processing_fee[*].amount_money')::VARCHAR[],
-                [(object -> '$.tip_money')::VARCHAR, (object -> '$.external_details.source_fee_money')::VARCHAR]
+                [
+                    (object -> '$.tip_money')::VARCHAR, (object -> '$.external_details.source_fee_money')::VARCHAR,
+                    (object -> '$.app_fee_money')::VARCHAR
+                ]
             ),
             lambda m: m::JSON ->> '$.currency' <> object ->> '$.amount_money.currency'
         )) > 0 AS in_two_currencies
-    FROM records
+    FROM records LEFT JOIN refunded
+        ON kind = 'refund' AND refunded_id = object ->> '$.payment_id' AND refunded_with = raw_date
     WHERE kind IN ('payment', 'refund')
 ),
 
@@ -116,6 +145,7 @@ SELECT
     NULL::VARCHAR AS settlement_id,
     occurred_at,
     TRY_CAST(object ->> '$.updated_at' AS TIMESTAMPTZ) AS updated_at,
+    -- A payment counts on the date it happened, which is that of its partition.
     raw_date AS business_date,
     raw_date,
     source_system,

@@ -25,6 +25,7 @@ class Head(msgspec.Struct, gc=False):
     updated_at: datetime | None = None
     start_at: datetime | None = None
     offline_payment_details: _Offline | None = None
+    payment_id: str | None = None
 
     @property
     def happened(self) -> datetime | None:
@@ -81,6 +82,20 @@ def read_head(raw: msgspec.Raw) -> Head:
         return _decode_head(raw)
     except (msgspec.DecodeError, UnicodeDecodeError, OverflowError):
         return _UNREADABLE
+
+
+class _Single(msgspec.Struct):
+    """An answer with one payment."""
+
+    payment: msgspec.Raw
+
+
+_decode_single = msgspec.json.Decoder(_Single).decode
+
+
+def decode_payment(body: bytes) -> msgspec.Raw:
+    """Return the payment of an answer as received."""
+    return _decode_single(body).payment
 
 
 def lists(member: str, *, related: str = "") -> Callable[[bytes], Listed]:

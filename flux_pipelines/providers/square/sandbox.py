@@ -121,9 +121,14 @@ class SquareSandbox:
             return lambda call: self._encode(answer(_merchant(call), call.body))
 
         till, shelf, staff = self._till, self._shelf, self._staff
+
+        def one_payment(call: _Call) -> bytes:
+            return self._encode(till.payment(_merchant(call), call.request.path_params["payment_id"]))
+
         counts, cards = "/v2/inventory/counts/batch-retrieve", "/v2/labor/timecards/search"
         return (
             _Endpoint("payments", "GET", "/v2/payments", asked(till.payments), "PAYMENTS_READ", False),
+            _Endpoint("payment", "GET", "/v2/payments/{payment_id}", one_payment, "PAYMENTS_READ", False),
             _Endpoint("refunds", "GET", "/v2/refunds", asked(till.refunds), "PAYMENTS_READ", False),
             _Endpoint("catalog_search", "POST", "/v2/catalog/search", told(shelf.search), "ITEMS_READ"),
             _Endpoint("inventory_counts", "POST", counts, told(shelf.counts), "INVENTORY_READ"),

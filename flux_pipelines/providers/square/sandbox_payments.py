@@ -185,10 +185,9 @@ def refund(back: PaidTender, *, final: bool = True) -> Json:
         result["unlinked"] = True
     source = _SOURCE_TYPES.get(back.type, "CARD")
     result["destination_type"] = source
-    if source == "CARD":
-        paid_with = back.sale.returns[0].source
-        card = _gift_card() if _is_gift_card(back) or paid_with is None else payment_card(paid_with, back.source_id)
-        result["destination_details"] = {"card_details": {"card": card, "entry_method": "CONTACTLESS"}}
+    if source == "CARD" and not back.source_id:
+        # "Populated only if destination_id is defined in the RefundPayment request": not of what goes back to its payment.
+        result["destination_details"] = {"card_details": {"card": _gift_card(), "entry_method": "CONTACTLESS"}}
     return result
 
 

@@ -1,4 +1,4 @@
-"""`GET /v2/payments` and `GET /v2/refunds` with the rules of Square's documentation, over what was paid in the world.
+"""`GET /v2/payments`, `GET /v2/refunds` and `GET /v2/payments/{id}` with the rules of Square's documentation, over what was paid in the world.
 
 At most 100 a page, and a larger limit counts as 100; newest first unless asked otherwise; both ends of an interval belong to
 it; without an end it is the time of the first request, without a begin a year before. Without a location, payments are the
@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from heapq import merge
+from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from flux_pipelines.providers.square.sandbox_cursors import Cursors, Position, fingerprint
 from flux_pipelines.providers.square.sandbox_documents import PAYMENTS, REFUNDS, newest, when, within
-from flux_pipelines.providers.square.sandbox_errors import invalid
+from flux_pipelines.providers.square.sandbox_errors import ApiError, invalid
 from flux_pipelines.providers.square.sandbox_params import a_number, a_query, between, forbidden, one_of
 from flux_pipelines.providers.square.sandbox_payments import Paid, payment, refund, refund_updated
 from flux_pipelines.sandbox.documents import documents
@@ -104,6 +105,8 @@ class Till:
         self._world = world
         self._cursors = Cursors(world)
         self._offline: dict[str, dict[str, Sale]] | None = None  # by location: what tills took offline
+        self._given_back: dict[str, str] = {}  # payments that were given back, and the sales they are of
+        self._looked_through = 0
         world.listeners.append(self._hear)
 
     # What was paid
@@ -120,6 +123,16 @@ class Till:
                 if _arrived(sale) is not None:
                     self._offline.setdefault(sale.location.id, {})[sale.id] = sale
         return self._offline.get(location_id, {})
+
+    def _sold_with(self, payment_id: str) -> Sale | None:
+        """Return the sale that a payment is of which was given back. Returns are only ever added: each is looked at once."""
+        for sale in islice(self._world.sales.values(), self._looked_through, None):
+            self._looked_through += 1
+            for back in sale.returns:
+                if back.source is not None:
+                    of = self._world.payments_of(back.source)
+                    self._given_back |= {one.id: back.source.id for one in of if one.kind == "payment"}
+        return self._world.sales.get(self._given_back.get(payment_id, ""))
 
     def paid(self, sale: Sale) -> list[Paid]:
         """Return the payments of an order, with what came of them."""
@@ -175,6 +188,17 @@ class Till:
 
         taken_in = _taken_in(merchant, REFUNDS, ask, wanted)
         return self._page("refunds", ask, entries, taken_in, self._world.now_ms(), sorted_already=False)
+
+    def payment(self, merchant: Merchant, payment_id: str) -> Json:
+        """Answer `GET /v2/payments/{payment_id}`."""
+        for id_, document in newest(documents(merchant, PAYMENTS)):
+            if id_ == payment_id:
+                return {"payment": dict(document)}
+        sale = self._sold_with(payment_id)
+        if sale is not None and sale.location.merchant_id == merchant.id:
+            (paid,) = (one for one in self.paid(sale) if one.tender.id == payment_id)
+            return {"payment": payment(paid, self._world.now_ms())}
+        raise ApiError(404, "NOT_FOUND", f"Could not find payment with id: {payment_id}", "payment_id")
 
     def _ask(self, merchant: Merchant, query: Mapping[str, str], fields: tuple[str, ...], *, everywhere: bool) -> _Ask:
         own = [location.id for location in merchant.locations]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -52,7 +53,7 @@ class Wire:
             lambda _: self._json(200, {"scopes": self.scopes, "merchant_id": "M"})
         )
         server.expect_request("/v2/locations").respond_with_handler(self._handle)
-        for path in (*PATHS.values(), "/v2/refunds"):
+        for path in (*PATHS.values(), "/v2/refunds", re.compile("^/v2/payments/.+")):
             server.expect_request(path).respond_with_handler(self._handle)
 
     @staticmethod
@@ -131,6 +132,35 @@ def test_what_a_till_took_offline_is_of_the_day_of_the_till(wire: Wire) -> None:
     ]
     found = wire.collect("payments", ONE)
     assert [id_ for _, _, id_ in found] == ["on time", "same day", "arrived tomorrow"], "each once"
+
+
+def test_the_payment_that_a_refund_gives_back_comes_along(wire: Wire) -> None:
+    long_ago = START - timedelta(days=60)
+    refunds = {"R1": "OLD", "R2": "OLD", "R3": "TODAY", "R4": "GONE", "R5": None, "R6": "a/b"}
+    wire.answers["/v2/payments"] = [(200, {"payments": [paid("TODAY", START)]}), (200, {})]
+    wire.answers["/v2/refunds"] = [(200, {"refunds": [paid(id_, START, payment_id=of) for id_, of in refunds.items()]})]
+    wire.answers["/v2/payments/OLD"] = [(500, {}), (200, {"payment": paid("OLD", long_ago)})]
+    wire.answers["/v2/payments/a/b"] = [(200, {"payment": paid("a/b", long_ago)})]
+    wire.answers["/v2/payments/GONE"] = [
+        (404, {"errors": [{"category": "INVALID_REQUEST_ERROR", "code": "NOT_FOUND"}]})
+    ]
+    found = wire.collect("payments", ONE)
+    assert [id_ for kind, _, id_ in found if kind == "refund"] == list(refunds)
+    assert [(place, id_) for kind, place, id_ in found if kind == "refunded_payment"] == [("L1", "OLD"), ("L1", "a/b")]
+    asked = [path for path, _ in wire.asked if path.startswith("/v2/payments/")]
+    assert asked == ["/v2/payments/OLD"] * 2 + ["/v2/payments/GONE", "/v2/payments/a/b"], "the one of the day is there"
+
+
+@pytest.mark.parametrize(
+    ("answer", "error"), [((500, {}), ProviderUnavailableError), ((200, {"payments": []}), BadResponseError)]
+)
+def test_a_refunded_payment_that_cannot_be_had_is_not_left_out(
+    answer: Answer, error: type[Exception], wire: Wire
+) -> None:
+    wire.answers["/v2/refunds"] = [(200, {"refunds": [paid("R", START, payment_id="OLD")]})]
+    wire.answers["/v2/payments/OLD"] = [answer]
+    with pytest.raises(error):
+        wire.collect("payments", ONE)
 
 
 def test_payments_that_changed(wire: Wire) -> None:

@@ -267,6 +267,66 @@ def test_counts_below_zero_and_of_other_states(tmp_path: Path) -> None:
     assert len(result.bad) == 2
 
 
+def test_a_refund_goes_back_to_what_was_paid_with(tmp_path: Path) -> None:
+    """PaymentRefund: `destination_type` has no word for gift cards, and `destination_details` are there only if the money
+    went elsewhere (`destination_id` of RefundPayment)."""
+    gift = {"card_details": {"card": {"card_brand": "SQUARE_GIFT_CARD"}}}
+    visa = {"card_details": {"card": {"card_brand": "VISA"}}}
+
+    def refund(id_: str, of: str, **more: Any) -> tuple[str, dict[str, Any]]:
+        base = {"created_at": AT, "amount_money": usd(500), "location_id": "L1", "status": "COMPLETED"}
+        return "refund", {**base, "id": id_, "payment_id": of, **more}
+
+    rows = by_key(
+        made(
+            tmp_path,
+            "payments",
+            ("payment", payment("TODAY", **gift)),
+            ("refunded_payment", payment("GIFT", **gift)),
+            ("refunded_payment", payment("CASH", source_type="CASH")),
+            ("refunded_payment", payment("VISA", **visa)),
+            refund("of today", "TODAY", destination_type="CARD"),
+            refund("gift", "GIFT", destination_type="CARD"),
+            refund("nothing said", "GIFT"),
+            refund("cash", "CASH"),
+            refund("card for cash", "VISA", destination_type="CASH"),
+            refund("gift for card", "VISA", destination_type="CARD", destination_details=gift),
+            refund("card for gift", "GIFT", destination_type="CARD", destination_details=visa),
+            refund("unknown", "GONE"),
+            refund("unknown card", "GONE", destination_type="CARD"),
+        ),
+        "payment_id",
+    )
+    assert {name: (row["tender"], row["tender_detail"]) for name, row in rows.items()} == {
+        "TODAY": ("gift_card", "CARD SQUARE_GIFT_CARD"),
+        "of today": ("gift_card", "CARD SQUARE_GIFT_CARD"),
+        "gift": ("gift_card", "CARD SQUARE_GIFT_CARD"),
+        "nothing said": ("gift_card", "CARD SQUARE_GIFT_CARD"),
+        "cash": ("cash", "CASH"),
+        "card for cash": ("cash", "CASH"),
+        "gift for card": ("gift_card", "CARD SQUARE_GIFT_CARD"),
+        "card for gift": ("card", "CARD VISA"),
+        "unknown": ("other", None),
+        "unknown card": ("card", "CARD"),
+    }, "the payments given back are rows of their own date, not of this one"
+
+
+def test_what_an_app_takes_and_gives_back_is_part_of_the_fee(tmp_path: Path) -> None:
+    """Payment.app_fee_money is what the developer takes of it; PaymentRefund.app_fee_money what they contribute."""
+    given = [{"amount_money": usd(88), "type": "INITIAL"}]
+    back = {"id": "R", "created_at": AT, "amount_money": usd(1000), "status": "COMPLETED", "app_fee_money": usd(200)}
+    rows = by_key(
+        made(
+            tmp_path,
+            "payments",
+            ("payment", payment("P", processing_fee=given, app_fee_money=usd(200))),
+            ("refund", {**back, "processing_fee": [{"amount_money": usd(-34)}]}),
+        ),
+        "payment_id",
+    )
+    assert (rows["P"]["fee"], rows["R"]["fee"]) == (Decimal("-2.88"), Decimal("2.34"))
+
+
 def test_work_that_goes_on_and_odd_timecards(tmp_path: Path) -> None:
     def card(id_: str, **more: Any) -> tuple[str, dict[str, Any]]:
         base = {"id": id_, "location_id": "L1", "team_member_id": "T", "start_at": "2026-03-02T22:00:00-05:00"}

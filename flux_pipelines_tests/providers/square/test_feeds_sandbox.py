@@ -60,7 +60,7 @@ def test_payments_are_the_truth_day_by_day(settled: Settled, handle: str, tmp_pa
         records = [one for window in windows(house, day) for one in house.collect("payments", window)]
         offline += sum(b"client_created_at" in bytes(one.raw) for one in records)
         made = rows(house, tmp_path, "payments", records, day)
-        assert len(made) == len(records), "each once"
+        assert len(made) == sum(one.kind != "refunded_payment" for one in records), "each once"
         for row in made:
             key = (row["location_id"], row["business_date"].isoformat(), row["kind"], row["tender"], row["status"])
             sums = found.setdefault(key, [0, Decimal(0), Decimal(0)])
