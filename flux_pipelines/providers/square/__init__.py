@@ -46,7 +46,7 @@ PROVIDER = Provider(
     feeds=(
         Feed("payments", "payments and refunds", "day", passing=("refunded_payment",)),
         Feed("catalog", "catalogue and locations", "current"),
-        Feed("inventory", "stock counts", "hour"),
+        Feed("inventory", "stock counts", "hour", passing=("sold_out",)),
         Feed("labor", "timecards", "day"),
     ),
     tables=(

@@ -14,7 +14,7 @@ from flux_pipelines.domain.errors import ConfigurationError, PermissionLostError
 from flux_pipelines.providers.base import FeedWindow, Record
 from flux_pipelines.providers.square import labor, payments
 from flux_pipelines.providers.square.paging import follow, unordered
-from flux_pipelines.providers.square.records import Found, Listed, lists
+from flux_pipelines.providers.square.records import Found, Listed, is_sold_out, lists
 
 if TYPE_CHECKING:
     from flux_pipelines.transport.client import ApiClient
@@ -28,6 +28,8 @@ FEED_SCOPES: dict[str, tuple[str, ...]] = {
 }
 _PAGE_SIZE = 1000  # the most that the catalogue and the counts give
 _CATALOG_TYPES = ("ITEM", "ITEM_VARIATION", "CATEGORY")
+#: A variation that the seller marked as sold out at one location at least.
+SOLD_OUT = "sold_out"
 _decode_objects = lists("objects", related="related_objects")
 _decode_counts = lists("counts")
 _read_locations = lists("locations")
@@ -153,6 +155,30 @@ class SquareFeeds:
             for page in follow(ask, window.start, unordered, connection=self._connection):
                 if page.found:
                     yield [Record("count", one.head.location_id or location_id, one.raw) for one in page.found]
+        yield from self._sold_out(window)
+
+    def _sold_out(self, window: FeedWindow) -> Iterator[list[Record]]:
+        """Yield the variations that are marked as sold out: no count tells of that, and they need not be counted at all.
+
+        The mark is no attribute that can be searched by (CatalogQuery), so every variation is looked at. Without the
+        permission to read the catalogue there are the counts alone.
+        """
+
+        def ask(_: datetime, cursor: str) -> Listed:
+            body: dict[str, Any] = {"object_types": ["ITEM_VARIATION"], "limit": _PAGE_SIZE}
+            if cursor:
+                body["cursor"] = cursor
+            found = self._api.request("POST", "/v2/catalog/search", json=body, idempotent=True, decode=_decode_objects)
+            return found.value
+
+        try:
+            for page in follow(ask, window.start, unordered, connection=self._connection):
+                records = [Record(SOLD_OUT, "", one.raw) for one in page.found if is_sold_out(one.raw)]
+                if records:
+                    yield records
+        except PermissionLostError:
+            if "ITEMS_READ" in self._granted():
+                raise
 
 
 def _kind(one: Found) -> str:

@@ -84,6 +84,30 @@ def read_head(raw: msgspec.Raw) -> Head:
         return _UNREADABLE
 
 
+class _Override(msgspec.Struct):
+    sold_out: bool | None = None
+
+
+class _VariationData(msgspec.Struct):
+    location_overrides: list[_Override] | None = None
+
+
+class _Variation(msgspec.Struct):
+    item_variation_data: _VariationData | None = None
+
+
+_decode_variation = msgspec.json.Decoder(_Variation).decode
+
+
+def is_sold_out(raw: msgspec.Raw) -> bool:
+    """Tell whether a variation is marked as sold out somewhere; one that cannot be read may be: SQL will say so."""
+    try:
+        data = _decode_variation(raw).item_variation_data
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return True
+    return data is not None and any(one.sold_out for one in data.location_overrides or ())
+
+
 class _Single(msgspec.Struct):
     """An answer with one payment."""
 

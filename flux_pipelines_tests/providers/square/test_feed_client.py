@@ -242,6 +242,28 @@ def test_counts_and_timecards(wire: Wire) -> None:
     ]
 
 
+def test_variations_that_are_marked_as_sold_out_come_with_the_counts(wire: Wire) -> None:
+    def variation(id_: str, **data: Any) -> dict[str, Any]:
+        return {"type": "ITEM_VARIATION", "id": id_, "item_variation_data": data}
+
+    out = {"location_overrides": [{"location_id": "L1"}, {"location_id": "L2", "sold_out": True}]}
+    objects = [variation("OUT", **out), variation("IN", location_overrides=[{"sold_out": False}]), variation("NEVER")]
+    wire.answers["/v2/catalog/search"] = [(200, {"objects": objects, "cursor": "c"}), (200, {"objects": objects[:1]})]
+    found = wire.collect("inventory")
+    assert found == [("sold_out", "", "OUT")] * 2, "twice at most where pages shift: the SQL counts it once"
+    first, second = wire.asked_of("/v2/catalog/search")
+    assert first == {"object_types": ["ITEM_VARIATION"], "limit": 1000}
+    assert second == {**first, "cursor": "c"}
+
+    wire.answers["/v2/catalog/search"] = [FORBIDDEN]
+    wire.answers["/v2/inventory/counts/batch-retrieve"] = [(200, {"counts": [{"catalog_object_id": "A"}]}), (200, {})]
+    with pytest.raises(PermissionLostError):
+        wire.collect("inventory")
+    wire.scopes.remove("ITEMS_READ")
+    wire.answers["/v2/inventory/counts/batch-retrieve"] = [(200, {"counts": [{"catalog_object_id": "A"}]}), (200, {})]
+    assert wire.collect("inventory") == [("count", "L1", "")], "the counts need no more than their own permission"
+
+
 def test_timecards_that_changed_are_read_newest_first_until_the_window(wire: Wire) -> None:
     def card(id_: str, updated: datetime) -> dict[str, Any]:
         return {

@@ -267,6 +267,48 @@ def test_counts_below_zero_and_of_other_states(tmp_path: Path) -> None:
     assert len(result.bad) == 2
 
 
+def test_what_a_seller_marked_as_sold_out_is_whatever_was_counted(tmp_path: Path) -> None:
+    """ItemVariationLocationOverrides.sold_out: by hand too, tracked or not; until `sold_out_valid_until`."""
+
+    def marked(id_: str, *places: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+        return "sold_out", variation(id_, location_overrides=[{"sold_out": True, **one} for one in places])
+
+    def count(id_: str, quantity: Any) -> tuple[str, dict[str, Any]]:
+        return "count", {"catalog_object_id": id_, "state": "IN_STOCK", "quantity": quantity, "location_id": "L1"}
+
+    here, there = {"location_id": "L1"}, {"location_id": "L2"}
+    result = made(
+        tmp_path,
+        "inventory_levels",
+        count("counted", "7"),
+        marked("counted", here),
+        marked("never counted", here, there),
+        count("elsewhere", "2"),
+        marked("elsewhere", there, {"location_id": "L1", "sold_out": False}, {"location_id": "CLOSED LONG AGO"}),
+        count("over", "4"),
+        marked("over", {**here, "sold_out_valid_until": f"{DAY}T06:59:00Z"}),
+        count("not over", "4"),
+        marked("not over", {**here, "sold_out_valid_until": f"{DAY}T07:30:00Z"}),
+        count("spoilt", "many"),
+        marked("spoilt", here),
+        slot=f"{DAY}/07",
+    )
+    rows = {(row["product_id"], row["location_id"]): row for row in result.rows.to_pylist()}
+    assert {key: (row["quantity"], row["availability"]) for key, row in rows.items()} == {
+        ("counted", "L1"): (7, "out_of_stock"),
+        ("never counted", "L1"): (None, "out_of_stock"),
+        ("never counted", "L2"): (None, "out_of_stock"),
+        ("elsewhere", "L1"): (2, "in_stock"),
+        ("elsewhere", "L2"): (None, "out_of_stock"),
+        ("over", "L1"): (4, "in_stock"),
+        ("not over", "L1"): (4, "out_of_stock"),
+        ("spoilt", "L1"): (None, "out_of_stock"),
+    }
+    assert [bad.reason.partition(": ")[2] for bad in result.bad] == [
+        "its quantity is not a number of at most 5 decimal places"
+    ]
+
+
 def test_a_refund_goes_back_to_what_was_paid_with(tmp_path: Path) -> None:
     """PaymentRefund: `destination_type` has no word for gift cards, and `destination_details` are there only if the money
     went elsewhere (`destination_id` of RefundPayment)."""
