@@ -18,8 +18,7 @@ if TYPE_CHECKING:
     from flux_pipelines.domain.connection import Connection
     from flux_pipelines.transport import Transport
 
-#: The time by which orders are asked for. `open`: those that are not closed, by the time of their last change.
-Basis = Literal["created", "closed", "updated", "open"]
+Basis = Literal["created", "closed", "updated"]
 #: How much of the world one partition of a feed is: a business date, an hourly snapshot (kept by business date), or
 #: whatever there is now (one partition a connection).
 Grain = Literal["day", "hour", "current"]
@@ -247,10 +246,7 @@ class PosSource(Protocol):
     by_business_date: bool
     """Whether windows by creation are business dates that the provider keeps, in whatever order their orders come."""
     proof_basis: Literal["closed", "updated"]
-    """The time by which the second query asks that proves a partition complete: not the one that landed it.
-
-    A source that is asked by `closed` is asked by `open` as well: what has been paid may be open still.
-    """
+    """The time by which the second query asks that proves a partition complete: not the one that landed it."""
     proof_is_whole: bool
     """Whether the orders of the second query are whole, as those of the first are, or no more than a header is made of."""
 
@@ -267,7 +263,7 @@ class PosSource(Protocol):
         """Return every location, inactive ones too."""
 
     def pages(self, window: OrderWindow, basis: Basis) -> Iterator[Page]:
-        """Yield the window's orders by created, closed or updated time (or those open, by updated), following cursors to the end.
+        """Yield the window's orders by created, closed or updated time, following cursors to the end.
 
         They come oldest first where the window is divisible. An order may be yielded twice (pages shift, expired cursors restart); none is left out.
         """

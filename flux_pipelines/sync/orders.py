@@ -282,9 +282,6 @@ class _Engine:
             (index.start, bounds[-1]) for index, bounds in zip(batch.indexes, batch.provable_before, strict=True)
         ]
         self._runner(self._basis, batch).run(self._slices(windows), recount)
-        if self._basis == "closed" and older is not None:
-            # What was paid may be open still: by closing time it cannot be found. (They have none, so none is counted.)
-            self._runner("open", batch).run(self._slices(windows), recount)
         return tallies
 
     def _runner(self, basis: Basis, batch: _Batch) -> SliceRunner:

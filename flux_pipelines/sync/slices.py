@@ -30,7 +30,6 @@ INSTANT_OF: dict[Basis, Callable[[OrderHeader], datetime | None]] = {
     "created": attrgetter("created_at"),
     "updated": attrgetter("updated_at"),
     "closed": attrgetter("closed_at"),
-    "open": attrgetter("updated_at"),
 }
 #: A slice is cut when it is expected to need at least this many more pages: a cut costs about one call.
 _WORTH_A_CUT = 2.5

@@ -125,8 +125,6 @@ class MemorySource:
                 instant: datetime | None = datetime.fromisoformat(given["created_at"])
             else:
                 instant = INSTANT_OF[basis](order.header)
-            if basis == "open" and given.get("state") != "OPEN":
-                continue
             if instant is not None and window.start <= instant < window.end:
                 yield instant, order
 

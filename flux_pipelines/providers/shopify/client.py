@@ -152,7 +152,7 @@ class ShopifyClient:
             ValueError: the basis is neither; Shopify cannot be asked by time of closing.
 
         """
-        if basis in ("closed", "open"):
+        if basis == "closed":
             raise ValueError("Shopify cannot be asked for orders by the time they were closed")
         if basis == "created" and self._in_bulk(window):
             try:

@@ -33,13 +33,7 @@ if TYPE_CHECKING:
 _PAGE_SIZE = 1000  # the most that SearchOrders accepts; its default is 500
 _MOST_IDS = 100  # the most that BatchRetrieveOrders accepts
 _ALL_STATES = ("OPEN", "COMPLETED", "CANCELED", "DRAFT")
-#: The states that are asked for: by closing time, terminal ones alone may be.
-_STATES: dict[Basis, tuple[str, ...]] = {
-    "created": _ALL_STATES,
-    "updated": _ALL_STATES,
-    "closed": ("COMPLETED", "CANCELED"),
-    "open": ("OPEN",),
-}
+_TERMINAL_STATES = ("COMPLETED", "CANCELED")  # only these may be filtered by closed_at
 _READING = ("MERCHANT_PROFILE_READ", "ORDERS_READ")  # the scopes without which nothing can be read
 
 
@@ -55,6 +49,19 @@ class _Amounts(msgspec.Struct, gc=False):
     total_money: _Money | None = None
 
 
+class _Return(msgspec.Struct, gc=False):
+    return_amounts: _Amounts | None = None
+
+
+class _CardDetails(msgspec.Struct, gc=False):
+    status: str | None = None
+
+
+class _Tender(msgspec.Struct, gc=False):
+    amount_money: _Money | None = None
+    card_details: _CardDetails | None = None
+
+
 class _Header(msgspec.Struct, gc=False):
     id: str
     location_id: str
@@ -65,6 +72,9 @@ class _Header(msgspec.Struct, gc=False):
     total_money: _Money | None = None
     net_amounts: _Amounts | None = None
     return_amounts: _Amounts | None = None
+    net_amount_due_money: _Money | None = None
+    returns: list[_Return] | None = None
+    tenders: msgspec.Raw = msgspec.Raw()  # decoded of open orders alone
 
 
 class _Headers(msgspec.Struct, gc=False):
@@ -103,6 +113,7 @@ class _DecodedPage(msgspec.Struct):
 _decode_raw_page = msgspec.json.Decoder(_RawPage).decode
 _decode_headers = msgspec.json.Decoder(_Headers).decode
 _decode_header = msgspec.json.Decoder(_Header).decode
+_decode_tenders = msgspec.json.Decoder(list[_Tender] | None).decode
 _decode_locations = msgspec.json.Decoder(_Locations).decode
 _decode_token_status = msgspec.json.Decoder(_TokenStatus).decode
 
@@ -113,27 +124,69 @@ def _utc(instant: datetime) -> datetime:
     return instant.astimezone(UTC)
 
 
-def _money(found: _Header) -> _Money:
-    """Return what the customer owes in the end: the net amount, or else the sale less what was returned."""
-    net, returned = found.net_amounts, found.return_amounts
+def _money(found: _Header) -> _Money | None:
+    """Return what the customer owes in the end: the net amount, or else the sale less what was returned.
+
+    A return has no `total_money`. None: the order does not say what it comes to.
+    """
+    net, returned, total = found.net_amounts, found.return_amounts, found.total_money
     if net is not None and net.total_money is not None:
         return net.total_money
-    total = found.total_money or _NOTHING
     if returned is not None and returned.total_money is not None:
         back = returned.total_money
-        return _Money(total.amount - back.amount, total.currency or back.currency)
+        sold = total or _NOTHING
+        return _Money(sold.amount - back.amount, sold.currency or back.currency)
+    for one in found.returns or ():
+        if one.return_amounts is not None and (back := one.return_amounts.total_money) is not None:
+            sold = total or _NOTHING
+            total = _Money(sold.amount - back.amount, sold.currency or back.currency)
     return total
 
 
+#: What of a card's tender is not paid (TenderCardDetailsStatus): an authorisation leaves the amount due as it is.
+_NOT_PAID = frozenset({"AUTHORIZED", "VOIDED", "FAILED"})
+
+
+def _sold(found: _Header, money: _Money | None) -> bool:
+    """Tell whether an order is a sale: fully paid, as transactions.sql has it.
+
+    "Completed orders are fully paid" (OrderState). An open one is when nothing is due any more and something was paid: a
+    cart that nobody bought has no tenders.
+    """
+    if found.state != "OPEN":
+        return found.state == "COMPLETED"
+    if money is None or not bytes(found.tenders):
+        return False
+    paid = [
+        one.amount_money.amount if one.amount_money is not None else 0
+        for one in _decode_tenders(found.tenders) or ()
+        if one.card_details is None or one.card_details.status not in _NOT_PAID
+    ]
+    if found.net_amount_due_money is not None:
+        return bool(paid) and found.net_amount_due_money.amount <= 0
+    return bool(paid) and sum(paid) >= money.amount
+
+
 def _header(found: _Header) -> OrderHeader:
-    money = _money(found)
+    owed = _money(found)
+    money = owed or _NOTHING
     created, updated, closed = found.created_at, found.updated_at, found.closed_at
     if updated is None:
         updated = created
     # Square's timestamps end in Z; this runs once an order, so that is looked at first.
     if not (created.tzinfo is updated.tzinfo is UTC and (closed is None or closed.tzinfo is UTC)):
         created, updated, closed = _utc(created), _utc(updated), None if closed is None else _utc(closed)
-    return OrderHeader(found.id, found.location_id, created, updated, closed, found.state, money.amount, money.currency)
+    return OrderHeader(
+        found.id,
+        found.location_id,
+        created,
+        updated,
+        closed,
+        found.state,
+        money.amount,
+        money.currency,
+        sold=_sold(found, owed),
+    )
 
 
 def _read(raw: msgspec.Raw) -> Order:
@@ -170,7 +223,6 @@ _INSTANTS: dict[Basis, Callable[[OrderHeader], datetime]] = {
     "created": lambda header: header.created_at,
     "updated": lambda header: header.updated_at,
     "closed": lambda header: header.closed_at or header.updated_at,
-    "open": lambda header: header.updated_at,
 }
 
 
@@ -179,7 +231,8 @@ class SquareClient:
 
     max_locations_per_window = 10
     by_business_date = False
-    proof_basis: Literal["closed", "updated"] = "closed"
+    # Not "closed": a sale that was paid and not handed over yet is open, and Square gives such orders no closing time.
+    proof_basis: Literal["closed", "updated"] = "updated"
     proof_is_whole = True
 
     def __init__(self, context: SourceContext) -> None:
@@ -295,16 +348,15 @@ class SquareClient:
         return answer.value
 
     def _search(self, window: OrderWindow, start: datetime, basis: Basis, cursor: str) -> _DecodedPage:
-        field = "updated" if basis == "open" else basis
         body: dict[str, Any] = {
             "location_ids": window.location_ids,
             "limit": _PAGE_SIZE,
             "query": {
                 "filter": {
-                    "date_time_filter": {f"{field}_at": {"start_at": stamp(start), "end_at": stamp(window.end)}},
-                    "state_filter": {"states": _STATES[basis]},
+                    "date_time_filter": {f"{basis}_at": {"start_at": stamp(start), "end_at": stamp(window.end)}},
+                    "state_filter": {"states": _TERMINAL_STATES if basis == "closed" else _ALL_STATES},
                 },
-                "sort": {"sort_field": f"{field.upper()}_AT", "sort_order": "ASC"},
+                "sort": {"sort_field": f"{basis.upper()}_AT", "sort_order": "ASC"},
             },
         }
         if cursor:

@@ -7,15 +7,20 @@
 --                      source_version
 --        `minor_unit(code)`  a macro: the exact factor from minor units to the currency's unit (0.01 for USD), NULL for a
 --                      code that ISO 4217 does not know
+--        `business_date_of(location_id, instant)`  a macro: the location's business date of an instant
 --   out  the contract's columns; `first_row`: whether the row is its order's first; `problem`: why the order cannot be
 --        used (NULL for a good one). An order with a problem comes out as one row, so that it can be found and put in
 --        quarantine whole.
 --
--- Facts about Square's fields are from its OpenAPI description (version 2025-08-20), schemas Order, OrderLineItem,
--- OrderServiceCharge, OrderReturn, OrderMoneyAmounts and Tender.
+-- Which orders are sales, and of which date: those that are fully paid, on the date of the final payment, as Square's own
+-- report counts them (segment `closed_checks`, dimension `sale_timestamp` of the Reporting API's cube Orders). README.md,
+-- "From orders to transactions", has the sources.
+--
+-- Facts about Square's fields are from its OpenAPI description (version 2025-08-20), schemas Order, OrderState,
+-- OrderLineItem, OrderServiceCharge, OrderReturn, OrderMoneyAmounts, Tender and TenderCardDetailsStatus.
 
 CREATE TYPE money AS STRUCT(amount BIGINT, currency VARCHAR);
-CREATE TYPE amounts AS STRUCT(total_money money);
+CREATE TYPE amounts AS STRUCT(total_money money, tip_money money);
 CREATE TYPE rounding AS STRUCT(amount_money money);
 CREATE TYPE applied_tax AS STRUCT(tax_uid VARCHAR, applied_money money);
 CREATE TYPE applied_charge AS STRUCT(service_charge_uid VARCHAR, applied_money money);
@@ -38,18 +43,25 @@ CREATE TYPE tax AS STRUCT(uid VARCHAR, "type" VARCHAR);
 
 CREATE TEMP TABLE orders_as_received (
     id VARCHAR, location_id VARCHAR, state VARCHAR, created_at TIMESTAMP WITH TIME ZONE,
+    closed_at TIMESTAMP WITH TIME ZONE,
     line_items line[], service_charges charge[], taxes tax[], rounding_adjustment rounding,
     "returns" STRUCT(
         uid VARCHAR, source_order_id VARCHAR, return_line_items line[], return_service_charges charge[],
         return_taxes tax[], return_tips STRUCT(uid VARCHAR, applied_money money)[], rounding_adjustment rounding,
         return_amounts amounts
     )[],
-    total_money money, total_tip_money money, return_amounts amounts, net_amounts amounts,
-    tenders STRUCT("type" VARCHAR, amount_money money, tip_money money)[],
-    refunds STRUCT(status VARCHAR, amount_money money)[]
+    total_money money, total_tip_money money, return_amounts amounts, net_amounts amounts, net_amount_due_money money,
+    tenders STRUCT(
+        "type" VARCHAR, created_at TIMESTAMP WITH TIME ZONE, amount_money money, tip_money money,
+        card_details STRUCT(status VARCHAR)
+    )[],
+    refunds STRUCT(status VARCHAR, created_at TIMESTAMP WITH TIME ZONE, amount_money money)[]
 );
 
 CREATE MACRO minor(m) AS coalesce(m.amount, 0::BIGINT);
+
+-- A whole number that is rounded, half up; both are whole and not below zero.
+CREATE MACRO divided(amount, parts) AS (2 * amount::HUGEINT + parts) // (2 * parts);
 
 CREATE MACRO added_up(applied) AS
     coalesce(list_sum(list_transform(applied, lambda a: a.applied_money.amount))::BIGINT, 0::BIGINT);
@@ -90,6 +102,17 @@ CREATE MACRO list_price(l) AS
         )
     ))::BIGINT, 0::BIGINT);
 
+-- The price of one unit without the tax that is in it, in ten-thousandths of the currency's unit (`fine` of them make a
+-- minor unit). Square tells the tax of the line alone, so the price has the same part of it as the line's list price, and
+-- quantity times price is `gross` again.
+CREATE MACRO price_before_tax(l, gross, inclusive, fine) AS CASE
+    WHEN gross < list_price(l) AND gross >= 0 AND (
+        -- Which tax is included is not told of a line whose taxes are not: what is missing up to its list price is.
+        len(l.applied_taxes) IS NULL OR tax_of(l) <> added_tax(l, inclusive)
+    )
+        THEN divided(minor(l.base_price_money)::HUGEINT * fine * gross, list_price(l))::BIGINT
+    ELSE minor(l.base_price_money) * fine END;
+
 CREATE MACRO total_of(l, apportioned, inclusive) AS coalesce(
     l.total_money.amount,
     list_price(l) - discount_of(l) + added_tax(l, inclusive) + charged_within(l, apportioned)
@@ -115,7 +138,7 @@ CREATE MACRO product_of(l) AS
     coalesce(l.catalog_object_id, 'name:' || name_of(l) || '|' || coalesce(l.variation_name, ''));
 
 -- What is needed of each line, worked out once; `within` is what it carries of apportioned charges.
-CREATE MACRO priced(lines, apportioned, inclusive) AS list_transform(lines, lambda l: struct_pack(
+CREATE MACRO priced(lines, apportioned, inclusive, fine) AS list_transform(lines, lambda l: struct_pack(
     uid := l.uid,
     source_uid := l.source_line_item_uid,
     is_gift_card := coalesce(l.item_type = 'GIFT_CARD', false),
@@ -124,7 +147,12 @@ CREATE MACRO priced(lines, apportioned, inclusive) AS list_transform(lines, lamb
     product_name := name_of(l),
     variation := l.variation_name,
     units := units(l),
-    unit_price := minor(l.base_price_money),
+    unit_price := price_before_tax(
+        l,
+        total_of(l, apportioned, inclusive) - tax_of(l) - charged_within(l, apportioned) + discount_of(l),
+        inclusive,
+        fine
+    ),
     tax := tax_of(l),
     discount := discount_of(l),
     within := charged_within(l, apportioned),
@@ -187,9 +215,9 @@ CREATE MACRO amount_row(line_id, kind, line_type, label, amount, source_order_id
     line_id, kind, line_type, line_type, label, NULL::VARCHAR, 0, 0, 0, 0, 0, amount, source_order_id, NULL::VARCHAR
 );
 
-CREATE MACRO rows_of_sale(line_items, service_charges, tip, rounding, apportioned, inclusive) AS list_concat(
+CREATE MACRO rows_of_sale(line_items, service_charges, tip, rounding, apportioned, inclusive, fine) AS list_concat(
     coalesce(list_transform(
-        priced(line_items, apportioned, inclusive),
+        priced(line_items, apportioned, inclusive, fine),
         lambda p, i: line_row(p, i, 'sale', 1, 'line:', NULL::VARCHAR)
     ), []),
     CASE WHEN len(service_charges) > 0 THEN list_transform(service_charges, lambda c, i: charge_row(
@@ -200,10 +228,13 @@ CREATE MACRO rows_of_sale(line_items, service_charges, tip, rounding, apportione
         THEN [amount_row('rounding', 'sale', 'rounding', 'Rounding', rounding, NULL::VARCHAR)] ELSE [] END
 );
 
+-- A tip that is given back with no `return_tips` to tell of it: those are newer than returns are.
+CREATE MACRO untold_tip(r) AS minor(r.return_amounts.tip_money) - added_up(r.return_tips);
+
 -- `n` numbers the returns of an order (an exchange can give back parts of several sales).
-CREATE MACRO rows_of_return(r, n) AS list_concat(
+CREATE MACRO rows_of_return(r, n, fine) AS list_concat(
     coalesce(list_transform(
-        priced(r.return_line_items, apportioned_uids(r.return_service_charges), inclusive_uids(r.return_taxes)),
+        priced(r.return_line_items, apportioned_uids(r.return_service_charges), inclusive_uids(r.return_taxes), fine),
         lambda p, i: line_row(p, i, 'return', -1, 'return:' || n || ':', r.source_order_id)
     ), []),
     coalesce(list_transform(r.return_service_charges, lambda c, i: charge_row(
@@ -214,6 +245,8 @@ CREATE MACRO rows_of_return(r, n) AS list_concat(
         'return_tip:' || coalesce(t.uid, n || ':' || i), 'return', 'tip', 'Tip', -minor(t.applied_money),
         r.source_order_id
     )), []),
+    CASE WHEN untold_tip(r) > 0
+        THEN [amount_row('return_tip:' || n, 'return', 'tip', 'Tip', -untold_tip(r), r.source_order_id)] ELSE [] END,
     CASE WHEN minor(r.rounding_adjustment.amount_money) <> 0 THEN [amount_row(
         'return_rounding:' || coalesce(r.uid, n::VARCHAR), 'return', 'rounding', 'Rounding',
         -r.rounding_adjustment.amount_money.amount, r.source_order_id
@@ -228,6 +261,22 @@ CREATE MACRO rows_of_void(line_items) AS coalesce(list_transform(line_items, lam
 CREATE MACRO paid_by(tenders, types) AS coalesce(list_sum(list_transform(
     list_filter(tenders, lambda t: list_contains(types, t."type")), lambda t: t.amount_money.amount
 ))::BIGINT, 0::BIGINT);
+
+-- What of the tenders is paid: a card that is only authorised leaves the order's amount due as it is.
+CREATE MACRO taken(tenders) AS coalesce(list_filter(
+    tenders, lambda t: coalesce(t.card_details.status, 'CAPTURED') NOT IN ('AUTHORIZED', 'VOIDED', 'FAILED')
+), []);
+
+CREATE MACRO given(tenders) AS coalesce(
+    list_sum(list_transform(tenders, lambda t: t.amount_money.amount))::BIGINT, 0::BIGINT
+);
+
+-- When the last of what was paid was; of a return, which has refunds in their place, when the last of those was.
+CREATE MACRO final_payment(tenders, refunds) AS coalesce(
+    list_max(list_transform(taken(tenders), lambda t: t.created_at)),
+    list_max(list_transform(tenders, lambda t: t.created_at)),
+    list_max(list_transform(refunds, lambda r: r.created_at))
+);
 
 -- A quantity that DECIMAL(18,5) cannot hold exactly.
 CREATE MACRO has_bad_quantity(lines) AS len(list_filter(lines, lambda l:
@@ -250,38 +299,60 @@ WITH read AS (
         coalesce(
             total_money.currency, net_amounts.total_money.currency, return_amounts.total_money.currency,
             line_items[1].total_money.currency, line_items[1].base_price_money.currency,
-            "returns"[1].return_line_items[1].total_money.currency
+            "returns"[1].return_line_items[1].total_money.currency,
+            -- Money with nothing that it was paid for has a currency all the same.
+            tenders[1].amount_money.currency, refunds[1].amount_money.currency
         ) AS currency,
-        -- What the customer owes in the end: Square's net amount, or else the sale less what was returned.
         coalesce(
-            net_amounts.total_money.amount,
-            total_money.amount - coalesce(
-                return_amounts.total_money.amount,
-                list_sum(list_transform("returns", lambda r: r.return_amounts.total_money.amount))::BIGINT, 0::BIGINT
-            )
-        ) AS provider_total
+            return_amounts.total_money.amount,
+            list_sum(list_transform("returns", lambda r: r.return_amounts.total_money.amount))::BIGINT
+        ) AS returned,
+        -- What the customer owes in the end: Square's net amount, or else the sale less what was returned. An order that is
+        -- a return alone has no total_money.
+        CASE
+            WHEN net_amounts.total_money.amount IS NOT NULL THEN net_amounts.total_money.amount
+            WHEN total_money.amount IS NOT NULL OR returned IS NOT NULL
+                THEN minor(total_money) - coalesce(returned, 0)
+        END AS provider_total
     FROM orders
-    WHERE state IN ('COMPLETED', 'CANCELED')
+    WHERE state IN ('COMPLETED', 'CANCELED', 'OPEN')
+),
+
+recognised AS (
+    SELECT
+        *,
+        minor_unit(currency) AS factor,
+        (minor_unit(currency) * 10000)::BIGINT AS fine,
+        -- "Completed orders are fully paid" (OrderState). An open one is when nothing is due any more and something was
+        -- paid: a cart that nobody bought has no tenders. Documents from before net_amount_due_money tell by what was paid.
+        state = 'COMPLETED' OR (state = 'OPEN' AND len(taken(tenders)) > 0 AND CASE
+            WHEN provider_total IS NULL THEN false
+            WHEN net_amount_due_money IS NOT NULL THEN minor(net_amount_due_money) <= 0
+            ELSE given(taken(tenders)) >= provider_total
+        END) AS counts,
+        state = 'OPEN' AND provider_total IS NULL AND given(taken(tenders)) <> 0 AS untold
+    FROM read
 ),
 
 expanded AS (
     SELECT
         *,
-        minor_unit(currency) AS factor,
         list_concat(
             rows_of_sale(
-                CASE WHEN state = 'COMPLETED' THEN line_items END,
-                CASE WHEN state = 'COMPLETED' THEN service_charges END,
-                CASE WHEN state = 'COMPLETED' THEN tip ELSE 0 END,
-                CASE WHEN state = 'COMPLETED' THEN rounding ELSE 0 END,
+                CASE WHEN counts THEN line_items END,
+                CASE WHEN counts THEN service_charges END,
+                CASE WHEN counts THEN tip ELSE 0 END,
+                CASE WHEN counts THEN rounding ELSE 0 END,
                 apportioned,
-                inclusive
+                inclusive,
+                fine
             ),
-            CASE WHEN state = 'COMPLETED' AND len("returns") > 0
-                THEN flatten(list_transform("returns", lambda r, n: rows_of_return(r, n))) ELSE [] END,
+            CASE WHEN counts AND len("returns") > 0
+                THEN flatten(list_transform("returns", lambda r, n: rows_of_return(r, n, fine))) ELSE [] END,
             CASE WHEN state = 'CANCELED' THEN rows_of_void(line_items) ELSE [] END
         ) AS order_rows
-    FROM read
+    FROM recognised
+    WHERE counts OR untold OR state = 'CANCELED'
 ),
 
 judged AS (
@@ -296,6 +367,7 @@ judged AS (
             WHEN len(order_rows) <> len(list_distinct(list_transform(order_rows, lambda r: r.line_id)))
                 THEN 'two of its lines have the same uid'
             WHEN state = 'CANCELED' THEN NULL
+            WHEN untold THEN 'it has payments, but no total that would tell whether it is paid'
             WHEN has_bad_quantity(line_items)
                 OR len(list_filter("returns", lambda r: has_bad_quantity(r.return_line_items))) > 0
                 THEN 'a line has a quantity that is not a number of at most 5 decimal places'
@@ -315,8 +387,11 @@ judged AS (
 
 placed AS (
     SELECT
-        connection, tenant, location_id, id, currency, factor, created_at, raw_date, source_system,
-        source_version, problem,
+        connection, tenant, location_id, id, currency, factor, created_at, raw_date, source_system, source_version,
+        problem,
+        CASE WHEN problem IS NULL AND counts THEN business_date_of(
+            location_id, coalesce(final_payment(tenders, refunds), closed_at, created_at)
+        ) END AS paid_on,
         -- A bad order still has to come out: as one row.
         unnest(CASE WHEN problem IS NULL THEN order_rows ELSE [order_rows[1]] END) AS r,
         unnest([true]) AS first_row,
@@ -326,7 +401,7 @@ placed AS (
                 cash := paid_by(tenders, ['CASH']),
                 card := paid_by(tenders, ['CARD', 'WALLET']),
                 gift_card := paid_by(tenders, ['SQUARE_GIFT_CARD']),
-                every := coalesce(list_sum(list_transform(tenders, lambda t: t.amount_money.amount))::BIGINT, 0::BIGINT),
+                every := given(tenders),
                 refund := coalesce(list_sum(list_transform(
                     list_filter(refunds, lambda x: x.status IN ('APPROVED', 'PENDING')),
                     lambda x: x.amount_money.amount
@@ -350,7 +425,7 @@ SELECT
     NULL::VARCHAR AS category,
     NULL::VARCHAR AS sku,
     r.quantity AS quantity,
-    (r.unit_price * factor)::DECIMAL(18,4) AS unit_price,
+    (r.unit_price * 0.0001)::DECIMAL(18,4) AS unit_price,
     (r.gross * factor)::DECIMAL(18,4) AS gross,
     (r.discount * factor)::DECIMAL(18,4) AS discount,
     ((r.gross - r.discount) * factor)::DECIMAL(18,4) AS net,
@@ -367,7 +442,8 @@ SELECT
     r.source_order_id AS source_order_id,
     r.source_line_id AS source_line_id,
     created_at AS occurred_at,
-    raw_date AS business_date,
+    -- A void counts on no date of its own: it was never paid.
+    coalesce(paid_on, raw_date) AS business_date,
     raw_date,
     source_system,
     source_version,

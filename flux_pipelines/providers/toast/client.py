@@ -179,7 +179,7 @@ class ToastClient:
             ConfigurationError: orders cannot be asked for by the time they were closed.
 
         """
-        if basis in ("closed", "open"):
+        if basis == "closed":
             raise ConfigurationError("Toast cannot be asked for orders by the time they were closed")
         for restaurant in window.location_ids:
             last = restaurant == window.location_ids[-1]
