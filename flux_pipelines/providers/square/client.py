@@ -137,7 +137,8 @@ def _money(found: _Header) -> _Money | None:
         sold = total or _NOTHING
         return _Money(sold.amount - back.amount, sold.currency or back.currency)
     for one in found.returns or ():
-        if one.return_amounts is not None and (back := one.return_amounts.total_money) is not None:
+        if one.return_amounts is not None and one.return_amounts.total_money is not None:
+            back = one.return_amounts.total_money
             sold = total or _NOTHING
             total = _Money(sold.amount - back.amount, sold.currency or back.currency)
     return total
