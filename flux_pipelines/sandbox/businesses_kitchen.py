@@ -74,6 +74,7 @@ def kitchen(seed: int) -> Merchant:
         provider="toast",
         tenant="harbor",
         refunds_on_source=True,
+        counts_when="dated",
         gratuity_is_tip=True,
         goods_by_product=True,
         id_style="guid",

@@ -72,6 +72,7 @@ def _shop(
         provider="shopify",
         tenant=tenant,
         refunds_on_source=True,
+        counts_when="placed",
         id_style="number",
         counter="pos",
         online="web",

@@ -6,7 +6,7 @@ None of these is a provider's, none is ever hit by a fault, and none needs a tok
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Protocol, cast, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
@@ -26,7 +26,6 @@ from flux_pipelines.sandbox.answers import (
     reader,
     text,
 )
-from flux_pipelines.sandbox.book import Moment
 from flux_pipelines.sandbox.control_upkeep import UpkeepControl
 from flux_pipelines.sandbox.control_webhooks import WebhookControl
 from flux_pipelines.sandbox.documents import DocumentControl
@@ -208,11 +207,8 @@ class Control:
         return await run_in_threadpool(answer, self._tell, request)
 
     def _tell(self, request: Request) -> Any:
-        """Tell the truth: ?merchant=, ?location_id= (repeatable), ?from=, ?to=, ?cutoff_hour=, ?basis=, ?totals=1."""
+        """Tell the truth: ?merchant=, ?location_id= (repeatable), ?from=, ?to=, ?cutoff_hour=, ?totals=1."""
         query = request.query_params
-        basis = query.get("basis", "created")
-        if basis not in ("created", "updated", "closed"):
-            raise ConfigurationError(f"basis must be created, updated or closed, not {basis!r}")
         first, last, cutoff = days_asked(query)
         days = truth(
             self.world,
@@ -221,7 +217,6 @@ class Control:
             first=first,
             last=last,
             cutoff_hour=cutoff,
-            basis=cast(Moment, basis),
         )
         answer: Body = {"totals": total_of(days)}
         if query.get("totals") != "1":

@@ -17,6 +17,10 @@ LineKind = Literal["ITEM", "CUSTOM_AMOUNT", "GIFT_CARD"]
 State = Literal["OPEN", "COMPLETED", "CANCELED"]
 IdStyle = Literal["token", "guid", "number"]
 Trade = Literal["counter", "restaurant", "shop"]
+#: When an order counts in the merchant's own report at the provider: once, when it is `paid` in full; on the day that it
+#: is `dated`, paid or not, and refunds on theirs; when it is `placed`, whatever became of it, and every change on its own
+#: day: edits, refunds, and a cancellation, which takes everything back.
+CountsWhen = Literal["paid", "dated", "placed"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,10 +167,11 @@ class Charge(NamedTuple):
 
 
 class Payment(NamedTuple):
-    """A tender: pays up to `limit`, or whatever is left."""
+    """A tender: pays up to `limit`, or whatever is left; `at` another instant than that of closing, UTC milliseconds."""
 
     type: str
     limit: int | None = None
+    at: int | None = None
 
 
 class Returned(NamedTuple):
@@ -235,6 +240,7 @@ class Merchant:
     provider: str = ""  # where its account is
     tenant: str = ""  # the business that it belongs to; several accounts can be of one
     refunds_on_source: bool = False  # whether the provider keeps a refund on the order that was sold
+    counts_when: CountsWhen = "paid"
     customers: list[Customer] = field(default_factory=list)
     employees: list[Employee] = field(default_factory=list)
     shifts: list[Shift] = field(default_factory=list)
@@ -265,6 +271,7 @@ class Sale:
         "deleted",
         "discounts",
         "document",
+        "earlier",
         "id",
         "lines",
         "location",
@@ -333,7 +340,15 @@ class Sale:
         self.presentment = presentment
         self.test = test  # a trial of the till: no sale at all
         self.document = document  # not made up: what is given out as it is; nothing else is known of it
+        #: What was on it before each edit, oldest first, and when that was (UTC milliseconds).
+        self.earlier: tuple[tuple[int, tuple[Line, ...]], ...] = ()
         self.arrived: int | None = None  # rung up offline: when the provider learnt of it, UTC milliseconds
         self.deleted = False  # emptied by a merge, where providers keep such orders and say so
         self.revision = 0
         self.priced: Priced | None = None
+
+    @property
+    def is_paid(self) -> bool:
+        """Whether it is paid in full: every order that is closed, and an open one of which every tender was paid."""
+        ahead = bool(self.payments) and all(payment.at is not None for payment in self.payments)
+        return self.state == "COMPLETED" or (self.state == "OPEN" and ahead)

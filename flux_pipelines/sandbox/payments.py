@@ -100,14 +100,15 @@ def payments_of(sale: Sale, style: IdStyle, returns_before: Sequence[Sale] = ())
         returns_before: earlier returns of the same source: what they gave back cannot be given back again.
 
     """
-    if sale.state == "OPEN" or sale.test or sale.deleted:
+    if sale.test or sale.deleted:
         return []
     found: list[PaidTender] = []
     figures = price(sale)
-    at = sale.closed if sale.closed is not None else sale.created
+    closed = sale.closed if sale.closed is not None else sale.created
     for index, tender in enumerate(figures.tenders):
         if tender.type == "NO_SALE" or not tender.amount:
             continue
+        at = closed if tender.at is None else tender.at
         id_ = payment_id(sale, style, index)
         fee = fee_of(tender.amount) if tender.type in _CARDS else 0
         late = zlib.crc32(id_.encode()) % 100
@@ -121,10 +122,10 @@ def payments_of(sale: Sale, style: IdStyle, returns_before: Sequence[Sale] = ())
     if found and found[-1].type == "CARD" and chance < 6:
         tried = found[-1]
         id_ = payment_id(sale, style, count)
-        found.append(replace(tried, id=id_, index=count, tip=0, fee=0, fee_at=at, status="failed"))
+        found.append(replace(tried, id=id_, index=count, tip=0, fee=0, fee_at=tried.at, status="failed"))
     if sale.state == "CANCELED" and figures.total and sale.payments and sale.payments[-1].type == "CARD":
         id_ = payment_id(sale, style, 0)
-        found.append(PaidTender(id_, "payment", 0, "CARD", figures.total, 0, 0, at, at, "canceled", "", sale))
+        found.append(PaidTender(id_, "payment", 0, "CARD", figures.total, 0, 0, closed, closed, "canceled", "", sale))
     if figures.refund:
         found += _refunds(sale, style, figures.refund, returns_before)
     return found

@@ -67,11 +67,12 @@ class PricedCharge(NamedTuple):
 
 
 class PricedTender(NamedTuple):
-    """What was paid, tip included."""
+    """What was paid, tip included; `at` another instant than that of closing, UTC milliseconds."""
 
     type: str
     amount: int
     tip: int
+    at: int | None = None
 
 
 class PricedReturn(NamedTuple):
@@ -182,7 +183,7 @@ def _tenders(payments: Sequence[Payment], due: int, tip: int) -> tuple[PricedTen
         if last:
             amount += tip
         if amount or len(payments) == 1:
-            tenders.append(PricedTender(payment.type, amount, tip if last else 0))
+            tenders.append(PricedTender(payment.type, amount, tip if last else 0, payment.at))
     return tuple(tenders)
 
 
@@ -261,7 +262,9 @@ def _price(sale: Sale) -> Priced:
     rounding = _rounded(due, sale.location.cash_step) if cash and due and not tip else 0
     total = due + rounding + tip
     to_pay = max(0, due + rounding - back) if returns else due + rounding
-    tenders = _tenders(sale.payments, to_pay, tip) if sale.state == "COMPLETED" else ()
+    tenders = _tenders(sale.payments, to_pay, tip) if sale.state != "CANCELED" else ()
+    if sale.state == "OPEN":
+        tenders = tuple(tender for tender in tenders if tender.at is not None)  # the others are still to come
     return Priced(lines, charges, returns, tenders, tip, rounding, total, max(0, back - total))
 
 

@@ -2,25 +2,27 @@
 
 Definitions are those of the `daily_sales` table, in integer minor units: goods and service charges are revenue (`gross`,
 `discount`, `net`, before tax), gift cards, tips and cash rounding are not; returns are counted, negative, on the day
-they were made; cancelled and open orders, and ones no reader can use, count for nothing but their number. Where the
-provider keeps refunds on the order that was sold, they are counted on that order's day and are no orders of their own.
-Tests of the till, and orders that a merge has emptied, count for nothing at all.
+they were made. Which orders are sales, and on which day, is as in the merchant's own report at its provider
+(`model.CountsWhen`); an order counts on several days, where its parts do. Orders that no reader can use count for nothing
+but their number; tests of the till, and orders that a merge has emptied, for nothing at all.
 """
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Any
 
 from flux_pipelines.domain.business_day import BusinessCalendar
-from flux_pipelines.sandbox.book import Moment
-from flux_pipelines.sandbox.model import Item, Line, Merchant, Sale
-from flux_pipelines.sandbox.pricing import Priced, PricedCharge, price
+from flux_pipelines.sandbox.counting import Counted
+from flux_pipelines.sandbox.model import Item, Line, Merchant
+from flux_pipelines.sandbox.pricing import Priced, PricedCharge, PricedLine, price
 from flux_pipelines.sandbox.world import World
+
+DayKey = tuple[str, date]
 
 
 @dataclass(slots=True)
@@ -28,7 +30,9 @@ class DayTruth:
     """One store's business date.
 
     `lines` are goods and gift cards, sold or given back. `returns` and `service_charges` are parts of `net`. `total` is
-    what customers paid in all, after what they got back. Item quantities are by variation id, or `name:...`.
+    what customers owe in all, after what they get back. `tenders` are those of the orders that count as sold on this date,
+    whenever they were paid, and what was given back on it. `return_orders` are orders that gave something back, or of which
+    something came back, on this date. Item quantities are by variation id, or `name:...`.
     """
 
     merchant_id: str
@@ -75,76 +79,111 @@ def product_key(line: Line, owner: Merchant) -> str:
     return product_of(line.item, owner) if line.item is not None else f"name:{line.name}"
 
 
-def _add_goods(
-    day: DayTruth, owner: Merchant, line: Line, quantity: int, gross: int, discount: int, tax: int, sign: int
-) -> None:
-    units = sign * Decimal(quantity).scaleb(-line.precision)
+def _add_goods(day: DayTruth, owner: Merchant, line: PricedLine, sign: int, *, back: bool, units: bool = True) -> None:
+    quantity = sign * Decimal(line.quantity if units else 0).scaleb(-line.line.precision)
     day.lines += 1
-    if line.kind == "GIFT_CARD":
-        day.gift_cards += sign * (gross - discount + tax)
+    if line.line.kind == "GIFT_CARD":
+        day.gift_cards += sign * (line.gross - line.discount + line.tax)
         return
-    if units:
-        day.units += units
-        day.item_quantities[product_key(line, owner)] += units
-    day.gross += sign * gross
-    day.discount += sign * discount
-    day.net += sign * (gross - discount)
-    day.tax += sign * tax
-    if sign < 0:
-        day.returns -= gross - discount
+    if quantity:
+        day.units += quantity
+        day.item_quantities[product_key(line.line, owner)] += quantity
+    day.gross += sign * line.gross
+    day.discount += sign * line.discount
+    day.net += sign * (line.gross - line.discount)
+    day.tax += sign * line.tax
+    if back:
+        day.returns += sign * (line.gross - line.discount)
 
 
-def _add(day: DayTruth, sale: Sale, owner: Merchant, refunds: Sequence[Sale]) -> None:
-    if sale.test or sale.deleted:
+def _add_charge(day: DayTruth, owner: Merchant, charge: PricedCharge, sign: int, *, back: bool) -> None:
+    revenue = sign * (charge.total - charge.tax)
+    day.tax += sign * charge.tax
+    if owner.gratuity_is_tip and charge.charge.auto_gratuity:
+        day.tips += revenue
         return
-    if sale.corrupt:
+    day.service_charges += revenue
+    day.gross += revenue
+    day.net += revenue
+    if back:
+        day.returns += revenue
+
+
+def _add(day: DayTruth, one: Counted, owner: Merchant, given_back: set[tuple[DayKey, str]]) -> None:
+    if one.what == "malformed":
         day.malformed += 1
-        return
-    if sale.state != "COMPLETED":
-        day.open_orders += sale.state == "OPEN"
-        day.voids += sale.state == "CANCELED"
-        return
-    day.orders += bool(sale.lines)
-    day.return_orders += bool(sale.returns)
-    _add_figures(day, price(sale), owner)
-    for back in refunds:
-        _add_figures(day, price(back), owner)
+    elif one.what == "void":
+        day.voids += 1
+    elif one.what == "open":
+        day.open_orders += 1
+    elif one.what == "sale":
+        day.orders += bool(one.sale.lines)
+        _add_sold(day, price(one.parts[0]), owner, paid=one.sale.is_paid)
+        for tender in price(one.sale).tenders:
+            day.tenders[tender.type] += tender.amount
+    elif one.what == "edit":
+        before, after = one.parts
+        _add_edit(day, price(before), price(after), owner)
+    elif one.what == "cancellation":
+        _add_cancelled(day, price(one.parts[0]), owner)
+    figures = price(one.parts[0]) if one.what in ("sale", "return") else None
+    if figures is not None:
+        _add_returns(day, figures, owner)
+    if (figures is not None and figures.returns) or one.what == "cancellation":
+        key = ((day.location_id, day.business_date), one.sale.id)
+        day.return_orders += key not in given_back
+        given_back.add(key)
 
 
-def _add_figures(day: DayTruth, figures: Priced, owner: Merchant) -> None:
+def _add_sold(day: DayTruth, figures: Priced, owner: Merchant, *, paid: bool) -> None:
     for line in figures.lines:
-        _add_goods(day, owner, line.line, line.quantity, line.gross, line.discount, line.tax, 1)
+        _add_goods(day, owner, line, 1, back=False)
+    for charge in figures.charges:
+        _add_charge(day, owner, charge, 1, back=False)
+    rounding = figures.rounding if paid else 0  # cash that was not paid is not rounded
     day.tips += figures.tip
-    day.rounding += figures.rounding
-    day.total += figures.total
-    signed = [(charge, 1) for charge in figures.charges]
+    day.rounding += rounding
+    day.total += figures.total - figures.rounding + rounding
+
+
+def _add_edit(day: DayTruth, before: Priced, after: Priced, owner: Merchant) -> None:
+    """Add what an edit changed: lines that it did not touch are none of the date's."""
+    for line in (new for old, new in zip(before.lines, after.lines, strict=True) if old != new):
+        _add_goods(day, owner, line, 1, back=False)
+    for line in (old for old, new in zip(before.lines, after.lines, strict=True) if old != new):
+        _add_goods(day, owner, line, -1, back=False)
+        day.lines -= 1
+    for sign, figures in ((-1, before), (1, after)):
+        for charge in figures.charges:
+            _add_charge(day, owner, charge, sign, back=False)
+        day.tips += sign * figures.tip
+        day.rounding += sign * figures.rounding
+        day.total += sign * figures.total
+
+
+def _add_cancelled(day: DayTruth, figures: Priced, owner: Merchant) -> None:
+    """Take everything back that was ordered; nobody paid for it."""
+    for line in figures.lines:
+        _add_goods(day, owner, line, -1, back=True)
+    for charge in figures.charges:
+        _add_charge(day, owner, charge, -1, back=True)
+    day.tips -= figures.tip
+    day.total -= figures.total - figures.rounding
+
+
+def _add_returns(day: DayTruth, figures: Priced, owner: Merchant) -> None:
     for back in figures.returns:
         for _, line in back.lines:
             # What names no goods takes no units back, where a refund is but an amount on the order.
-            units = 0 if owner.refunds_on_source and not back.returned.itemised else line.quantity
-            _add_goods(day, owner, line.line, units, line.gross, line.discount, line.tax, -1)
-        signed += [(charge, -1) for _, charge in back.charges]
-        day.returns -= sum(charge.total - charge.tax for _, charge in back.charges if not _is_tip(charge, owner))
+            units = not owner.refunds_on_source or back.returned.itemised
+            _add_goods(day, owner, line, -1, back=True, units=units)
+        for _, charge in back.charges:
+            _add_charge(day, owner, charge, -1, back=True)
         day.tips -= back.tip
         day.rounding -= back.rounding
         day.total -= back.total
-    for charge, sign in signed:
-        revenue = sign * (charge.total - charge.tax)
-        day.tax += sign * charge.tax
-        if _is_tip(charge, owner):
-            day.tips += revenue
-            continue
-        day.service_charges += revenue
-        day.gross += revenue
-        day.net += revenue
-    for tender in figures.tenders:
-        day.tenders[tender.type] += tender.amount
     if figures.refund:
         day.tenders["REFUND"] -= figures.refund
-
-
-def _is_tip(charge: PricedCharge, owner: Merchant) -> bool:
-    return owner.gratuity_is_tip and charge.charge.auto_gratuity
 
 
 def truth(
@@ -155,16 +194,15 @@ def truth(
     first: date | None = None,
     last: date | None = None,
     cutoff_hour: int | None = None,
-    basis: Moment = "created",
 ) -> list[DayTruth]:
     """Return the truth about each store and business date, in order; dates are inclusive.
 
-    An order belongs to the business date of the instant that `basis` names; without it (an open order has no closing)
-    it belongs to none. Business dates end at `cutoff_hour`; by default at each merchant's own.
+    Business dates end at `cutoff_hour`; by default at each merchant's own.
     """
     wanted = set(location_ids) if location_ids is not None else set(world.locations)
     merchants = [world.merchant(merchant)] if merchant else list(world.merchants.values())
-    days: dict[tuple[str, date], DayTruth] = {}
+    days: dict[DayKey, DayTruth] = {}
+    given_back: set[tuple[DayKey, str]] = set()
     for owner in merchants:
         for location in owner.locations:
             if location.id not in wanted:
@@ -172,15 +210,12 @@ def truth(
             calendar = BusinessCalendar(location.timezone, owner.cutoff_hour if cutoff_hour is None else cutoff_hour)
             low = int(calendar.start(first).timestamp() * 1000) if first else -(2**62)
             high = int(calendar.window(last)[1].timestamp() * 1000) - 1 if last else 2**62
-            for (at, _), sale in list(world.between([location.id], basis, low, high)):
-                if sale.document is not None:
-                    continue
-                day = calendar.date_of(datetime.fromtimestamp(at / 1000, UTC))
+            for one in world.counting(location.id, low, high):
+                day = calendar.date_of(datetime.fromtimestamp(one.at / 1000, UTC))
                 key = (location.id, day)
                 if key not in days:
                     days[key] = DayTruth(owner.id, location.id, day, location.currency)
-                refunds = world.refunds_of(sale) if owner.refunds_on_source else ()
-                _add(days[key], sale, owner, refunds)
+                _add(days[key], one, owner, given_back)
     return [days[key] for key in sorted(days)]
 
 

@@ -1,7 +1,7 @@
 """What really is beside orders: payments, the catalogue, stock, hours worked, added up from the world itself.
 
-Amounts are integer minor units. Refunds are negative. Where a provider keeps payments on the order that was sold, they
-belong to that order's business date; else to the date on which they were taken or given back.
+Amounts are integer minor units. Refunds are negative. Payments belong to the business date on which they were taken or given
+back, whatever the date of their order.
 """
 
 from __future__ import annotations
@@ -69,16 +69,15 @@ def _stores(
                 yield owner, location
 
 
-def _paid(world: World, owner: Merchant, location: Location, span: _Span) -> Iterator[tuple[int, PaidTender]]:
-    """Yield every payment with the instant that its business date follows from."""
-    if not owner.refunds_on_source:
-        for (at, _), sale in world.between([location.id], "closed", span.low, span.high):
-            yield from ((at, one) for one in world.payments_of(sale))
-        return
-    for (at, _), sale in world.between([location.id], "created", span.low, span.high):
-        if not sale.corrupt:
-            for one in (sale, *world.refunds_of(sale)):
-                yield from ((at, paid) for paid in world.payments_of(one))
+def _paid(world: World, owner: Merchant, location: Location, span: _Span) -> list[tuple[int, PaidTender]]:
+    """Return every payment with the instant that its business date follows from."""
+    found = []
+    for _, sale in world.between([location.id], "created", -(2**62), span.high):
+        if sale.updated < span.low or (sale.corrupt and owner.refunds_on_source):
+            continue  # nothing happened since; or nobody can read what is kept on it
+        for one in (sale, *(world.refunds_of(sale) if owner.refunds_on_source else ())):
+            found += [(paid.at, paid) for paid in world.payments_of(one) if span.low <= paid.at <= span.high]
+    return found
 
 
 def payments_truth(
@@ -95,7 +94,7 @@ def payments_truth(
     found: dict[tuple[str, date, str, str, str], PaymentTruth] = {}
     for owner, location in _stores(world, merchant, location_ids):
         span = _Span(location, owner.cutoff_hour if cutoff_hour is None else cutoff_hour, first, last)
-        for at, paid in list(_paid(world, owner, location, span)):
+        for at, paid in _paid(world, owner, location, span):
             key = (location.id, span.date_of(at), paid.kind, paid.type, paid.status)
             if key not in found:
                 found[key] = PaymentTruth(owner.id, key[0], key[1], location.currency, *key[2:])

@@ -103,6 +103,8 @@ class World(Upkeep):
                 raise ConfigurationError(f"the order {order_id!r} has no lines to change", next_step="Pick a sale.")
             first = sale.lines[0]
             changed = first._replace(quantity=first.quantity + add_units * 10**first.precision)
+            now = max(self.now_ms(), sale.created + 1)
+            sale.earlier = (*sale.earlier, (now, sale.lines))
             sale.lines = (changed, *sale.lines[1:])
         else:
             sale.ticket = f"edit {sale.revision + 1}"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from datetime import date, timedelta
 from heapq import merge
@@ -11,6 +13,7 @@ from zoneinfo import ZoneInfo
 from flux_pipelines.domain.errors import ConfigurationError
 from flux_pipelines.sandbox.book import Book, Entry, Moment
 from flux_pipelines.sandbox.businesses import businesses
+from flux_pipelines.sandbox.counting import Counted, counted
 from flux_pipelines.sandbox.deliveries import Outbox
 from flux_pipelines.sandbox.faults import FaultInjector
 from flux_pipelines.sandbox.floor import shifts, stock
@@ -44,6 +47,8 @@ class WorldState:
         self.withheld: frozenset[str] = frozenset()
         self.shifts_withheld: dict[str, list[Shift]] = {}
         self._made = 0
+        self._changes: Counter[str] = Counter()  # of what counts, by store
+        self._counting: dict[str, tuple[int, list[Counted]]] = {}
         self._refunds: dict[str, list[Sale]] = {}  # by the id of the sale that was given back
         self.end_day: date | None = None
         seeded = merchants is None
@@ -87,6 +92,7 @@ class WorldState:
         by_location: dict[str, list[Sale]] = {}
         for sale in sales:
             self.sales[sale.id] = sale
+            self._changes[sale.location.id] += 1
             if sale.returns:
                 self._remember(sale)
             if self.is_order(sale):
@@ -196,6 +202,23 @@ class WorldState:
         for entry in merge(*streams, reverse=descending):
             yield entry, self.sales[entry[1]]
 
+    def counting(self, location_id: str, first: int, last: int) -> list[Counted]:
+        """Return what counts at a store from one instant to another, both included, oldest first: see `counting`."""
+        if location_id in self.withheld:
+            return []
+        changes, kept = self._changes[location_id], self._counting.get(location_id)
+        if kept is None or kept[0] != changes:
+            merchant = self.merchants[self.locations[location_id].merchant_id]
+            found: list[Counted] = []
+            for _, id_ in self.books[location_id].created:
+                sale = self.sales[id_]
+                refunds = self.refunds_of(sale) if merchant.refunds_on_source else ()
+                found += counted(sale, merchant.counts_when, refunds)
+            found.sort(key=_at)
+            kept = self._counting[location_id] = (changes, found)
+        entries = kept[1]
+        return entries[bisect_left(entries, first, key=_at) : bisect_right(entries, last, key=_at)]
+
     def now_ms(self) -> int:
         """Return the present instant in UTC milliseconds."""
         return int(self.clock().timestamp() * 1000)
@@ -217,6 +240,7 @@ class WorldState:
     def add(self, sale: Sale) -> Sale:
         """Put a new order into the world."""
         self.sales[sale.id] = sale
+        self._changes[sale.location.id] += 1
         self._remember(sale)
         if self.is_order(sale):
             self.books[sale.location.id].add(sale)
@@ -233,6 +257,7 @@ class WorldState:
         sale.version += bool(sale.version)
         sale.revision += 1
         sale.priced = None
+        self._changes[sale.location.id] += 1
         for back in self.refunds_of(sale):
             back.priced = None
 
@@ -251,3 +276,7 @@ class WorldState:
         happening = Happening(kind, self.merchants[location.merchant_id], location, **details)
         for listener in self.listeners:
             listener(happening)
+
+
+def _at(one: Counted) -> int:
+    return one.at

@@ -136,7 +136,6 @@ def test_mistakes_in_control_calls_are_explained(start: Start) -> None:
         assert words in answer.json()["error"]
     assert http.post("/sandbox/faults", content=b"[1]").status_code == 400
     assert http.get("/sandbox/truth?from=yesterday").status_code == 400
-    assert http.get("/sandbox/truth?basis=paid").status_code == 400
 
 
 def test_truth_over_http_is_the_worlds(start: Start) -> None:

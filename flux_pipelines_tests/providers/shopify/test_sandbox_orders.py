@@ -145,13 +145,20 @@ def test_days_are_those_of_the_truth(shopify: Shopify, orders: list[Any]) -> Non
     shop = shopify.ask("{ shop { id } }")["shop"]["id"].rsplit("/", 1)[-1]
     from datetime import datetime
 
+    def add(place: str, at: str, amount: int) -> None:
+        days[place, calendar.date_of(datetime.fromisoformat(at))] += amount
+
+    # Every order on the day it was placed, refunds and cancellations on theirs: help.shopify.com, the sales reports.
     for order in orders:
-        if order["displayFinancialStatus"] not in ("VOIDED", "PENDING") and not order["test"]:
-            rounding = order["totalCashRoundingAdjustment"]
-            place = order["retailLocation"]["legacyResourceId"] if order["retailLocation"] else shop
-            day = calendar.date_of(datetime.fromisoformat(order["processedAt"]))
-            amount = minor(order["currentTotalPriceSet"]) + minor(rounding["paymentSet"]) - minor(rounding["refundSet"])
-            days[place, day] += amount
+        if order["test"]:
+            continue
+        place = order["retailLocation"]["legacyResourceId"] if order["retailLocation"] else shop
+        paid = minor(order["totalCashRoundingAdjustment"]["paymentSet"])
+        add(place, order["processedAt"], minor(order["totalPriceSet"]) + paid)
+        if order["cancelledAt"]:
+            add(place, order["cancelledAt"], -minor(order["totalPriceSet"]))
+        for refund in order["refunds"]:
+            add(place, refund["createdAt"], -total(refund["transactions"]["nodes"], "amountSet"))
     known = truth(shopify.sandbox.world, merchant=shopify.shop)
     expected = {(str(legacy("Location", day.location_id)), day.business_date): day.total for day in known}
     assert {key: days.get(key, 0) for key in expected} == expected
