@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 
+from flux_pipelines.domain.business_day import BusinessCalendar
 from flux_pipelines.domain.tables import TRANSACTIONS
+from flux_pipelines.providers.square.client import decode_page
 from flux_pipelines_tests.providers.square.examples import EXAMPLES, KINDS, as_sold, check_order, objects
 from flux_pipelines_tests.sync.rawfiles import normalise
 
@@ -269,6 +271,177 @@ def test_a_return_is_negative_and_linked_to_what_was_sold(tmp_path: Path) -> Non
     assert rows[0]["source_order_id"] is None
 
 
+NEW_YORK = {"L1": BusinessCalendar("America/New_York", 4)}
+PAID, LATER = "2026-03-02T13:00:00Z", "2026-03-11T03:00:00Z"
+
+
+def tender(amount: int, at: str | None = PAID, status: str | None = None) -> dict[str, Any]:
+    found: dict[str, Any] = {"type": "CARD", "amount_money": usd(amount)}
+    return {
+        **found,
+        **({"created_at": at} if at else {}),
+        **({"card_details": {"status": status}} if status else {}),
+    }
+
+
+SOLD: list[tuple[dict[str, Any], bool]] = [
+    # "Completed orders are fully paid. This is a terminal state" (OrderState), whatever else an order says.
+    ({}, True),
+    ({"net_amount_due_money": usd(1000)}, True),
+    # "An order doesn't need to be COMPLETED to be paid" (developer.squareup.com/forums/t/100).
+    ({"state": "OPEN", "net_amount_due_money": usd(0), "tenders": [tender(1000)]}, True),
+    ({"state": "OPEN", "net_amount_due_money": {"currency": "USD"}, "tenders": [tender(1000)]}, True),
+    ({"state": "OPEN", "net_amount_due_money": usd(-5), "tenders": [tender(1005)]}, True),
+    ({"state": "OPEN", "net_amount_due_money": usd(400), "tenders": [tender(600)]}, False),
+    # Carts that nobody bought are open too, and have no tenders (the same thread).
+    ({"state": "OPEN", "net_amount_due_money": usd(0)}, False),
+    ({"state": "OPEN", "net_amount_due_money": usd(0), "tenders": []}, False),
+    # An authorisation leaves net_amount_due_money as it is (developer.squareup.com/forums/t/20280).
+    ({"state": "OPEN", "net_amount_due_money": usd(1000), "tenders": [tender(1000, status="AUTHORIZED")]}, False),
+    # Documents from before net_amount_due_money: what was paid tells.
+    ({"state": "OPEN", "tenders": [tender(600), tender(400)]}, True),
+    ({"state": "OPEN", "tenders": [tender(600)]}, False),
+    ({"state": "OPEN", "tenders": [tender(600), tender(400, status="AUTHORIZED")]}, False),
+    ({"state": "OPEN", "tenders": [tender(600), tender(400, status="VOIDED")]}, False),
+    ({"state": "OPEN", "tenders": [tender(600), tender(400, status="CAPTURED")]}, True),
+    ({"state": "OPEN", "tenders": [tender(1000)], "net_amounts": {"total_money": usd(1000)}}, True),
+    # "Draft orders can be updated, but cannot be paid", "Canceled orders are not paid" (OrderState).
+    ({"state": "DRAFT", "net_amount_due_money": usd(0), "tenders": [tender(1000)]}, False),
+    ({"state": "CANCELED", "net_amount_due_money": usd(0), "tenders": [tender(1000)]}, False),
+]
+
+
+def test_a_sale_is_what_is_fully_paid_and_the_header_says_the_same(tmp_path: Path) -> None:
+    given = [{**order(line(), total=1000, **more), "id": str(number)} for number, (more, _) in enumerate(SOLD)]
+    rows, work = normalise(tmp_path, given)
+    assert work.bad == []
+    assert {row["total"] for row in rows if row["kind"] == "sale"} == {10}
+    found = {row["order_id"] for row in rows if row["kind"] == "sale"}
+    headers = [one.header for one in decode_page(json.dumps({"orders": given}).encode()).orders]
+    for number, (more, counts) in enumerate(SOLD):
+        header = headers[number]
+        assert header is not None
+        assert (str(number) in found, header.counts, header.total) == (counts, counts, 1000), more
+
+
+DATES: list[tuple[dict[str, Any], str]] = [
+    # The last of the tenders (the report's sale_timestamp: "the final payments were received"), whatever comes later.
+    ({"tenders": [tender(500), tender(500, LATER)], "closed_at": "2026-03-20T15:00:00Z"}, "2026-03-10"),
+    ({"tenders": [tender(500, LATER), tender(500)]}, "2026-03-10"),
+    # A payment that was voided was none.
+    ({"tenders": [tender(1000), tender(1000, LATER, "VOIDED")]}, "2026-03-02"),
+    ({"tenders": [tender(1000, LATER, "AUTHORIZED")]}, "2026-03-10"),
+    # Where tenders say no time, when the order was closed; else when it was made.
+    ({"tenders": [tender(1000, None)], "closed_at": LATER}, "2026-03-10"),
+    ({"tenders": [tender(1000, None)]}, "2026-03-02"),
+    ({"tenders": [tender(1000, LATER)], "location_id": "UNKNOWN"}, "2026-03-02"),
+    # Past midnight and before the cut-off at 04:00 it is the evening before.
+    ({"tenders": [tender(1000, "2026-03-03T08:59:59.999Z")]}, "2026-03-02"),
+    ({"tenders": [tender(1000, "2026-03-03T09:00:00Z")]}, "2026-03-03"),
+]
+
+
+def test_a_sale_counts_on_the_date_of_its_final_payment(tmp_path: Path) -> None:
+    given = [{**order(line(), total=1000, **more), "id": str(number)} for number, (more, _) in enumerate(DATES)]
+    rows, work = normalise(tmp_path, given, NEW_YORK)
+    assert work.bad == []
+    assert [str(row["business_date"]) for row in rows] == [day for _, day in DATES]
+    assert {str(row["raw_date"]) for row in rows} == {"2026-03-02"}
+    made = {row["occurred_at"].isoformat() for row in rows}
+    assert made == {"2026-03-02T12:00:00.123000+00:00"}, "when the order was made"
+
+
+def test_a_return_counts_when_the_money_went_back_and_a_void_on_no_date_of_its_own(tmp_path: Path) -> None:
+    back = {
+        "return_line_items": [{**line("b"), "base_price_money": usd(1000)}],
+        "return_amounts": {"total_money": usd(1000)},
+    }
+    refund = {"status": "APPROVED", "amount_money": usd(1000), "created_at": LATER}
+    given = [
+        {**order(total=0), "id": "REFUND", "returns": [back], "refunds": [refund], "total_money": None},
+        {**order(total=0), "id": "EXCHANGE", "returns": [back], "refunds": [refund], "tenders": [tender(0)]},
+        {**order(line(), total=1000, state="CANCELED", closed_at=LATER, tenders=[tender(1000, LATER)]), "id": "VOID"},
+    ]
+    rows, work = normalise(tmp_path, given, NEW_YORK)
+    assert work.bad == []
+    assert {row["order_id"]: (row["kind"], str(row["business_date"])) for row in rows} == {
+        "REFUND": ("return", "2026-03-10"),
+        "EXCHANGE": ("return", "2026-03-02"),
+        "VOID": ("void", "2026-03-02"),
+    }
+
+
+def test_a_return_without_totals_is_what_its_amounts_say(tmp_path: Path) -> None:
+    """Orders that are a return have no total_money (developer.squareup.com/forums/t/24765); tips may be in the amounts alone."""
+    told = {"return_line_items": [line("a")], "return_amounts": {"total_money": usd(1200), "tip_money": usd(200)}}
+    partly = {**told, "return_tips": [{"uid": "t", "applied_money": usd(150)}]}
+    for returns, tips in (([told], ["-2"]), ([partly], ["-1.5", "-0.5"])):
+        rows = one(tmp_path / tips[0], {**order(total=0, returns=returns), "total_money": None})
+        assert [row["total"] for row in rows if row["line_type"] == "tip"] == [Decimal(tip) for tip in tips]
+        assert sum(row["total"] for row in rows) == -12
+        (found,) = decode_page(
+            json.dumps({"orders": [order(total=0, returns=returns, total_money=None)]}).encode()
+        ).orders
+        assert found.header is not None
+        assert (found.header.total, found.header.currency) == (-1200, "USD")
+
+
+PRICES: list[tuple[dict[str, Any], str]] = [
+    # Included: two at 12.00 with 4.00 of tax in them; base_price_money has the tax in it.
+    (line(amount=2400, quantity="2", base_price_money=usd(1200), total_tax_money=usd(400)), "10"),
+    # Added to the price.
+    (line(amount=1000, total_tax_money=usd(80), total_money=usd(1080)), "10"),
+    # Told by the kinds of taxes; a third is not money: four decimals, half up.
+    (
+        line(
+            amount=1000,
+            quantity="3",
+            base_price_money=usd(333),
+            variation_total_price_money=usd(1000),
+            total_tax_money=usd(91),
+            applied_taxes=[{"tax_uid": "vat", "applied_money": usd(91)}],
+        ),
+        "3.0270",
+    ),
+    # Both kinds: only what is included comes off.
+    (
+        line(
+            amount=1200,
+            total_tax_money=usd(260),
+            total_money=usd(1260),
+            applied_taxes=[
+                {"tax_uid": "vat", "applied_money": usd(200)},
+                {"tax_uid": "city", "applied_money": usd(60)},
+            ],
+        ),
+        "10",
+    ),
+    # Modifiers have their part of the tax.
+    (
+        line(
+            amount=1500,
+            base_price_money=usd(1200),
+            modifiers=[{"quantity": "1", "total_price_money": usd(300)}],
+            total_tax_money=usd(250),
+        ),
+        "10",
+    ),
+    # Given away: there is no tax in it.
+    (line(amount=0, base_price_money=usd(1200), total_discount_money=usd(1200)), "12"),
+]
+
+
+def test_the_price_of_a_unit_is_without_the_tax_in_it(tmp_path: Path) -> None:
+    kinds = [{"uid": "vat", "type": "INCLUSIVE"}, {"uid": "city", "type": "ADDITIVE"}]
+    given = [
+        {**order(sold, total=sold["total_money"]["amount"], taxes=kinds), "id": str(number)}
+        for number, (sold, _) in enumerate(PRICES)
+    ]
+    rows, work = normalise(tmp_path, given)
+    assert work.bad == []
+    assert [row["unit_price"] for row in rows] == [Decimal(price) for _, price in PRICES]
+
+
 def test_a_cancelled_order_leaves_its_lines_at_zero_and_an_open_one_nothing(tmp_path: Path) -> None:
     cancelled = order(
         line("a"), line("b"), total=2000, state="CANCELED", tenders=[{"type": "CASH", "amount_money": usd(5)}]
@@ -308,6 +481,15 @@ def test_zero_and_three_decimal_currencies(tmp_path: Path) -> None:
         (order(line("x"), line("x"), total=2000), "two of its lines have the same uid"),
         ({**order(line(), total=1000), "total_money": None}, "it has no total to check its rows against"),
         (order(total=0, tenders=[{"type": "CASH", "amount_money": usd(5)}]), "nothing was sold or returned"),
+        (order(total=0, total_money=None, tenders=[tender(500)]), "nothing was sold or returned"),
+        (
+            order(total=0, total_money=None, refunds=[{"status": "APPROVED", "amount_money": usd(5)}]),
+            "nothing was sold or returned",
+        ),
+        (
+            order(line(), total=0, total_money=None, state="OPEN", tenders=[tender(1000)]),
+            "it has payments, but no total that would tell whether it is paid",
+        ),
         (order(total=5), "its rows add up to 0.0000 USD, but its own total is 0.0500 USD"),
         (
             {**order(line(), total=1000), "total_money": {"amount": "ten", "currency": "USD"}},

@@ -8,6 +8,7 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
+from flux_pipelines.domain.business_day import BusinessCalendar
 from flux_pipelines.domain.connection import Connection
 from flux_pipelines.lake.raw import RawManifest, RawStore
 from flux_pipelines.lake.store import object_store
@@ -31,7 +32,11 @@ def land(
     return writer.commit([segment], fetched_at=datetime.now(UTC), api_version=PROVIDER.api_version)
 
 
-def normalise(folder: Path, orders: Iterable[Mapping[str, Any] | bytes]) -> tuple[list[dict[str, Any]], Normalisation]:
+def normalise(
+    folder: Path,
+    orders: Iterable[Mapping[str, Any] | bytes],
+    calendars: Mapping[str, BusinessCalendar] | None = None,
+) -> tuple[list[dict[str, Any]], Normalisation]:
     raw = raw_store(folder)
-    work = Normalisation(PROVIDER, raw, CONNECTION, [land(raw, orders)])
+    work = Normalisation(PROVIDER, raw, CONNECTION, [land(raw, orders)], calendars or {})
     return [row for batch in work.batches() for row in batch.to_pylist()], work

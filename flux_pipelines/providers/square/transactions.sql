@@ -102,22 +102,6 @@ CREATE MACRO list_price(l) AS
         )
     ))::BIGINT, 0::BIGINT);
 
--- The price of one unit without the tax that is in it, in ten-thousandths of the currency's unit (`fine` of them make a
--- minor unit). Square tells the tax of the line alone, so the price has the same part of it as the line's list price, and
--- quantity times price is `gross` again.
-CREATE MACRO price_before_tax(l, gross, inclusive, fine) AS CASE
-    WHEN gross < list_price(l) AND gross >= 0 AND (
-        -- Which tax is included is not told of a line whose taxes are not: what is missing up to its list price is.
-        len(l.applied_taxes) IS NULL OR tax_of(l) <> added_tax(l, inclusive)
-    )
-        THEN divided(minor(l.base_price_money)::HUGEINT * fine * gross, list_price(l))::BIGINT
-    ELSE minor(l.base_price_money) * fine END;
-
-CREATE MACRO total_of(l, apportioned, inclusive) AS coalesce(
-    l.total_money.amount,
-    list_price(l) - discount_of(l) + added_tax(l, inclusive) + charged_within(l, apportioned)
-);
-
 CREATE MACRO line_type_of(l) AS CASE l.item_type
     WHEN 'CUSTOM_AMOUNT' THEN 'custom_amount' WHEN 'GIFT_CARD' THEN 'gift_card' ELSE 'item' END;
 
@@ -137,8 +121,9 @@ CREATE MACRO row_of(
 CREATE MACRO product_of(l) AS
     coalesce(l.catalog_object_id, 'name:' || name_of(l) || '|' || coalesce(l.variation_name, ''));
 
--- What is needed of each line, worked out once; `within` is what it carries of apportioned charges.
-CREATE MACRO priced(lines, apportioned, inclusive, fine) AS list_transform(lines, lambda l: struct_pack(
+-- What is needed of each line, worked out once; `listed` is its list price, `added` the tax that is not in that, `within`
+-- what it carries of apportioned charges.
+CREATE MACRO priced(lines, apportioned, inclusive) AS list_transform(lines, lambda l: struct_pack(
     uid := l.uid,
     source_uid := l.source_line_item_uid,
     is_gift_card := coalesce(l.item_type = 'GIFT_CARD', false),
@@ -147,22 +132,33 @@ CREATE MACRO priced(lines, apportioned, inclusive, fine) AS list_transform(lines
     product_name := name_of(l),
     variation := l.variation_name,
     units := units(l),
-    unit_price := price_before_tax(
-        l,
-        total_of(l, apportioned, inclusive) - tax_of(l) - charged_within(l, apportioned) + discount_of(l),
-        inclusive,
-        fine
-    ),
+    base := minor(l.base_price_money),
+    listed := list_price(l),
     tax := tax_of(l),
+    added := added_tax(l, inclusive),
+    taxes_told := len(l.applied_taxes) IS NOT NULL,
     discount := discount_of(l),
     within := charged_within(l, apportioned),
-    total := total_of(l, apportioned, inclusive)
+    own_total := l.total_money.amount
 ));
 
--- One line, at its sign (1 sold, -1 returned). `gross` is worked back from the total (total - tax - apportioned charges
--- + discount), because Square's own gross_sales_money is tax-exclusive in some countries (US, CA, JP) and tax-inclusive
--- in the others. A gift card is a liability, not revenue: its amount is in `total` alone.
-CREATE MACRO line_row(p, position, kind, sign, prefix, source_order_id) AS row_of(
+CREATE MACRO total_of(p) AS coalesce(p.own_total, p.listed - p.discount + p.added + p.within);
+
+-- `gross` is worked back from the total (total - tax - apportioned charges + discount), because Square's own
+-- gross_sales_money is tax-exclusive in some countries (US, CA, JP) and tax-inclusive in the others.
+CREATE MACRO gross_of(p) AS total_of(p) - p.tax - p.within + p.discount;
+
+-- The price of one unit without the tax that is in it, in ten-thousandths of the currency's unit (`fine` of them make a
+-- minor unit). Square tells the tax of the line alone, so the price has the same part of it as the line's list price, and
+-- quantity times price is `gross` again. Which tax is included a line without applied_taxes does not tell: what its gross
+-- is short of its list price is.
+CREATE MACRO price_before_tax(p, fine) AS CASE
+    WHEN gross_of(p) BETWEEN 0 AND p.listed - 1 AND (NOT p.taxes_told OR p.tax <> p.added)
+        THEN divided(p.base::HUGEINT * fine * gross_of(p), p.listed)::BIGINT
+    ELSE p.base * fine END;
+
+-- One line, at its sign (1 sold, -1 returned). A gift card is a liability, not revenue: its amount is in `total` alone.
+CREATE MACRO line_row(p, position, kind, sign, prefix, source_order_id, fine) AS row_of(
     coalesce(p.uid, prefix || position),
     kind,
     p.line_type,
@@ -170,11 +166,11 @@ CREATE MACRO line_row(p, position, kind, sign, prefix, source_order_id) AS row_o
     p.product_name,
     p.variation,
     sign * p.units,
-    p.unit_price,
-    CASE WHEN p.is_gift_card THEN 0 ELSE sign * (p.total - p.tax - p.within + p.discount) END,
+    price_before_tax(p, fine),
+    CASE WHEN p.is_gift_card THEN 0 ELSE sign * gross_of(p) END,
     CASE WHEN p.is_gift_card THEN 0 ELSE sign * p.discount END,
     CASE WHEN p.is_gift_card THEN 0 ELSE sign * p.tax END,
-    sign * (p.total - p.within),
+    sign * (total_of(p) - p.within),
     source_order_id,
     p.source_uid
 );
@@ -217,8 +213,8 @@ CREATE MACRO amount_row(line_id, kind, line_type, label, amount, source_order_id
 
 CREATE MACRO rows_of_sale(line_items, service_charges, tip, rounding, apportioned, inclusive, fine) AS list_concat(
     coalesce(list_transform(
-        priced(line_items, apportioned, inclusive, fine),
-        lambda p, i: line_row(p, i, 'sale', 1, 'line:', NULL::VARCHAR)
+        priced(line_items, apportioned, inclusive),
+        lambda p, i: line_row(p, i, 'sale', 1, 'line:', NULL::VARCHAR, fine)
     ), []),
     CASE WHEN len(service_charges) > 0 THEN list_transform(service_charges, lambda c, i: charge_row(
         c, i, 'sale', 1, 'service_charge:', NULL::VARCHAR, line_items, inclusive
@@ -234,8 +230,8 @@ CREATE MACRO untold_tip(r) AS minor(r.return_amounts.tip_money) - added_up(r.ret
 -- `n` numbers the returns of an order (an exchange can give back parts of several sales).
 CREATE MACRO rows_of_return(r, n, fine) AS list_concat(
     coalesce(list_transform(
-        priced(r.return_line_items, apportioned_uids(r.return_service_charges), inclusive_uids(r.return_taxes), fine),
-        lambda p, i: line_row(p, i, 'return', -1, 'return:' || n || ':', r.source_order_id)
+        priced(r.return_line_items, apportioned_uids(r.return_service_charges), inclusive_uids(r.return_taxes)),
+        lambda p, i: line_row(p, i, 'return', -1, 'return:' || n || ':', r.source_order_id, fine)
     ), []),
     coalesce(list_transform(r.return_service_charges, lambda c, i: charge_row(
         c, n || ':' || i, 'return', -1, 'return_service_charge:', r.source_order_id, r.return_line_items,
@@ -272,8 +268,8 @@ CREATE MACRO given(tenders) AS coalesce(
 );
 
 -- When the last of what was paid was; of a return, which has refunds in their place, when the last of those was.
-CREATE MACRO final_payment(tenders, refunds) AS coalesce(
-    list_max(list_transform(taken(tenders), lambda t: t.created_at)),
+CREATE MACRO final_payment(taken, tenders, refunds) AS coalesce(
+    list_max(list_transform(taken, lambda t: t.created_at)),
     list_max(list_transform(tenders, lambda t: t.created_at)),
     list_max(list_transform(refunds, lambda r: r.created_at))
 );
@@ -313,7 +309,10 @@ WITH read AS (
             WHEN net_amounts.total_money.amount IS NOT NULL THEN net_amounts.total_money.amount
             WHEN total_money.amount IS NOT NULL OR returned IS NOT NULL
                 THEN minor(total_money) - coalesce(returned, 0)
-        END AS provider_total
+        END AS provider_total,
+        taken(tenders) AS paid_with,
+        given(paid_with) AS paid,
+        coalesce(final_payment(paid_with, tenders, refunds), closed_at, created_at) AS paid_at
     FROM orders
     WHERE state IN ('COMPLETED', 'CANCELED', 'OPEN')
 ),
@@ -325,12 +324,12 @@ recognised AS (
         (minor_unit(currency) * 10000)::BIGINT AS fine,
         -- "Completed orders are fully paid" (OrderState). An open one is when nothing is due any more and something was
         -- paid: a cart that nobody bought has no tenders. Documents from before net_amount_due_money tell by what was paid.
-        state = 'COMPLETED' OR (state = 'OPEN' AND len(taken(tenders)) > 0 AND CASE
+        state = 'COMPLETED' OR (state = 'OPEN' AND len(paid_with) > 0 AND CASE
             WHEN provider_total IS NULL THEN false
             WHEN net_amount_due_money IS NOT NULL THEN minor(net_amount_due_money) <= 0
-            ELSE given(taken(tenders)) >= provider_total
+            ELSE paid >= provider_total
         END) AS counts,
-        state = 'OPEN' AND provider_total IS NULL AND given(taken(tenders)) <> 0 AS untold
+        state = 'OPEN' AND provider_total IS NULL AND paid <> 0 AS untold
     FROM read
 ),
 
@@ -389,9 +388,7 @@ placed AS (
     SELECT
         connection, tenant, location_id, id, currency, factor, created_at, raw_date, source_system, source_version,
         problem,
-        CASE WHEN problem IS NULL AND counts THEN business_date_of(
-            location_id, coalesce(final_payment(tenders, refunds), closed_at, created_at)
-        ) END AS paid_on,
+        CASE WHEN problem IS NULL AND counts THEN business_date_of(location_id, paid_at) END AS paid_on,
         -- A bad order still has to come out: as one row.
         unnest(CASE WHEN problem IS NULL THEN order_rows ELSE [order_rows[1]] END) AS r,
         unnest([true]) AS first_row,
