@@ -191,6 +191,18 @@ class Findings:
         """Add the result of a check that is none of these."""
         self._told.append(result)
 
+    def merged(self, other: Findings) -> Findings:
+        """Return what these and others have found, of the same checks."""
+        both = Findings(self._checks, self._asset)
+        for one in (self, other):
+            for name, number in one._offenders.items():
+                both._offenders[name] = both._offenders.get(name, 0) + number
+            for name, sample in one._samples.items():
+                both._samples.setdefault(name, []).extend(sample)
+            both.refused |= one.refused
+            both._told += one._told
+        return both
+
     def results(self) -> list[dg.AssetCheckResult]:
         """Return each check's result."""
         return [

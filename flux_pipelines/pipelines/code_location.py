@@ -68,6 +68,7 @@ def _definitions(overrides: Mapping[str, Any]) -> dg.Definitions:
             *(asset for provider in sources for asset in feed_tables.table_assets(provider)),
             *sales.marts(),
             *books.book_assets(),
+            tie_out.open_items().asset(),
             tie_out.tie_out().asset(),
             restatements.restatements(),
             *mapping.mapping_assets(),

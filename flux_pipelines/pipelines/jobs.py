@@ -9,7 +9,7 @@ from __future__ import annotations
 import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
-from flux_pipelines.domain.tables import INVENTORY_LEVELS, RESTATEMENTS, SETTLED_ORDERS, TIE_OUT
+from flux_pipelines.domain.tables import INVENTORY_LEVELS, OPEN_ITEMS, RESTATEMENTS, SETTLED_ORDERS, TIE_OUT
 from flux_pipelines.pipelines import names
 from flux_pipelines.pipelines.books import AS_A_WHOLE, BY_DAY
 from flux_pipelines.pipelines.feed_tables import ORDERS
@@ -26,7 +26,7 @@ def jobs() -> list[UnresolvedAssetJobDefinition]:
             for table, *_ in BY_DAY
             if table is not INVENTORY_LEVELS and names.with_table(table.name)
         ),
-        *(dg.AssetKey(table.name) for table in (TIE_OUT, RESTATEMENTS, SETTLED_ORDERS)),
+        *(dg.AssetKey(table.name) for table in (OPEN_ITEMS, TIE_OUT, RESTATEMENTS, SETTLED_ORDERS)),
     ]
     # Apart: of days without snapshots there is nothing, and a partition without rows would say that there was no stock.
     stock = [names.INVENTORY_LEVELS] if names.with_table(INVENTORY_LEVELS.name) else []

@@ -58,7 +58,7 @@ Writer = Callable[["Runtime", Sequence[date], Collection[str], Without], Abstrac
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What a step has made of its partitions.
+    """What a step has made of its partitions, and of others that had to be made again with them.
 
     Args:
         done: each one's metadata.
@@ -125,10 +125,14 @@ class Mart:
         def mart(
             context: dg.AssetExecutionContext, flux: FluxResource
         ) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:  # type: ignore[type-arg]
-            days = sorted(date.fromisoformat(key) for key in keys_of(context))
+            keys = keys_of(context)
             with explained(context):
-                written = self.replace(flux.runtime, days)
-            yield from concluded(context, flux.runtime, written.done, written.findings, written.refused)
+                written = self.replace(flux.runtime, sorted(map(date.fromisoformat, keys)))
+            mine = {key: entries for key, entries in written.done.items() if key in keys}
+            for partition, entries in written.done.items():
+                if partition not in mine:
+                    context.log_event(dg.AssetMaterialization(key, partition=partition, metadata=entries))
+            yield from concluded(context, flux.runtime, mine, written.findings, written.refused)
 
         return mart
 

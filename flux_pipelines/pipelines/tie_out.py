@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -26,11 +25,10 @@ from flux_pipelines.pipelines.checks import (
     no_duplicate_lines,
     result,
 )
-from flux_pipelines.pipelines.feed_tables import ORDERS
 from flux_pipelines.pipelines.figures import Figures
-from flux_pipelines.pipelines.metadata import money
-from flux_pipelines.pipelines.partitions import each_day
-from flux_pipelines.pipelines.sales import PLOT_DAYS, Mart, Without, Written, conform
+from flux_pipelines.pipelines.metadata import amounts, money
+from flux_pipelines.pipelines.partitions import each_day, ranges
+from flux_pipelines.pipelines.sales import PLOT_DAYS, SQL, Mart, Without, Written, conform
 
 if TYPE_CHECKING:
     import duckdb
@@ -39,7 +37,6 @@ if TYPE_CHECKING:
     from flux_pipelines.lake.raw import Made
     from flux_pipelines.runtime import Runtime
 
-_SQL = (Path(__file__).with_name("sql") / "tie_out.sql").read_text()
 _ROWS_A_BATCH = 65_536
 #: Days before and after an order on which its payments are looked for.
 AROUND = 3
@@ -51,12 +48,11 @@ PATIENCE = timedelta(days=2)
 
 TIES_OUT = Check(
     "ties_out",
-    "What orders say was owed equals what payments say was paid and given back, to the cent, on every business date of the "
-    f"last {LOOK_BACK.days} days in the lake, not on those of this run alone. If it fails: the sample names date, store, amount, "
-    "reason and orders, `tie_out` has them all (`gap_reason`). `payment pending` closes by itself. Where payments were not "
-    "fetched, or orders changed since, fetch the dates again on the connection's page or with `flux sync`; so too the date "
-    "before the first one, on which orders of tabs that were paid on it were made. Look at the others in the provider's own "
-    "reports.",
+    "What was owed and was not paid is what customers owe or what is held for them, order by order, to the cent, on every "
+    f"business date of the last {LOOK_BACK.days} days in the lake, not on those of this run alone. If it fails: the sample names "
+    "date, store, amount, reason and orders, `tie_out` has them all (`gap_reason`). `payment pending` closes by itself. Where "
+    "payments were not fetched, or orders changed since, fetch the dates again on the connection's page or with `flux sync`. Look "
+    "at the others in the provider's own reports.",
     """
     select business_date, connection, location_id, currency, gap, gap_reason, gap_orders
     from {view} where gap <> 0 and payments_known
@@ -73,6 +69,31 @@ _UNKNOWN = """
 """
 
 
+def open_items() -> Mart:
+    """Return what was owed and paid of orders that are not paid on the date on which they count."""
+    return Mart(
+        tables.OPEN_ITEMS,
+        _write_items,
+        (tables.TRANSACTIONS.name, tables.PAYMENTS.name),
+        (dg.AssetDep(names.TRANSACTIONS), dg.AssetDep(names.PAYMENTS)),
+        names.PAYMENTS_GROUP,
+        (
+            no_duplicate_lines(tables.OPEN_ITEMS),
+            contract(tables.OPEN_ITEMS, {"what is paid as it is owed is no open item": "owed <> paid"}),
+        ),
+        Figures(
+            tables.OPEN_ITEMS.name,
+            day="business_date",
+            by=("business_date",),
+            counts=(("orders", "count(distinct (connection, order_id))"),),
+            money=(("owed", "owed"), ("paid", "paid"), ("pending", "pending")),
+            shown=("connection", "location_id", "order_id", "owed", "paid", "currency", "order_status", "raw_date"),
+            order=("-abs(owed - paid)", "connection", "location_id", "order_id", "currency"),
+        ),
+        written_alone=False,  # payments may be collected while transactions are being read
+    )
+
+
 def tie_out() -> "TieOut":
     """Return the mart that compares orders with payments."""
     return TieOut(
@@ -80,20 +101,10 @@ def tie_out() -> "TieOut":
         _write,
         (tables.TRANSACTIONS.name, tables.PAYMENTS.name),
         (
-            # A payment counts with its order, which may be of an earlier date and be fetched later.
-            dg.AssetDep(
-                names.TRANSACTIONS,
-                partition_mapping=dg.TimeWindowPartitionMapping(
-                    start_offset=-AROUND, end_offset=0, allow_nonexistent_upstream_partitions=True
-                ),
-            ),
-            # Tabs of a date are paid on the next one too.
-            dg.AssetDep(
-                names.PAYMENTS,
-                partition_mapping=dg.TimeWindowPartitionMapping(
-                    start_offset=0, end_offset=1, allow_nonexistent_upstream_partitions=True
-                ),
-            ),
+            dg.AssetDep(names.TRANSACTIONS),
+            dg.AssetDep(names.PAYMENTS),
+            # Of every date: an order's balance may change on any. The step itself finds the others that must be made again.
+            dg.AssetDep(tables.OPEN_ITEMS.name),
         ),
         names.PAYMENTS_GROUP,
         (
@@ -101,7 +112,9 @@ def tie_out() -> "TieOut":
             contract(
                 tables.TIE_OUT,
                 {
-                    "gap = owed - paid - refunded": "gap = owed - paid - refunded",
+                    "owed - paid - refunded = receivables - deposits + gap": (
+                        "owed - paid - refunded = receivables - deposits + gap"
+                    ),
                     "there is a gap, be it 0, where payments are known": "payments_known = (gap is not null)",
                     "orders that do not close have a reason, and so have payments that are not known": (
                         "(gap_reason is null) = (payments_known and gap_orders is null)"
@@ -121,9 +134,22 @@ def tie_out() -> "TieOut":
                 ("stores that do not", "count(*) filter (gap <> 0 and payments_known)"),
                 ("stores whose payments are not known", "count(*) filter (not payments_known)"),
             ),
-            money=(("owed", "owed"), ("paid", "paid"), ("refunded", "refunded"), ("fees", "fees"), ("gap", "gap")),
+            money=(
+                *(("owed", "owed"), ("paid", "paid"), ("refunded", "refunded"), ("fees", "fees")),
+                *(("receivables", "receivables"), ("deposits", "deposits"), ("gap", "gap")),
+            ),
             shown=(
-                *("connection", "location_id", "owed", "paid", "refunded", "fees", "gap", "currency"),
+                *(
+                    "connection",
+                    "location_id",
+                    "owed",
+                    "paid",
+                    "refunded",
+                    "receivables",
+                    "deposits",
+                    "gap",
+                    "currency",
+                ),
                 *("gap_reason", "gap_orders"),
             ),
             order=("-abs(coalesce(gap, 0))", "connection", "location_id", "currency"),
@@ -135,12 +161,19 @@ def tie_out() -> "TieOut":
 
 
 class TieOut(Mart):
-    """The mart that needs more than the lake: of which days payments have been fetched, the raw records say."""
+    """The mart whose dates depend on each other: an order may be paid on one and count on another."""
 
     def replace(self, runtime: "Runtime", days: Sequence[date]) -> Written:
-        """Write business dates, describe what was written, and look at every date that is open."""
-        checks = tuple(check for check in self.checks if check is not TIES_OUT)
-        written = Mart.replace(replace(self, checks=checks), runtime, days)
+        """Write business dates, and those that have changed with them; look at every date that is open."""
+        mart = replace(self, checks=tuple(check for check in self.checks if check is not TIES_OUT))
+        written = Mart.replace(mart, runtime, days)
+        for first, last in ranges(_moved(runtime, days)):
+            others = Mart.replace(mart, runtime, each_day(first, last))
+            written = Written(
+                {**written.done, **others.done},
+                written.findings.merged(others.findings),
+                {**written.refused, **others.refused},
+            )
         written.findings.tell(_ties_out(runtime, dg.AssetKey(self.table.name)))
         return written
 
@@ -151,11 +184,16 @@ def _ties_out(runtime: "Runtime", asset: dg.AssetKey) -> dg.AssetCheckResult:
 
     written = sorted(date.fromisoformat(key) for (key,) in runtime.lake.rows_by_partition(tables.TIE_OUT.name))
     days = [day for day in written if day > written[-1] - LOOK_BACK]
+    recent = Scope(days[0], days[-1]).where("business_date") if days else "true"
     view = tables.TIE_OUT.name
     before = datetime.now(UTC).date() - PATIENCE
-    with session(runtime.lake, [view], where={"business_date": days}, memory_limit=CHECK_MEMORY) as database:
-        apart = database.execute(TIES_OUT.sql.replace("{view}", view)).fetchall()
-        unknown = database.execute(_UNKNOWN.replace("{view}", view), {"before": before}).fetchall()
+    with session(runtime.lake, [view], where={"business_date": written}, memory_limit=CHECK_MEMORY) as database:
+        source = f"(select * from {view} where {recent})"
+        apart = database.execute(TIES_OUT.sql.replace("{view}", source)).fetchall()
+        unknown = database.execute(_UNKNOWN.replace("{view}", source), {"before": before}).fetchall()
+        still_open = database.execute(
+            f"select currency, coalesce(sum(receivables), 0), coalesce(sum(deposits), 0) from {view} group by 1 order by 1"
+        ).fetchall()
     places = runtime.places()
     # What was removed or disconnected cannot be fetched any more, and nobody can do anything about it.
     there = {connection.key for connection in runtime.connections() if connection.status != "disconnected"}
@@ -179,52 +217,123 @@ def _ties_out(runtime: "Runtime", asset: dg.AssetKey) -> dg.AssetCheckResult:
         "business dates looked at": len(days),
         "business dates apart": len({row[0] for row in apart}),
         "business dates without payments": sum(row[2] for row in missing),
+        **amounts("customers owe now", {currency: owed for currency, owed, _ in still_open}),
+        **amounts("held for customers now", {currency: held for currency, _, held in still_open}),
     }
     return result(TIES_OUT, asset, len(offenders), offenders[:SAMPLE], looked_at)
 
 
 @contextmanager
-def _write(runtime: "Runtime", days: Sequence[date], _: Collection[str], without: Without) -> Iterator["Draft"]:
-    from flux_pipelines.lake import session
-
-    first, last = days[0] - timedelta(days=AROUND), days[-1] + timedelta(days=AROUND)
-    facts: dict[str, Sequence[tuple[Any, ...]]] = {
-        "looked_at": looked_at(runtime, days),
-        "fetched_orders": _fetched_orders(runtime, first, last),
-    }
-    query = _SQL.replace("{scope}", Scope(days[0], days[-1]).where("business_date")).replace("{reach}", str(AROUND))
-    query = query.replace("{around}", Scope(first, last).where("business_date"))
+def _write_items(runtime: "Runtime", days: Sequence[date], _: Collection[str], without: Without) -> Iterator["Draft"]:
+    """Stage `open_items` of business dates."""
     read = [tables.TRANSACTIONS.name, tables.PAYMENTS.name]
-    where = {"business_date": each_day(first, last)}
-    with session(runtime.lake, read, where=where, memory_limit=CHECK_MEMORY, without=without) as database:
-        database.execute("create temp table looked_at (connection varchar, business_date date, missing varchar)")
+    with _over(runtime, read, days, days, without) as database:
+        query = (SQL / "open_items.sql").read_text().replace("{scope}", Scope(days[0], days[-1]).where("business_date"))
+        made = database.sql(conform(tables.OPEN_ITEMS, query)).to_arrow_reader(_ROWS_A_BATCH)
+        with runtime.lake.draft(tables.OPEN_ITEMS, made, [{"business_date": day} for day in days]) as draft:
+            yield draft
+
+
+@contextmanager
+def _write(runtime: "Runtime", days: Sequence[date], _: Collection[str], without: Without) -> Iterator["Draft"]:
+    """Stage `tie_out` of business dates."""
+    first, last = days[0] - timedelta(days=AROUND), days[-1] + timedelta(days=AROUND)
+    read = [tables.TRANSACTIONS.name, tables.PAYMENTS.name]
+    with _over(runtime, read, days, each_day(first, last), without) as database:
+        _balances(database, runtime)
         database.execute("create temp table fetched_orders (connection varchar, business_date date)")
-        for name, rows in facts.items():
-            if rows:
-                places = ", ".join("?" * len(rows[0]))
-                database.executemany(f"insert into {name} values ({places})", rows)
+        _insert(database, "fetched_orders", _fetched_orders(runtime, first, last))
+        query = (SQL / "tie_out.sql").read_text().replace("{around}", Scope(first, last).where("business_date"))
+        query = query.replace("{scope}", Scope(days[0], days[-1]).where("business_date")).replace(
+            "{reach}", str(AROUND)
+        )
         made = database.sql(conform(tables.TIE_OUT, query)).to_arrow_reader(_ROWS_A_BATCH)
         with runtime.lake.draft(tables.TIE_OUT, made, [{"business_date": day} for day in days]) as draft:
             yield draft
 
 
-def looked_at(runtime: "Runtime", days: Sequence[date]) -> list[tuple[str, date, str]]:
-    """Return of which connections and business dates payments have been fetched, and what is missing until they are known.
+@contextmanager
+def _over(
+    runtime: "Runtime", read: Sequence[str], days: Sequence[date], around: Sequence[date], without: Without
+) -> Iterator["duckdb.DuckDBPyConnection"]:
+    """Open SQL over some tables around business dates, with what is known of the payments of these dates."""
+    from flux_pipelines.lake import session
 
-    Nothing is missing once `payments` has what was fetched last: until then it may have none of a date, or fewer. Where
-    payments are not kept inside the orders, tabs of a date may be paid on the next one: the same holds for it. Every
-    connection that has ever landed something is looked at: what was fetched of one that was removed is history.
-    """
-    feeds = {
+    where = {"business_date": around}
+    with session(runtime.lake, read, where=where, memory_limit=CHECK_MEMORY, without=without) as database:
+        database.execute("create temp table looked_at (connection varchar, business_date date, missing varchar)")
+        _insert(database, "looked_at", looked_at(runtime, days))
+        yield database
+
+
+def _insert(database: "duckdb.DuckDBPyConnection", table: str, rows: Sequence[tuple[Any, ...]]) -> None:
+    if rows:
+        database.executemany(f"insert into {table} values ({', '.join('?' * len(rows[0]))})", rows)
+
+
+def _balances(database: "duckdb.DuckDBPyConnection", runtime: "Runtime") -> None:
+    """Make `balances`: what every date adds to and takes from open balances. An order's may change on any date."""
+    items = runtime.lake.read(tables.OPEN_ITEMS).read_all()
+    database.register("items", items)
+    database.execute("create temp table history (connection varchar, first date)")
+    _insert(database, "history", _history(runtime))
+    database.execute(f"create temp table balances as {(SQL / 'balances.sql').read_text()}")
+
+
+def _history(runtime: "Runtime") -> list[tuple[str, date]]:
+    """Return since when each connection's payments are known."""
+    found = []
+    for provider, feed in _payment_feeds().items():
+        raw = runtime.raw.of(feed)
+        for key in raw.connections():
+            if split_key(key)[0] == provider and (days := raw.days(key)):
+                found.append((key, days[0]))
+    return found
+
+
+def _moved(runtime: "Runtime", days: Collection[date]) -> list[date]:
+    """Return the other dates whose balances are no longer what `tie_out` says: an order of theirs was paid, or changed."""
+    from flux_pipelines.lake import session
+
+    figures = "sum(receivables) as receivables, sum(deposits) as deposits, sum(gap) as gap"
+    by = "connection, location_id, business_date, currency"
+    there = [date.fromisoformat(key) for (key,) in runtime.lake.rows_by_partition(tables.TIE_OUT.name)]
+    with session(
+        runtime.lake, [tables.TIE_OUT.name], where={"business_date": there}, memory_limit=CHECK_MEMORY
+    ) as database:
+        _balances(database, runtime)
+        found = database.execute(
+            f"""
+            select distinct business_date
+            from (select * from {tables.TIE_OUT.name} where payments_known) t
+            left join (select {by}, {figures} from balances group by all) b using ({by})
+            where t.receivables is distinct from coalesce(b.receivables, 0)
+                or t.deposits is distinct from coalesce(b.deposits, 0) or t.gap is distinct from coalesce(b.gap, 0)
+            """
+        ).fetchall()
+    return sorted({day for (day,) in found} - set(days))
+
+
+def _payment_feeds() -> dict[str, str]:
+    """Return of which raw records each provider's payments are made."""
+    return {
         spec.name: table.feed
         for spec in names.sources()
         for table in spec.tables
         if table.table == tables.PAYMENTS.name
     }
-    span = each_day(days[0], days[-1] + timedelta(days=1))
+
+
+def looked_at(runtime: "Runtime", days: Sequence[date]) -> list[tuple[str, date, str]]:
+    """Return of which connections and business dates payments have been fetched, and what is missing until they are known.
+
+    Nothing is missing once `payments` has what was fetched last: until then it may have none of a date, or fewer. Every
+    connection that has ever landed something is looked at: what was fetched of one that was removed is history.
+    """
+    span = each_day(days[0], days[-1])
     core = runtime.lake.rows_by_partition(tables.PAYMENTS.name, {"business_date": span})
     found = []
-    for provider, feed in feeds.items():
+    for provider, feed in _payment_feeds().items():
         part = f"{provider}/{tables.PAYMENTS.name}"
         own: Counter[tuple[str, str]] = Counter()
         for (key, _, counted_on), number in runtime.lake.rows_by_partition(part, {"business_date": span}).items():
@@ -233,9 +342,8 @@ def looked_at(runtime: "Runtime", days: Sequence[date]) -> list[tuple[str, date,
         for (key, of, _), number in runtime.lake.rows_by_partition(part, {"raw_date": span}).items():
             landed[key, of] += number
         raw = runtime.raw.of(feed)
-        after = timedelta(days=0 if feed == ORDERS else 1)
         for key in (key for key in raw.connections() if split_key(key)[0] == provider):
-            stored = raw.survey(key, days[0], days[-1] + after)
+            stored = raw.survey(key, days[0], days[-1])
             fetched = {manifest.business_date: manifest for manifest in stored.readable}
             # One that cannot be read has been fetched all the same, and the tables keep the rows they have of it.
             there = stored.days
@@ -248,14 +356,7 @@ def looked_at(runtime: "Runtime", days: Sequence[date]) -> list[tuple[str, date,
             }
             for day in days:
                 if day in there:
-                    missing = (
-                        "payments of the next date not fetched"
-                        if day + after not in there
-                        else "payments not in the table yet"
-                        if not {day, day + after} <= known
-                        else ""
-                    )
-                    found.append((key, day, missing))
+                    found.append((key, day, "" if day in known else "payments not in the table yet"))
     return found
 
 

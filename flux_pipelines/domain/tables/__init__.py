@@ -6,7 +6,7 @@ from these declarations. Money is `decimal(18,4)` beside a `currency`; instants 
 
 from __future__ import annotations
 
-from flux_pipelines.domain.tables.books import PAYMENTS, RESTATEMENTS, SETTLED_ORDERS, TIE_OUT
+from flux_pipelines.domain.tables.books import OPEN_ITEMS, PAYMENTS, RESTATEMENTS, SETTLED_ORDERS, TIE_OUT
 from flux_pipelines.domain.tables.catalogue import INVENTORY_LEVELS, LOCATIONS, PRODUCTS
 from flux_pipelines.domain.tables.demand import DEMAND_FORECASTS, FORECAST_ACCURACY
 from flux_pipelines.domain.tables.labour import TIME_ENTRIES
@@ -27,6 +27,7 @@ TABLES: tuple[Table, ...] = (
     LOCATIONS,
     INVENTORY_LEVELS,
     TIME_ENTRIES,
+    OPEN_ITEMS,
     TIE_OUT,
     RESTATEMENTS,
     SETTLED_ORDERS,
@@ -42,6 +43,7 @@ __all__ = [
     "FORECAST_ACCURACY",
     "INVENTORY_LEVELS",
     "LOCATIONS",
+    "OPEN_ITEMS",
     "PAYMENTS",
     "PRODUCTS",
     "PRODUCT_MAP",

@@ -51,8 +51,9 @@ TIE_OUT = Table(
     name="tie_out",
     grain="location x business date x currency",
     description=(
-        "Whether the day's books close: what orders say was owed beside what payments say was paid. `gap` is zero when "
-        "they agree to the cent, and empty while payments are not known; `gap_orders` are the orders that explain what is "
+        "Whether the day's books close, as a roll-forward: open balances before, and what was owed, less what was paid and "
+        "given back, are the open balances after; each of them is an order (`open_items`). What remains is the `gap`: zero when "
+        "every cent is explained, and empty while payments are not known; `gap_orders` are the orders that explain what is "
         "left, `gap_reason` says why."
     ),
     columns=(
@@ -73,9 +74,24 @@ TIE_OUT = Table(
         Column("fees", "money", "What processors keep: zero or negative."),
         Column("pending", "money", "Payments and refunds that have not completed."),
         Column(
+            "receivables",
+            "money",
+            "By how much more (or less) customers owe after the day: sales that count and are not paid yet. Summed over all days: "
+            "what they owe now.",
+            required=False,
+        ),
+        Column(
+            "deposits",
+            "money",
+            "By how much more (or less) is held after the day for sales that count later, or to be given back: a liability. Summed "
+            "over all days: what is held now.",
+            required=False,
+        ),
+        Column(
             "gap",
             "money",
-            "`owed - paid - refunded`: zero when the day ties out; empty where payments are not known.",
+            "`owed - paid - refunded - receivables + deposits`, what is left unexplained: zero when the day ties out; empty where "
+            "payments are not known.",
             required=False,
         ),
         Column(
@@ -90,17 +106,49 @@ TIE_OUT = Table(
             "Why there is a gap, with amounts and numbers of orders: `payment pending`, `not paid`, `changed after its "
             "payment`, `changed since its payments were fetched`, `amounts differ`; `paid for an order of a date that was not "
             "fetched`, `paid for an order that is not there`, `paid, but the order was cancelled`, `payment without an order`. "
-            "Without a gap: what is missing until payments are known (`payments not fetched`, `payments of the next date not "
-            "fetched`, `payments not in the table yet`), else empty.",
+            "Without a gap: what is missing until payments are known (`payments not fetched`, `payments not in the table yet`), "
+            "else empty.",
             required=False,
         ),
         Column(
             "payments_known",
             "boolean",
-            "Whether `payments` has what was fetched of this day and, where tabs may be paid on it, of the next one.",
+            "Whether `payments` has what was fetched of this day.",
         ),
     ),
     key=("connection", "location_id", "business_date", "currency"),
+    partition_by=("business_date",),
+)
+
+OPEN_ITEMS = Table(
+    name="open_items",
+    grain="order x business date on which what was owed of it and what was paid differ x currency",
+    description=(
+        "What was owed and what was paid of orders that are not paid on the date on which they count: tabs over midnight, "
+        "deposits, invoices in instalments, sales on account, refunds that were promised and paid later. Over all dates an order "
+        "adds up to what is still open of it; what `tie_out` is explained with."
+    ),
+    columns=(
+        *WHERE,
+        Column("business_date", "date", "The location's business date of the row."),
+        Column("currency", "text", "ISO 4217 code of the amounts."),
+        Column("order_id", "text", "The order, by the provider's own id; `payment ...` for a payment that names none."),
+        Column("source_order_id", "text", "For a return: the order that was sold, if it is one.", required=False),
+        Column("raw_date", "date", "The date of the raw partition that holds the order, if known.", required=False),
+        Column("owed", "money", "What the order's rows of the date come to."),
+        Column("paid", "money", "Completed payments of the date, less refunds, tips included."),
+        Column("pending", "money", "Payments and refunds of the date that have not completed."),
+        Column("tendered", "money", "What the order itself says was paid on the date, less what was given back."),
+        Column("due", "money", "What the provider says is still to be paid of the whole order.", required=False),
+        Column(
+            "order_status",
+            "text",
+            "`counted` on the date; `cancelled`; `elsewhere`: its rows are on other dates, or it is not known; `none`: the payment "
+            "names no order.",
+            allowed=("counted", "cancelled", "elsewhere", "none"),
+        ),
+    ),
+    key=("connection", "location_id", "business_date", "order_id", "currency"),
     partition_by=("business_date",),
 )
 

@@ -68,6 +68,13 @@ TRANSACTIONS = Table(
         ),
         Column("currency", "text", "ISO 4217 code of every amount in the row."),
         *_TENDERED,
+        Column(
+            "due",
+            "money",
+            "What the provider says is still to be paid of the whole order (below zero: to be given back), the same on each of its "
+            "rows: not to be summed. Empty where it says nothing: then it is paid.",
+            required=False,
+        ),
         Column("source_order_id", "text", "For a return: the order that was sold, when known.", required=False),
         Column("source_line_id", "text", "For a return: the line that was sold, when known.", required=False),
         Column("occurred_at", "instant", "When the order was made, UTC; for a return, when that was made."),

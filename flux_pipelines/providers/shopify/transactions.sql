@@ -369,6 +369,7 @@ SELECT
     coalesce(paid.gift_card, 0)::DECIMAL(18,4) AS tendered_gift_card,
     coalesce(paid.other, 0)::DECIMAL(18,4) AS tendered_other,
     (-coalesce(paid.refund, 0))::DECIMAL(18,4) AS tendered_refund,
+    NULL::DECIMAL(18,4) AS due,
     CASE WHEN r.kind = 'return' THEN "legacyResourceId" END AS source_order_id,
     r.source_line_id AS source_line_id,
     coalesce(r.occurred_at, "processedAt") AS occurred_at,

@@ -436,6 +436,7 @@ SELECT
     (coalesce(paid.every - paid.cash - paid.card - paid.gift_card, 0) * factor)::DECIMAL(18,4)
         AS tendered_other,
     (-coalesce(paid.refund, 0) * factor)::DECIMAL(18,4) AS tendered_refund,
+    NULL::DECIMAL(18,4) AS due,
     r.source_order_id AS source_order_id,
     r.source_line_id AS source_line_id,
     created_at AS occurred_at,

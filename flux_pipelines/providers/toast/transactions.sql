@@ -344,6 +344,7 @@ SELECT
     (coalesce(paid.gift_card, 0) * factor)::DECIMAL(18,4) AS tendered_gift_card,
     (coalesce(paid.every - paid.cash - paid.card - paid.gift_card, 0) * factor)::DECIMAL(18,4) AS tendered_other,
     (-coalesce(paid.refund, 0) * factor)::DECIMAL(18,4) AS tendered_refund,
+    NULL::DECIMAL(18,4) AS due,
     CASE WHEN r.kind = 'return' THEN guid END AS source_order_id,
     r.source_line_id AS source_line_id,
     coalesce(r.moment, opened) AS occurred_at,
