@@ -17,8 +17,8 @@ from flux_pipelines.domain.errors import UnknownCurrencyError
 from flux_pipelines.domain.money import known_currencies
 from flux_pipelines.providers.base import Order, OrderHeader
 
-#: What has become of a card payment that moved no money. Any other status, an unknown one too, may have.
-FRUITLESS = frozenset({"VOIDED", "CANCELLED", "DENIED", "ERROR", "ERROR_NETWORK"})
+#: What has become of a card payment that moves no money, as in transactions.sql. Any other status, an unknown one too, may.
+FRUITLESS = frozenset({"VOIDED", "VOIDED_AT_RISK", "PROCESSING_VOID", "CANCELLED", "DENIED", "ERROR", "ERROR_NETWORK"})
 _PAID = frozenset({"PAID", "CLOSED"})
 _ZERO = Decimal(0)
 
@@ -62,6 +62,7 @@ class _Header(msgspec.Struct, rename="camel"):
     voided: bool | None = None
     deleted: bool | None = None
     created_in_test_mode: bool | None = None
+    excess_food: bool | None = None
     checks: list[_Check] | None = None
 
 
@@ -110,22 +111,27 @@ def _header(found: _Header, location_id: str, currency: str) -> OrderHeader:
     if opened is None:
         raise ValueError("it has neither openedDate nor createdDate")
     created = _utc(opened)
+    state = _state(found)
     return OrderHeader(
         found.guid,
         location_id,
         created,
         _utc(found.modified_date) if found.modified_date else created,
         _utc(found.closed_date) if found.closed_date else None,
-        _state(found),
+        state,
         _owed(found, currency),
         currency,
         business_date(found.business_date),
+        sold=state != "CANCELED",
     )
 
 
 def _state(found: _Header) -> str:
-    """Voided, emptied by a merge, or rung up for practice: no sale. Closed or paid in full: one. Else it is open."""
-    if found.voided or found.deleted or found.created_in_test_mode:
+    """Voided, emptied by a merge, rung up for practice or for waste: no sale. Closed or paid in full; else it is open.
+
+    An open order is a sale as well: "include open and unpaid orders" (developer guide, "Calculating net sales").
+    """
+    if found.voided or found.deleted or found.created_in_test_mode or found.excess_food:
         return "CANCELED"
     checks = [check for check in found.checks or () if check.counts()]
     if found.checks and not checks:

@@ -14,7 +14,7 @@ import httpx
 import msgspec
 import pytest
 
-from flux_pipelines.domain.business_day import BusinessCalendar
+from flux_pipelines.domain.business_day import BusinessCalendar, known_calendars
 from flux_pipelines.domain.errors import PermissionLostError
 from flux_pipelines.lake.raw import RawStore
 from flux_pipelines.lake.store import object_store
@@ -74,7 +74,7 @@ def ask(client: ToastClient, place: Location, day: date) -> list[Order]:
 
 
 def test_the_world_comes_out_as_it_was_to_the_cent(
-    sandbox: RunningSandbox, orders: dict[date, list[Order]], tmp_path: Path
+    sandbox: RunningSandbox, orders: dict[date, list[Order]], locations: list[Location], tmp_path: Path
 ) -> None:
     raw = RawStore(object_store(str(tmp_path / "lake")))
     manifests = []
@@ -84,7 +84,7 @@ def test_the_world_comes_out_as_it_was_to_the_cent(
         segment = writer.segment()
         segment.write_many([order.raw for order in found])
         manifests.append(writer.commit([segment], fetched_at=datetime.now(UTC), api_version=PROVIDER.api_version))
-    work = Normalisation(PROVIDER, raw, CONNECTION, manifests)
+    work = Normalisation(PROVIDER, raw, CONNECTION, manifests, known_calendars(locations, 4))
     rows = [row for batch in work.batches() for row in batch.to_pylist()]
     sums: dict[tuple[str, date], dict[str, Any]] = {}
     for row in rows:

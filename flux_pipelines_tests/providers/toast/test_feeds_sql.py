@@ -53,7 +53,13 @@ def test_the_payment_examples_read_to_their_printed_amounts(examples: Path, tmp_
     (back,) = [row for row in made if row["kind"] == "refund"]
     assert back["source_payment_id"] == back["payment_id"]
     assert back["occurred_at"] == datetime(2020, 2, 19, 19, 48, 31, 828000, UTC)
-    assert (back["order_id"], back["location_id"], back["business_date"]) == ("O1", RESTAURANT, date(2026, 3, 2))
+    assert (back["order_id"], back["location_id"], back["raw_date"]) == ("O1", RESTAURANT, date(2026, 3, 2))
+    # Each on its own date (`paidBusinessDate`, `refundBusinessDate`), whatever the order's is.
+    assert {(row["payment_id"][:4], row["kind"]): row["business_date"] for row in made} == {
+        ("361d", "payment"): date(2020, 2, 11), ("2f20", "payment"): date(2020, 2, 18),
+        ("3e95", "payment"): date(2020, 2, 19), ("3e95", "refund"): date(2020, 2, 19),
+        ("e8ce", "payment"): date(2019, 2, 24),
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -61,6 +67,8 @@ def test_the_payment_examples_read_to_their_printed_amounts(examples: Path, tmp_
     [
         ("CREDIT", "AUTHORIZED", ("card", "pending", D(5))),
         ("CREDIT", "DENIED", ("card", "failed", D(0))),
+        ("CREDIT", "VOIDED", ("card", "canceled", D(0))),
+        ("CREDIT", "PROCESSING_VOID", ("card", "canceled", D(0))),
         ("CREDIT", "SHINING", ("card", "pending", D(5))),
         ("MOONBEAM", "SHINING", ("other", "completed", D(5))),
         ("GIFTCARD", None, ("gift_card", "completed", D(5))),
@@ -72,9 +80,37 @@ def test_what_a_payment_has_become(tmp_path: Path, kind: str, status: str | None
     assert (row["tender"], row["status"], row["amount"]) == expected
 
 
-def test_payments_of_practice_and_of_no_check_are_none(tmp_path: Path) -> None:
+def test_payments_of_practice_of_waste_and_of_no_check_are_none(tmp_path: Path) -> None:
     paid = {"guid": "p", "type": "CASH", "amount": 5}
-    assert rows(tmp_path, "payments", [order_with(paid, createdInTestMode=True), order_with(checks=[])]) == []
+    of_none = [order_with(paid, createdInTestMode=True), order_with(paid, excessFood=True), order_with(checks=[])]
+    assert rows(tmp_path, "payments", of_none) == []
+
+
+def test_a_payment_is_of_the_check_that_it_was_moved_to(tmp_path: Path) -> None:
+    # "if you combine a check into another order, the original order for the check is deleted": both name the payment.
+    paid = {"guid": "p", "type": "CREDIT", "paymentStatus": "CAPTURED", "amount": 5}
+    moved = {"guid": "c1", "deleted": True, "payments": [paid]}
+    here = {"guid": "c2", "deleted": False, "payments": [paid]}
+    orders = [
+        order_with(checks=[moved]),
+        order_with(paid, guid="O2", deleted=True),
+        order_with(checks=[here], guid="O3"),
+    ]
+    assert [(row["payment_id"], row["order_id"]) for row in rows(tmp_path, "payments", orders)] == [("p", "O3")]
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ({"paidBusinessDate": 20260224, "paidDate": "2026-02-26T18:00:00.000+0000"}, date(2026, 2, 24)),
+        # The evening before, in New York.
+        ({"paidBusinessDate": None, "paidDate": "2026-02-26T02:30:00.000+0000"}, date(2026, 2, 25)),
+        ({}, date(2026, 3, 2)),
+    ],
+)
+def test_a_payment_counts_on_the_day_on_which_it_was_made(tmp_path: Path, said: dict[str, Any], expected: date) -> None:
+    (row,) = rows(tmp_path, "payments", [order_with({"guid": "p", "type": "CASH", "amount": 5, **said})])
+    assert (row["business_date"], row["raw_date"]) == (expected, date(2026, 3, 2))
 
 
 def test_a_date_of_many_long_orders_fits_into_memory(tmp_path: Path) -> None:

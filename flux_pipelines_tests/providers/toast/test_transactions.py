@@ -231,14 +231,22 @@ def test_a_cancelled_order_has_void_rows_without_amounts(tmp_path: Path, more: d
     assert all(row[name] == 0 for row in rows for name in ("quantity", "gross", "net", "total", "tendered_card"))
 
 
-def test_an_emptied_order_an_open_one_and_one_for_practice_have_no_rows(tmp_path: Path) -> None:
+def test_an_emptied_order_and_ones_for_practice_and_waste_have_no_rows(tmp_path: Path) -> None:
     emptied = order(check(total=0, deleted=True), deleted=True)
-    still_open = order(check(selection(), total=10, paymentStatus="OPEN"), guid="O2", closedDate=None)
     practice = order(check(selection(), total=10), guid="O3", createdInTestMode=True)
-    assert [header(o).state for o in (emptied, still_open, practice)] == ["CANCELED", "OPEN", "CANCELED"]
-    assert one(tmp_path, order(check(selection(), total=10, paymentStatus="PAID"), closedDate=None))
-    rows, work = rows_of(tmp_path / "more", emptied, still_open, practice)
+    waste = order(check(selection(price=0, preDiscountPrice=10), total=0), guid="O4", excessFood=True)
+    assert [header(o).state for o in (emptied, practice, waste)] == ["CANCELED"] * 3
+    assert not any(header(o).counts for o in (emptied, practice, waste))
+    rows, work = rows_of(tmp_path, emptied, practice, waste)
     assert rows == [] == work.bad
+
+
+def test_an_open_order_is_a_sale_of_its_business_date(tmp_path: Path) -> None:
+    # "include open and unpaid orders in the net sales calculation" (developer guide, "Calculating net sales")
+    still_open = order(check(selection(), total=10, paymentStatus="OPEN"), closedDate=None)
+    assert (header(still_open).state, header(still_open).counts) == ("OPEN", True)
+    (row,) = one(tmp_path, still_open)
+    assert (row["kind"], row["net"], row["business_date"], row["tendered_card"]) == ("sale", 10, DAY, 0)
 
 
 def refund(amount: float, tip: float = 0) -> dict[str, Any]:
@@ -272,12 +280,17 @@ def test_a_refund_gives_back_the_lines_it_names(tmp_path: Path) -> None:
     back = rows["return:s1"]
     assert (back["kind"], back["quantity"], back["gross"], back["discount"], back["net"]) == ("return", -1, -10, -1, -9)
     assert (back["tax"], back["total"]) == (D("-0.81"), D("-9.81"))
-    assert (back["source_order_id"], back["source_line_id"], back["business_date"]) == ("O1", "s1", DAY)
+    assert (back["source_order_id"], back["source_line_id"]) == ("O1", "s1")
+    assert {(r["kind"], r["business_date"], r["raw_date"]) for r in rows.values()} == {
+        ("sale", DAY, DAY), ("return", date(2026, 3, 5), DAY)
+    }  # fmt: skip
     assert back["occurred_at"].isoformat() == "2026-03-05T18:00:00+00:00"
     assert rows["return:service_charge:d1"]["net"] == -4
     assert rows["return:tip"]["total"] == D("-1.5")
     assert header(given).total == 3343 + 300 - 1381 - 150
-    assert rows["s1"]["tendered_refund"] == D("-15.31")
+    assert {name: row["tendered_refund"] for name, row in rows.items() if row["tendered_refund"]} == {
+        "return:s1": D("-15.31")
+    }
 
 
 def test_what_was_on_the_house_comes_back_for_nothing(tmp_path: Path) -> None:
