@@ -12,6 +12,7 @@ import pytest
 
 from flux_pipelines.domain.tables import TRANSACTIONS
 from flux_pipelines_tests.providers.toast.examples import CLOSED, as_sold, assert_rows_are_as_printed, priced_orders
+from flux_pipelines_tests.providers.toast.made import check, one, order, payment, selection
 from flux_pipelines_tests.providers.toast.wire import DAY, EXAMPLES, RESTAURANT, header, read, rows_of
 
 D = Decimal
@@ -44,71 +45,6 @@ def test_an_example_has_toasts_business_date_and_state() -> None:
     assert header({**voided, "businessDate": 20250910, "openedDate": CLOSED}).state == "CANCELED"
     first = json.loads((EXAMPLES / "orders_bulk_first_order.json").read_text())[0]
     assert header(first).state == "OPEN"
-
-
-def selection(guid: str = "s1", price: float = 10, tax: float = 0, **more: Any) -> dict[str, Any]:
-    return {
-        "guid": guid,
-        "entityType": "MenuItemSelection",
-        "item": {"guid": "i1", "entityType": "MenuItem", "multiLocationId": "100000000171238879"},
-        "displayName": "Pie",
-        "selectionType": "NONE",
-        "quantity": 1,
-        "receiptLinePrice": price,
-        "preDiscountPrice": price,
-        "price": price,
-        "tax": tax,
-        "voided": False,
-        "modifiers": [],
-        **more,
-    }
-
-
-def check(*selections: dict[str, Any], total: float, **more: Any) -> dict[str, Any]:
-    return {
-        "guid": "c1",
-        "selections": list(selections),
-        "appliedServiceCharges": [],
-        "payments": [],
-        "totalAmount": total,
-        "paymentStatus": "CLOSED",
-        "voided": False,
-        "deleted": False,
-        **more,
-    }
-
-
-def order(*checks: dict[str, Any], **more: Any) -> dict[str, Any]:
-    return {
-        "guid": "O1",
-        "businessDate": 20260302,
-        "openedDate": "2026-03-02T12:00:00.123+0000",
-        "modifiedDate": CLOSED,
-        "closedDate": CLOSED,
-        "voided": False,
-        "deleted": False,
-        "checks": list(checks),
-        **more,
-    }
-
-
-def payment(amount: float, tip: float = 0, kind: str = "CREDIT", **more: Any) -> dict[str, Any]:
-    return {
-        "guid": "p1",
-        "type": kind,
-        "amount": amount,
-        "tipAmount": tip,
-        "paymentStatus": "CAPTURED" if kind == "CREDIT" else None,
-        "refund": None,
-        "voidInfo": None,
-        **more,
-    }
-
-
-def one(folder: Path, given: dict[str, Any] | str, **more: Any) -> list[dict[str, Any]]:
-    rows, work = rows_of(folder, given, **more)
-    assert [bad.reason for bad in work.bad] == []
-    return rows
 
 
 def test_rows_have_the_contracts_schema_and_what_the_request_knew(tmp_path: Path) -> None:
@@ -247,73 +183,6 @@ def test_an_open_order_is_a_sale_of_its_business_date(tmp_path: Path) -> None:
     assert (header(still_open).state, header(still_open).counts) == ("OPEN", True)
     (row,) = one(tmp_path, still_open)
     assert (row["kind"], row["net"], row["business_date"], row["tendered_card"]) == ("sale", 10, DAY, 0)
-
-
-def refund(amount: float, tip: float = 0) -> dict[str, Any]:
-    return {
-        "refundAmount": amount,
-        "tipRefundAmount": tip,
-        "refundDate": "2026-03-05T18:00:00.000+0000",
-        "refundBusinessDate": 20260305,
-    }
-
-
-def test_a_refund_gives_back_the_lines_it_names(tmp_path: Path) -> None:
-    pies = selection(
-        price=27.0,
-        tax=2.43,
-        quantity=3,
-        receiptLinePrice=10.0,
-        preDiscountPrice=30.0,
-        refundDetails={"refundAmount": 9.0, "taxRefundAmount": 0.81, "refundTransaction": {"guid": "r1"}},
-    )
-    delivery = {
-        "guid": "d1",
-        "name": "Delivery",
-        "chargeAmount": 4.0,
-        "gratuity": False,
-        "refundDetails": {"refundAmount": 4.0, "taxRefundAmount": 0},
-    }
-    paid = payment(33.43, 3.0, refundStatus="PARTIAL", refund=refund(13.81, 1.5))
-    given = order(check(pies, total=33.43, appliedServiceCharges=[delivery], payments=[paid]))
-    rows = {row["line_id"]: row for row in one(tmp_path, given)}
-    back = rows["return:s1"]
-    assert (back["kind"], back["quantity"], back["gross"], back["discount"], back["net"]) == ("return", -1, -10, -1, -9)
-    assert (back["tax"], back["total"]) == (D("-0.81"), D("-9.81"))
-    assert (back["source_order_id"], back["source_line_id"]) == ("O1", "s1")
-    assert {(r["kind"], r["business_date"], r["raw_date"]) for r in rows.values()} == {
-        ("sale", DAY, DAY), ("return", date(2026, 3, 5), DAY)
-    }  # fmt: skip
-    assert back["occurred_at"].isoformat() == "2026-03-05T18:00:00+00:00"
-    assert rows["return:service_charge:d1"]["net"] == -4
-    assert rows["return:tip"]["total"] == D("-1.5")
-    assert header(given).total == 3343 + 300 - 1381 - 150
-    assert {name: row["tendered_refund"] for name, row in rows.items() if row["tendered_refund"]} == {
-        "return:s1": D("-15.31")
-    }
-
-
-def test_what_was_on_the_house_comes_back_for_nothing(tmp_path: Path) -> None:
-    back_for_nothing = {"refundAmount": 0, "taxRefundAmount": 0, "refundTransaction": {"guid": "r1"}}
-    free = selection("s1", price=0, tax=0, quantity=2, receiptLinePrice=4.0, preDiscountPrice=8.0)
-    kept = selection(
-        "s3", price=0, tax=0, preDiscountPrice=5.0, refundDetails={"refundAmount": 0, "taxRefundAmount": 0}
-    )
-    paid = payment(10, 0, refundStatus="FULL", refund=refund(10))
-    bought = selection("s2", 10, refundDetails={**back_for_nothing, "refundAmount": 10})
-    given = order(check({**free, "refundDetails": back_for_nothing}, bought, kept, total=10, payments=[paid]))
-    back = {row["line_id"]: row for row in one(tmp_path, given) if row["kind"] == "return"}
-    assert back.keys() == {"return:s1", "return:s2"}
-    row = back["return:s1"]
-    assert (row["quantity"], row["gross"], row["discount"], row["net"], row["total"]) == (-2, -8, -8, 0, 0)
-
-
-def test_money_given_back_for_nothing_named_is_a_row_of_its_own(tmp_path: Path) -> None:
-    paid = payment(10.9, 0, refundStatus="PARTIAL", refund=refund(2.5))
-    rows = one(tmp_path, order(check(selection(tax=0.9), total=10.9, payments=[paid])))
-    assert [(r["line_id"], r["kind"], r["line_type"], r["net"], r["quantity"]) for r in rows[1:]] == [
-        ("return:amount", "return", "custom_amount", D("-2.5"), 0)
-    ]
 
 
 def test_gift_cards_and_house_account_payments_are_no_revenue(tmp_path: Path) -> None:
