@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 BY_DAY = (
     (tables.PAYMENTS, names.PAYMENTS_GROUP, ("connection", "business_date", "currency"), ("amount", "tip", "fee")),
     (tables.INVENTORY_LEVELS, names.CATALOGUE_GROUP, ("connection", "business_date"), ("quantity",)),
+    (tables.REPORTED_SALES, names.SALES_GROUP, ("connection", "business_date", "currency"), ("net", "tax", "tips")),
     (tables.TIME_ENTRIES, names.LABOUR_GROUP, ("connection", "business_date"), ("paid_hours",)),
 )
 #: Core tables of what there is, with their groups.

@@ -11,6 +11,7 @@ import dagster as dg
 
 from flux_pipelines import providers
 from flux_pipelines.pipelines import (
+    agreement,
     automation,
     books,
     closed_days,
@@ -67,6 +68,7 @@ def _definitions(overrides: Mapping[str, Any]) -> dg.Definitions:
             *(asset for provider in sources for asset in feeds.feed_assets(provider)),
             *(asset for provider in sources for asset in feed_tables.table_assets(provider)),
             *sales.marts(),
+            agreement.daily_sales().asset(),
             *books.book_assets(),
             tie_out.open_items().asset(),
             tie_out.tie_out().asset(),

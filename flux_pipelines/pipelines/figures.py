@@ -103,6 +103,14 @@ _TOLD: Mapping[str, tuple[tuple[tuple[str, str], ...], tuple[tuple[str, str], ..
         (("amount", "amount"), ("tip", "tip"), ("fee", "fee")),
         ("location_id", "payment_id", "kind", "tender", "amount", "tip", "fee", "currency", "status"),
     ),
+    "reported_sales": (
+        (
+            ("stores reported", "count(*) filter (status = 'reported')"),
+            ("stores without a witness", "count(*) filter (status = 'no_witness')"),
+        ),
+        (("net", "net"), ("tax", "tax"), ("tips", "tips")),
+        ("location_id", "status", "net", "tax", "tips", "discounts", "returns", "currency", "reason"),
+    ),
     "products": (
         (
             ("products", "count(distinct (connection, product_id))"),

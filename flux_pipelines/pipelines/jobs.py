@@ -9,7 +9,14 @@ from __future__ import annotations
 import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
-from flux_pipelines.domain.tables import INVENTORY_LEVELS, OPEN_ITEMS, RESTATEMENTS, SETTLED_ORDERS, TIE_OUT
+from flux_pipelines.domain.tables import (
+    INVENTORY_LEVELS,
+    OPEN_ITEMS,
+    REPORTED_SALES,
+    RESTATEMENTS,
+    SETTLED_ORDERS,
+    TIE_OUT,
+)
 from flux_pipelines.pipelines import names
 from flux_pipelines.pipelines.books import AS_A_WHOLE, BY_DAY
 from flux_pipelines.pipelines.feed_tables import ORDERS
@@ -27,6 +34,7 @@ def jobs() -> list[UnresolvedAssetJobDefinition]:
             if table is not INVENTORY_LEVELS and names.with_table(table.name)
         ),
         *(dg.AssetKey(table.name) for table in (OPEN_ITEMS, TIE_OUT, RESTATEMENTS, SETTLED_ORDERS)),
+        *((names.DAILY_SALES,) if names.with_table(REPORTED_SALES.name) else ()),  # compared with what was collected
     ]
     # Apart: of days without snapshots there is nothing, and a partition without rows would say that there was no stock.
     stock = [names.INVENTORY_LEVELS] if names.with_table(INVENTORY_LEVELS.name) else []

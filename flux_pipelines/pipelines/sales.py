@@ -1,4 +1,4 @@
-"""The core tables of sales: `transactions` over every provider, then `daily_sales` and `daily_item_demand`."""
+"""The core tables of sales: `transactions` over every provider, then `daily_item_demand`; `daily_sales` is in `agreement`."""
 
 # No `from __future__ import annotations` here: Dagster reads the annotations of asset functions as objects.
 
@@ -6,7 +6,6 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import date, timedelta
-from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,11 +15,10 @@ from flux_pipelines.domain import tables
 from flux_pipelines.domain.errors import ContractBrokenError, FluxError, TableDamagedError
 from flux_pipelines.domain.tables import SQL_TYPES, Table
 from flux_pipelines.lake.raw_manifest import ORDERS
-from flux_pipelines.pipelines import names, plots
+from flux_pipelines.pipelines import names
 from flux_pipelines.pipelines.checks import (
     CHECK_MEMORY,
     DEMAND_TIES_TO_TRANSACTIONS,
-    TIES_TO_TRANSACTIONS,
     TRANSACTION_RULES,
     Check,
     Findings,
@@ -326,8 +324,8 @@ def conform(table: Table, query: str) -> str:
 
 
 def marts() -> list[dg.AssetsDefinition]:
-    """Return the core assets of sales."""
-    return [mart.asset() for mart in (transactions(), daily_sales(), daily_item_demand())]
+    """Return the core assets of sales, but for `daily_sales` (`agreement`)."""
+    return [mart.asset() for mart in (transactions(), daily_item_demand())]
 
 
 def transactions() -> Mart:
@@ -367,28 +365,6 @@ def transaction_figures(view: str, by: tuple[str, ...]) -> Figures:
     )
 
 
-def daily_sales() -> Mart:
-    """Return what each store took on each business date."""
-    return Mart(
-        tables.DAILY_SALES,
-        by_query(tables.DAILY_SALES, (SQL / "daily_sales.sql").read_text()),
-        (tables.TRANSACTIONS.name,),
-        (dg.AssetDep(names.TRANSACTIONS),),
-        names.SALES_GROUP,
-        (no_duplicate_lines(tables.DAILY_SALES), contract(tables.DAILY_SALES, {}), TIES_TO_TRANSACTIONS),
-        Figures(
-            "daily_sales",
-            day="business_date",
-            by=("business_date",),
-            counts=(("orders", "sum(orders)"), ("returns", "sum(returns)"), ("voids", "sum(voids)")),
-            money=(("net", "net"), ("tax", "tax"), ("tips", "tips"), ("total", "total")),
-            shown=("connection", "location_id", "orders", "units", "net", "tax", "tips", "total", "currency"),
-            order=("connection", "location_id", "currency"),
-        ),
-        more=_sales_plots,
-    )
-
-
 def daily_item_demand() -> Mart:
     """Return how many of each product each store sold on each business date."""
     return Mart(
@@ -412,31 +388,3 @@ def daily_item_demand() -> Mart:
             order=("-quantity", "connection", "location_id", "product_id", "currency"),
         ),
     )
-
-
-def _sales_plots(database: "duckdb.DuckDBPyConnection", scope: Scope) -> dict[str, dict[str, Any]]:
-    """Return a plot of the 30 days up to each business date, one picture a currency."""
-    since = scope.first - timedelta(days=PLOT_DAYS - 1)
-    found: dict[str, dict[date, Decimal]] = {}
-    for currency, day, net in database.execute(
-        f"select currency, business_date, sum(net) from daily_sales where {Scope(since, scope.last).where('business_date')} "
-        "group by 1, 2 order by 1, 2"
-    ).fetchall():
-        found.setdefault(currency, {})[day] = net
-    drawn: dict[str, dict[str, Any]] = {}
-    for day in each_day(scope.first, scope.last):
-        window = each_day(day - timedelta(days=PLOT_DAYS - 1), day)
-        pictures = {
-            f"plot {currency}": plots.markdown(
-                plots.bars(
-                    f"Net sales {currency}, {PLOT_DAYS} days to {day}",
-                    [(d, by_day.get(d, Decimal(0))) for d in window],
-                    highlight=day,
-                ),
-                f"Net sales in {currency}",
-            )
-            for currency, by_day in found.items()
-            if day in by_day
-        }
-        drawn[day.isoformat()] = pictures
-    return drawn

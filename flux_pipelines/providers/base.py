@@ -51,6 +51,7 @@ class Feed:
         grain: how much one partition is.
         passing: kinds of records that may well be there today and not tomorrow. Where all records of another kind are gone,
             that is an error, and what is stored is kept.
+        again: the kind of record that says that a day should be asked for again before long; empty without one.
 
     """
 
@@ -58,6 +59,7 @@ class Feed:
     title: str
     grain: Grain
     passing: tuple[str, ...] = ()
+    again: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -139,6 +139,7 @@ class Control:
             "locations/timezone": self._timezone,
             "stats/reset": self._reset,
             "faults": self._change_faults,
+            "reports": lambda b: self.world.reporting.change(b),
             "identity/rotate": lambda _: {"kid": self._google.rotate()},
         }
         routes = [Route("/healthz", self._health), Route("/sandbox/truth", self._truth)]

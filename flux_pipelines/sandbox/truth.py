@@ -109,7 +109,8 @@ def _add_charge(day: DayTruth, owner: Merchant, charge: PricedCharge, sign: int,
         day.returns += revenue
 
 
-def _add(day: DayTruth, one: Counted, owner: Merchant, given_back: set[tuple[DayKey, str]]) -> None:
+def add(day: DayTruth, one: Counted, owner: Merchant, given_back: set[tuple[DayKey, str]]) -> None:
+    """Add a part of an order to a day; `given_back` knows of which orders something has come back already."""
     if one.what == "malformed":
         day.malformed += 1
     elif one.what == "void":
@@ -215,7 +216,7 @@ def truth(
                 key = (location.id, day)
                 if key not in days:
                     days[key] = DayTruth(owner.id, location.id, day, location.currency)
-                _add(days[key], one, owner, given_back)
+                add(days[key], one, owner, given_back)
     return [days[key] for key in sorted(days)]
 
 

@@ -24,6 +24,7 @@ from flux_pipelines.sandbox.options import SandboxOptions
 from flux_pipelines.sandbox.past import history
 from flux_pipelines.sandbox.payments import PaidTender, payments_of
 from flux_pipelines.sandbox.people import greet, settle
+from flux_pipelines.sandbox.reporting import Reporting
 from flux_pipelines.sandbox.traffic import Traffic
 
 
@@ -43,6 +44,7 @@ class WorldState:
         self.books: dict[str, Book] = {}
         self.listeners: list[Callable[[Happening], None]] = []  # the providers, who tell their apps
         self.outbox = Outbox(options.seed)
+        self.reporting = Reporting()
         #: Merchants and stores, by id, of which every answer is that nothing was sold there; and what was worked there.
         self.withheld: frozenset[str] = frozenset()
         self.shifts_withheld: dict[str, list[Shift]] = {}

@@ -14,6 +14,7 @@ from flux_pipelines.domain.tables.mapping import PRODUCT_MAP, STORES
 from flux_pipelines.domain.tables.model import SQL_TYPES, Column, Table, Type
 from flux_pipelines.domain.tables.quarantine import QUARANTINE
 from flux_pipelines.domain.tables.sales import DAILY_ITEM_DEMAND, DAILY_SALES, TRANSACTIONS
+from flux_pipelines.domain.tables.witness import REPORTED_SALES
 
 #: The core tables, in the order of the lineage. A provider's own tables are these under `<provider>/<name>`.
 TABLES: tuple[Table, ...] = (
@@ -29,6 +30,7 @@ TABLES: tuple[Table, ...] = (
     TIME_ENTRIES,
     OPEN_ITEMS,
     TIE_OUT,
+    REPORTED_SALES,
     RESTATEMENTS,
     SETTLED_ORDERS,
     STORES,
@@ -48,6 +50,7 @@ __all__ = [
     "PRODUCTS",
     "PRODUCT_MAP",
     "QUARANTINE",
+    "REPORTED_SALES",
     "RESTATEMENTS",
     "SETTLED_ORDERS",
     "SQL_TYPES",

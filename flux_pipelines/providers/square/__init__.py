@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from flux_pipelines.providers import witness
 from flux_pipelines.providers.base import Feed, FeedTable, Provider, RateLimit, Setting
 from flux_pipelines.providers.square.privacy import REDACTION
 
@@ -20,6 +21,7 @@ PROVIDER = Provider(
         Setting("base_url", "https://connect.squareup.com", "Where the API answers."),
         Setting("cutoff_hour", 0, "Local hour at which the trading day ends, 0 to 23."),
         Setting("requests_per_minute", 500, "Most requests a minute and location."),
+        Setting("report_wait_seconds", 90, "How long Square's own sales report is waited for, of each date."),
         Setting(
             "keep_personal_data", 0, "1: names, addresses and card digits are stored as received. Default: removed."
         ),
@@ -34,6 +36,7 @@ PROVIDER = Provider(
         "ITEMS_READ",
         "INVENTORY_READ",
         "TIMECARDS_READ",
+        "REPORTING_READ",
     ),
     pos_source="flux_pipelines.providers.square.client:SquareClient",
     oauth="flux_pipelines.providers.square.oauth:SquareOAuth",
@@ -48,6 +51,7 @@ PROVIDER = Provider(
         Feed("catalog", "catalogue and locations", "current"),
         Feed("inventory", "stock counts", "hour", passing=("sold_out",)),
         Feed("labor", "timecards", "day"),
+        Feed(witness.FEED, "own sales report", "day", passing=witness.PASSING, again=witness.NOT_YET),
     ),
     tables=(
         FeedTable("payments", "payments", _HERE / "payments.sql"),
@@ -55,6 +59,7 @@ PROVIDER = Provider(
         FeedTable("locations", "catalog", _HERE / "locations.sql"),
         FeedTable("inventory_levels", "inventory", _HERE / "inventory_levels.sql"),
         FeedTable("time_entries", "labor", _HERE / "time_entries.sql"),
+        FeedTable("reported_sales", witness.FEED, _HERE / "reported_sales.sql"),
     ),
     redaction=REDACTION,
     capabilities=frozenset({"PosSource", "FeedSource", "OAuthProvider", "WebhookSource"}),

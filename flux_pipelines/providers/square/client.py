@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 
 from flux_pipelines.domain.errors import PermissionLostError
+from flux_pipelines.providers import witness
 from flux_pipelines.providers.base import (
     Basis,
     FeedWindow,
@@ -26,6 +27,7 @@ from flux_pipelines.providers.base import (
 )
 from flux_pipelines.providers.square.feeds import SquareFeeds
 from flux_pipelines.providers.square.paging import follow, stamp
+from flux_pipelines.providers.square.reports import PERMISSION, SquareReports
 
 if TYPE_CHECKING:
     from flux_pipelines.transport import Stats
@@ -248,6 +250,7 @@ class SquareClient:
             headers={"Square-Version": context.provider.api_version},
         )
         self._feeds = SquareFeeds(self._api, self._connection, lambda: self._token_status().scopes)
+        self._reports = SquareReports(self._api, self._connection, float(settings["report_wait_seconds"]))
 
     @property
     def stats(self) -> Stats:
@@ -332,11 +335,17 @@ class SquareClient:
             PermissionLostError: the permission that the feed needs has not been granted, or was taken back.
 
         """
+        if feed == witness.FEED:
+            return witness.records(window, lambda: self._reports.stores(window), PERMISSION)
         return self._feeds.collect(feed, window)
 
     def changed(self, feed: str, window: FeedWindow) -> Iterator[tuple[str, datetime]]:
         """Yield where and when the payments, refunds or timecards happened that changed in a window."""
-        return self._feeds.changed(feed, window)
+        return iter(()) if feed == witness.FEED else self._feeds.changed(feed, window)
+
+    def reported_orders(self, window: FeedWindow) -> Sequence[witness.ReportedOrder]:
+        """Return what Square's own report says of each order of some stores' business date; see `ReportSource`."""
+        return witness.answered(window, lambda: self._reports.orders(window), PERMISSION)
 
     def close(self) -> None:
         """Release the HTTP connections."""

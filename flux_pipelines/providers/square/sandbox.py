@@ -32,6 +32,7 @@ from flux_pipelines.providers.square.sandbox_errors import (
 from flux_pipelines.providers.square.sandbox_oauth import Authority
 from flux_pipelines.providers.square.sandbox_orders import OrderWriter
 from flux_pipelines.providers.square.sandbox_places import location_object
+from flux_pipelines.providers.square.sandbox_reports import Reports
 from flux_pipelines.providers.square.sandbox_search import Searcher, parse
 from flux_pipelines.providers.square.sandbox_shelf import Shelf
 from flux_pipelines.providers.square.sandbox_staff import Staff
@@ -85,6 +86,7 @@ class SquareSandbox:
         self.options = options
         self.authority = Authority(world)
         self._till, self._shelf, self._staff = Till(world), Shelf(world), Staff(world)
+        self._reports = Reports(world)
         self.webhooks = Webhooks(world, self.authority, self._till)
         self._write = OrderWriter()
         self._searcher = Searcher(world, self._write)
@@ -103,12 +105,27 @@ class SquareSandbox:
             _Endpoint("orders_batch", "POST", "/v2/orders/batch-retrieve", self._batch, "ORDERS_READ"),
             _Endpoint("order", "GET", "/v2/orders/{order_id}", self._order, "ORDERS_READ", False),
         )
+        reports = self._reports
+        endpoints += (
+            _Endpoint(
+                "reports_meta", "GET", "/reporting/v1/meta", lambda _: self._encode(reports.meta()), _REPORTS, False
+            ),
+            _Endpoint(
+                "reports_load",
+                "POST",
+                "/reporting/v1/load",
+                lambda c: self._encode(reports.load(_merchant(c), c.body)),
+                _REPORTS,
+            ),
+        )
         endpoints += self._feeds() + self._managed()
         routes = [Route("/oauth2/authorize", self._authorize, methods=["GET"])]
         for endpoint in endpoints:
             routes.append(Route(endpoint.path, self._endpoint(endpoint), methods=[endpoint.method]))
         every = ["GET", "POST", "PUT", "DELETE", "PATCH"]
-        routes += [Route(f"/{root}/{{rest:path}}", self._unknown, methods=every) for root in ("v2", "oauth2")]
+        routes += [
+            Route(f"/{root}/{{rest:path}}", self._unknown, methods=every) for root in ("v2", "oauth2", "reporting")
+        ]
         return routes
 
     def _feeds(self) -> tuple[_Endpoint, ...]:
@@ -368,6 +385,7 @@ class SquareSandbox:
         return b'{"order":' + self._write(sale) + b"}"
 
 
+_REPORTS = "REPORTING_READ"
 _SEARCH = _Endpoint("orders_search", "POST", "", lambda _: b"")
 
 

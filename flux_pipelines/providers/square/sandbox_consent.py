@@ -25,6 +25,7 @@ SCOPES = {
     "MERCHANT_PROFILE_READ": "See your business and its locations",
     "ORDERS_READ": "See your orders",
     "PAYMENTS_READ": "See your payments and refunds",
+    "REPORTING_READ": "See your sales reports",
     "TIMECARDS_READ": "See your team's timecards",
 }
 
