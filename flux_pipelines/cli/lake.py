@@ -69,6 +69,28 @@ def sql(
             connection.close()
 
 
+def rebuild() -> None:
+    """Make tables again, from what was fetched, that an earlier version of Flux made otherwise. No provider is asked.
+
+    What they were is set aside in the lake, under `superseded`. Run it after an upgrade that asks for it, with `flux up` stopped.
+    """
+    from flux_pipelines.pipelines.rebuild import rebuild as make_again
+
+    with Runtime() as runtime:
+        names, days, failures = make_again(runtime)
+    if not names:
+        say("Every table is as this version makes it.")
+        return
+    span = f"{days[0]} to {days[-1]}" if days else "no business dates"
+    say(
+        f"Made again: {', '.join(names)}, and what is made of them ({span}). What they were is under `superseded` in the lake."
+    )
+    for failure in failures:
+        error(failure)
+    if failures:
+        raise typer.Exit(1)
+
+
 @quarantine.command("list")
 def list_(
     connection: Annotated[str | None, typer.Option(metavar="PROVIDER:NAME", help="Only of this connection.")] = None,

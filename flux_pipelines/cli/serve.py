@@ -36,6 +36,11 @@ def up(
             raise ConfigurationError(f"port {port} is in use", next_step="Choose another with --port.")
         if gateway and not port_is_free(gateway_port):
             raise ConfigurationError(f"port {gateway_port} is in use", next_step="Choose another with --gateway-port.")
+        if outdated := runtime.lake.outdated():
+            raise ConfigurationError(
+                f"an earlier version of Flux made {', '.join(table.name for table in outdated)}, and this one makes them otherwise",
+                next_step="Run `flux rebuild`: it makes them again from what was fetched.",
+            )
         if sandbox:
             url = start_sandbox(processes, sandbox_port)
             register(runtime, url, gateway_port)

@@ -196,6 +196,12 @@ class TableDamagedError(FluxError):
     default_next_step = "Run the partition's raw asset again to fetch it anew, or restore the table from a backup."
 
 
+class TableOutdatedError(TableDamagedError):
+    """A table was made by an earlier version of Flux, and its rows cannot be read as those of this one."""
+
+    default_next_step = "Run `flux rebuild`: it makes the table again from what was fetched."
+
+
 class StorageFullError(FluxError):
     """No space left where the lake or the state lives; nothing was half-committed."""
 

@@ -23,7 +23,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import date
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -34,8 +34,9 @@ from flux_pipelines.domain.errors import (
     StorageRefusedError,
     StorageUnavailableError,
     TableDamagedError,
+    TableOutdatedError,
 )
-from flux_pipelines.domain.tables import Table
+from flux_pipelines.domain.tables import TABLES, Table
 from flux_pipelines.lake.evolution import fit, unfit
 from flux_pipelines.lake.parquet import Among, Part, PartitionFiles, StagedFile
 from flux_pipelines.lake.store import LocalStore, ObjectStore, Staging, elsewhere
@@ -212,6 +213,46 @@ class DeltaLake:
         """Return a table's version, or None when it has not been made yet."""
         opened = self._open(table)
         return None if opened is None else opened.version()
+
+    def outdated(self) -> list[Table]:
+        """Return the contracts of the tables that an earlier version of Flux made, and that cannot be read by them any more.
+
+        Raises:
+            TableDamagedError: a table cannot be opened at all.
+
+        """
+        contracts = {table.name: table for table in TABLES}
+        found = []
+        for name in self.tables():
+            base = contracts.get(name.rpartition("/")[2])
+            opened = None if base is None else self._open(name)
+            if base is not None and opened is not None:
+                try:
+                    fit(base.named(name), opened)
+                except TableOutdatedError:
+                    found.append(base.named(name))
+        return found
+
+    def set_aside(self, table: str) -> str:
+        """Move a table to where nobody looks for it; return the folder, by which `read_elsewhere` finds it."""
+        folder = f"superseded/{table}-{datetime.now(UTC):%Y%m%dT%H%M%S}"
+        with self._errors(table):
+            self._store.move(_folder(table), folder)
+        return folder
+
+    def read_elsewhere(self, folder: str) -> pa.Table | None:
+        """Return the rows of a table that was set aside, with the columns that it had; None if there is none."""
+        import pyarrow as pa
+        from deltalake import DeltaTable
+        from deltalake.exceptions import TableNotFoundError
+
+        with self._errors(folder):
+            try:
+                opened = DeltaTable(f"{self._store.root}/{folder}", storage_options=self._store.delta_options())
+            except TableNotFoundError:
+                return None
+            schema = pa.schema(opened.schema().to_arrow())
+            return _dataset(opened, schema, self._filesystem_of(folder, opened), _files(opened)).to_table()
 
     def history(self, table: str, limit: int | None = None) -> list[dict[str, Any]]:
         """Return a table's commits, newest first; empty when it has not been made yet."""
@@ -586,10 +627,13 @@ class DeltaLake:
         return opened
 
     def _filesystem(self, table: str, opened: DeltaTable) -> Any:
+        return self._filesystem_of(_folder(table), opened)
+
+    def _filesystem_of(self, folder: str, opened: DeltaTable) -> Any:
         import pyarrow.fs as fs
 
         if isinstance(self._store, LocalStore):
-            return fs.SubTreeFileSystem(str(self._store.path(_folder(table))), fs.LocalFileSystem())
+            return fs.SubTreeFileSystem(str(self._store.path(folder)), fs.LocalFileSystem())
         from deltalake.fs import DeltaStorageHandler
 
         return fs.PyFileSystem(DeltaStorageHandler.from_table(opened._table, self._store.delta_options()))

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
-from flux_pipelines.domain.errors import TableDamagedError
+from flux_pipelines.domain.errors import TableOutdatedError
 from flux_pipelines.domain.tables import Table
 
 if TYPE_CHECKING:
@@ -68,15 +68,15 @@ def fit(table: Table, opened: DeltaTable) -> Fit:
     return Fit(gained, there.keys() == ours.keys() and not any(map(_is_marked, there.values())))
 
 
-def unfit(table: Table, wrong: str, partitions: Iterable[Mapping[str, str | None]] = ()) -> TableDamagedError:
+def unfit(table: Table, wrong: str, partitions: Iterable[Mapping[str, str | None]] = ()) -> TableOutdatedError:
     """Return the error of a table that has to be made again: what is wrong, and which partitions it has."""
     days = sorted(filter(None, (values.get(table.day or "") for values in partitions)))
     which = f"its partitions {days[0]} to {days[-1]}" if days else "all of its partitions"
-    return TableDamagedError(
+    return TableOutdatedError(
         f"the table {table.name!r} was made by another version of Flux and does not fit its contract: {wrong}",
         next_step=(
-            f"Move the folder `tables/{table.name}` away, without deleting it, and make the table again: materialise {which} "
-            '(docs/operations.md, "Upgrading", says which job does that).'
+            f"Stop `flux up` and run `flux rebuild`: it sets the table aside and makes {which} again from what was fetched "
+            '(docs/operations.md, "Upgrading").'
         ),
     )
 

@@ -278,6 +278,11 @@ class RawStore:
         data = msgspec.json.encode(Made(fetched_at=manifest.fetched_at, rows=rows))
         self._store.put_atomic(f"{folder}/{_made(table)}", data)
 
+    def unmake(self, connection: str, table: str) -> None:
+        """Forget of which partitions by day a table has been made: it is to be made of all of them again."""
+        for day in self.days(connection):
+            self._store.delete(f"{folder_of(self.feed, connection, day.isoformat())}/{_made(table)}")
+
     def made(self, connection: str, days: Sequence[date], table: str) -> dict[date, Made]:
         """Return of which partitions by day a table has been made; one whose record cannot be read is not among them."""
 

@@ -164,6 +164,10 @@ class ObjectStore(ABC):
         """Delete an object; deleting what is not there is no error."""
 
     @abstractmethod
+    def move(self, folder: str, to: str) -> None:
+        """Move a folder with everything in it to a place where there is nothing."""
+
+    @abstractmethod
     def exists(self, key: str) -> bool:
         """Tell whether there is such an object."""
 
@@ -293,6 +297,14 @@ class LocalStore(ObjectStore):
         with disk_trouble_is_an_error_of_ours(key, doing="deleting"):
             self.path(key).unlink(missing_ok=True)
 
+    def move(self, folder: str, to: str) -> None:
+        """Rename the folder, in one step."""
+        target = self.path(to)
+        with disk_trouble_is_an_error_of_ours(to):
+            _make_folder(target.parent)
+            self.path(folder).rename(target)
+            _flush_folder(target.parent)
+
     def exists(self, key: str) -> bool:
         """Tell whether there is such a file."""
         return self.path(key).is_file()
@@ -413,6 +425,16 @@ class S3Store(ObjectStore):
         """Delete an object."""
         with self._errors(key):
             self._client.delete_object(Bucket=self._bucket, Key=self._at(key))
+
+    def move(self, folder: str, to: str) -> None:
+        """Copy object by object, then delete: cut short, it can be done again."""
+        found = [item.key for item in self.objects(f"{folder}/")]
+        for key in found:
+            target = self._at(f"{to}/{key.removeprefix(f'{folder}/')}")
+            with self._errors(key):
+                self._client.copy({"Bucket": self._bucket, "Key": self._at(key)}, self._bucket, target)
+        for key in found:
+            self.delete(key)
 
     def exists(self, key: str) -> bool:
         """Ask for the object's head."""

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import dagster as dg
 
     from flux_pipelines.pipelines.drive import Driver
-    from flux_pipelines.providers.base import Grain, Provider
+    from flux_pipelines.providers.base import FeedTable, Grain, Provider
 
 
 class FeedDriver:
@@ -69,15 +69,23 @@ class FeedDriver:
 
     def refresh(self) -> None:
         """Bring the core tables up to date for what has been collected."""
-        # The latest first: what is paid of a date on the next one must be in `payments` when the date is compared.
-        for first, last in reversed(list(runs_of(sorted(self._books)))):
-            self._driver.run_through(names.REFRESH_BOOKS_JOB, day_tags(first, last))
+        self.refresh_books(self._books)
         if "hour" in self._grains:
             today = datetime.now(UTC).date()
             self._driver.run(names.REFRESH_STOCK_JOB, day_tags(today, today))
         if "current" in self._grains:
             self._driver.run(names.REFRESH_CATALOGUE_JOB, {})
             self._driver.run(names.MAPPING_JOB, {})
+
+    def refresh_books(self, days: Collection[date]) -> None:
+        """Bring the core tables of payments and hours, and what is compared with them, up to date for business dates."""
+        for first, last in runs_of(sorted(days)):
+            self._driver.run_through(names.REFRESH_BOOKS_JOB, day_tags(first, last))
+
+    def make(self, spec: Provider, table: FeedTable, connection: str, days: Sequence[date]) -> set[date]:
+        """Make a table of what has been fetched of a feed by day; return the dates that it has."""
+        job = names.derive_job(spec.name) if table.feed == ORDERS else names.collect_job(spec.name, "day")
+        return self._again(job, connection, days, names.provider_table(spec.name, table.table))
 
     def replay(
         self, provider: str, connection: str, quarantined: Sequence[Mapping[str, Any]], days: Collection[date]

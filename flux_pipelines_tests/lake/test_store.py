@@ -57,6 +57,14 @@ def test_many_objects_are_listed_page_by_page(store: ObjectStore) -> None:
     assert len(store.folders("many")) == len(list(store.objects("many/"))) == 30
 
 
+def test_a_folder_is_moved_with_everything_in_it(store: ObjectStore) -> None:
+    for key in ("tables/a/one", "tables/a/log/two", "tables/ab/three"):
+        store.put_atomic(key, key.encode())
+    store.move("tables/a", "superseded/a-1")
+    assert [item.key for item in store.objects()] == ["superseded/a-1/log/two", "superseded/a-1/one", "tables/ab/three"]
+    assert store.get("superseded/a-1/log/two") == b"tables/a/log/two"
+
+
 def test_a_root_of_another_kind_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="gs://bucket"):
         object_store("gs://bucket/x")
