@@ -220,12 +220,19 @@ def _orders(runtime: "Runtime", connection: "Connection | None", one: Compared) 
     if not wrong:
         return "order by order the report says the same as here: it was fetched before an order changed, fetch it again"
 
+    zero = Decimal(0)
+    apart = {order: (here or zero) - (there or zero) for order, (here, there) in wrong.items()}
+    difference = one.differences.get("net")
+    if difference is not None and sum(apart.values()) != difference:
+        # Some reports of orders are of the day's sales alone, and not of what came back.
+        exactly = {order: wrong[order] for order, by in apart.items() if by == difference}
+        wrong = exactly or wrong
+
     def told(amount: Decimal | None) -> str:
         return "nothing" if amount is None else money(amount, one.currency)
 
-    zero = Decimal(0)
-    ordered = sorted(wrong.items(), key=lambda item: (-abs((item[1][0] or zero) - (item[1][1] or zero)), item[0]))
-    named = [f"{order} ({told(here)} here, {told(there)} in the report)" for order, (here, there) in ordered]
+    ordered = sorted(wrong, key=lambda order: (-abs(apart[order]), order))
+    named = [f"{order} ({told(wrong[order][0])} here, {told(wrong[order][1])} in the report)" for order in ordered]
     more = len(named) - _ORDERS_TOLD
     return ", ".join(named[:_ORDERS_TOLD]) + (f" and {more} more" if more > 0 else "")
 

@@ -126,7 +126,7 @@ def test_where_there_is_no_report_there_is_no_witness_and_nothing_fails(
 def test_a_scope_that_was_not_granted_leaves_the_other_feeds_alone(changing_home: Home) -> None:
     home = changing_home
     key = connected(home)
-    body = {"merchant": "sakura", "scopes": ["REPORTING_READ"]}
+    body = {"merchant": "sakura", "remove": ["REPORTING_READ"]}
     httpx.post(f"{home.sandbox.url}/sandbox/tokens/scopes", json=body).raise_for_status()
     check = brought_in(home, key, END_DAY)
     assert not check.passed

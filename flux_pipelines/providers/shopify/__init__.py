@@ -3,6 +3,7 @@
 from datetime import date
 from pathlib import Path
 
+from flux_pipelines.providers import witness
 from flux_pipelines.providers.base import Feed, FeedTable, Provider, RateLimit, Redaction, Setting
 
 _HERE = Path(__file__).parent
@@ -33,7 +34,7 @@ PROVIDER = Provider(
         Setting("keep_personal_data", 0, "1 stores personal data as received; 0 removes it before anything is stored."),
     ),
     secrets=(("access_token",), ("client_id", "client_secret", "refresh_token")),
-    scopes=("read_orders", "read_all_orders", "read_products", "read_inventory", "read_locations"),
+    scopes=("read_orders", "read_all_orders", "read_products", "read_inventory", "read_locations", "read_reports"),
     pos_source="flux_pipelines.providers.shopify.client:ShopifyClient",
     oauth="flux_pipelines.providers.shopify.oauth:ShopifyOAuth",
     # Since 2026-08-28 a replaced refresh token works until its successor is first used.
@@ -47,12 +48,14 @@ PROVIDER = Provider(
     feeds=(
         Feed("catalog", "products, variants and locations", "current", passing=("deletion",)),
         Feed("inventory", "stock at every location", "hour"),
+        Feed(witness.FEED, "own sales report", "day", passing=witness.PASSING, again=witness.NOT_YET),
     ),
     tables=(
         FeedTable("payments", "orders", _HERE / "payments.sql"),
         FeedTable("products", "catalog", _HERE / "products.sql"),
         FeedTable("locations", "catalog", _HERE / "locations.sql"),
         FeedTable("inventory_levels", "inventory", _HERE / "inventory_levels.sql"),
+        FeedTable("reported_sales", witness.FEED, _HERE / "reported_sales.sql"),
     ),
     redaction=Redaction(
         remove=frozenset(

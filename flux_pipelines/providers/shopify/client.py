@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from flux_pipelines.domain.errors import PermissionLostError
+from flux_pipelines.providers import witness
 from flux_pipelines.providers.base import (
     Basis,
     FeedWindow,
@@ -38,6 +39,7 @@ from flux_pipelines.providers.shopify.orders import (
     sized,
     with_first,
 )
+from flux_pipelines.providers.shopify.reports import PERMISSION, ShopifyReports
 from flux_pipelines.transport import RefusedError
 
 if TYPE_CHECKING:
@@ -105,6 +107,7 @@ class ShopifyClient:
         self._bulk_days = int(settings["bulk_days"])
         self._graphql = GraphQL(context)
         self._feeds = Feeds(self._graphql)
+        self._reports = ShopifyReports(self._graphql, self._shop, self.locations)
         self._bulk = BulkOrders(self._graphql)
         self._completer = Completer(self._graphql, lambda: number_of(self._shop().id))
         self._whole = Sizer(20)
@@ -167,11 +170,18 @@ class ShopifyClient:
         return self._completer.by_id([gid("Order", order_id) for order_id in order_ids])
 
     def collect(self, feed: str, window: FeedWindow) -> Iterator[Sequence[Record]]:
-        """Yield the records of a feed: `catalog` (what there is now) or `inventory` (every level at the locations)."""
-        yield from self._feeds.collect(feed, window)
+        """Yield the records of a feed: `catalog` (what there is now), `inventory` (every level), or the sales report."""
+        if feed == witness.FEED:
+            yield from witness.records(window, lambda: self._reports.stores(window), PERMISSION)
+        else:
+            yield from self._feeds.collect(feed, window)
+
+    def reported_orders(self, window: FeedWindow) -> Sequence[witness.ReportedOrder]:
+        """Return what Shopify's own report says of each order of a business date; see `ReportSource`."""
+        return witness.answered(window, lambda: self._reports.orders(window), PERMISSION)
 
     def changed(self, feed: str, window: FeedWindow) -> Iterator[tuple[str, datetime]]:  # noqa: ARG002
-        """Yield nothing: no feed of Shopify's is kept by day."""
+        """Yield nothing: of the feeds by day there is the report alone, which tells no changes."""
         yield from ()
 
     def confirm_access(self) -> str:

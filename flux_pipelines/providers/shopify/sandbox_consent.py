@@ -32,6 +32,7 @@ SCOPES = {
     "read_orders": "See your orders",
     "read_products": "See your products",
     "read_publications": "See where your products are published",
+    "read_reports": "See your sales reports",
     "read_returns": "See your returns",
     "read_shipping": "See your shipping rates",
     "read_shopify_payments_payouts": "See your payouts",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from flux_pipelines.providers.shopify.sandbox_errors import HttpError, QueryError
 from flux_pipelines.providers.shopify.sandbox_ids import Json, gid, legacy, read_gid
 from flux_pipelines.providers.shopify.sandbox_people import customer
+from flux_pipelines.providers.shopify.sandbox_reports import answer as report
 from flux_pipelines.providers.shopify.sandbox_search import (
     EVENT_FIELDS,
     ITEM_FIELDS,
@@ -105,6 +106,7 @@ class Root:
             "customer": self._one("Customer"),
             "currentAppInstallation": Call(lambda _: self.installation()),
             "publicApiVersions": Call(lambda _: self._versions()),
+            "shopifyqlQuery": Call(lambda args: report(shop, args["query"])),
         }
 
     def installation(self) -> Json:

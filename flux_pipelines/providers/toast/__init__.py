@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from flux_pipelines.providers import witness
 from flux_pipelines.providers.base import Feed, FeedTable, Provider, RateLimit, Redaction, Setting
 
 _HERE = Path(__file__).parent
@@ -20,6 +21,7 @@ PROVIDER = Provider(
         Setting("restaurants", "", "GUIDs of the restaurants, separated by commas; empty: all that Toast lists."),
         Setting("cutoff_hour", 4, "Local hour at which the trading day ends; orders have Toast's own business date."),
         Setting("requests_per_hour", 0, "Most requests an hour and restaurant; 0: Toast's present limits."),
+        Setting("report_wait_seconds", 90, "How long Toast's own sales report is waited for."),
         Setting("history_pause_seconds", 5, "Pause between intervals of history, which Toast asks for."),
         Setting("keep_personal_data", 0, "1 keeps names, phone numbers, addresses and card digits in raw records."),
     ),
@@ -35,6 +37,7 @@ PROVIDER = Provider(
         Feed("catalog", "restaurants and menus", "current", passing=("alternate_payment_type",)),
         Feed("inventory", "stock", "hour"),
         Feed("labor", "time entries", "day"),
+        Feed(witness.FEED, "own sales report", "day", passing=witness.PASSING, again=witness.NOT_YET),
     ),
     tables=(
         FeedTable("payments", "orders", _HERE / "payments.sql"),
@@ -42,6 +45,7 @@ PROVIDER = Provider(
         FeedTable("locations", "catalog", _HERE / "locations.sql"),
         FeedTable("inventory_levels", "inventory", _HERE / "inventory_levels.sql"),
         FeedTable("time_entries", "labor", _HERE / "time_entries.sql"),
+        FeedTable("reported_sales", witness.FEED, _HERE / "reported_sales.sql"),
     ),
     redaction=Redaction(
         remove=frozenset(

@@ -22,6 +22,7 @@ from flux_pipelines.domain.errors import (
     PermissionLostError,
     UnknownZoneError,
 )
+from flux_pipelines.providers import witness
 from flux_pipelines.providers.base import (
     Basis,
     FeedWindow,
@@ -37,6 +38,7 @@ from flux_pipelines.providers.base import (
 from flux_pipelines.providers.toast.feeds import ToastFeeds, stamp
 from flux_pipelines.providers.toast.login import account_of, scopes_of
 from flux_pipelines.providers.toast.orders import page_decoder, read_order
+from flux_pipelines.providers.toast.reports import PERMISSION, ToastReports
 from flux_pipelines.transport.errors import RefusedError
 
 if TYPE_CHECKING:
@@ -134,17 +136,21 @@ class ToastClient:
         self._api = client()
         self._bulk = client(RateLimit(5, 1.0))
         self._menus = client(RateLimit(1, 1.0))
-        self._clients = (self._api, self._bulk, self._menus)
+        # What is asked of months has a lower limit still; they are few.
+        self._analytics = client(RateLimit(10, 60.0), RateLimit(60, 3600.0))
+        self._clients = (self._api, self._bulk, self._menus, self._analytics)
         self._mutex = threading.Lock()
         self._known: dict[str, _Restaurant] = {}
         self._accessible: tuple[str, ...] | None = None
         self._feeds = ToastFeeds(self._get, self._noon)
+        patience = float(settings["report_wait_seconds"])
+        self._reports = ToastReports(self._analytics, self._connection, self._restaurants, patience)
 
     @property
     def stats(self) -> Stats:
         """What this client's calls have cost so far: requests, retries, seconds waited for limits, bytes."""
         total = self._api.stats
-        for other in (self._bulk.stats, self._menus.stats):
+        for other in (self._bulk.stats, self._menus.stats, self._analytics.stats):
             total.requests += other.requests
             total.retries += other.retries
             total.waited_seconds += other.waited_seconds
@@ -241,11 +247,17 @@ class ToastClient:
 
     def collect(self, feed: str, window: FeedWindow) -> Iterator[Sequence[Record]]:
         """Yield the records of a feed, a page at a time; see `feeds.py`."""
+        if feed == witness.FEED:
+            return witness.records(window, lambda: self._reports.stores(window), PERMISSION)
         return self._feeds.collect(feed, window)
 
     def changed(self, feed: str, window: FeedWindow) -> Iterator[tuple[str, datetime]]:
         """Yield where, and at noon of which business date, time entries changed in a window."""
-        return self._feeds.changed(feed, window)
+        return iter(()) if feed == witness.FEED else self._feeds.changed(feed, window)
+
+    def reported_orders(self, window: FeedWindow) -> Sequence[witness.ReportedOrder]:
+        """Return what Toast's own report says of the checks of each order of a business date; see `ReportSource`."""
+        return witness.answered(window, lambda: self._reports.orders(window), PERMISSION)
 
     def close(self) -> None:
         """Release the HTTP connections."""

@@ -72,7 +72,7 @@ class ToastSandbox:
             *(Route(one.path, self._endpoint(one), methods=[one.method]) for one in self.paths.endpoints()),
         ]
         every = ["GET", "POST", "PUT", "DELETE", "PATCH"]
-        for root in ("authentication", "orders", "menus", "config", "stock", "restaurants", "partners", "labor"):
+        for root in ("authentication", "orders", "menus", "config", "stock", "restaurants", "partners", "labor", "era"):
             routes.append(Route(f"/{root}/{{rest:path}}", self._unknown, methods=every))
         own: dict[str, Callable[[Body], Any]] = {
             "menus/publish": self._publish_menus,
@@ -180,7 +180,7 @@ class ToastSandbox:
             response = _refusal(error)
             self._log_search(endpoint, request, named, response.status_code)
         else:
-            response = damage(fault, content.body)
+            response = damage(fault, content.body) if content.status == 200 else Response(status_code=content.status)
             response.headers.update(content.headers)
         response.headers.update({name: value for name, value in headers.items() if name not in response.headers})
         self.world.traffic.statuses[response.status_code] += 1

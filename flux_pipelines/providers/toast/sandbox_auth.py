@@ -37,6 +37,7 @@ SCOPES = (
     "labor:read",
     "labor.employees:read",
     "partners:read",
+    "enterprise-metrics:read",
 )
 _LAST_MINUTE = timedelta(seconds=60)
 _DAY = 86_400.0

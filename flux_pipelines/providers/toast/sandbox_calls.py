@@ -39,6 +39,7 @@ class Answer(NamedTuple):
 
     body: bytes
     headers: Mapping[str, str] = {}
+    status: int = 200
 
 
 class Endpoint(NamedTuple):

@@ -14,6 +14,7 @@ from flux_pipelines.providers.toast.sandbox_documents import payments_in, paymen
 from flux_pipelines.providers.toast.sandbox_errors import invalid, missing
 from flux_pipelines.providers.toast.sandbox_ids import group_guid, order_guid, restaurant_guid
 from flux_pipelines.providers.toast.sandbox_menus import Menus
+from flux_pipelines.providers.toast.sandbox_reports import Reports
 from flux_pipelines.providers.toast.sandbox_restaurants import (
     connected_page,
     created_ms,
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from flux_pipelines.sandbox.model import Location, Sale
     from flux_pipelines.sandbox.world import World
 
+_ANALYTICS = "enterprise-metrics:read"
 _PAYMENT_DATES = ("paidBusinessDate", "refundBusinessDate", "voidBusinessDate")
 
 
@@ -41,6 +43,7 @@ class Paths:
         self._write = write
         self.menus = Menus(world, write.maker)
         self.configuration = Configuration(world)
+        self.reports = Reports(world)
         self._orders: dict[str, str] = {}  # GUID of an order -> world id, where they differ
         self._paid: dict[str, str] = {}  # GUID of a payment -> world id of its order
         self._encode = msgspec.json.Encoder().encode
@@ -66,6 +69,10 @@ class Paths:
             Endpoint("time_entries", "GET", "/labor/v1/timeEntries", self._time_entries, "labor:read"),
             Endpoint("jobs", "GET", "/labor/v1/jobs", self._jobs, "labor:read"),
             Endpoint("employees", "GET", "/labor/v1/employees", self._employees, "labor.employees:read"),
+            Endpoint("metrics", "POST", "/era/v1/metrics/{span}", self._metrics, _ANALYTICS, False),
+            Endpoint("checks", "POST", "/era/v1/check/day", self._checks, _ANALYTICS, False),
+            Endpoint("metrics_report", "GET", "/era/v1/metrics/{guid}", self._report, _ANALYTICS, False),
+            Endpoint("checks_report", "GET", "/era/v1/check/{guid}", self._report, _ANALYTICS, False),
         )
 
     def _answer(self, content: Any, headers: Mapping[str, str] | None = None) -> Answer:
@@ -114,6 +121,18 @@ class Paths:
 
     def _order(self, call: Call) -> Answer:
         return Answer(self._write(self._sale(call.here, call.request.path_params["guid"]), call.view))
+
+    # Reports
+
+    def _metrics(self, call: Call) -> Answer:
+        return self._answer(self.reports.metrics(call.client.merchant, call.request.path_params["span"], call.body))
+
+    def _checks(self, call: Call) -> Answer:
+        return self._answer(self.reports.checks(call.client.merchant, call.body))
+
+    def _report(self, call: Call) -> Answer:
+        found = self.reports.report(call.request.path_params["guid"])
+        return Answer(b"", status=202) if found is None else self._answer(found)
 
     # Payments
 

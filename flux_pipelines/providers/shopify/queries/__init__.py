@@ -26,6 +26,7 @@ OPERATIONS: Final = (
     "orders",
     "orders_by_id",
     "products",
+    "report",
     "shop",
     "shop_domain",
     "uninstall",
