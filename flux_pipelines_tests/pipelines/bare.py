@@ -1,0 +1,95 @@
+"""What a sync does, step by step, without a run of Dagster's for each: to do it a hundred times in a test."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import date
+from typing import Any
+
+from flux_pipelines.domain import tables
+from flux_pipelines.lake import session
+from flux_pipelines.pipelines import agreement, books, names, sales, tie_out
+from flux_pipelines.pipelines.checks import Findings
+from flux_pipelines.pipelines.feed_tables import _Deriving
+from flux_pipelines.pipelines.ingest import _Normalising
+from flux_pipelines.pipelines.partitions import each_day, ranges
+from flux_pipelines.providers.base import Provider
+from flux_pipelines.providers.registry import provider as provider_named
+from flux_pipelines.runtime import Runtime
+from flux_pipelines.sync.feeds import collect_days
+from flux_pipelines.sync.orders import sync_orders
+
+#: The core tables that are made of orders and payments, in the order in which they are made.
+TABLES = ("transactions", "payments", "daily_sales", "daily_item_demand", "open_items", "tie_out")
+
+
+def bring_in(runtime: Runtime, key: str, days: Sequence[date]) -> None:
+    """Bring a connection's orders and payments of business dates into every table; nothing may fail."""
+    spec = provider_named(key.partition(":")[0])
+    _fetch(runtime, spec, key, days)
+    changed = {*_made(runtime, spec, key, days), *((key, day) for day in days)}
+    dates = sorted({day for _, day in changed if day >= runtime.settings.start_date})
+    marts = (
+        sales.transactions(),
+        *(books.by_day(*one) for one in books.BY_DAY if one[0] is tables.PAYMENTS),
+        agreement.daily_sales(),
+        sales.daily_item_demand(),
+        tie_out.open_items(),
+        tie_out.tie_out(),
+    )
+    for mart in marts:
+        for first, last in ranges(dates):
+            written = mart.replace(runtime, each_day(first, last))
+            assert (written.refused, written.findings.refused) == ({}, {})
+
+
+def _fetch(runtime: Runtime, spec: Provider, key: str, days: Sequence[date]) -> None:
+    connection = runtime.state.connections.get(key)
+    source = runtime.source(connection)
+    try:
+        locations = runtime.refresh_locations(connection, source)
+        redact = runtime.redactor(connection)
+        raw = runtime.raw
+        stale: set[date] = set()
+        for outcome in sync_orders(source, connection, locations, days, raw, provider=spec, redact=redact):
+            assert outcome.error is None
+            stale |= outcome.stale
+        for outcome in sync_orders(source, connection, locations, sorted(stale), raw, provider=spec, redact=redact):
+            assert outcome.error is None
+        for feed in spec.feeds:
+            if feed.name == "payments":
+                collected: Iterable[Any] = collect_days(
+                    source,  # type: ignore[arg-type]
+                    connection,
+                    locations,
+                    days,
+                    raw.of("payments"),
+                    provider=spec,
+                    redact=redact,
+                )
+                assert [one.error for one in collected if one.error] == []
+    finally:
+        source.close()
+
+
+def _made(runtime: Runtime, spec: Provider, key: str, days: Sequence[date]) -> set[tuple[str, date]]:
+    """Make the provider's own tables; return the connections and business dates whose rows have changed."""
+    step = _Normalising(runtime, spec, Findings((), names.provider_transactions(spec.name)))
+    step.run({key: days})
+    assert step.failed == []
+    changed = set(step.touched)
+    for table in spec.tables:
+        if table.table == tables.PAYMENTS.name:
+            part = tables.PAYMENTS.named(f"{spec.name}/{tables.PAYMENTS.name}")
+            findings = Findings((), names.provider_table(spec.name, table.table))
+            deriving = _Deriving(runtime, spec, table, part, "day", findings)
+            deriving.run({key: days})
+            assert deriving.failed == []
+            changed |= set(deriving.touched)
+    return changed
+
+
+def contents(runtime: Runtime, tables_: Iterable[str] = TABLES) -> dict[str, list[tuple[Any, ...]]]:
+    """Return the rows of tables."""
+    with session(runtime.lake) as database:
+        return {name: database.execute(f"select * from {name} order by all").fetchall() for name in tables_}
