@@ -11,8 +11,10 @@ on the case's `day`. Every document is of a store in New York.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import date, timedelta
 from typing import Any
 
 from flux_pipelines.settings import PROJECT_ROOT
@@ -341,7 +343,15 @@ CASES: dict[str, Case] = {
 }
 
 
-def documents(name: str) -> list[dict[str, Any]]:
-    """The records of a case, as they are posted to the sandbox."""
-    found: list[dict[str, Any]] = json.loads((FOLDER / f"{name}.json").read_text())["documents"]
+def documents(name: str, later: int = 0) -> list[dict[str, Any]]:
+    """The records of a case, as they are posted to the sandbox, with every instant so many days later."""
+
+    def moved(text: re.Match[str]) -> str:
+        return str(date.fromisoformat(text[0]) + timedelta(days=later))
+
+    text = _DATE.sub(moved, (FOLDER / f"{name}.json").read_text())
+    found: list[dict[str, Any]] = json.loads(text)["documents"]
     return found
+
+
+_DATE = re.compile(r"\d{4}-\d\d-\d\d(?=T)")
