@@ -72,7 +72,8 @@ def test_the_lineage_of_sales_is_the_chain_from_raw_orders_to_accuracy(specs: di
         assert chain[f"{name}/raw_orders"] == set()
         assert chain[f"{name}/transactions"] == {f"{name}/raw_orders"}
     assert chain["transactions"] == {f"{name}/transactions" for name in sources}
-    assert chain["daily_sales"] == chain["daily_item_demand"] == {"transactions"}
+    assert chain["daily_item_demand"] == {"transactions"}
+    assert chain["daily_sales"] == {"transactions", "reported_sales"}, "it is compared with the providers' own reports"
     assert chain["demand_forecasts"] == {"daily_item_demand", "daily_sales"}
     assert chain["forecast_accuracy"] == {"demand_forecasts", "daily_item_demand", "daily_sales"}
 
@@ -86,7 +87,7 @@ def test_feeds_become_a_providers_tables_and_those_the_core_ones(specs: dict[str
         for spec in provider.tables:
             assert chain[f"{provider.name}/{spec.table}"] == {f"{provider.name}/raw_{spec.feed}"}
             core.setdefault(spec.table, set()).add(f"{provider.name}/{spec.table}")
-    assert {"payments", "products", "locations", "inventory_levels", "time_entries"} == core.keys()
+    assert {*("payments", "products", "locations", "inventory_levels", "time_entries", "reported_sales")} == core.keys()
     for table, parts in core.items():
         assert chain[table] == parts
 
@@ -157,7 +158,8 @@ def test_what_checks_a_table_stands_with_it_and_blocks() -> None:
     assert "equals_its_sources" in checks["transactions"]
     assert "ties_to_transactions" in checks["daily_sales"]
     assert soft == {
-        "nothing_quarantined", "every_item_answered", "ties_out", "nothing_restated", "everything_is_decided"
+        "nothing_quarantined", "every_item_answered", "ties_out", "agrees_with_report", "nothing_restated",
+        "everything_is_decided",
     }  # fmt: skip
 
 

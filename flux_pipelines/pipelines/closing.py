@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 CATCH_UP_DAYS = 7
 #: Locations change seldom: they are asked for again when they were last heard of this long ago.
 LOCATIONS_AGE = timedelta(days=1)
+#: What a provider did not have yet is asked for again when it was last asked for this long ago, for so many days.
+ASK_AGAIN_AFTER = timedelta(hours=4)
+ASK_AGAIN_DAYS = 3
 
 
 def stores(runtime: Runtime, connection: Connection) -> list[Zoned]:
@@ -94,7 +97,9 @@ class Due(NamedTuple):
     again: frozenset[date]
 
 
-def due_days(runtime: Runtime, connection: Connection, now: datetime, raw: RawStore | None = None) -> Due:
+def due_days(
+    runtime: Runtime, connection: Connection, now: datetime, raw: RawStore | None = None, *, unanswered: str = ""
+) -> Due:
     """Return the closed business dates that are due: yesterday, and every other one since the first complete one.
 
     A day that was landed while it was open (webhooks do that) is due like one that was never landed, and so is one
@@ -109,6 +114,7 @@ def due_days(runtime: Runtime, connection: Connection, now: datetime, raw: RawSt
         connection: whose days.
         now: the present instant.
         raw: the raw records of which feed; orders unless another is given.
+        unanswered: the kind of record that says that the provider did not have a date yet; empty without one.
 
     """
     zones = list(calendars(connection, stores(runtime, connection)).values())
@@ -121,7 +127,15 @@ def due_days(runtime: Runtime, connection: Connection, now: datetime, raw: RawSt
     follow_damage(runtime, connection.key, raw, landed.damaged)
     complete = {one.business_date for one in landed.readable if is_complete(one, one.business_date, zones)}
     emptied = {one.business_date for one in landed.readable if one.verification.emptied_at is not None}
-    again = landed.damaged_days | emptied
+    waiting = {
+        one.business_date
+        for one in landed.readable
+        if unanswered in one.states
+        and now - one.fetched_at >= ASK_AGAIN_AFTER
+        and newest - one.business_date < timedelta(days=ASK_AGAIN_DAYS)
+    }
+    complete -= waiting
+    again = landed.damaged_days | emptied | waiting
     since = min(complete | again, default=max(newest, first))
     due = [day for n in range((newest - since).days + 1) if (day := since + timedelta(days=n)) not in complete]
     return Due(due, frozenset(again))

@@ -210,7 +210,7 @@ def _daily(provider: Provider) -> dg.ScheduleDefinition:
                 what = f"{connection.key}|{feed.name}"
                 try:
                     raw = flux.hurried_runtime.raw.of(feed.name)
-                    due = due_days(flux.hurried_runtime, connection, now, raw)
+                    due = due_days(flux.hurried_runtime, connection, now, raw, unanswered=feed.again)
                 except FluxError as error:
                     context.log.error(str(error))
                     continue
@@ -225,7 +225,8 @@ def _daily(provider: Provider) -> dg.ScheduleDefinition:
                             connection.key,
                             first,
                             # The date that has begun since, as far as it goes: tabs of the last one are paid on it.
-                            last + timedelta(days=1) if last == max(due.days) else last,
+                            # What is said of dates that are over only is not asked for.
+                            last + timedelta(days=1) if last == max(due.days) and not feed.again else last,
                             run_key=f"{what}|{first}|{last}|{now:%Y-%m-%dT%H}",
                             tags={DAILY_TAG: tags[last]},
                         )

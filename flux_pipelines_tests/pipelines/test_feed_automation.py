@@ -74,7 +74,11 @@ def test_stock_is_asked_for_every_hour_the_catalogue_once_a_day(home: Home) -> N
 def test_closed_days_are_collected_feed_by_feed(home: Home) -> None:
     home.connect("sakura")
     requests = asked(home, "square_daily_feeds", datetime(2026, 3, 10, 16, 15, tzinfo=UTC))
-    assert {request.tags[names.FEED_TAG] for request in requests} == {"payments", "labor"}
+    assert {request.tags[names.FEED_TAG] for request in requests} == {"payments", "labor", "reported_sales"}
+    (report,) = [request for request in requests if request.tags[names.FEED_TAG] == "reported_sales"]
+    assert start(report) == (f"{B}|{END_DAY}",) * 2, "a date is reported once it is over"
+    requests.remove(report)
+    assert run(home, report).success
     # And the date after it as far as it goes: tabs of the closed one are paid on it.
     assert {start(request) for request in requests} == {(f"{B}|{END_DAY}", f"{B}|{END_DAY + timedelta(days=1)}")}
     assert {request.tags[names.QUEUE_TAG] for request in requests} == {f"{B}/feeds"}, "the orders do not wait for these"
@@ -83,6 +87,37 @@ def test_closed_days_are_collected_feed_by_feed(home: Home) -> None:
     (left,) = asked(home, "square_daily_feeds", datetime(2026, 3, 10, 17, 15, tzinfo=UTC))
     assert left.tags[names.FEED_TAG] == "labor"
     assert home.partitions("square", "raw_labor") == []
+
+
+def test_a_report_that_was_not_there_yet_is_asked_for_again_for_a_few_days(home: Home) -> None:
+    home.connect("sakura")
+
+    def reports(now: datetime) -> list[dg.RunRequest]:
+        found = asked(home, "square_daily_feeds", now)
+        return [request for request in found if request.tags[names.FEED_TAG] == "reported_sales"]
+
+    now = datetime(2026, 3, 10, 16, 15, tzinfo=UTC)
+    try:
+        home.sandbox.world.reporting.change({"empty": True})
+        with time_machine.travel(now):
+            assert run(home, reports(now)[0]).success
+        assert reports(now + timedelta(hours=1)) == []
+        (again,) = reports(now + timedelta(hours=5))
+        assert start(again) == (f"{B}|{END_DAY}",) * 2
+        home.sandbox.world.reporting.change({})
+        with time_machine.travel(now + timedelta(hours=5)):
+            assert run(home, again).success
+        assert reports(now + timedelta(hours=10)) == []
+    finally:
+        home.sandbox.world.reporting.change({})
+    home.sandbox.world.reporting.change({"empty": True})
+    later = now + timedelta(days=6)
+    try:
+        with time_machine.travel(now + timedelta(hours=5)):
+            assert home.run(names.collect_job("square", "day"), *[str(partition_key(B, END_DAY))] * 2).success
+        assert f"{B}|{END_DAY}" not in {day for request in reports(later) for day in start(request)}
+    finally:
+        home.sandbox.world.reporting.change({})
 
 
 def test_late_changes_make_their_own_days_run_again_and_nothing_else(changing_home: Home) -> None:
