@@ -297,7 +297,11 @@ TRANSACTION_RULES = {
     "a void has zero amounts": (
         "kind <> 'void' or (gross = 0 and discount = 0 and tax = 0 and marketplace_tax = 0 and total = 0)"
     ),
-    "a return has no positive amounts": "kind <> 'return' or line_type = 'rounding' or (quantity <= 0 and gross <= 0)",
+    # What was kept of a refund (a fee for restocking or cancelling) is revenue that belongs to no goods.
+    "a return has no positive amounts, unless something was kept that is no goods": (
+        "kind <> 'return' or line_type = 'rounding' or (quantity <= 0 and gross <= 0) "
+        "or (quantity = 0 and line_type in ('custom_amount', 'service_charge'))"
+    ),
 }
 
 #: What must hold of the tables that are made of feeds, beside what is allowed: a sentence, and the SQL condition.

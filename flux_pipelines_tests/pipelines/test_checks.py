@@ -127,6 +127,8 @@ def test_a_line_that_is_there_twice_is_named(database: duckdb.DuckDBPyConnection
         ({"line_type": "third_party"}, "what is not revenue is in total alone"),
         ({"kind": "void"}, "a void has zero amounts"),
         ({"kind": "return"}, "a return has no positive amounts"),
+        ({"kind": "return", "quantity": Decimal(0)}, "a return has no positive amounts"),
+        ({"kind": "return", "line_type": "custom_amount"}, "a return has no positive amounts"),
     ],
 )
 def test_a_value_that_breaks_the_contract_is_named(
@@ -136,6 +138,13 @@ def test_a_value_that_breaks_the_contract_is_named(
     (line,) = offenders(database, checks.contract(TRANSACTIONS, checks.TRANSACTION_RULES))
     assert problem in line
     assert "square:a\\|2026-03-09" in line
+
+
+def test_what_was_kept_of_a_refund_is_a_positive_return(database: duckdb.DuckDBPyConnection) -> None:
+    kept = {"kind": "return", "line_type": "custom_amount", "quantity": Decimal(0)}
+    fee = {**kept, "line_type": "service_charge", "line_id": "l2"}
+    insert(database, "transactions", TRANSACTIONS, LINE | kept, LINE | fee)
+    assert offenders(database, checks.contract(TRANSACTIONS, checks.TRANSACTION_RULES)) == []
 
 
 def test_only_the_rows_of_the_step_are_judged(database: duckdb.DuckDBPyConnection) -> None:

@@ -8,13 +8,13 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Iterable
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
 from flux_pipelines.domain.errors import FluxError
 from flux_pipelines.providers.shopify.graphql import GraphQL
-from flux_pipelines.providers.shopify.orders import Members, nodes_only
+from flux_pipelines.providers.shopify.orders import Members
 from flux_pipelines.providers.shopify.queries import bulk_orders
 
 _log = logging.getLogger(__name__)
@@ -70,6 +70,10 @@ class _Cancelled(msgspec.Struct):
     bulkOperationCancel: msgspec.Raw
 
 
+#: Where a connection goes on that a bulk operation gave as a whole: nowhere.
+_WHOLE: Final = {"hasNextPage": False}
+_NO_CURSOR: Final = ""
+
 _decode_members = msgspec.json.Decoder(Members).decode
 
 
@@ -81,7 +85,7 @@ class BulkOrders:
         self._room = threading.Semaphore(MOST_AT_ONCE)
 
     def find(self, search: str) -> list[Members]:
-        """Return every order that a search finds, oldest first, connections and all, refunds as ids only.
+        """Return every order that a search finds, oldest first, connections and all.
 
         Raises:
             BulkUnavailableError: it cannot be had this way.
@@ -162,8 +166,8 @@ def assemble(content: bytes, roots: int, objects: int) -> list[Members]:
 
     """
     orders: dict[str, Members] = {}
-    lines: dict[str, list[msgspec.Raw]] = {}
-    shipping: dict[str, list[msgspec.Raw]] = {}
+    agreements: dict[str, Members] = {}
+    children: dict[str, list[Members]] = {}
     count = 0
     try:
         for line in content.splitlines():
@@ -173,17 +177,22 @@ def assemble(content: bytes, roots: int, objects: int) -> list[Members]:
             if parent is None:
                 orders[_text(members["id"])] = members
                 continue
-            children = shipping if "discountedPriceSet" in members else lines
-            children.setdefault(_text(parent), []).append(msgspec.Raw(msgspec.json.encode(members)))
+            if "happenedAt" in members:
+                agreements[_text(members["id"])] = members
+            children.setdefault(_text(parent), []).append(members)
     except (msgspec.DecodeError, KeyError) as problem:
         raise BulkUnavailableError(f"a line of its file is damaged: {problem!r}") from problem
-    if len(orders) != roots or count != objects or not orders.keys() >= lines.keys() | shipping.keys():
+    if len(orders) != roots or count != objects or not orders.keys() | agreements.keys() >= children.keys():
         raise BulkUnavailableError(
             f"its file has {len(orders)} orders and {count} lines, and should have {roots} and {objects}"
         )
+    for agreement_id, members in agreements.items():
+        members["sales"] = _page(_raw(sale) for sale in children.get(agreement_id, ()))
     for order_id, members in orders.items():
-        members["lineItems"] = _all(lines.get(order_id, ()))
-        members["shippingLines"] = _all(shipping.get(order_id, ()))
+        below = children.get(order_id, ())
+        members["lineItems"] = _page(_raw(one) for one in below if "happenedAt" not in one)
+        edges = ({"cursor": _NO_CURSOR, "node": _raw(one)} for one in below if "happenedAt" in one)
+        members["agreements"] = _raw({"pageInfo": _WHOLE, "edges": list(edges)})
     return sorted(orders.values(), key=lambda members: bytes(members.get("processedAt", b"")))
 
 
@@ -191,6 +200,10 @@ def _text(raw: msgspec.Raw) -> str:
     return msgspec.json.decode(raw, type=str)
 
 
-def _all(nodes: Iterable[msgspec.Raw]) -> msgspec.Raw:
+def _raw(value: Any) -> msgspec.Raw:
+    return msgspec.Raw(msgspec.json.encode(value))
+
+
+def _page(nodes: Iterable[msgspec.Raw]) -> msgspec.Raw:
     """Return a connection as paging gives one whose only page this is."""
-    return msgspec.Raw(b'{"pageInfo":{"hasNextPage":false},' + bytes(nodes_only(list(nodes)))[1:])
+    return _raw({"pageInfo": _WHOLE, "nodes": list(nodes)})

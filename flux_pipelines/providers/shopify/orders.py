@@ -1,7 +1,7 @@
 """Orders as they are stored: GraphQL's own nodes, made whole, whichever way they came.
 
 A stored order is the node as received with what paging and bulk operations need to agree: its connections hold all of their
-nodes and no `pageInfo`, and its refunds are complete; `flux_location_id` stands in front. All else is left byte for byte.
+nodes and no `pageInfo`, down to the sales of its agreements; `flux_location_id` stands in front. All else is left byte for byte.
 """
 
 from __future__ import annotations
@@ -24,14 +24,8 @@ _MOST_NODES = 250  # the most that a connection gives at once, and the most ids 
 _INNER_PAGE = 50
 _MOST_RESTARTS = 8
 _LOST_CURSOR = "INVALID_CURSOR"
+_AGREEMENTS_A_PAGE = 5  # each holds a page of sales
 _COMPLETED = frozenset({"PAID", "PARTIALLY_REFUNDED", "REFUNDED"})
-#: The connections of an order and of a refund, with the operation that gives more of each.
-ORDER_CONNECTIONS = {"lineItems": "more_lines", "shippingLines": "more_shipping"}
-REFUND_CONNECTIONS = {
-    "refundLineItems": "more_refund_lines",
-    "refundShippingLines": "more_refund_shipping",
-    "orderAdjustments": "more_adjustments",
-}
 _NONE = Decimal(0)
 #: The one member that is put into a stored order: the SQL cannot know the shop's own id.
 LOCATION = "flux_location_id"
@@ -65,6 +59,45 @@ class MoreOf(msgspec.Struct):
     node: More | None = None
 
 
+class Edge(msgspec.Struct):
+    """A node of a connection and the cursor behind which the connection goes on."""
+
+    cursor: str
+    node: Members
+
+
+class Agreements(msgspec.Struct, rename="camel"):
+    """One page of an order's agreements."""
+
+    page_info: PageInfo
+    edges: list[Edge]
+
+
+class _MoreAgreements(msgspec.Struct):
+    connection: Agreements | None = None
+
+
+class _MoreAgreementsOf(msgspec.Struct):
+    node: _MoreAgreements | None = None
+
+
+class _Sales(msgspec.Struct):
+    id: str
+    connection: Connection
+
+
+class _SalesOf(msgspec.Struct):
+    nodes: list[_Sales]
+
+
+class _MoreSales(msgspec.Struct):
+    agreements: _SalesOf | None = None
+
+
+class _MoreSalesOf(msgspec.Struct):
+    node: _MoreSales | None = None
+
+
 class _ById(msgspec.Struct):
     nodes: list[msgspec.Raw]
 
@@ -86,6 +119,36 @@ class _Place(msgspec.Struct, rename="camel"):
     legacy_resource_id: str
 
 
+class _Sale(msgspec.Struct, rename="camel"):
+    line_type: str
+    total_amount: _Bag
+
+
+class _SaleNodes(msgspec.Struct):
+    nodes: list[_Sale]
+
+
+class _Agreement(msgspec.Struct):
+    sales: _SaleNodes
+
+
+class _AgreementNodes(msgspec.Struct):
+    nodes: list[_Agreement]
+
+
+class _Adjustment(msgspec.Struct, rename="camel"):
+    amount_set: _Bag
+    tax_amount_set: _Bag
+
+
+class _AdjustmentNodes(msgspec.Struct):
+    nodes: list[_Adjustment]
+
+
+class _Refund(msgspec.Struct, rename="camel"):
+    order_adjustments: _AdjustmentNodes
+
+
 class _Head(msgspec.Struct, rename="camel"):
     legacy_resource_id: str
     processed_at: datetime
@@ -99,14 +162,15 @@ class _Head(msgspec.Struct, rename="camel"):
     retail_location: _Place | None = None
     net_payment_set: _Bag | None = None
     total_outstanding_set: _Bag | None = None
-    refund_discrepancy_set: _Bag | None = None
+    agreements: _AgreementNodes | None = None
+    refunds: list[_Refund] = []
     total_cash_rounding_adjustment: _Rounding | None = None
 
 
 _decode_head = msgspec.json.Decoder(_Head).decode
 _decode_members = msgspec.json.Decoder(Members).decode
 _decode_connection = msgspec.json.Decoder(Connection).decode
-_decode_refunds = msgspec.json.Decoder(list[Members]).decode
+_decode_agreements = msgspec.json.Decoder(Agreements).decode
 
 
 def gid(kind: str, number: str) -> str:
@@ -135,12 +199,7 @@ def _utc(instant: datetime) -> datetime:
 
 
 def _state(head: _Head) -> str:
-    """Return what an order counts as.
-
-    Cancelled, or its payment voided: a void. Paid (and refunded since, or not): a sale. Test orders: never a sale. What
-    waits for its payment (pending, authorised, partly paid, expired) stays open: it counts from the day it was processed
-    as soon as it is paid.
-    """
+    """Return what became of an order. Whether it is a sale is another question: see `read`."""
     if head.test:
         return "TEST"
     if head.cancelled_at is not None or head.display_financial_status == "VOIDED":
@@ -152,28 +211,46 @@ def _amount(bag: _Bag | None) -> Decimal:
     return bag.shop_money.amount if bag is not None else _NONE
 
 
+def _adjusted(head: _Head) -> Decimal:
+    """Return what was given back less than its goods were worth; below zero: more.
+
+    A whole order tells it by its agreements, a header by its refunds: an agreement's adjustment is "the difference between
+    the original total value of all line items that were refunded, and the actual amount refunded" (`SaleLineType`), a
+    refund's `orderAdjustments` are the same with their tax apart.
+    """
+    if head.agreements is not None:
+        sales = (sale for agreement in head.agreements.nodes for sale in agreement.sales.nodes)
+        return sum((sale.total_amount.shop_money.amount for sale in sales if sale.line_type == "ADJUSTMENT"), _NONE)
+    adjustments = (one for refund in head.refunds for one in refund.order_adjustments.nodes)
+    return sum((_amount(one.amount_set) + _amount(one.tax_amount_set) for one in adjustments), _NONE)
+
+
 def _total(head: _Head) -> int:
     """Return what the customer owes in the end, in minor units of the shop's currency; transactions.sql follows the same rule.
 
-    `currentTotalPriceSet` is after edits and refunds of lines and shipping. Cash rounding is not in it. Whether differences
-    between what was calculated and what was refunded are in it, Shopify does not document: what was paid in the end
-    and what is still outstanding tell.
+    `currentTotalPriceSet` is after edits and returns. Cash rounding is not in it. Whether adjustments are, Shopify does not
+    document: what was paid in the end and what is still outstanding tell. Of a cancelled order nothing is left, which its
+    total does not say at once (it still has the old one in the published answer to cancelling).
     """
-    total = _amount(head.current_total_price_set)
+    current = _amount(head.current_total_price_set)
+    total = current if head.cancelled_at is None else _NONE
     rounding = _NONE
     if head.total_cash_rounding_adjustment is not None:
         adjustment = head.total_cash_rounding_adjustment
         rounding = _amount(adjustment.payment_set) - _amount(adjustment.refund_set)
-    discrepancy = _amount(head.refund_discrepancy_set)
-    if discrepancy and head.net_payment_set is not None and head.total_outstanding_set is not None:
-        beyond = _amount(head.net_payment_set) + _amount(head.total_outstanding_set) - total
-        if beyond in (discrepancy, discrepancy + rounding):
-            total += discrepancy
+    adjusted = _adjusted(head)
+    if adjusted and head.net_payment_set is not None and head.total_outstanding_set is not None:
+        beyond = _amount(head.net_payment_set) + _amount(head.total_outstanding_set) - current
+        if beyond in (adjusted, adjusted + rounding):
+            total += adjusted
     return to_minor(total + rounding, head.currency_code)
 
 
 def read(raw: msgspec.Raw, shop_id: str) -> Order:
     """Read an order's header; one that cannot be read is kept with the reason.
+
+    Every order is a sale but a test: pending, unpaid and cancelled ones too (help.shopify.com, sales reports). What is
+    cancelled is given back on the day of that.
 
     Args:
         raw: the order.
@@ -192,6 +269,7 @@ def read(raw: msgspec.Raw, shop_id: str) -> Order:
             _state(head),
             _total(head),
             head.currency_code,
+            sold=not head.test,
         )
     except (msgspec.DecodeError, ValueError, ArithmeticError, FluxError) as problem:
         return Order(raw, None, f"the order's header cannot be read: {problem}")
@@ -277,7 +355,7 @@ def sized(graphql: GraphQL, name: str, sizer: Sizer, variables: Callable[[int], 
 
 
 class Completer:
-    """Makes orders whole: further pages of their connections, and refunds.
+    """Makes orders whole: further pages of their lines, of their agreements and of those agreements' sales.
 
     Args:
         graphql: the connection's calls.
@@ -291,67 +369,95 @@ class Completer:
         self._by_id = Sizer(10)
 
     def whole(self, nodes: Iterable[msgspec.Raw | Members]) -> list[Order]:
-        """Return the orders of these nodes, in their order; those with refunds are asked for again by their ids."""
-        made: list[Order | str] = []
-        for node in nodes:
-            try:
-                members = node if isinstance(node, dict) else _decode_members(node)
-                if bytes(members.get("refunds", b"[]")) not in (b"[]", b"null"):
-                    made.append(msgspec.json.decode(members["id"], type=str))
-                else:
-                    made.append(self._order(members))
-            except (msgspec.DecodeError, KeyError) as problem:
-                made.append(_unreadable(node, problem))
-        ids = [one for one in made if isinstance(one, str)]
-        again = dict(zip(ids, self._again(ids), strict=True)) if ids else {}
-        found = [again[one] if isinstance(one, str) else one for one in made]
-        return [order for order in found if order is not None]
+        """Return the orders of these nodes, in their order."""
+        return [order for order in map(self._order, nodes) if order is not None]
 
     def by_id(self, ids: Sequence[str]) -> list[Order]:
         """Return the orders of these global ids as they are now; those that do not exist are left out."""
-        return [order for order in self._again(list(dict.fromkeys(ids))) if order is not None]
-
-    def _again(self, ids: Sequence[str]) -> list[Order | None]:
-        found: list[Order | None] = []
-        while len(found) < len(ids):
-            rest = ids[len(found) :]
-            answer = sized(self._graphql, "orders_by_id", self._by_id, _first_ids(rest), _ById)
+        ids = list(dict.fromkeys(ids))
+        found: list[Order] = []
+        asked = 0
+        while asked < len(ids):
+            answer = sized(self._graphql, "orders_by_id", self._by_id, _first_ids(ids[asked:]), _ById)
             if not answer.nodes:
                 raise BadResponseError(
                     "Shopify gives no nodes for ids that were asked for", connection=self._graphql.connection
                 )
-            for node in answer.nodes:
-                found.append(None if bytes(node) == b"null" else self._refunded(node))
+            asked += len(answer.nodes)
+            found += self.whole(node for node in answer.nodes if bytes(node) != b"null")
         return found
 
-    def _refunded(self, node: msgspec.Raw) -> Order | None:
+    def _order(self, node: msgspec.Raw | Members) -> Order | None:
         try:
-            members = _decode_members(node)
+            members = node if isinstance(node, dict) else _decode_members(node)
             if "id" not in members:  # the id of something that is not an order
                 return None
-            refunds = _decode_refunds(members["refunds"])
-            for refund in refunds:
-                self._close(refund, REFUND_CONNECTIONS)
-            members["refunds"] = msgspec.Raw(msgspec.json.encode(refunds))
-            return self._order(members)
+            owner = msgspec.json.decode(members["id"], type=str)
+            self._close(members, owner)
+            place = location_of(members, self._shop_id())
+            placed = {LOCATION: msgspec.Raw(msgspec.json.encode(place)), **members}
+            return read(msgspec.Raw(msgspec.json.encode(placed)), place)
         except (msgspec.DecodeError, KeyError) as problem:
             return _unreadable(node, problem)
 
-    def _order(self, members: Members) -> Order:
-        self._close(members, ORDER_CONNECTIONS)
-        place = location_of(members, self._shop_id())
-        placed = {LOCATION: msgspec.Raw(msgspec.json.encode(place)), **members}
-        return read(msgspec.Raw(msgspec.json.encode(placed)), place)
+    def _close(self, members: Members, owner: str) -> None:
+        """Replace each connection by one that holds all of its nodes; what a bulk operation gave is whole already."""
+        lines = _decode_connection(members["lineItems"])
+        members["lineItems"] = nodes_only(rest_of(self._graphql, "more_lines", owner, lines, _INNER_PAGE))
+        agreements = _decode_agreements(members["agreements"])
+        members["agreements"] = nodes_only(_agreements_of(self._graphql, owner, agreements))
 
-    def _close(self, members: Members, connections: dict[str, str]) -> None:
-        """Replace each connection by one that holds all of its nodes."""
-        for name, more in connections.items():
-            connection = _decode_connection(members[name])
-            nodes = connection.nodes
-            if connection.page_info.has_next_page:
-                owner = msgspec.json.decode(members["id"], type=str)
-                nodes = rest_of(self._graphql, more, owner, connection, _INNER_PAGE)
-            members[name] = nodes_only(nodes)
+
+def _agreements_of(graphql: GraphQL, owner: str, first: Agreements) -> list[msgspec.Raw]:
+    """Return every agreement of an order with all of its sales."""
+    page, found = first, list[msgspec.Raw]()
+    before: str | None = None
+    restarts = Restarts(graphql.connection)
+    while True:
+        for edge in page.edges:
+            sales = _decode_connection(edge.node["sales"])
+            nodes = _sales_of(graphql, owner, edge, before, sales) if sales.page_info.has_next_page else sales.nodes
+            found.append(msgspec.Raw(msgspec.json.encode({**edge.node, "sales": nodes_only(nodes)})))
+            before = edge.cursor
+        if not page.page_info.has_next_page:
+            return found
+        after = page.page_info.end_cursor
+        variables = {"id": owner, "first": _AGREEMENTS_A_PAGE, "after": after}
+        try:
+            more, _ = graphql.run("more_agreements", variables, _MoreAgreementsOf)
+        except RefusedError as refused:
+            restarts.allow(refused, after)
+            found, before = [], None
+            page = Agreements(PageInfo(has_next_page=True), [])
+            continue
+        if more.node is None or more.node.connection is None:
+            return found  # deleted meanwhile: what changed will be asked for again
+        page = more.node.connection
+
+
+def _sales_of(graphql: GraphQL, owner: str, edge: Edge, before: str | None, first: Connection) -> list[msgspec.Raw]:
+    """Return every sale of an agreement; `before` is the cursor of the agreement that stands before it."""
+    agreement = msgspec.json.decode(edge.node["id"], type=str)
+    nodes, info = list(first.nodes), first.page_info
+    restarts = Restarts(graphql.connection)
+    while info.has_next_page:
+        variables = {"id": owner, "agreement": before, "first": _INNER_PAGE, "after": info.end_cursor}
+        try:
+            more, _ = graphql.run("more_sales", variables, _MoreSalesOf)
+        except RefusedError as refused:
+            restarts.allow(refused, info.end_cursor)
+            nodes, info = [], PageInfo(has_next_page=True)
+            continue
+        if more.node is None or more.node.agreements is None:
+            return nodes  # deleted meanwhile: what changed will be asked for again
+        page = next((one.connection for one in more.node.agreements.nodes if one.id == agreement), None)
+        if page is None:
+            raise ProviderUnavailableError(
+                "an order's agreements changed while their sales were read", connection=graphql.connection
+            )
+        nodes += page.nodes
+        info = page.page_info
+    return nodes
 
 
 def rest_of(graphql: GraphQL, more: str, owner: str, first: Connection, size: int) -> list[msgspec.Raw]:

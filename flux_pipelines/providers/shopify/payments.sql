@@ -3,11 +3,14 @@
 --   in   `records`  kind `order`: orders as client.py lands them (queries/order_parts.graphql)
 --   out  the contract's columns, `problem` (NULL for a good row) and `record`
 --
--- SALE and CAPTURE are money that came, CHANGE is cash that went back over the counter at once (a payment below zero),
--- REFUND is money given back. An AUTHORIZATION is only a promise: it is a row (pending, or cancelled by its VOID) until
--- something is captured of it. Amounts are what was handed over, cash rounding included. Shopify does not say which tender
--- paid a tip: it is taken to be the last one that is large enough, and a tip that was given back to be in the first refund
--- that is. Fees are known for Shopify Payments alone, and counted when they are in the order's currency.
+-- SALE and CAPTURE are money that came, REFUND is money given back. CHANGE is "the money returned to the customer when they've
+-- paid too much during a cash transaction": what that payment came to is less by it, and it is no row of its own. An
+-- AUTHORIZATION is only a promise: it is a row (pending, or cancelled by its VOID) until something is captured of it. Each
+-- counts on the business date on which it was processed. Amounts are what was handed over, cash rounding included.
+-- A refund says by its own gateway where the money went (back to the card, or into store credit); where that is the gateway of
+-- the payment that it refunds, it is of the same tender. Tips are the order's sales of that type; which tender paid one,
+-- Shopify does not say: it is taken to be the last one that is large enough, and a tip that was given back to be in the first
+-- refund that is. Fees are known for Shopify Payments alone, and counted when they are in the order's currency.
 
 CREATE MACRO exact(x) AS CASE
     WHEN x IS NULL THEN 0::DECIMAL(18,4)
@@ -26,13 +29,11 @@ WITH orders AS (
         object ->> '$.legacyResourceId' AS order_id,
         object ->> '$.flux_location_id' AS store,
         object ->> '$.currencyCode' AS currency,
-        exact(object ->> '$.totalTipReceivedSet.shopMoney.amount') AS tips,
-        (object -> '$.lineItems.nodes[*]')::JSON[] AS lines,
-        -- The lines that are tips: as in transactions.sql.
-        list_transform(list_filter((object -> '$.lineItems.nodes[*]')::JSON[], lambda l:
-            l ->> '$.title' = 'Tip' AND (l ->> '$.variant') IS NULL AND (l ->> '$.product') IS NULL
-            AND (l ->> '$.isGiftCard') = 'false' AND coalesce(l ->> '$.taxable', 'false') = 'false'
-        ), lambda l: l ->> '$.id') AS tip_lines
+        (object -> '$.agreements') IS NULL AS unsold,
+        list_filter(
+            (object -> '$.agreements.nodes[*].sales.nodes[*]')::JSON[], lambda s: (s ->> '$.lineType') = 'TIP'
+        ) AS tip_sales,
+        (object -> '$.transactions[*]')::JSON[] AS every
     FROM records
     WHERE kind = 'order' AND coalesce(object ->> '$.test', 'false') = 'false'
 ),
@@ -40,11 +41,26 @@ WITH orders AS (
 whole AS (
     SELECT
         *,
-        CASE WHEN tips <> 0 THEN coalesce(list_sum(list_transform(
-            list_filter((object -> '$.refunds[*].refundLineItems.nodes[*]')::JSON[], lambda x:
-                list_contains(tip_lines, x ->> '$.lineItem.id')),
-            lambda x: exact(x ->> '$.subtotalSet.shopMoney.amount')
-        )), 0) ELSE 0 END::DECIMAL(18,4) AS tips_back
+        coalesce(list_sum(list_transform(
+            list_filter(tip_sales, lambda s: (s ->> '$.actionType') <> 'RETURN'),
+            lambda s: exact(s ->> '$.totalAmount.shopMoney.amount')
+        )), 0)::DECIMAL(18,4) AS tips,
+        (-coalesce(list_sum(list_transform(
+            list_filter(tip_sales, lambda s: (s ->> '$.actionType') = 'RETURN'),
+            lambda s: exact(s ->> '$.totalAmount.shopMoney.amount')
+        )), 0))::DECIMAL(18,4) AS tips_back,
+        -- Cash that was handed back at once: of the payment that it names, or else of the last one in cash.
+        list_filter(every, lambda t: (t ->> '$.kind') = 'CHANGE' AND (t ->> '$.status') = 'SUCCESS'
+            AND coalesce(t ->> '$.test', 'false') = 'false') AS change,
+        list_transform(
+            list_filter(every, lambda t: (t ->> '$.kind') IN ('SALE', 'CAPTURE') AND (t ->> '$.status') = 'SUCCESS'),
+            lambda t: t ->> '$.id'
+        ) AS paid,
+        list_transform(
+            list_filter(every, lambda t: (t ->> '$.kind') IN ('SALE', 'CAPTURE') AND (t ->> '$.status') = 'SUCCESS'
+                AND (t ->> '$.gateway') = 'cash'),
+            lambda t: t ->> '$.id'
+        )[-1] AS last_cash
     FROM orders
 ),
 
@@ -52,8 +68,8 @@ transactions AS (
     SELECT
         whole.* EXCLUDE (object),
         whole.object AS object,
-        unnest((object -> '$.transactions[*]')::JSON[]) AS t,
-        generate_subscripts((object -> '$.transactions[*]')::JSON[], 1) AS position
+        unnest(every) AS t,
+        generate_subscripts(every, 1) AS position
     FROM whole
 ),
 
@@ -65,7 +81,15 @@ read AS (
         t ->> '$.status' AS said,
         t ->> '$.gateway' AS gateway,
         t ->> '$.parentTransaction.id' AS parent,
-        exact(t ->> '$.amountSet.shopMoney.amount') AS handed,
+        TRY_CAST(coalesce(t ->> '$.processedAt', t ->> '$.createdAt') AS TIMESTAMPTZ) AS made_at,
+        list_filter(every, lambda p: (p ->> '$.id') = (t ->> '$.parentTransaction.id'))[1] AS parent_t,
+        -- What was handed over, less the change.
+        (exact(t ->> '$.amountSet.shopMoney.amount') - coalesce(list_sum(list_transform(
+            list_filter(change, lambda c: (t ->> '$.id') = CASE
+                WHEN list_contains(paid, c ->> '$.parentTransaction.id') THEN c ->> '$.parentTransaction.id'
+                ELSE last_cash END),
+            lambda c: exact(c ->> '$.amountSet.shopMoney.amount')
+        )), 0))::DECIMAL(18,4) AS handed,
         -- The fees of this transaction that are in its order's currency.
         coalesce(list_sum(list_transform(
             list_filter((t -> '$.fees[*]')::JSON[], lambda f: (f ->> '$.amount.currencyCode') = currency),
@@ -92,7 +116,7 @@ judged AS (
     SELECT
         *,
         CASE WHEN what = 'REFUND' THEN 'refund' ELSE 'payment' END AS row_kind,
-        CASE WHEN what IN ('REFUND', 'CHANGE') THEN -1 ELSE 1 END AS sign,
+        CASE WHEN what = 'REFUND' THEN -1 ELSE 1 END AS sign,
         CASE
             WHEN said IN ('FAILURE', 'ERROR') THEN 'failed'
             WHEN what IN ('AUTHORIZATION', 'EMV_AUTHORIZATION') AND list_contains(followed, 'VOID ' || id) THEN 'canceled'
@@ -106,7 +130,7 @@ judged AS (
             ELSE 0
         END::DECIMAL(18,4) AS tip
     FROM ranked
-    WHERE what NOT IN ('VOID', 'SUGGESTED_REFUND')
+    WHERE what NOT IN ('VOID', 'SUGGESTED_REFUND', 'CHANGE')
         AND NOT (what IN ('AUTHORIZATION', 'EMV_AUTHORIZATION') AND list_contains(followed, 'CAPTURE ' || id))
 )
 
@@ -118,7 +142,10 @@ SELECT
     row_kind AS kind,
     order_id,
     CASE WHEN row_kind = 'refund' THEN number_of(parent) END AS source_payment_id,
-    tender_of(gateway, t ->> '$.paymentDetails.__typename') AS tender,
+    tender_of(gateway, coalesce(
+        t ->> '$.paymentDetails.__typename',
+        CASE WHEN (parent_t ->> '$.gateway') = gateway THEN parent_t ->> '$.paymentDetails.__typename' END
+    )) AS tender,
     coalesce(nullif(concat_ws(
         ' ', gateway, t ->> '$.paymentDetails.company', lower(t ->> '$.paymentDetails.wallet')
     ), ''), NULL) AS tender_detail,
@@ -128,20 +155,20 @@ SELECT
     currency,
     status,
     NULL::VARCHAR AS settlement_id,
-    TRY_CAST(coalesce(t ->> '$.processedAt', t ->> '$.createdAt') AS TIMESTAMPTZ) AS occurred_at,
+    made_at AS occurred_at,
     TRY_CAST(object ->> '$.updatedAt' AS TIMESTAMPTZ) AS updated_at,
-    raw_date AS business_date,
+    coalesce(business_date_of(store, made_at), raw_date) AS business_date,
     raw_date,
     source_system,
     source_version,
     CASE
+        WHEN unsold THEN 'fetched before sales were read from agreements; fetch the date again'
         WHEN id IS NULL THEN 'a payment has no id'
         WHEN handed IS NULL OR tips IS NULL OR fees IS NULL
             THEN 'an amount of a payment is not a number of at most 4 decimal places'
         WHEN minor_unit(currency) IS NULL
             THEN 'its currency ' || coalesce(currency, '(none)') || ' is not one that ISO 4217 gives a minor unit'
-        WHEN TRY_CAST(coalesce(t ->> '$.processedAt', t ->> '$.createdAt') AS TIMESTAMPTZ) IS NULL
-            THEN 'a payment has no time'
+        WHEN made_at IS NULL THEN 'a payment has no time'
     END AS problem,
     object::VARCHAR AS record
 FROM judged;

@@ -36,7 +36,8 @@ SELECT
     nullif(variant ->> '$.barcode', '') AS upc,
     exact(variant ->> '$.price') AS price,
     shop.currency AS currency,
-    (object ->> '$.status') = 'ACTIVE' AS active,
+    -- An unlisted product is not shown, but sold to whoever has its address (`ProductStatus`).
+    (object ->> '$.status') IN ('ACTIVE', 'UNLISTED') AS active,
     greatest(
         TRY_CAST(object ->> '$.updatedAt' AS TIMESTAMPTZ), TRY_CAST(variant ->> '$.updatedAt' AS TIMESTAMPTZ)
     ) AS changed_at,

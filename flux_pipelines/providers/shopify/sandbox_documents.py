@@ -1,6 +1,7 @@
 """Records that are not made up, as the objects that queries are answered from: see `flux_pipelines.sandbox.documents`.
 
 They have the shape of the GraphQL Admin API, connections as `nodes` or as `edges`. A field that a record does not have is null.
+Sales agreements, which no order of Shopify's is without, are worked out of an order that does not have them.
 """
 
 from __future__ import annotations
@@ -10,7 +11,9 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from flux_pipelines.domain.errors import ConfigurationError
+from flux_pipelines.providers.shopify.sandbox_agreements import AGREEMENTS, SALES
 from flux_pipelines.providers.shopify.sandbox_ids import Json, read_gid, stamp
+from flux_pipelines.providers.shopify.sandbox_ledger import agreements_of
 from flux_pipelines.providers.shopify.sandbox_values import Call, Nodes
 from flux_pipelines.sandbox.documents import ORDERS, Found
 
@@ -46,9 +49,28 @@ def level(body: Mapping[str, Any]) -> Json:
 def order(body: Mapping[str, Any]) -> Json:
     """Return an Order."""
     made = _object(body, "Order")
-    for refund in made["refunds"] or ():
+    made["refunds"] = made["refunds"] or []
+    for refund in made["refunds"]:
         refund["__typename"] = "Refund"
+        refund["orderAdjustments"] = refund["orderAdjustments"] or Nodes([])
+    given = made["agreements"]
+    if isinstance(given, Nodes) and given.items:
+        for agreement in given.items:
+            _typed(agreement)
+        return made
+    try:
+        made["agreements"] = Nodes(agreements_of(made))
+    except (ArithmeticError, KeyError, TypeError, ValueError, AttributeError):
+        made["agreements"] = Nodes([])  # of figures that no order of Shopify's can have nothing can be worked out
     return made
+
+
+def _typed(agreement: Json) -> None:
+    """Say which types of the schema an agreement and its sales are, where the record does not."""
+    agreement.setdefault("__typename", AGREEMENTS.get(agreement["reason"], "OrderAgreement"))
+    sales = agreement["sales"]
+    for sale in sales.items if isinstance(sales, Nodes) else ():
+        sale.setdefault("__typename", SALES.get(sale["lineType"], "UnknownSale"))
 
 
 def order_head(body: Mapping[str, Any], number: int) -> Json:

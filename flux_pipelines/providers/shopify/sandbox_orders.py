@@ -10,17 +10,18 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from flux_pipelines.providers.shopify import sandbox_documents as given
+from flux_pipelines.providers.shopify.sandbox_agreements import AgreementWriter
 from flux_pipelines.providers.shopify.sandbox_ids import Json, Money, gid, legacy, stamp
 from flux_pipelines.providers.shopify.sandbox_people import address, customer
 from flux_pipelines.providers.shopify.sandbox_refunds import PaymentWriter, RefundWriter
 from flux_pipelines.providers.shopify.sandbox_totals import tax_lines, totals_of
 from flux_pipelines.providers.shopify.sandbox_values import Call, Nodes, Parts
-from flux_pipelines.sandbox.model import Line
+from flux_pipelines.sandbox.model import Line, Returned, Sale
 from flux_pipelines.sandbox.pricing import PricedLine, price
 
 if TYPE_CHECKING:
     from flux_pipelines.providers.shopify.sandbox_catalog import Catalog
-    from flux_pipelines.sandbox.model import Merchant, Sale
+    from flux_pipelines.sandbox.model import Merchant
     from flux_pipelines.sandbox.pricing import Priced
     from flux_pipelines.sandbox.world import World
 
@@ -65,13 +66,15 @@ class OrderWriter:
         payments = PaymentWriter(money, self._world.now_ms())
         paid = payments.paid(order, sale, self._world.payments_of(sale))
         refunds, returns, transactions = [], [], list(paid)
+        given: list[tuple[Sale, Json]] = []
         writer = RefundWriter(money, order, lines, shipping, self._catalog.location(sale.location))
         for one in self._world.refunds_of(sale):
             gone = price(one).returns[0]
-            given = payments.given_back(order, self._world.payments_of(one), gone.rounding, paid)
-            refund, made = writer.write(one, given)
+            money_back = payments.given_back(order, self._world.payments_of(one), gone.rounding, paid)
+            refund, made = writer.write(one, money_back)
             refunds.append(refund)
-            transactions += given
+            given.append((one, refund))
+            transactions += money_back
             if made is not None:
                 returns.append(made)
             for index, line in gone.lines:
@@ -80,7 +83,14 @@ class OrderWriter:
                     lines[index]["refundableQuantity"] -= line.quantity
             if gone.tip:
                 lines[-1]["currentQuantity"] = lines[-1]["refundableQuantity"] = 0
+        if sale.state == "CANCELED":
+            everything = _cancellation(sale)
+            refund = writer.cancelled(everything)
+            refunds.append(refund)
+            given.append((everything, refund))
+        agreements = AgreementWriter(sale, order, lines, shipping, money).write(given)
         return {
+            "agreements": Nodes(agreements),
             "lineItems": Nodes(lines),
             "shippingLines": Nodes(shipping),
             "shippingLine": shipping[0] if shipping else None,
@@ -296,6 +306,14 @@ class OrderWriter:
                 }
             )
         return {"fulfillments": found, "fulfillmentsCount": _count(len(found))}
+
+
+def _cancellation(sale: Sale) -> Sale:
+    """Return what cancelling an order takes back: everything; nobody paid for it."""
+    at = sale.closed if sale.closed is not None else sale.updated
+    parts = tuple((index, line.quantity) for index, line in enumerate(sale.lines))
+    returned = Returned(sale, parts, tip_back=True, charges_back=True, reason="Cancelled")
+    return Sale(f"{sale.id}|cancelled", sale.location, at, sale.updated, at, returns=(returned,))
 
 
 def _count(number: int) -> Json:

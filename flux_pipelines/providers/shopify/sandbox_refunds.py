@@ -175,6 +175,13 @@ class RefundWriter:
         refund["return"] = self._return(back, refund, lines, at)
         return refund, refund["return"]
 
+    def cancelled(self, back: Sale) -> Json:
+        """Return the refund that cancelling an unpaid order makes: of its lines, without any money."""
+        refund, _ = self.write(back, ())
+        for one in refund["refundLineItems"].items:
+            one |= {"restockType": "CANCEL"}
+        return refund | {"return": None, "totalRefundedSet": self._money.bag(0)}
+
     def _line_items(self, back: Sale, figures: PricedReturn) -> list[Json]:
         found = []
         for n, (index, line) in enumerate(figures.lines):

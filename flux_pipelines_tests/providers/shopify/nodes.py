@@ -12,11 +12,15 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
+from flux_pipelines.domain.business_day import known_calendars
 from flux_pipelines.domain.connection import Connection
 from flux_pipelines.lake.raw import RawStore
 from flux_pipelines.lake.store import object_store
-from flux_pipelines.providers.shopify import PROVIDER
+from flux_pipelines.providers.base import Location
+from flux_pipelines.providers.shopify import PROVIDER, sandbox_documents
+from flux_pipelines.providers.shopify.sandbox_values import Nodes
 from flux_pipelines.sync.normalise import Normalisation
+from flux_pipelines_tests.providers.shopify.asked import ORDERS
 
 CONNECTION = Connection("shopify:test", "tenant")
 DAY = date(2026, 3, 2)
@@ -253,12 +257,36 @@ def found_in(document: Any, name: str) -> Any:
     return next((hit for value in values if (hit := found_in(value, name)) is not None), None)
 
 
-def normalise(folder: Path, orders: Iterable[Mapping[str, Any] | bytes]) -> tuple[list[dict[str, Any]], Normalisation]:
-    """Run transactions.sql over orders, the way the engine does."""
+def served(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an order as the sandbox has it, with its agreements, connections as nodes."""
+    made: dict[str, Any] = _plain(sandbox_documents.order(document))
+    return made
+
+
+def agreed(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an order with the agreements that the sandbox works out of it, if it has none."""
+    found = dict(document)
+    if "agreements" not in found:
+        found["agreements"] = ORDERS.of(served(found))["agreements"]
+    return found
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Nodes):
+        return nodes(_plain(one) for one in value.items)
+    if isinstance(value, Mapping):
+        return {name: _plain(one) for name, one in value.items()}
+    return [_plain(one) for one in value] if isinstance(value, list) else value
+
+
+def normalise(
+    folder: Path, orders: Iterable[Mapping[str, Any] | bytes], locations: Iterable[Location] = ()
+) -> tuple[list[dict[str, Any]], Normalisation]:
+    """Run transactions.sql over orders, the way the engine does; rows count on the dates of these locations."""
     raw = RawStore(object_store(str(folder / "lake")))
     writer = raw.writer(CONNECTION.key, DAY)
     segment = writer.segment()
-    segment.write_many([o if isinstance(o, bytes) else json.dumps(o).encode() for o in orders])
+    segment.write_many([o if isinstance(o, bytes) else json.dumps(agreed(o)).encode() for o in orders])
     manifest = writer.commit([segment], fetched_at=datetime.now(UTC), api_version=PROVIDER.api_version)
-    work = Normalisation(PROVIDER, raw, CONNECTION, [manifest])
+    work = Normalisation(PROVIDER, raw, CONNECTION, [manifest], known_calendars(locations, 0))
     return [row for batch in work.batches() for row in batch.to_pylist()], work

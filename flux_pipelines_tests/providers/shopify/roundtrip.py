@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from flux_pipelines.connect import connect_to_sandbox
 from flux_pipelines.domain import tables
+from flux_pipelines.domain.business_day import known_calendars
 from flux_pipelines.lake import RawManifest
 from flux_pipelines.providers.shopify import PROVIDER
 from flux_pipelines.providers.shopify.sandbox_ids import legacy
@@ -28,6 +29,7 @@ from flux_pipelines.sync.orders import sync_orders
 from flux_pipelines.sync.reading import raw_blocks
 from flux_pipelines.sync.records_sql import derive, has_history
 from flux_pipelines_tests.providers.shopify.asked import ORDERS
+from flux_pipelines_tests.providers.shopify.nodes import served
 
 SHOP = "harbor-shop"
 #: How orders are fetched: the setting of each way.
@@ -116,7 +118,8 @@ class ConnectedShop:
 
     def lines(self, manifest: RawManifest) -> list[Json]:
         """Return the rows of `shopify/transactions` after a partition was written to it."""
-        work = Normalisation(PROVIDER, self.runtime.raw, self.connection, [manifest])
+        calendars = known_calendars(self.locations, self.connection.cutoff_hour)
+        work = Normalisation(PROVIDER, self.runtime.raw, self.connection, [manifest], calendars)
         table = tables.TRANSACTIONS.named("shopify/transactions")
         rows = pa.RecordBatchReader.from_batches(table.arrow_schema(), work.batches())
         written = self._written(table, rows, manifest)
@@ -165,7 +168,7 @@ def round_trip(shop: ConnectedShop, node: Json) -> tuple[list[Json], list[Json]]
     """
     shop.take("orders", [node])
     day, number = shop.day_of(node), node["legacyResourceId"]
-    expected = [{"flux_location_id": shop.stores[0], **ORDERS.of(node)}]
+    expected = [{"flux_location_id": shop.stores[0], **ORDERS.of(served(node))}]
     assert shop.redacted(expected) == expected, "no query asks for what is personal"
     partitions, rows = [], []
     calls = shop.sandbox.world.traffic.endpoints

@@ -65,12 +65,12 @@ def listed(examples: Path) -> OrderExample:
 
 def cancelled(examples: Path) -> OrderExample:
     printed = published.order(examples, "rest_order_cancelled_with_refund")
-    return OrderExample(order(printed), lambda lines, _: published.expect_one_kind(printed, {"void"}, lines))
+    return OrderExample(order(printed), lambda lines, _: published.expect_cancelled(printed, lines))
 
 
 def created(examples: Path) -> OrderExample:
     printed = published.order(examples, "rest_order_created_with_tax_lines")
-    return OrderExample(order(printed), lambda lines, _: published.expect_one_kind(printed, {"sale"}, lines))
+    return OrderExample(order(printed), lambda lines, _: published.expect_sold(printed, lines))
 
 
 def paid(examples: Path) -> OrderExample:

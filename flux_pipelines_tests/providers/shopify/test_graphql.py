@@ -46,6 +46,16 @@ def page(nodes: list[Any], cursor: str | None = None) -> dict[str, Any]:
     return {"pageInfo": {"hasNextPage": cursor is not None, "endCursor": cursor}, "nodes": nodes}
 
 
+def sale(number: int, amount: str = "10.0", line_type: str = "PRODUCT") -> dict[str, Any]:
+    return {"id": gid("ProductSale", number), "lineType": line_type, "totalAmount": bag(amount)}
+
+
+def edges(*agreements: dict[str, Any], cursor: str | None = None) -> dict[str, Any]:
+    """Return a page of agreements, each behind a cursor of its own id."""
+    found = [{"cursor": f"behind {one['id']}", "node": one} for one in agreements]
+    return {"pageInfo": {"hasNextPage": cursor is not None, "endCursor": cursor}, "edges": found}
+
+
 def order(number: int, lines: list[Any] | None = None, cursor: str | None = None, **more: Any) -> dict[str, Any]:
     at = (WINDOW.start + timedelta(minutes=number)).strftime("%Y-%m-%dT%H:%M:%SZ")
     node = {
@@ -56,9 +66,8 @@ def order(number: int, lines: list[Any] | None = None, cursor: str | None = None
         "currencyCode": "USD",
         "displayFinancialStatus": "PAID",
         "currentTotalPriceSet": bag("10.0"),
-        "refunds": [],
         "lineItems": page(lines or [], cursor),
-        "shippingLines": page([]),
+        "agreements": edges(),
     }
     return {**node, **more}
 
@@ -180,6 +189,61 @@ def test_pages_become_smaller_when_they_could_cost_too_much_and_inner_ones_are_r
     assert json.loads(bytes(found[0].raw))["flux_location_id"] == "7"
 
 
+def test_agreements_and_their_sales_are_read_to_their_ends(tmp_path: Path) -> None:
+    def agreement(name: str, sales: list[Any], cursor: str | None = None) -> dict[str, Any]:
+        return {"id": name, "happenedAt": "2026-11-11T00:01:00Z", "reason": "ORDER", "sales": page(sales, cursor)}
+
+    asked: list[tuple[str, dict[str, Any]]] = []
+    lost = {"MoreAgreements": [True], "MoreSales": [True]}
+
+    def answer(name: str, variables: Any) -> Any:
+        if name == "Shop":
+            return SHOP
+        if name == "Orders":
+            first = agreement("A", [sale(1)], "behind 1")
+            return {"orders": page([order(1, agreements=edges(first, cursor="behind A"))])}
+        if lost[name]:
+            lost[name].pop()
+            return errors("INVALID_CURSOR", message="Invalid cursor for current pagination sort.")
+        if name == "MoreAgreements":
+            rest = [agreement("B", [sale(4)], "behind 4"), agreement("C", [sale(6)])]
+            every = rest if variables["after"] else [agreement("A", [sale(1)], "behind 1"), *rest]
+            return {"node": {"connection": edges(*every)}}
+        assert name == "MoreSales"
+        mine = {None: ("A", 1, 3), "behind A": ("B", 4, 5)}[variables["agreement"]]
+        first = int(variables["after"][7:]) + 1 if variables["after"] else mine[1]
+        cursor = None if first == mine[2] else f"behind {first}"
+        return {"node": {"agreements": {"nodes": [{"id": mine[0], "connection": page([sale(first)], cursor)}]}}}
+
+    with serve(graphql(answer, asked)) as server, shopify(server.url, tmp_path) as made:
+        (found,) = made.pages(WINDOW, "created")
+    landed = json.loads(bytes(found.orders[0].raw))["agreements"]
+    assert [(one["id"], one["sales"]) for one in landed["nodes"]] == [
+        ("A", {"nodes": [sale(1), sale(2), sale(3)]}),
+        ("B", {"nodes": [sale(4), sale(5)]}),
+        ("C", {"nodes": [sale(6)]}),
+    ]
+    assert lost == {"MoreAgreements": [], "MoreSales": []}
+    assert b"pageInfo" not in bytes(found.orders[0].raw)
+    assert len([name for name, _ in asked if name == "MoreSales"]) > 4
+
+
+def test_sales_of_another_agreement_are_never_taken(tmp_path: Path) -> None:
+    def answer(name: str, variables: Any) -> Any:
+        if name == "Orders":
+            one = {"id": "A", "happenedAt": "2026-11-11T00:01:00Z", "sales": page([sale(1)], "behind 1")}
+            return {"orders": page([order(1, agreements=edges(one))])}
+        moved = {"id": "B", "connection": page([sale(2)])}
+        return SHOP if name == "Shop" else {"node": {"agreements": {"nodes": [moved]}}}
+
+    with (
+        serve(graphql(answer)) as server,
+        shopify(server.url, tmp_path) as made,
+        pytest.raises(ProviderUnavailableError, match="agreements changed"),
+    ):
+        list(made.pages(WINDOW, "created"))
+
+
 def test_a_lost_cursor_begins_again_where_it_was_and_gives_up_in_the_end(tmp_path: Path) -> None:
     asked: list[dict[str, Any]] = []
 
@@ -189,7 +253,7 @@ def test_a_lost_cursor_begins_again_where_it_was_and_gives_up_in_the_end(tmp_pat
         asked.append(variables)
         if variables["after"] is not None:
             return errors("", message="Invalid cursor for current pagination sort.")
-        return {"orders": page([order(60)], "next")}
+        return {"orders": page([order(60, agreements=None)], "next")}
 
     with (
         serve(graphql(answer)) as server,
@@ -244,6 +308,14 @@ def test_an_order_of_an_unknown_place_or_that_cannot_be_read_is_not_lost(tmp_pat
     assert json.loads(bytes(found.orders[2].raw)) == odd
 
 
+#: Four more given back than the goods were worth, as a whole order tells it and as a header does.
+ADJUSTED = {"agreements": {"nodes": [{"sales": {"nodes": [sale(1), sale(2, "-4.0", "ADJUSTMENT")]}}]}}
+ADJUSTED_HEAD = {
+    "agreements": None,
+    "refunds": [{"orderAdjustments": {"nodes": [{"amountSet": bag("-3.5"), "taxAmountSet": bag("-0.5")}]}}],
+}
+
+
 @pytest.mark.parametrize(
     ("more", "state", "total"),
     [
@@ -253,25 +325,27 @@ def test_an_order_of_an_unknown_place_or_that_cannot_be_read_is_not_lost(tmp_pat
         ({"displayFinancialStatus": "EXPIRED"}, "OPEN", 1000),
         ({"displayFinancialStatus": None}, "OPEN", 1000),
         ({"displayFinancialStatus": "VOIDED"}, "CANCELED", 1000),
-        ({"cancelledAt": "2026-11-13T00:00:00Z"}, "CANCELED", 1000),
+        ({"cancelledAt": "2026-11-13T00:00:00Z"}, "CANCELED", 0),
         ({"test": True}, "TEST", 1000),
         ({"totalCashRoundingAdjustment": {"paymentSet": bag("0.02"), "refundSet": bag("-0.01")}}, "COMPLETED", 1003),
         # Given back beyond what was calculated: the current total leaves it out in the first, and not in the second.
+        ({**ADJUSTED, "netPaymentSet": bag("6.0"), "totalOutstandingSet": bag("0")}, "COMPLETED", 600),
+        ({**ADJUSTED, "netPaymentSet": bag("10"), "totalOutstandingSet": bag("0")}, "COMPLETED", 1000),
+        ({**ADJUSTED_HEAD, "netPaymentSet": bag("6.0"), "totalOutstandingSet": bag("0")}, "COMPLETED", 600),
+        # A fee for cancelling was kept.
         (
-            {"refundDiscrepancySet": bag("-4.0"), "netPaymentSet": bag("6.0"), "totalOutstandingSet": bag("0")},
-            "COMPLETED",
-            600,
-        ),
-        (
-            {"refundDiscrepancySet": bag("-4.0"), "netPaymentSet": bag("10"), "totalOutstandingSet": bag("0")},
-            "COMPLETED",
-            1000,
+            {**ADJUSTED, "cancelledAt": "2026-11-13T00:00:00Z", "currentTotalPriceSet": bag("0.0")}
+            | {"netPaymentSet": bag("-4.0"), "totalOutstandingSet": bag("0")},
+            "CANCELED",
+            -400,
         ),
     ],
 )
 def test_state_and_total(more: dict[str, Any], state: str, total: int) -> None:
-    header = read(msgspec.Raw(json.dumps(order(1, **more)).encode()), "7").header
+    landed = {**order(1), "agreements": {"nodes": []}, **more}
+    header = read(msgspec.Raw(json.dumps(landed).encode()), "7").header
     assert header is not None
+    assert header.counts is (state != "TEST")
     assert (header.state, header.total, header.location_id) == (state, total, "7")
     assert header.closed_at == (datetime(2026, 11, 13, tzinfo=UTC) if "cancelledAt" in more else header.created_at)
 
@@ -317,16 +391,20 @@ def child(parent: int, number: int, **more: Any) -> dict[str, Any]:
 
 
 def root(number: int) -> dict[str, Any]:
-    return {name: value for name, value in order(number).items() if name not in ("lineItems", "shippingLines")}
+    return {name: value for name, value in order(number).items() if name not in ("lineItems", "agreements")}
 
 
 def test_children_come_before_or_long_after_their_parents() -> None:
-    shipping = {"discountedPriceSet": bag("1")}
-    content = lines(child(2, 20), root(2), root(1), child(2, 21), child(1, 10, **shipping), child(1, 11))
-    first, second = bulk.assemble(content, 2, 6)
+    placed = {"id": gid("OrderAgreement", 30), "happenedAt": "2026-11-11T00:01:00Z", "__parentId": gid("Order", 1)}
+    sold = {**sale(31), "__parentId": placed["id"]}
+    content = lines(child(2, 20), sold, root(2), root(1), child(2, 21), placed, child(1, 11))
+    first, second = bulk.assemble(content, 2, 7)
     assert msgspec.json.decode(first["lineItems"])["nodes"] == [{"id": gid("LineItem", 11)}]
-    assert msgspec.json.decode(first["shippingLines"])["nodes"] == [{"id": gid("LineItem", 10), **shipping}]
+    (edge,) = msgspec.json.decode(first["agreements"])["edges"]
+    assert edge["node"]["id"] == placed["id"]
+    assert edge["node"]["sales"] == {"pageInfo": {"hasNextPage": False}, "nodes": [sale(31)]}
     assert [node["id"][-2:] for node in msgspec.json.decode(second["lineItems"])["nodes"]] == ["20", "21"]
+    assert msgspec.json.decode(second["agreements"])["edges"] == []
 
 
 @pytest.mark.parametrize(
@@ -335,6 +413,7 @@ def test_children_come_before_or_long_after_their_parents() -> None:
         (lines(root(1)), 2, 1),
         (lines(root(1), child(1, 2)), 1, 3),
         (lines(root(1), child(9, 2)), 1, 2),
+        (lines(root(1), {**sale(3), "__parentId": gid("OrderAgreement", 4)}), 1, 2),
         (lines(root(1))[:-9], 1, 1),
         (b"[]\n", 1, 1),
     ],

@@ -16,11 +16,9 @@ OPERATIONS: Final = (
     "deletions",
     "inventory",
     "locations",
-    "more_adjustments",
+    "more_agreements",
     "more_lines",
-    "more_refund_lines",
-    "more_refund_shipping",
-    "more_shipping",
+    "more_sales",
     "more_variants",
     "order_heads",
     "orders",
@@ -32,7 +30,7 @@ OPERATIONS: Final = (
     "uninstall",
     "versions",
 )
-_FRAGMENT_FILES = ("order_head", "order_parts", "line_parts", "shipping_parts", "refund_parts", "variant_parts")
+_FRAGMENT_FILES = ("order_head", "order_parts", "line_parts", "agreement_parts", "variant_parts")
 _FRAGMENT = re.compile(r"^fragment (\w+) on \w+ \{\n(.*?)^\}\n", re.MULTILINE | re.DOTALL)
 _SPREAD = re.compile(r"\.\.\.([A-Z]\w+)")
 _COMMENT = re.compile(r"^\s*#.*\n", re.MULTILINE)
