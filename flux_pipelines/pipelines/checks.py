@@ -294,8 +294,8 @@ TRANSACTION_RULES = {
     "what is not revenue is in total alone": (
         f"line_type not in {NOT_REVENUE} or (gross = 0 and discount = 0 and net = 0 and tax = 0 and marketplace_tax = 0)"
     ),
-    "a void has zero amounts": (
-        "kind <> 'void' or (gross = 0 and discount = 0 and tax = 0 and marketplace_tax = 0 and total = 0)"
+    "a void and an open order have zero amounts": (
+        "kind in ('sale', 'return') or (gross = 0 and discount = 0 and tax = 0 and marketplace_tax = 0 and total = 0)"
     ),
     # What was kept of a refund (a fee for restocking or cancelling) is revenue that belongs to no goods.
     "a return has no positive amounts, unless something was kept that is no goods": (

@@ -385,14 +385,14 @@ def _describe(
     with session(runtime.lake, [table.name for table in core]) as database:
         report.lines = _number(
             database.execute(
-                f"select count(*) from transactions where {scope.where('business_date')} and kind <> 'void' "
+                f"select count(*) from transactions where {scope.where('business_date')} and kind in ('sale', 'return') "
                 "and line_type in ('item', 'custom_amount', 'gift_card')"
             )
         )
         report.orders = _number(
             database.execute(
                 "select count(distinct (connection, order_id)) from transactions "
-                f"where {scope.where('business_date')} and kind <> 'void'"
+                f"where {scope.where('business_date')} and kind in ('sale', 'return')"
             )
         )
         report.net = dict(

@@ -355,7 +355,7 @@ def transaction_figures(view: str, by: tuple[str, ...]) -> Figures:
         day="business_date",
         by=by,
         counts=(
-            ("orders", "count(distinct (connection, order_id)) filter (kind <> 'void')"),
+            ("orders", "count(distinct (connection, order_id)) filter (kind in ('sale', 'return'))"),
             ("returns", "count(*) filter (kind = 'return')"),
             ("voids", "count(distinct (connection, order_id)) filter (kind = 'void')"),
         ),

@@ -46,7 +46,7 @@ _FLAGS = ("first_row", "is_line", "is_goods")
 _FLAGGED = """
 SELECT
     *,
-    line_type IN ('item', 'custom_amount', 'gift_card') AND kind <> 'void' AS is_line,
+    line_type IN ('item', 'custom_amount', 'gift_card') AND kind IN ('sale', 'return') AS is_line,
     line_type IN ('item', 'custom_amount') AS is_goods
 FROM ({})
 """

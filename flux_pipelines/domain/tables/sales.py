@@ -35,8 +35,9 @@ TRANSACTIONS = Table(
         Column(
             "kind",
             "text",
-            "`sale`; `return` (negative amounts); `void` for a cancelled order (zero amounts).",
-            allowed=("sale", "return", "void"),
+            "`sale`; `return` (negative amounts); `void` for a cancelled order (zero amounts); `open` for an order that is no sale "
+            "yet although something of it has been paid: one row with zero amounts, and what was paid in `due`.",
+            allowed=("sale", "return", "void", "open"),
         ),
         Column(
             "line_type",
@@ -71,8 +72,8 @@ TRANSACTIONS = Table(
         Column(
             "due",
             "money",
-            "What the provider says is still to be paid of the whole order (below zero: to be given back), the same on each of its "
-            "rows: not to be summed. Empty where it says nothing: then it is paid.",
+            "What the provider says is still to be paid of what has counted of the order (below zero: held for the customer), the "
+            "same on each of its rows: not to be summed. Empty where it says nothing: then it is paid.",
             required=False,
         ),
         Column("source_order_id", "text", "For a return: the order that was sold, when known.", required=False),

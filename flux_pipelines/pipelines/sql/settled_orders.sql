@@ -16,7 +16,7 @@ select
 from transactions t
 join settled s
     on s.connection = t.connection and s.location_id = t.location_id and s.business_date = t.business_date
-where {scope} and t.kind <> 'void'
+where {scope} and t.kind in ('sale', 'return')
 group by t.connection, t.location_id, t.business_date, t.order_id, t.currency
 union all by name
 select connection, tenant, location_id, business_date, '' as order_id, '' as currency, 0 as net, 0 as tax,

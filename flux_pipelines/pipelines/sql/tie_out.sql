@@ -17,7 +17,7 @@ owed as (
         coalesce(sum(total) filter (line_type = 'third_party'), 0) as third_party,
         coalesce(sum(total) filter (line_type = 'rounding'), 0) as rounding,
         sum(total) as owed
-    from transactions where {scope} and kind <> 'void'
+    from transactions where {scope} and kind in ('sale', 'return')
     group by connection, location_id, business_date, currency
 ),
 

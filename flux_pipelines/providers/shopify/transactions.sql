@@ -309,6 +309,8 @@ placed AS (
     SELECT
         connection, tenant, flux_location_id AS location_id,
         "legacyResourceId", "currencyCode", "processedAt", raw_date, source_system, source_version, problem,
+        -- Of an order that was cancelled nothing is due: what it was paid and is not given back is for a person to look at.
+        (CASE WHEN "cancelledAt" IS NULL THEN money_of("totalOutstandingSet") ELSE 0 END)::DECIMAL(18,4) AS due,
         -- A bad order still has to come out: as one row.
         unnest(CASE WHEN problem IS NULL THEN order_rows ELSE [order_rows[1]] END) AS r,
         unnest(CASE WHEN problem IS NULL THEN days ELSE [raw_date] END) AS day,
@@ -358,12 +360,8 @@ SELECT
     coalesce(paid.card, 0)::DECIMAL(18,4) AS tendered_card,
     coalesce(paid.gift_card, 0)::DECIMAL(18,4) AS tendered_gift_card,
     coalesce(paid.other, 0)::DECIMAL(18,4) AS tendered_other,
-<<<<<<< HEAD
-    (-coalesce(paid.refund, 0))::DECIMAL(18,4) AS tendered_refund,
-    NULL::DECIMAL(18,4) AS due,
-=======
     (-coalesce(given_back, 0))::DECIMAL(18,4) AS tendered_refund,
->>>>>>> 794689a (Shopify: sales are read from agreements, each on its own day)
+    due,
     CASE WHEN r.kind = 'return' THEN "legacyResourceId" END AS source_order_id,
     r.source_line_id AS source_line_id,
     coalesce(r.occurred_at, "processedAt") AS occurred_at,

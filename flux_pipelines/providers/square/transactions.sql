@@ -329,7 +329,9 @@ recognised AS (
             WHEN net_amount_due_money IS NOT NULL THEN minor(net_amount_due_money) <= 0
             ELSE paid >= provider_total
         END) AS counts,
-        state = 'OPEN' AND provider_total IS NULL AND paid <> 0 AS untold
+        state = 'OPEN' AND provider_total IS NULL AND paid <> 0 AS untold,
+        -- Money that is held until the order is paid in full and counts: a deposit.
+        state = 'OPEN' AND provider_total IS NOT NULL AND paid <> 0 AND NOT counts AS is_part_paid
     FROM read
 ),
 
@@ -348,10 +350,11 @@ expanded AS (
             ),
             CASE WHEN counts AND len("returns") > 0
                 THEN flatten(list_transform("returns", lambda r, n: rows_of_return(r, n, fine))) ELSE [] END,
-            CASE WHEN state = 'CANCELED' THEN rows_of_void(line_items) ELSE [] END
+            CASE WHEN state = 'CANCELED' THEN rows_of_void(line_items) ELSE [] END,
+            CASE WHEN is_part_paid THEN [amount_row('open', 'open', 'custom_amount', 'Paid in part', 0, NULL::VARCHAR)] ELSE [] END
         ) AS order_rows
     FROM recognised
-    WHERE counts OR untold OR state = 'CANCELED'
+    WHERE counts OR untold OR is_part_paid OR state = 'CANCELED'
 ),
 
 judged AS (
@@ -365,7 +368,7 @@ judged AS (
                 || ' is not one that ISO 4217 gives a minor unit'
             WHEN len(order_rows) <> len(list_distinct(list_transform(order_rows, lambda r: r.line_id)))
                 THEN 'two of its lines have the same uid'
-            WHEN state = 'CANCELED' THEN NULL
+            WHEN state = 'CANCELED' OR is_part_paid THEN NULL
             WHEN untold THEN 'it has payments, but no total that would tell whether it is paid'
             WHEN has_bad_quantity(line_items)
                 OR len(list_filter("returns", lambda r: has_bad_quantity(r.return_line_items))) > 0
@@ -388,12 +391,13 @@ placed AS (
     SELECT
         connection, tenant, location_id, id, currency, factor, created_at, raw_date, source_system, source_version,
         problem,
+        CASE WHEN is_part_paid THEN -paid END AS due,
         CASE WHEN problem IS NULL AND counts THEN business_date_of(location_id, paid_at) END AS paid_on,
         -- A bad order still has to come out: as one row.
         unnest(CASE WHEN problem IS NULL THEN order_rows ELSE [order_rows[1]] END) AS r,
         unnest([true]) AS first_row,
         unnest(CASE
-            WHEN problem IS NOT NULL OR state = 'CANCELED' THEN [NULL]
+            WHEN problem IS NOT NULL OR state = 'CANCELED' OR is_part_paid THEN [NULL]
             ELSE [struct_pack(
                 cash := paid_by(tenders, ['CASH']),
                 card := paid_by(tenders, ['CARD', 'WALLET']),
@@ -436,7 +440,7 @@ SELECT
     (coalesce(paid.every - paid.cash - paid.card - paid.gift_card, 0) * factor)::DECIMAL(18,4)
         AS tendered_other,
     (-coalesce(paid.refund, 0) * factor)::DECIMAL(18,4) AS tendered_refund,
-    NULL::DECIMAL(18,4) AS due,
+    (due * factor)::DECIMAL(18,4) AS due,
     r.source_order_id AS source_order_id,
     r.source_line_id AS source_line_id,
     created_at AS occurred_at,

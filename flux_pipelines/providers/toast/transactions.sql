@@ -50,7 +50,7 @@ CREATE TEMP TABLE orders_as_received (
     "createdDate" TIMESTAMP WITH TIME ZONE, voided BOOLEAN, deleted BOOLEAN, "createdInTestMode" BOOLEAN,
     "excessFood" BOOLEAN,
     checks STRUCT(
-        guid VARCHAR, "totalAmount" DECIMAL(18,4), voided BOOLEAN, deleted BOOLEAN,
+        guid VARCHAR, "totalAmount" DECIMAL(18,4), "paymentStatus" VARCHAR, voided BOOLEAN, deleted BOOLEAN,
         selections selection[], "appliedServiceCharges" charge[], payments payment[]
     )[]
 );
@@ -454,6 +454,7 @@ read AS (
             list_filter(checks, lambda c: counts(c)),
             lambda c: struct_pack(
                 total := c."totalAmount",
+                is_open := coalesce(c."paymentStatus" = 'OPEN', false),
                 selections := list_filter(c.selections, lambda s: NOT coalesce(s.voided, false)),
                 charges := c."appliedServiceCharges",
                 payments := list_filter(c.payments, lambda p: moved(p))
@@ -478,6 +479,10 @@ valued AS (
             gratuity := added(list_transform(
                 list_filter(c.charges, lambda x: x.gratuity), lambda x: minor(x."chargeAmount", factor)
             )),
+            -- "OPEN: there is still an amount due on the check" (Check.paymentStatus). Its tip comes with its payment.
+            due := CASE WHEN c.is_open THEN minor(c.total, factor)
+                + added(list_transform(list_filter(c.charges, lambda x: x.gratuity), lambda x: minor(x."chargeAmount", factor)))
+                - added(list_transform(c.payments, lambda p: minor(p.amount, factor))) ELSE 0 END,
             payments := coalesce(c.payments, []),
             refunds := coalesce(refunds_of(c.payments, flux_location_id, raw_date, factor), [])
         )) AS checks
@@ -496,6 +501,7 @@ taxed AS (
             ),
             modifiers := c.modifiers,
             owed := c.total + c.gratuity,
+            due := c.due,
             whole := c.total + c.gratuity > 0 AND sum_of(c.refunds) = c.total + c.gratuity
                 AND said_of(c.sold) + said_of(c.charged) + said_of(c.modifiers) <> c.total + c.gratuity,
             payments := c.payments,
@@ -511,6 +517,7 @@ summed AS (
         flatten(list_transform(checks, lambda c: c.payments)) AS payments,
         flatten(list_transform(checks, lambda c: c.refunds)) AS refunds,
         added(list_transform(checks, lambda c: c.owed)) AS owed,
+        added(list_transform(checks, lambda c: c.due)) AS due,
         list_transform(checks, lambda c: struct_pack(refunds := c.refunds, things := things_of(c))) AS returned
     FROM taxed
 ),
@@ -607,7 +614,7 @@ judged AS (
 placed AS (
     SELECT
         connection, tenant, flux_location_id, guid, flux_currency, coalesce(factor, 0) AS factor, opened, raw_date,
-        source_system, source_version, problem,
+        source_system, source_version, problem, due,
         -- A bad order still has to come out: as one row.
         unnest(CASE WHEN problem IS NULL THEN order_rows ELSE [order_rows[1]] END) AS r,
         unnest([true]) AS first_row,
@@ -658,7 +665,7 @@ SELECT
     (coalesce(paid.gift_card, 0) * factor)::DECIMAL(18,4) AS tendered_gift_card,
     (coalesce(paid.every - paid.cash - paid.card - paid.gift_card, 0) * factor)::DECIMAL(18,4) AS tendered_other,
     (-coalesce(given_back.refund, 0) * factor)::DECIMAL(18,4) AS tendered_refund,
-    NULL::DECIMAL(18,4) AS due,
+    (due * factor)::DECIMAL(18,4) AS due,
     CASE WHEN r.kind = 'return' THEN guid END AS source_order_id,
     r.source_line_id AS source_line_id,
     CASE WHEN r.kind = 'return' THEN coalesce(given_back.moment, opened) ELSE opened END AS occurred_at,
