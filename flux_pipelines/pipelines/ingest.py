@@ -38,7 +38,7 @@ from flux_pipelines.pipelines.metadata import PREVIEW_ROWS, amounts, preview, ro
 from flux_pipelines.pipelines.partitions import BACKFILL, by_connection, connection_days, keys_of, partition_key
 from flux_pipelines.pipelines.publishing import failures, publish, refused_of
 from flux_pipelines.pipelines.resources import FluxResource
-from flux_pipelines.pipelines.touching import older_made, older_to_make, tell_touched, touched
+from flux_pipelines.pipelines.touching import older_made, older_to_make, on_other_dates, tell_touched, touched
 from flux_pipelines.pipelines.troubled import follow_damage, follow_outcomes, follow_refusals
 from flux_pipelines.providers.base import Provider
 
@@ -148,6 +148,7 @@ class _Landing:
         self.done: dict[str, Metadata] = {}
         self.failed: list[PartitionsFailed] = []
         self._manifests: list[RawManifest] = []
+        self._emptied_by_moves: set[date] = set()
 
     def land(self, key: str, days: Sequence[date]) -> None:
         """Land a connection's business dates; a failure of one connection does not touch the others.
@@ -157,12 +158,12 @@ class _Landing:
         """
         asked = frozenset(days)
         stale = self._land(key, days, asked) - asked
-        beside = sorted(day for day in stale if day >= self._runtime.settings.start_date)
+        beside = {day for day in stale if day >= self._runtime.settings.start_date}
         if beside:
-            self._context.log.info(
-                f"{key}: orders of {len(beside)} earlier dates have changed since these were fetched"
-            )
-            self._land(key, beside, asked)
+            self._context.log.info(f"{key}: orders of {len(beside)} other dates have changed since these were fetched")
+        for some in (beside & self._emptied_by_moves, beside - self._emptied_by_moves):
+            if some:
+                self._land(key, sorted(some), asked)
 
     def _land(self, key: str, days: Sequence[date], asked: frozenset[date]) -> set[date]:
         """Land business dates; return those that are stale. Partitions that were not asked for are recorded on their own."""
@@ -186,7 +187,7 @@ class _Landing:
                     # What is stale has been fetched by this very sync, if by any.
                     token=sync_token(self._context.run) if asked.issuperset(days) else "",
                     verify=self._config.verify,
-                    accept_empty=self._config.accept_empty,
+                    accept_empty=self._config.accept_empty or self._emptied_by_moves.issuperset(days),
                     redact=self._runtime.redactor(connection),
                 ):
                     left.pop(outcome.day, None)
@@ -198,6 +199,8 @@ class _Landing:
                         failures.setdefault(outcome.error or _unexplained(key, outcome.day), []).append(outcome.day)
                         continue
                     self._land_day(key, outcome.manifest, outcome.bad, alone=outcome.day not in asked)
+                if source.by_business_date and asked.issuperset(days):
+                    stale |= self._moved(key, [one.manifest for one in outcomes if one.manifest is not None])
             finally:
                 source.close()
         except FluxError as error:
@@ -216,6 +219,23 @@ class _Landing:
                 asset = names.raw_orders(self._provider.name)
                 self._context.log_event(dg.AssetObservation(asset, partition=place, metadata=told))
         return stale
+
+    def _moved(self, key: str, landed: Sequence["RawManifest"]) -> set[date]:
+        """Return other dates on which orders are kept that the provider now has on those that were just landed.
+
+        A date that keeps nothing else is empty from now on, and that is no mistake of the provider's.
+        """
+        from flux_pipelines.sync.reading import identities
+
+        raw, member = self._runtime.raw, self._provider.order_id_field
+        here = set[str]().union(*(identities(raw, manifest, member) for manifest in landed))
+        dates = {manifest.business_date for manifest in landed}
+        found = on_other_dates(self._runtime.lake, self._provider.name, key, here, dates)
+        for day in found:
+            manifest = raw.read_manifest(key, day)
+            if manifest is not None and identities(raw, manifest, member) <= here:
+                self._emptied_by_moves.add(day)
+        return found
 
     def _land_day(self, connection: str, manifest: "RawManifest", bad: Sequence["BadRecord"], *, alone: bool) -> None:
         day = manifest.business_date

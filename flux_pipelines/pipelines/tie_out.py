@@ -79,7 +79,10 @@ def open_items() -> Mart:
         names.PAYMENTS_GROUP,
         (
             no_duplicate_lines(tables.OPEN_ITEMS),
-            contract(tables.OPEN_ITEMS, {"what is paid as it is owed is no open item": "owed <> paid"}),
+            contract(
+                tables.OPEN_ITEMS,
+                {"what is paid as it is owed is no open item": "owed <> paid or coalesce(due, 0) <> 0"},
+            ),
         ),
         Figures(
             tables.OPEN_ITEMS.name,
@@ -309,6 +312,8 @@ def _moved(runtime: "Runtime", days: Collection[date]) -> list[date]:
             left join (select {by}, {figures} from balances group by all) b using ({by})
             where t.receivables is distinct from coalesce(b.receivables, 0)
                 or t.deposits is distinct from coalesce(b.deposits, 0) or t.gap is distinct from coalesce(b.gap, 0)
+                -- Since then it may have been.
+                or t.gap_reason like '%that was not fetched%'
             """
         ).fetchall()
     return sorted({day for (day,) in found} - set(days))

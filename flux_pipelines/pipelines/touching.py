@@ -7,21 +7,25 @@ whatever is made of these dates is made again, and of no others.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from datetime import date
+from collections.abc import Collection, Mapping, Sequence
+from datetime import date, timedelta
 from typing import TYPE_CHECKING
 
 import dagster as dg
 
+from flux_pipelines.domain import tables
 from flux_pipelines.lake.raw_manifest import OLDER
-from flux_pipelines.pipelines.partitions import partition_key
+from flux_pipelines.pipelines.checks import CHECK_MEMORY, view_of
+from flux_pipelines.pipelines.partitions import each_day, partition_key
 
 if TYPE_CHECKING:
     from flux_pipelines.domain.tables import Table
-    from flux_pipelines.lake import Commit, RawManifest, RawStore
+    from flux_pipelines.lake import Commit, DeltaLake, RawManifest, RawStore
 
 #: Dates that are named in the metadata of one that they have touched.
 _NAMED = 10
+#: Orders are moved to another date while they are worked on; scheduled ones when they are due.
+_MOVED_AT_MOST = timedelta(days=60)
 
 
 def touched(table: Table, commit: Commit) -> dict[tuple[str, date], set[date]]:
@@ -31,6 +35,30 @@ def touched(table: Table, commit: Commit) -> dict[tuple[str, date], set[date]]:
         for connection, raw_date, day in commit.changed:
             found.setdefault((connection, date.fromisoformat(day)), set()).add(date.fromisoformat(raw_date))
     return found
+
+
+def on_other_dates(
+    lake: DeltaLake, provider: str, connection: str, orders: Collection[str], dates: Collection[date]
+) -> set[date]:
+    """Return the raw dates, within two months of some, on which a provider's transactions have orders that are on those too."""
+    import pyarrow as pa
+
+    from flux_pipelines.lake import session
+
+    table = f"{provider}/{tables.TRANSACTIONS.name}"
+    if not orders:
+        return set()
+    near = each_day(min(dates) - _MOVED_AT_MOST, max(dates) + _MOVED_AT_MOST)
+    where: dict[str, Sequence[str | date]] = {
+        "connection": [connection],
+        "raw_date": [day for day in near if day not in dates],
+    }
+    with session(lake, [table], where=where, memory_limit=CHECK_MEMORY) as database:
+        database.register("here", pa.table({"order_id": pa.array(sorted(orders), pa.string())}))
+        found = database.execute(
+            f"select distinct raw_date from {view_of(table)} where order_id in (select order_id from here)"
+        ).fetchall()
+    return {day for (day,) in found}
 
 
 def older_to_make(raw: RawStore, connection: str, table: str) -> list[RawManifest]:

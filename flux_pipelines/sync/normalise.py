@@ -19,14 +19,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import duckdb
-import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 import zstandard
 
 from flux_pipelines.domain.errors import FluxError, TableDamagedError
 from flux_pipelines.domain.tables import TRANSACTIONS
-from flux_pipelines.sync.reading import business_date_macro, minor_unit_macro, quoted, raw_blocks
+from flux_pipelines.sync.reading import business_date_macro, identity, minor_unit_macro, quoted, raw_blocks
 from flux_pipelines.sync.records import BadRecord, DayFigures
 
 if TYPE_CHECKING:
@@ -190,11 +189,7 @@ class Normalisation:
                         )
 
     def _identity(self, line: bytes) -> str:
-        try:
-            found = msgspec.json.decode(line, type=dict[str, msgspec.Raw]).get(self.provider.order_id_field)
-            return "" if found is None else str(msgspec.json.decode(found))
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            return ""
+        return identity(line, self.provider.order_id_field)
 
     def _without_unreadable(self, session: _Session, files: dict[date, Path], folder: Path) -> list[Path]:
         """Write copies of the files without the records that stop the reading; put those in quarantine."""

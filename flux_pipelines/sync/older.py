@@ -13,13 +13,11 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 
-import msgspec
-
 from flux_pipelines.domain.errors import TableDamagedError
 from flux_pipelines.lake.raw import OLDER, RawManifest, RawStore
 from flux_pipelines.providers.base import Order, OrderHeader, PosSource, Provider
 from flux_pipelines.sync.landing import Redact
-from flux_pipelines.sync.reading import raw_blocks
+from flux_pipelines.sync.reading import identity, raw_blocks
 
 #: An order that changed this long before its date was fetched may have been missed: indexes by time of change are not instant.
 _LAG = timedelta(minutes=1)
@@ -132,9 +130,7 @@ class OlderOrders:
         try:
             with store.local_file(manifest) as path:
                 for block in raw_blocks(path) if path is not None else ():
-                    for line in block:
-                        decoded = msgspec.json.decode(line, type=dict[str, msgspec.Raw])
-                        found[str(msgspec.json.decode(decoded[self.provider.order_id_field]))] = line
+                    found |= {identity(line, self.provider.order_id_field): line for line in block}
         except TableDamagedError:  # they are found again when their dates are asked for again
             return {}
         return found

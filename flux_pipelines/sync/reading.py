@@ -6,11 +6,16 @@ import io
 from collections.abc import Iterator, Mapping
 from decimal import Decimal
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import msgspec
 import zstandard
 
 from flux_pipelines.domain.business_day import BusinessCalendar
 from flux_pipelines.domain.money import known_currencies
+
+if TYPE_CHECKING:
+    from flux_pipelines.lake.raw import RawManifest, RawStore
 
 _LINES_A_BLOCK = 1024
 
@@ -27,6 +32,27 @@ def raw_blocks(path: Path) -> Iterator[list[bytes]]:
                 block = []
         if block:
             yield block
+
+
+def identity(record: bytes, member: str) -> str:
+    """Return a record's id, which is in that member; empty when it cannot be read."""
+    try:
+        found = msgspec.json.decode(record, type=dict[str, msgspec.Raw]).get(member)
+        return "" if found is None else str(msgspec.json.decode(found))
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return ""
+
+
+def identities(raw: RawStore, manifest: RawManifest, member: str) -> set[str]:
+    """Return the ids of a raw partition's records; of those that cannot be read, none.
+
+    Raises:
+        TableDamagedError: the partition's file is missing or damaged.
+
+    """
+    with raw.local_file(manifest) as path:
+        blocks = raw_blocks(path) if path is not None else iter(())
+        return {identity(line, member) for block in blocks for line in block} - {""}
 
 
 def minor_unit_macro() -> str:

@@ -124,7 +124,7 @@ OPEN_ITEMS = Table(
     name="open_items",
     grain="order x business date on which what was owed of it and what was paid differ x currency",
     description=(
-        "What was owed and what was paid of orders that are not paid on the date on which they count: tabs over midnight, "
+        "What was owed and what was paid of orders that are not paid on the date on which they count: part-paid ones, "
         "deposits, invoices in instalments, sales on account, refunds that were promised and paid later. Over all dates an order "
         "adds up to what is still open of it; what `tie_out` is explained with."
     ),

@@ -1,4 +1,5 @@
--- transactions and payments -> open_items: orders of which something else was owed on a date than was paid on it.
+-- transactions and payments -> open_items: orders of which something else was owed on a date than was paid on it, and those of
+-- which the provider says that something is due, whatever the date has of them.
 -- `{scope}` selects the business dates. `looked_at` (connection, business_date, missing) says of which of them payments are
 -- known: of the others nothing can be said.
 with owed as (
@@ -47,5 +48,5 @@ select
 from owed o
 full join paid p using (connection, business_date, currency, order_id)
 join looked_at k using (connection, business_date)
-where k.missing = '' and coalesce(o.owed, 0) <> coalesce(p.paid, 0)
+where k.missing = '' and (coalesce(o.owed, 0) <> coalesce(p.paid, 0) or o.due <> 0)
 order by business_date, connection, location_id, order_id, currency
