@@ -317,6 +317,8 @@ def test_a_sale_is_what_is_fully_paid_and_the_header_says_the_same(tmp_path: Pat
     assert work.bad == []
     assert {row["total"] for row in rows if row["kind"] == "sale"} == {10}
     found = {row["order_id"] for row in rows if row["kind"] == "sale"}
+    due = {row["order_id"]: row["due"] for row in rows}
+    assert (due["0"], due["1"], due["2"], due["4"]) == (None, 10, 0, Decimal("-0.05")), "what Square says, if it does"
     headers = [one.header for one in decode_page(json.dumps({"orders": given}).encode()).orders]
     for number, (more, counts) in enumerate(SOLD):
         header = headers[number]
@@ -451,7 +453,8 @@ def test_a_cancelled_order_leaves_its_lines_at_zero_and_an_open_one_nothing(tmp_
     )
     assert work.bad == []
     assert [r["kind"] for r in rows] == ["void", "void"]
-    assert all(r[c.name] == 0 for r in rows for c in TRANSACTIONS if c.type in ("money", "quantity"))
+    assert all(r[c.name] == 0 for r in rows for c in TRANSACTIONS if c.type in ("money", "quantity") and c.required)
+    assert {r["due"] for r in rows} == {None}
     assert rows[0]["product_id"] == "VAR"
     assert next(iter(work.days.values())).lines == 0
 

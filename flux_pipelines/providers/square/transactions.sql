@@ -391,7 +391,8 @@ placed AS (
     SELECT
         connection, tenant, location_id, id, currency, factor, created_at, raw_date, source_system, source_version,
         problem,
-        CASE WHEN is_part_paid THEN -paid END AS due,
+        -- What Square says is still to be paid; of what counts later, what is held of it until then.
+        CASE WHEN is_part_paid THEN -paid WHEN counts THEN net_amount_due_money.amount END AS due,
         CASE WHEN problem IS NULL AND counts THEN business_date_of(location_id, paid_at) END AS paid_on,
         -- A bad order still has to come out: as one row.
         unnest(CASE WHEN problem IS NULL THEN order_rows ELSE [order_rows[1]] END) AS r,

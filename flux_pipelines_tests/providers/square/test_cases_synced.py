@@ -46,6 +46,7 @@ TABLES = {
     "raw_date, tendered_cash, tendered_card, tendered_gift_card, tendered_other, tendered_refund",
     "transactions": "order_id, line_id, kind, line_type, quantity, unit_price, gross, discount, tax, total, business_date",
     "payments": "payment_id, kind, tender, amount, tip, fee, status, business_date",
+    "tie_out": "location_id, business_date, owed, paid, refunded, pending, receivables, deposits, gap, gap_orders, gap_reason",
     "daily_sales": "location_id, business_date, orders, returns, voids, units, gross, discounts, net, tax, tips, "
     "gift_cards, rounding, total, tendered_cash, tendered_card, tendered_gift_card, tendered_other, tendered_refund",
 }
@@ -123,3 +124,16 @@ def test_every_cut_gives_the_same_tables(brought: Tables) -> None:
     first, *_ = found
     for table in TABLES:
         assert brought[table] == found[first][table], table
+
+
+def test_what_is_not_paid_is_a_balance_or_a_gap(brought: Tables) -> None:
+    gaps: dict[date, Decimal] = dict.fromkeys(DAYS, Decimal(0))
+    for name, case in CASES.items():
+        for day, gap in case.gaps.items():
+            gaps[date.fromisoformat(day) + timedelta(days=MOVES[name])] += Decimal(gap)
+    assert {row[1]: row[8] for row in brought["tie_out"]} == gaps
+    deposits = {row[1]: row[7] for row in brought["tie_out"] if row[7]}
+    # An instalment of 50.00 that waits for the sale; a dollar paid just before midnight for an order closed just after it.
+    expected = {DAYS[0]: 50, date(2026, 3, 10): 1, date(2026, 3, 11): -1, DAYS[8]: -50}
+    assert deposits == {day: Decimal(amount) for day, amount in expected.items()}
+    assert {row[6] for row in brought["tie_out"]} == {0}, "no customer owes anything"
