@@ -22,13 +22,18 @@ PAYMENTS = Table(
         Column(
             "tender",
             "text",
-            "`cash`, `card` (wallets too), `gift_card`, or `other`.",
+            "`cash`, `card` (wallets too), `gift_card`, or `other`. Of a refund: where the money went, the tender of the payment that it gives "
+            "back unless the provider says another.",
             allowed=("cash", "card", "gift_card", "other"),
         ),
         Column("tender_detail", "text", "The provider's own word for the tender, brand included.", required=False),
         Column("amount", "money", "What was paid or given back, without the tip."),
         Column("tip", "money", "The tip paid, or given back (negative)."),
-        Column("fee", "money", "What the processor keeps: zero or negative; zero until it is known."),
+        Column(
+            "fee",
+            "money",
+            "What processors and apps keep of it: zero or negative; zero until it is known. Of a refund: given back.",
+        ),
         Column("currency", "text", "ISO 4217 code of every amount in the row."),
         Column(
             "status",
