@@ -12,7 +12,7 @@ import pytest
 
 from flux_pipelines.domain.tables import TRANSACTIONS
 from flux_pipelines_tests.providers.toast.examples import CLOSED, as_sold, assert_rows_are_as_printed, priced_orders
-from flux_pipelines_tests.providers.toast.made import check, one, order, payment, selection
+from flux_pipelines_tests.providers.toast.made import charge, check, one, order, payment, selection
 from flux_pipelines_tests.providers.toast.wire import DAY, EXAMPLES, RESTAURANT, header, read, rows_of
 
 D = Decimal
@@ -183,6 +183,22 @@ def test_an_open_order_is_a_sale_of_its_business_date(tmp_path: Path) -> None:
     assert (header(still_open).state, header(still_open).counts) == ("OPEN", True)
     (row,) = one(tmp_path, still_open)
     assert (row["kind"], row["net"], row["business_date"], row["tendered_card"]) == ("sale", 10, DAY, 0)
+    assert row["due"] == 10
+
+
+def test_what_is_still_due_is_that_of_the_checks_that_are_open(tmp_path: Path) -> None:
+    gratuity = charge("g", 3, gratuity=True)
+    begun = check(
+        *[selection("s1", 20)],
+        total=20,
+        paymentStatus="OPEN",
+        appliedServiceCharges=[gratuity],
+        payments=[payment(5, 9)],
+    )
+    closed = check(selection("s2", 7), total=7, guid="c2", payments=[payment(7, guid="p2")])
+    rows = one(tmp_path, order(begun, closed, closedDate=None))
+    assert {row["due"] for row in rows} == {18}
+    assert {row["due"] for row in one(tmp_path / "closed", order(closed))} == {0}
 
 
 def test_gift_cards_and_house_account_payments_are_no_revenue(tmp_path: Path) -> None:

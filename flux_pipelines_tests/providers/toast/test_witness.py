@@ -1,0 +1,141 @@
+"""`daily_sales` equals the books of a small Toast that keeps its own: synced as one range, and day by day in another order."""
+
+from __future__ import annotations
+
+import random
+import shutil
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import date
+from decimal import Decimal
+from itertools import pairwise
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from flux_pipelines.connect import add_with_secrets
+from flux_pipelines.domain.business_day import known_calendars
+from flux_pipelines.domain.connection import Connection
+from flux_pipelines.lake import session
+from flux_pipelines.lake.raw import RawStore
+from flux_pipelines.lake.store import object_store
+from flux_pipelines.pipelines.drive import sync
+from flux_pipelines.providers.toast import PROVIDER
+from flux_pipelines.runtime import Runtime
+from flux_pipelines.settings import settings
+from flux_pipelines.sync.normalise import Normalisation
+from flux_pipelines.sync.orders import sync_orders
+from flux_pipelines.sync.records_sql import derive
+from flux_pipelines_tests.pipelines.conftest import new_instance
+from flux_pipelines_tests.providers.toast.wire import toast
+from flux_pipelines_tests.providers.toast.witness import FIRST, LAST, RESTAURANT, Witness, serving
+
+KEY = "toast:witness"
+DAYS = [date(2026, 3, day) for day in range(FIRST, LAST + 1)]
+FIGURES = ("net", "tax", "marketplace_tax", "tips", "gift_cards", "third_party", "rounding")
+Figures = dict[date, tuple[Decimal, ...]]
+#: What the rows that are not revenue are called in daily_sales.
+NAMES = {"tip": "tips", "gift_card": "gift_cards", "third_party": "third_party", "rounding": "rounding"}
+
+
+@contextmanager
+def home(folder: Path, url: str) -> Iterator[Runtime]:
+    """Open a home of its own, connected to the witness."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FLUX_HOME", str(folder))
+        patch.setenv("FLUX_START_DATE", "2026-03-01")
+        settings.cache_clear()
+        with Runtime() as runtime:
+            shutil.copytree(
+                Path(new_instance().name) / runtime.settings.dagster_home.name, runtime.settings.dagster_home
+            )
+            add_with_secrets(
+                runtime,
+                KEY,
+                tenant="witness",
+                settings={"base_url": url, "restaurants": RESTAURANT, "history_pause_seconds": 0},
+                secrets={"client_id": "w", "client_secret": "w"},
+            )
+            with dg.DagsterInstance.from_config(str(runtime.settings.dagster_home)) as instance:
+                instance.add_dynamic_partitions("toast_connections", [KEY])
+                yield runtime
+    settings.cache_clear()
+
+
+def figures(runtime: Runtime) -> Figures:
+    with session(runtime.lake) as database:
+        rows = database.execute(f"select business_date, {', '.join(FIGURES)} from daily_sales").fetchall()
+    return {day: tuple(values) for day, *values in rows}
+
+
+def contents(runtime: Runtime) -> dict[str, list[tuple[object, ...]]]:
+    tables = ("transactions", "payments", "daily_sales", "daily_item_demand")
+    with session(runtime.lake) as database:
+        return {name: database.execute(f"select * from {name} order by all").fetchall() for name in tables}
+
+
+def cut(days: list[date], chance: random.Random) -> list[list[date]]:
+    """Cut days into five syncs, single days among them, in any order."""
+    edges = [0, *sorted(chance.sample(range(1, len(days)), 4)), len(days)]
+    pieces = [days[start:end] for start, end in pairwise(edges)]
+    chance.shuffle(pieces)
+    return pieces
+
+
+def told(witness: Witness) -> Figures:
+    return {day: tuple(Decimal(witness.books[day.day][name]) / 100 for name in FIGURES) for day in DAYS}
+
+
+def test_a_day_is_what_toasts_own_report_says(tmp_path: Path) -> None:
+    seed = 1
+    witness = Witness(seed)
+    books = told(witness)
+    with serving(witness) as url:
+        with home(tmp_path / "range", url) as runtime:
+            assert sync(runtime, [KEY], DAYS).failures == []
+            assert figures(runtime) == books
+            whole = contents(runtime)
+            with session(runtime.lake) as database:
+                gaps = database.execute(
+                    "select business_date, gap, gap_reason from tie_out where gap is distinct from 0 or not payments_known"
+                ).fetchall()
+            assert gaps == []
+        with home(tmp_path / "days", url) as runtime:
+            for days in cut(DAYS, random.Random(seed)):
+                assert sync(runtime, [KEY], days).failures == []
+            assert figures(runtime) == books
+            assert contents(runtime) == whole
+
+
+@pytest.mark.parametrize("seed", range(2, 6))
+def test_whatever_the_amounts_are(seed: int, tmp_path: Path) -> None:
+    """The same of the rows of `transactions` alone, and what each day's payments hold."""
+    witness = Witness(seed)
+    with serving(witness) as url, toast(url, tmp_path, restaurants=RESTAURANT) as client:
+        connection, raw, places = (
+            Connection(KEY, "t"),
+            RawStore(object_store(str(tmp_path / "lake"))),
+            client.locations(),
+        )
+        landed = list(sync_orders(client, connection, places, [date(2026, 2, 20), *DAYS], raw, provider=PROVIDER))
+    manifests = [one.manifest for one in landed if one.manifest is not None]
+    work = Normalisation(PROVIDER, raw, connection, manifests, known_calendars(places, 4))
+    found: dict[date, Counter[str]] = {day: Counter() for day in DAYS}
+    orders: Counter[str] = Counter()
+    for row in (row for batch in work.batches() for row in batch.to_pylist()):
+        orders[row["order_id"]] += row["total"]
+        of_day = found.get(row["business_date"], Counter())
+        for name in ("net", "tax", "marketplace_tax"):
+            of_day[name] += row[name]
+        if (figure := NAMES.get(row["line_type"])) is not None:
+            of_day[figure] += row["total"]
+    assert work.bad == []
+    assert {day: tuple(Decimal(sums[name]) for name in FIGURES) for day, sums in found.items()} == told(witness)
+    spec = next(one for one in PROVIDER.tables if one.table == "payments")
+    for row in derive(PROVIDER, spec, connection, places, raw, manifests).rows.to_pylist():
+        orders[row["order_id"]] -= row["amount"] + row["tip"]
+    (unpaid,) = [order["guid"] for order in witness.orders if not order["checks"][0]["payments"] and not order["voided"]
+        and not order.get("excessFood")]  # fmt: skip
+    assert {order for order, left in orders.items() if left} == {unpaid}
