@@ -40,6 +40,7 @@ LINE: dict[str, Any] = {
     **{f"tendered_{name}": Decimal(0) for name in ("cash", "card", "gift_card", "other", "refund")},
     "occurred_at": datetime(2026, 3, 9, 12, tzinfo=UTC),
     "business_date": DAY,
+    "raw_date": DAY,
     "source_system": "square",
     "source_version": "v",
 }

@@ -308,6 +308,10 @@ returned AS (
 placed AS (
     SELECT
         connection, tenant, flux_location_id AS location_id,
+        -- What is owed in the end less what was paid in the end: a refund that is pending is still to be given back. Of an order
+        -- that was cancelled nothing is due: what it was paid and is not given back is for a person to look at.
+        (CASE WHEN "cancelledAt" IS NULL AND "netPaymentSet"."shopMoney".amount IS NOT NULL
+            THEN provider_total - money_of("netPaymentSet") ELSE 0 END)::DECIMAL(18,4) AS due,
         "legacyResourceId", "currencyCode", "processedAt", raw_date, source_system, source_version, problem,
         -- Of an order that was cancelled nothing is due: what it was paid and is not given back is for a person to look at.
         (CASE WHEN "cancelledAt" IS NULL THEN money_of("totalOutstandingSet") ELSE 0 END)::DECIMAL(18,4) AS due,
