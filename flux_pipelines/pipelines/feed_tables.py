@@ -318,7 +318,7 @@ class _Deriving:
             bad[record.business_date].append(record)
         if not has_history(self._table):
             return made.rows
-        known = self._runtime.lake.read(self._table, where={"connection": connection.key}).read_all().to_pylist()
+        known = self._runtime.lake.read(self._table, where={"connection": connection.key}).read_all()
         return merge(self._table, known, made.rows, manifests[-1].fetched_at)
 
 

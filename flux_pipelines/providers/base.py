@@ -70,12 +70,15 @@ class FeedTable:
         table: a contract's name in `domain.tables`: `payments`, `products`, `locations`, `inventory_levels`, `time_entries`.
         feed: of which feed; `orders` for what providers keep inside their orders.
         sql: the file; what it reads and gives is told in `docs/add-a-provider.md`.
+        apart: what makes a record long and is to be read as records of their own, by kind: where in one of that kind the
+            others are listed, and what kind they are (`{"product": {"variants.nodes": "variant"}}`).
 
     """
 
     table: str
     feed: str
     sql: Path
+    apart: Mapping[str, Mapping[str, str]] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,14 @@ import zstandard
 
 from flux_pipelines.domain.errors import FluxError, TableDamagedError
 from flux_pipelines.domain.tables import TRANSACTIONS
-from flux_pipelines.sync.reading import business_date_macro, identity, minor_unit_macro, quoted, raw_blocks
+from flux_pipelines.sync.reading import (
+    OF_A_RECORD,
+    business_date_macro,
+    identity,
+    minor_unit_macro,
+    quoted,
+    raw_blocks,
+)
 from flux_pipelines.sync.records import BadRecord, DayFigures
 
 if TYPE_CHECKING:
@@ -49,8 +56,6 @@ SELECT
     line_type IN ('item', 'custom_amount') AS is_goods
 FROM ({})
 """
-#: Errors of DuckDB's that a record is the cause of. Not those of a full disk or of memory: they are nobody's order's fault.
-_OF_A_RECORD = (duckdb.InvalidInputException, duckdb.DataError)
 _SUFFIX = ".ndjson.zst"
 _DAY_FIELD = "flux_raw_date"
 
@@ -132,7 +137,7 @@ class Normalisation:
             for batch in session.read([_together(files, folder)] if len(files) > 1 else list(files.values())):
                 given += batch.num_rows
                 yield from self._good(batch, problems)
-        except _OF_A_RECORD:
+        except OF_A_RECORD:
             # Rows come in the order of the files, so what was given already is what the same files begin with once
             # the unreadable records are taken out.
             cleaned = self._without_unreadable(session, files, folder)
@@ -311,13 +316,13 @@ class _Session:
         """Say why the SQL makes nothing of a file; None when it does."""
         try:
             self._duckdb.execute(f"SELECT count(columns(*)) FROM {self._source([file])}").fetchall()
-        except _OF_A_RECORD as error:
+        except OF_A_RECORD as error:
             brief = re.sub(r'in file ".*?", in record/value \d+: ?', "", str(error).splitlines()[0])
             return f"the record does not have the documented form: {brief}"
         try:
             for _ in self.read([file]):
                 pass
-        except _OF_A_RECORD as error:
+        except OF_A_RECORD as error:
             return f"no rows can be made of the record: {str(error).splitlines()[0]}"
         return None
 

@@ -8,6 +8,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import duckdb
 import msgspec
 import zstandard
 
@@ -17,19 +18,25 @@ from flux_pipelines.domain.money import known_currencies
 if TYPE_CHECKING:
     from flux_pipelines.lake.raw import RawManifest, RawStore
 
+#: Errors of DuckDB's that a record is the cause of. Not those of a full disk or of memory: they are no record's fault.
+OF_A_RECORD = (duckdb.InvalidInputException, duckdb.DataError)
+
 _LINES_A_BLOCK = 1024
+_BYTES_A_BLOCK = 4 * 1024 * 1024
 
 
 def raw_blocks(path: Path) -> Iterator[list[bytes]]:
-    """Yield a raw file's records in blocks."""
+    """Yield a raw file's records in blocks, which are small however long the records are."""
     with path.open("rb") as file:
         stream = zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True)
         block: list[bytes] = []
+        size = 0
         for line in io.BufferedReader(stream, 1 << 20):
             block.append(line.rstrip(b"\n"))
-            if len(block) == _LINES_A_BLOCK:
+            size += len(line)
+            if len(block) == _LINES_A_BLOCK or size > _BYTES_A_BLOCK:
                 yield block
-                block = []
+                block, size = [], 0
         if block:
             yield block
 

@@ -12,6 +12,8 @@ import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date
+from hashlib import md5
+from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import duckdb
@@ -23,7 +25,8 @@ from flux_pipelines.domain.business_day import known_calendars
 from flux_pipelines.domain.errors import ContractBrokenError
 from flux_pipelines.domain.tables import SQL_TYPES, Table
 from flux_pipelines.lake.raw import ORDERS
-from flux_pipelines.sync.reading import business_date_macro, minor_unit_macro, quoted, raw_blocks
+from flux_pipelines.sync.parts import take_apart
+from flux_pipelines.sync.reading import OF_A_RECORD, business_date_macro, minor_unit_macro, quoted, raw_blocks
 from flux_pipelines.sync.records import BadRecord
 
 if TYPE_CHECKING:
@@ -41,13 +44,22 @@ _LINES = pa.schema(
     [
         ("file", pa.int32()),
         ("line", pa.int64()),
+        ("position", pa.int64()),  # the number of the whole record
+        ("number", pa.int64()),
+        ("parent", pa.int64()),
         ("kind", pa.string()),
         ("location_id", pa.string()),
         ("object", pa.string()),
+        ("digest", pa.binary(16)),
+        ("collected_at", pa.timestamp("us", tz="UTC")),
+        ("snapshot_at", pa.timestamp("us", tz="UTC")),
+        ("raw_date", pa.date32()),
+        ("source_version", pa.string()),
     ]
 )
 
-
+#: DuckDB's limit, and of orders, which are long and read whole. Python and the libraries need some 150 MiB beside it.
+_MEMORY, _MEMORY_OF_ORDERS = "256MB", "512MB"
 #: Bytes of raw records that are read in one session; a business date is never split.
 _TOGETHER = 8 * 1024 * 1024
 
@@ -60,9 +72,14 @@ class _Line(msgspec.Struct):
     location_id: str = ""
 
 
+_decode_line = msgspec.json.Decoder(_Line).decode
+
+
 class _Bad(NamedTuple):
+    """What cannot be used: one line of a file."""
+
     file: int
-    payload: bytes
+    line: int
     reason: str
 
 
@@ -95,7 +112,7 @@ def derive(
     raw: RawStore,
     manifests: Sequence[RawManifest],
     *,
-    memory_limit: str = "512MB",
+    memory_limit: str = "",
 ) -> Derivation:
     """Run a provider's SQL over raw partitions of one connection.
 
@@ -106,13 +123,14 @@ def derive(
         locations: the connection's locations: the table `stores` of the SQL.
         raw: the raw records of the feed (`spec.feed`).
         manifests: the partitions to read, of any number of days.
-        memory_limit: DuckDB's own limit; beyond it uses temporary files.
+        memory_limit: DuckDB's own limit; beyond it it uses temporary files.
 
     Raises:
         TableDamagedError: a raw file is missing or damaged.
         ContractBrokenError: the SQL does not give what the contract asks for, or fails whatever the records are.
 
     """
+    memory_limit = memory_limit or (_MEMORY_OF_ORDERS if spec.feed == ORDERS else _MEMORY)
     filled = sorted((m for m in manifests if m.file), key=lambda m: (m.business_date, m.slot, m.fetched_at))
     made = [_derive(provider, spec, connection, locations, raw, some, memory_limit) for some in _chunks(filled) or [[]]]
     return Derivation(
@@ -148,41 +166,77 @@ def _derive(
     session = _Session(provider, spec, connection, locations, memory_limit)
     try:
         bad: list[_Bad] = []
-        session.load(filled, _batches(raw, filled, bad, orders=spec.feed == ORDERS))
+        session.load(filled, _batches(raw, filled, bad, spec, provider.api_version))
         bad += session.take_out_invalid()
         rows = session.rows(bad)
-        found = [BadRecord(connection.key, filled[b.file].business_date, b.reason, b.payload) for b in bad]
+        found = [
+            BadRecord(connection.key, filled[one.file].business_date, one.reason, payload)
+            for one, payload in _payloads(raw, filled, bad, orders=spec.feed == ORDERS)
+        ]
         return Derivation(rows, found + session.problems(), sum(m.orders for m in filled))
     finally:
         session.close()
 
 
 def _batches(
-    raw: RawStore, manifests: Sequence[RawManifest], bad: list[_Bad], *, orders: bool
+    raw: RawStore, manifests: Sequence[RawManifest], bad: list[_Bad], spec: FeedTable, version: str
 ) -> Iterator[pa.RecordBatch]:
-    """Yield the lines of raw files, decoded as far as kind and location; what cannot be decoded is bad."""
-    for number, manifest in enumerate(manifests):
+    """Yield the lines of raw files, decoded as far as kind and location, long ones apart; what cannot be decoded is bad."""
+    orders = spec.feed == ORDERS
+    number = 0
+    for file, manifest in enumerate(manifests):
+        of_file = (
+            manifest.fetched_at.astimezone(UTC),
+            manifest.hour,
+            manifest.business_date,
+            manifest.api_version or version,
+        )
         with raw.local_file(manifest) as path:
             if path is None:
                 continue
             at = 0
             for block in raw_blocks(path):
-                good: list[tuple[int, int, str, str | None, str]] = []
+                good: list[tuple[Any, ...]] = []
                 for line in block:
                     at += 1
                     try:
-                        if orders:
-                            good.append((number, at, "order", None, line.decode()))
-                        else:
-                            found = msgspec.json.decode(line, type=_Line)
-                            text = bytes(found.object).decode()
-                            good.append((number, at, found.kind, found.location_id or None, text))
+                        found = _Line("order", msgspec.Raw(line)) if orders else _decode_line(line)
+                        parts = take_apart(found.kind, found.object, spec.apart)
                     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-                        bad.append(_Bad(number, line, f"the record does not have the documented form: {error}"))
+                        bad.append(_Bad(file, at, f"the record does not have the documented form: {error}"))
+                        continue
+                    digest = None if orders else md5(found.object, usedforsecurity=False).digest()
+                    for place, part in enumerate(parts):
+                        parent = None if part.parent is None else number + part.parent
+                        location = found.location_id or None
+                        good.append(
+                            (file, at, number, number + place, parent, part.kind, location, part.text, digest, *of_file)
+                        )
+                    number += len(parts)
                 columns = list(zip(*good, strict=True)) or [()] * len(_LINES)
                 yield pa.RecordBatch.from_arrays(
                     [pa.array(column, kind.type) for column, kind in zip(columns, _LINES, strict=True)], schema=_LINES
                 )
+
+
+def _payloads(
+    raw: RawStore, manifests: Sequence[RawManifest], bad: Sequence[_Bad], *, orders: bool
+) -> Iterator[tuple[_Bad, bytes]]:
+    """Fetch what is bad, whole, out of the raw files. Rare, so it may take its time."""
+    for file in sorted({one.file for one in bad}):
+        of_line = {one.line: one for one in bad if one.file == file}
+        with raw.local_file(manifests[file]) as path:
+            blocks = () if path is None else raw_blocks(path)
+            for at, line in enumerate(chain.from_iterable(blocks), 1):
+                if at in of_line:
+                    yield of_line[at], line if orders else _object(line)
+
+
+def _object(line: bytes) -> bytes:
+    try:
+        return bytes(_decode_line(line).object)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return line
 
 
 class _Session:
@@ -203,6 +257,8 @@ class _Session:
         self._history = has_history(self._table)
         self._columns = [c for c in self._table if not (self._history and c.name in HISTORY)]
         self._dates: list[date] = []
+        names = [c.name for c in self._columns]
+        self._day = next((name for name in ("raw_date", "business_date") if name in names), "NULL::DATE")
         self._problems: list[BadRecord] = []
         self._scratch = tempfile.TemporaryDirectory(prefix="flux-records-")
         self._duckdb = duckdb.connect(
@@ -228,46 +284,37 @@ class _Session:
 
     def load(self, manifests: Sequence[RawManifest], batches: Iterable[pa.RecordBatch]) -> None:
         """Put the records into a table, which DuckDB keeps on disk if it is large."""
-        version = self._provider.api_version
-        self._duckdb.execute(
-            "CREATE TABLE files (file INTEGER, raw_date DATE, collected_at TIMESTAMPTZ, snapshot_at TIMESTAMPTZ, "
-            "source_version VARCHAR)"
-        )
-        if manifests:
-            self._duckdb.executemany(
-                "INSERT INTO files VALUES (?, ?, ?, ?, ?)",
-                [
-                    (number, m.business_date, m.fetched_at.astimezone(UTC), m.hour, m.api_version or version)
-                    for number, m in enumerate(manifests)
-                ],
-            )
         self._dates = [m.business_date for m in manifests]
         incoming = pa.RecordBatchReader.from_batches(_LINES, iter(batches))
         self._duckdb.register("incoming", incoming)
-        self._duckdb.execute("CREATE TABLE lines AS SELECT * FROM incoming")
+        self._duckdb.execute("CREATE TABLE given AS SELECT * FROM incoming")
         self._duckdb.unregister("incoming")
-        connection, tenant, system = map(quoted, (self._connection.key, self._connection.tenant, self._provider.name))
-        once = ""
         if self._spec.feed != ORDERS:  # pages shift while they are read: what came twice, byte for byte, is there once
-            once = "QUALIFY row_number() OVER (PARTITION BY file, kind, location_id, md5(object) ORDER BY line) = 1"
-        self._duckdb.execute("CREATE SEQUENCE positions")
-        self._duckdb.execute(
-            "CREATE TABLE given AS SELECT nextval('positions') AS position, * "
-            f"FROM (SELECT * FROM lines {once} ORDER BY file, line)"
-        )
-        self._duckdb.execute("DROP TABLE lines")
+            self._duckdb.execute(
+                "DELETE FROM given WHERE position IN (SELECT position FROM given WHERE parent IS NULL "
+                "QUALIFY row_number() OVER (PARTITION BY file, kind, location_id, digest ORDER BY line) > 1)"
+            )
+        connection, tenant, system = map(quoted, (self._connection.key, self._connection.tenant, self._provider.name))
+        # One table, in the order of the files: a join would not keep it, and to sort long texts takes memory.
+        apart = "number AS part_number, parent AS part_of, " if self._spec.apart else ""
         self._view = (
-            "CREATE OR REPLACE VIEW records AS SELECT kind, location_id, object::JSON AS object, collected_at, "
-            f"snapshot_at, raw_date, {connection} AS connection, {tenant} AS tenant, {system} AS source_system, "
-            f"source_version, {self._connection.cutoff_hour}::INTEGER AS cutoff_hour FROM given JOIN files USING (file) "
-            "WHERE {where} ORDER BY position"
+            f"CREATE OR REPLACE VIEW records AS SELECT kind, location_id, object::JSON AS object, {apart}"
+            f"collected_at, snapshot_at, raw_date, {connection} AS connection, {tenant} AS tenant, "
+            f"{system} AS source_system, source_version, {self._connection.cutoff_hour}::INTEGER AS cutoff_hour "
+            "FROM given WHERE {where}"
         )
 
     def take_out_invalid(self) -> list[_Bad]:
         """Take out what is not JSON."""
-        found = self._duckdb.execute("SELECT file, object FROM given WHERE NOT json_valid(object)").fetchall()
-        self._duckdb.execute("DELETE FROM given WHERE NOT json_valid(object)")
-        return [_Bad(file, text.encode(), "the record is not valid JSON") for file, text in found]
+        found = self._take_out("position IN (SELECT position FROM given WHERE NOT json_valid(object))")
+        return [_Bad(file, line, "the record is not valid JSON") for file, line in found]
+
+    def _take_out(self, where: str) -> list[tuple[int, int]]:
+        """Take records out, whole; return the lines that they are in."""
+        lines = self._duckdb.execute(f"SELECT DISTINCT file, line FROM given WHERE {where} ORDER BY ALL").fetchall()
+        if lines:
+            self._duckdb.execute(f"DELETE FROM given WHERE {where}")
+        return lines
 
     def rows(self, bad: list[_Bad]) -> pa.Table:
         """Return the good rows; records that make the SQL fail are found by halving, and taken out."""
@@ -277,20 +324,20 @@ class _Session:
         self._check_columns()
         try:
             self._materialise()
-        except duckdb.Error as error:
-            positions = [row[0] for row in self._duckdb.execute("SELECT position FROM given ORDER BY 1").fetchall()]
+        except OF_A_RECORD as error:
+            positions = [
+                row[0] for row in self._duckdb.execute("SELECT DISTINCT position FROM given ORDER BY 1").fetchall()
+            ]
             failing = dict(self._failing(positions))
             if not failing:
                 raise self._broken(_words(error)) from error
             for position, reason in failing.items():
-                ((file, text),) = self._duckdb.execute(
-                    "DELETE FROM given WHERE position = ? RETURNING file, object", [position]
-                ).fetchall()
-                bad.append(_Bad(file, text.encode(), f"the record does not have the documented form: {reason}"))
+                for file, line in self._take_out(f"position = {position}"):
+                    bad.append(_Bad(file, line, f"the record does not have the documented form: {reason}"))
             self._look_at("true")
             try:
                 self._materialise()
-            except duckdb.Error as again:
+            except OF_A_RECORD as again:
                 raise self._broken(_words(again)) from again
         self._set_problems_aside()
         return self._newest()
@@ -339,11 +386,18 @@ class _Session:
                     f"TRY_CAST({c.name} AS DECIMAL(38,12)) <> {cast}"
                 )
         cases = " ".join(f"WHEN {sql} THEN {quoted(words)}" for words, sql in conditions.items())
+        if self._dates and self._day in {c.name for c in self._columns}:
+            when, dates = f"TRY_CAST({self._day} AS DATE)", ", ".join(sorted({f"DATE '{day}'" for day in self._dates}))
+            cases += (
+                f" WHEN {when} NOT IN ({dates}) THEN 'its business date is ' || {when} || ', which was not asked for'"
+            )
         columns = ", ".join(f"TRY_CAST({c.name} AS {SQL_TYPES[c.type]}) AS {c.name}" for c in self._columns)
         extra = f", {self._extra}" if self._extra else ""
+        # The text of a record is kept of a row that has a problem alone: it may be a long one, and of many rows.
         self._duckdb.execute(
             f"CREATE OR REPLACE TABLE made AS SELECT {columns}{extra}, "
-            f"coalesce(problem::VARCHAR, CASE {cases} END) AS problem, record::VARCHAR AS record, "
+            f"coalesce(problem::VARCHAR, CASE {cases} END) AS trouble, "
+            "CASE WHEN trouble IS NOT NULL THEN record::VARCHAR END AS record, "
             f"row_number() OVER () AS made_as FROM ({self._query}\n)"
         )
 
@@ -354,7 +408,7 @@ class _Session:
         self._look_at(f"position BETWEEN {positions[0]} AND {positions[-1]}")
         try:
             self._materialise()
-        except duckdb.Error as error:
+        except OF_A_RECORD as error:
             if len(positions) == 1:
                 yield positions[0], _words(error)
                 return
@@ -363,17 +417,9 @@ class _Session:
             yield from self._failing(positions[middle:])
 
     def _set_problems_aside(self) -> None:
-        by = {c.name for c in self._columns}
-        day = next((name for name in ("raw_date", "business_date") if name in by), "NULL::DATE")
-        dates = ", ".join(sorted({f"DATE '{day}'" for day in self._dates}))
-        if day in by and dates:
-            self._duckdb.execute(
-                f"UPDATE made SET problem = 'its business date is ' || {day} || ', which was not asked for' "
-                f"WHERE problem IS NULL AND {day} NOT IN ({dates})"
-            )
         key = ", ".join(f"{name}::VARCHAR" for name in self._table.key if name not in HISTORY and name != "connection")
         for when, what, problem, record in self._duckdb.execute(
-            f"SELECT DISTINCT {day}, concat_ws(' / ', {key}), problem, record FROM made WHERE problem IS NOT NULL ORDER BY ALL"
+            f"SELECT DISTINCT {self._day}, concat_ws(' / ', {key}), trouble, record FROM made WHERE trouble IS NOT NULL ORDER BY ALL"
         ).fetchall():
             payload = record if record is not None else what
             on = when if when in self._dates else max(self._dates)
@@ -384,7 +430,7 @@ class _Session:
         newest = f"{self._newest_by} DESC NULLS LAST, " if self._newest_by else ""
         columns = ", ".join([c.name for c in self._columns] + ([CHANGED_AT] if self._history else []))
         found = self._duckdb.sql(
-            f"SELECT {columns} FROM made WHERE problem IS NULL "
+            f"SELECT {columns} FROM made WHERE trouble IS NULL "
             f"QUALIFY row_number() OVER (PARTITION BY {keys} ORDER BY {newest} made_as DESC) = 1 ORDER BY {keys}"
         ).to_arrow_table()
         return found.cast(derived_schema(self._table))

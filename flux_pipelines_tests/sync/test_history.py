@@ -27,7 +27,7 @@ def product(product_id: str, price: str = "3.50", changed_at: datetime | None = 
 
 def after(known: pa.Table | None, products: list[dict[str, Any]], at: datetime) -> pa.Table:
     snapshot = pa.Table.from_pylist(products, schema=derived_schema(PRODUCTS))
-    return merge(PRODUCTS, [] if known is None else known.to_pylist(), snapshot, at)
+    return merge(PRODUCTS, known, snapshot, at)
 
 
 def periods(table: pa.Table) -> list[tuple[Any, ...]]:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pytest
 
 from flux_pipelines.domain.connection import Connection
 from flux_pipelines.domain.errors import ContractBrokenError
 from flux_pipelines.lake.raw import RawStore
 from flux_pipelines.lake.store import object_store
-from flux_pipelines.providers.base import FeedTable, Location, Provider
+from flux_pipelines.providers.base import FeedTable, Location, Provider, Record
 from flux_pipelines.sync.records_sql import derive
 from flux_pipelines_tests.sync.feedfiles import land, record, run_table
 
@@ -144,3 +146,45 @@ def test_sql_that_does_not_fit_the_contract_is_refused(tmp_path: Path, change: t
         run_table(
             tmp_path, TOY, spec(tmp_path, PAYMENTS.replace(*change)), [record("payment", payment("a"), "L1")], STORES
         )
+
+
+PARTS = """
+    SELECT h.connection, h.tenant, p.object ->> 'sku' AS product_id, h.object ->> 'id' AS item_id,
+        h.object ->> 'name' AS product_name, NULL AS variation, NULL AS category, NULL AS sku, NULL AS upc,
+        (p.object ->> 'price')::DECIMAL(18,4) AS price, 'USD' AS currency, true AS active, h.collected_at AS changed_at,
+        h.source_system, h.source_version,
+        CASE WHEN (p.object ->> 'sku') IS NULL THEN 'it has no sku' END AS problem, p.object::VARCHAR AS record
+    FROM records AS h JOIN records AS p ON p.part_of = h.part_number WHERE h.kind = 'thing'
+"""
+
+
+def test_a_long_record_is_read_in_parts_and_goes_to_quarantine_whole(tmp_path: Path) -> None:
+    apart = replace(spec(tmp_path, PARTS, "products", "catalog"), apart={"thing": {"inside.all": "part"}})
+
+    def thing(number: int, *prices: str) -> Record:
+        inside = [{"sku": f"{number}-{n}", "price": price} for n, price in enumerate(prices)]
+        return record("thing", {"id": str(number), "name": "Tea", "inside": {"all": inside}})
+
+    broken = thing(2, "2", "much", "3")
+    again = thing(1, "1", "1.5")
+    nameless = record(
+        "thing", {"id": "4", "name": "Tea", "inside": {"all": [{"price": "9"}, {"sku": "4-1", "price": "4"}]}}
+    )
+    made = run_table(tmp_path, TOY, apart, [again, broken, again, thing(3, "3"), nameless], STORES, slot="current")
+    assert [(row["item_id"], row["product_id"], row["price"]) for row in made.rows.to_pylist()] == [
+        ("1", "1-0", 1), ("1", "1-1", Decimal("1.5")), ("3", "3-0", 3), ("4", "4-1", 4)
+    ]  # fmt: skip
+    assert [bad.payload for bad in made.bad] == [bytes(broken.raw), b'{"price": "9"}']
+    assert "much" in made.bad[0].reason
+    assert made.records == 5
+
+
+def test_too_little_memory_is_no_records_fault(tmp_path: Path) -> None:
+    greedy = "(SELECT len(list(n)) FROM range(40000000) AS numbers(n))"
+    sql = PAYMENTS.replace("object ->> 'order' AS order_id", f"{greedy} AS order_id")
+    assert sql != PAYMENTS
+    table, connection = spec(tmp_path, sql), Connection("toy:test", "tenant")
+    raw = RawStore(object_store(str(tmp_path / "lake")), table.feed)
+    manifest = land(raw, connection.key, [record("payment", payment("a"), "L1")])
+    with pytest.raises(duckdb.OutOfMemoryException):
+        derive(TOY, table, connection, STORES, raw, [manifest], memory_limit="64MB")

@@ -52,7 +52,7 @@ PROVIDER = Provider(
     ),
     tables=(
         FeedTable("payments", "orders", _HERE / "payments.sql"),
-        FeedTable("products", "catalog", _HERE / "products.sql"),
+        FeedTable("products", "catalog", _HERE / "products.sql", {"product": {"variants.nodes": "variant"}}),
         FeedTable("locations", "catalog", _HERE / "locations.sql"),
         FeedTable("inventory_levels", "inventory", _HERE / "inventory_levels.sql"),
         FeedTable("reported_sales", witness.FEED, _HERE / "reported_sales.sql"),

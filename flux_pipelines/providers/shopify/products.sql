@@ -1,23 +1,36 @@
 -- Shopify products -> rows of the `products` contract (flux_pipelines/domain/tables). DuckDB SQL.
 --
---   in   `records`  kind `product` (Product with all of its variants in variants.nodes), kind `shop` (the currency)
+--   in   `records`  kind `product` (Product), kind `variant` (ProductVariant, its `part_of` is the product)
 --   out  the contract's columns without valid_from and valid_to, `changed_at`, `problem` and `record`
 --
 -- One row a variant: it is what is sold and counted. A product without options has one variant, "Default Title". A
 -- catalogue is complete: what is deleted is missing from the next one, and closed by the engine. Records of kind `deletion`
--- say since when, of a product as a whole.
+-- say since when, of a product as a whole. A product may have 2,048 variants: the engine gives them apart from it.
 
 CREATE MACRO exact(x) AS CASE
     WHEN TRY_CAST(x AS DECIMAL(38,12)) = TRY_CAST(x AS DECIMAL(18,4)) THEN TRY_CAST(x AS DECIMAL(18,4))
 END;
 
-WITH products AS (
+WITH products AS MATERIALIZED (
     SELECT
-        *,
-        unnest(CASE WHEN len((object -> '$.variants.nodes[*]')::JSON[]) = 0 THEN [NULL] ELSE (object -> '$.variants.nodes[*]')::JSON[] END)
-            AS variant
+        part_number,
+        connection,
+        tenant,
+        source_system,
+        source_version,
+        object,
+        object ->> '$.legacyResourceId' AS item_id,
+        object ->> '$.title' AS product_name,
+        coalesce(nullif(object ->> '$.productType', ''), object ->> '$.category.name') AS category,
+        -- An unlisted product is not shown, but sold to whoever has its address (`ProductStatus`).
+        (object ->> '$.status') IN ('ACTIVE', 'UNLISTED') AS active,
+        TRY_CAST(object ->> '$.updatedAt' AS TIMESTAMPTZ) AS updated_at
     FROM records
     WHERE kind = 'product'
+),
+
+variants AS (
+    SELECT part_of, object AS variant FROM records WHERE kind = 'variant'
 ),
 
 shop AS (
@@ -28,19 +41,16 @@ SELECT
     connection,
     tenant,
     variant ->> '$.legacyResourceId' AS product_id,
-    object ->> '$.legacyResourceId' AS item_id,
-    object ->> '$.title' AS product_name,
+    item_id,
+    product_name,
     nullif(variant ->> '$.title', 'Default Title') AS variation,
-    coalesce(nullif(object ->> '$.productType', ''), object ->> '$.category.name') AS category,
+    category,
     nullif(variant ->> '$.sku', '') AS sku,
     nullif(variant ->> '$.barcode', '') AS upc,
     exact(variant ->> '$.price') AS price,
     shop.currency AS currency,
-    -- An unlisted product is not shown, but sold to whoever has its address (`ProductStatus`).
-    (object ->> '$.status') IN ('ACTIVE', 'UNLISTED') AS active,
-    greatest(
-        TRY_CAST(object ->> '$.updatedAt' AS TIMESTAMPTZ), TRY_CAST(variant ->> '$.updatedAt' AS TIMESTAMPTZ)
-    ) AS changed_at,
+    active,
+    greatest(updated_at, TRY_CAST(variant ->> '$.updatedAt' AS TIMESTAMPTZ)) AS changed_at,
     source_system,
     source_version,
     CASE
@@ -48,5 +58,5 @@ SELECT
         WHEN (variant ->> '$.price') IS NOT NULL AND exact(variant ->> '$.price') IS NULL
             THEN 'its price is not a number of at most 4 decimal places'
     END AS problem,
-    object::VARCHAR AS record
-FROM products, shop;
+    coalesce(variant, object)::VARCHAR AS record
+FROM products LEFT JOIN variants ON variants.part_of = products.part_number CROSS JOIN shop;

@@ -55,7 +55,7 @@ PROVIDER = Provider(
     ),
     tables=(
         FeedTable("payments", "payments", _HERE / "payments.sql"),
-        FeedTable("products", "catalog", _HERE / "products.sql"),
+        FeedTable("products", "catalog", _HERE / "products.sql", {"item": {"item_data.variations": "item_variation"}}),
         FeedTable("locations", "catalog", _HERE / "locations.sql"),
         FeedTable("inventory_levels", "inventory", _HERE / "inventory_levels.sql"),
         FeedTable("time_entries", "labor", _HERE / "time_entries.sql"),

@@ -1,71 +1,93 @@
 -- Square's catalogue -> rows of the `products` contract (flux_pipelines/domain/tables), one a variation. DuckDB SQL.
 --
---   in   `records`  kinds `item`, `item_variation`, `category` (CatalogObject), as received; `stores`; `minor_unit(code)`
+--   in   `records`  kinds `item`, `item_variation`, `category` (CatalogObject); `stores`; `minor_unit(code)`
 --   out  the contract's columns with `changed_at` for the period of validity, `problem` and `record`
 --
 -- Facts about the fields: Square's OpenAPI description (2025-08-20), schemas CatalogObject, CatalogItem,
--- CatalogItemVariation, CatalogObjectCategory. A variation comes twice, inside its item and by itself; a deleted one only by
--- itself. Prices of single locations (`location_overrides`) are not the list price and are left out.
+-- CatalogItemVariation, CatalogObjectCategory. A variation comes twice, inside its item (the engine
+-- gives it apart from that) and by itself; a deleted one only by itself. Prices of single locations (`location_overrides`) are not the list price and are left out.
 
 CREATE MACRO whole(t) AS CASE WHEN regexp_full_match(t, '-?[0-9]{1,14}') THEN t::BIGINT END;
 
 CREATE MACRO is_true(o, path) AS coalesce((o ->> path) = 'true', false);
 
--- Whether an object is sold at a location; one that says nothing about locations is sold at all of them.
-CREATE MACRO is_present(o, location_id) AS CASE
-    WHEN (o ->> '$.present_at_all_locations') = 'false'
-        THEN list_contains(coalesce((o ->> '$.present_at_location_ids[*]')::VARCHAR[], []), location_id)
-    ELSE NOT list_contains(coalesce((o ->> '$.absent_at_location_ids[*]')::VARCHAR[], []), location_id) END;
+-- The locations, of those given, where an object is sold; one that says nothing about locations is sold at all of them.
+CREATE MACRO places_of(locations, everywhere, present, absent) AS list_filter(
+    locations, lambda place: CASE WHEN everywhere = 'false' THEN list_contains(present, place)
+        ELSE NOT list_contains(absent, place) END
+);
 
-WITH objects AS (
-    SELECT object, connection, tenant, source_system, source_version, collected_at
-    FROM records
-    WHERE kind IN ('item', 'item_variation', 'category')
-    UNION ALL
-    SELECT unnest(object -> '$.item_data.variations[*]'), connection, tenant, source_system, source_version, collected_at
-    FROM records
-    WHERE kind = 'item'
+-- A list of texts inside an object.
+CREATE MACRO listed(json) AS coalesce(TRY_CAST(json AS JSON)::VARCHAR[], []);
+
+WITH places AS MATERIALIZED (
+    SELECT coalesce(list(location_id), []) AS ids FROM stores
 ),
 
-newest AS (
-    SELECT *, object ->> '$.id' AS id, object ->> '$.type' AS type
+objects AS MATERIALIZED (
+    SELECT
+        part_number, connection, collected_at, object ->> '$.id' AS id, object ->> '$.type' AS type,
+        whole(object ->> '$.version') AS version,
+        CASE WHEN (object ->> '$.id') IS NULL THEN object::VARCHAR END AS unnamed
+    FROM records
+    WHERE kind IN ('item', 'item_variation', 'category')
+),
+
+newest AS MATERIALIZED (
+    SELECT part_number, id, type
     FROM objects
     QUALIFY row_number() OVER (
-        PARTITION BY connection, id, CASE WHEN id IS NULL THEN object::VARCHAR END
-        ORDER BY collected_at DESC, whole(object ->> '$.version') DESC NULLS LAST
+        PARTITION BY connection, id, unnamed ORDER BY collected_at DESC, version DESC NULLS LAST
     ) = 1
 ),
 
-items AS (
+-- An item has a description of any length: one look into it gives all that is needed of it.
+looked_at AS (
     SELECT
-        connection,
-        id,
-        object,
-        object ->> '$.item_data.name' AS name,
-        coalesce(
-            object ->> '$.item_data.reporting_category.id', object ->> '$.item_data.categories[0].id',
-            object ->> '$.item_data.category_id'
-        ) AS category_id,
-        TRY_CAST(object ->> '$.updated_at' AS TIMESTAMPTZ) AS updated_at
-    FROM newest
-    WHERE type = 'ITEM'
+        r.connection,
+        n.id,
+        json_extract_string(r.object, [
+            '$.item_data.name', '$.item_data.reporting_category.id', '$.item_data.categories[0].id',
+            '$.item_data.category_id', '$.updated_at', '$.is_deleted', '$.item_data.is_archived',
+            '$.present_at_all_locations', '$.present_at_location_ids', '$.absent_at_location_ids'
+        ]) AS said
+    FROM records AS r JOIN newest AS n USING (part_number)
+    WHERE n.type = 'ITEM'
 ),
 
-categories AS (
+items AS MATERIALIZED (
     SELECT
         connection,
         id,
-        object ->> '$.category_data.name' AS name,
-        TRY_CAST(object ->> '$.updated_at' AS TIMESTAMPTZ) AS updated_at
-    FROM newest
-    WHERE type = 'CATEGORY'
+        said[1] AS name,
+        coalesce(said[2], said[3], said[4]) AS category_id,
+        TRY_CAST(said[5] AS TIMESTAMPTZ) AS updated_at,
+        coalesce(said[6], '') = 'true' OR coalesce(said[7], '') = 'true' AS is_gone,
+        places_of(places.ids, said[8], listed(said[9]), listed(said[10])) AS places
+    FROM looked_at CROSS JOIN places
+),
+
+categories AS MATERIALIZED (
+    SELECT
+        r.connection,
+        n.id,
+        r.object ->> '$.category_data.name' AS name,
+        TRY_CAST(r.object ->> '$.updated_at' AS TIMESTAMPTZ) AS updated_at
+    FROM records AS r JOIN newest AS n USING (part_number)
+    WHERE n.type = 'CATEGORY'
+),
+
+variations AS (
+    SELECT r.*, n.id, n.type, places.ids
+    FROM records AS r JOIN newest AS n USING (part_number) CROSS JOIN places
+    WHERE n.type = 'ITEM_VARIATION' OR n.type IS NULL
 ),
 
 sold AS (
     SELECT
         v.*,
         v.object ->> '$.item_variation_data.item_id' AS item_id,
-        i.object AS item,
+        coalesce(i.is_gone, false) AS item_is_gone,
         i.name AS item_name,
         i.updated_at AS item_updated_at,
         c.name AS category,
@@ -75,14 +97,13 @@ sold AS (
         v.object ->> '$.item_variation_data.price_money.currency' AS currency,
         coalesce(v.object ->> '$.item_variation_data.pricing_type', '') = 'VARIABLE_PRICING' AS is_open_price,
         -- Without any store known there is none that it could be missing from.
-        NOT EXISTS (SELECT 1 FROM stores) OR EXISTS (
-            SELECT 1 FROM stores AS s
-            WHERE is_present(v.object, s.location_id) AND is_present(coalesce(i.object, '{}'::JSON), s.location_id)
-        ) AS is_somewhere
-    FROM newest AS v
+        len(v.ids) = 0 OR len(places_of(
+            coalesce(i.places, v.ids), v.object ->> '$.present_at_all_locations',
+            listed(v.object ->> '$.present_at_location_ids'), listed(v.object ->> '$.absent_at_location_ids')
+        )) > 0 AS is_somewhere
+    FROM variations AS v
     LEFT JOIN items AS i ON i.connection = v.connection AND i.id = v.object ->> '$.item_variation_data.item_id'
     LEFT JOIN categories AS c ON c.connection = i.connection AND c.id = i.category_id
-    WHERE v.type = 'ITEM_VARIATION' OR v.type IS NULL
 ),
 
 judged AS (
@@ -113,8 +134,7 @@ SELECT
     CASE WHEN problem IS NULL AND is_priced THEN (whole(price_text) * factor)::DECIMAL(18,4) END AS price,
     CASE WHEN is_priced THEN currency END AS currency,
     NOT is_true(object, '$.is_deleted')
-        AND NOT coalesce(is_true(item, '$.is_deleted'), false)
-        AND NOT coalesce(is_true(item, '$.item_data.is_archived'), false)
+        AND NOT item_is_gone
         AND coalesce(object ->> '$.item_variation_data.sellable', 'true') <> 'false'
         AND is_somewhere AS active,
     -- A new name of the item or its category changes the row as well.

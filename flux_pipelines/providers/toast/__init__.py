@@ -41,7 +41,20 @@ PROVIDER = Provider(
     ),
     tables=(
         FeedTable("payments", "orders", _HERE / "payments.sql"),
-        FeedTable("products", "catalog", _HERE / "products.sql"),
+        FeedTable(
+            "products",
+            "catalog",
+            _HERE / "products.sql",
+            {
+                "menu": {
+                    "menus": "one_menu",
+                    "modifierGroupReferences": "modifier_group",
+                    "modifierOptionReferences": "modifier_option",
+                },
+                "one_menu": {"menuGroups": "group"},
+                "group": {"menuItems": "item", "menuGroups": "group"},
+            },
+        ),
         FeedTable("locations", "catalog", _HERE / "locations.sql"),
         FeedTable("inventory_levels", "inventory", _HERE / "inventory_levels.sql"),
         FeedTable("time_entries", "labor", _HERE / "time_entries.sql"),

@@ -1,8 +1,9 @@
 -- Toast menus (v2) -> rows of the `products` contract, without history. DuckDB SQL; see docs/add-a-provider.md.
 --
 -- One record is everything that a restaurant has published: menus of groups within groups of items, and beside them two
--- maps of modifier groups and options, which refer to each other by number, in circles too. The maps list each of them
--- once, so they are read as lists and never followed.
+-- maps of modifier groups and options, which refer to each other by number, in circles too. The engine gives them apart:
+-- kinds `menu` (what is left of the record), `group`, `item` (whose `part_of` is its group), `modifier_group` and
+-- `modifier_option`. The maps list each of those once, so they are read as lists and never followed.
 -- A product is known by its multiLocationId, which is the same in every restaurant and survives a publish; its GUID is
 -- not. Where restaurants differ, the first one's word (by GUID) holds. What is on no menu any more is not here.
 
@@ -12,89 +13,65 @@ CREATE MACRO id_of(thing) AS coalesce(
 
 CREATE MACRO price_of(thing) AS TRY_CAST(thing ->> 'price' AS DECIMAL(18,4));
 
-CREATE MACRO listed(thing, name) AS coalesce(from_json(json_extract(thing, name), '["json"]'), []::JSON[]);
-
--- The values of a map, in the order of the numbers that are its keys.
-CREATE MACRO mapped(thing, name) AS list_transform(
-    list_sort(list_transform(coalesce(json_keys(json_extract(thing, name)), []), lambda k: lpad(k, 12, '0'))),
-    lambda k: json_extract(thing, '$.' || name || '."' || coalesce(nullif(ltrim(k, '0'), ''), '0') || '"')
-);
-
-WITH RECURSIVE published AS (
+WITH published AS (
     SELECT
-        *,
-        TRY_CAST(object ->> 'lastUpdated' AS TIMESTAMPTZ) AS published_at,
-        mapped(object, 'modifierGroupReferences') AS modifier_groups,
-        mapped(object, 'modifierOptionReferences') AS modifier_options
+        connection, tenant, source_system, source_version, location_id, collected_at,
+        TRY_CAST(object ->> 'lastUpdated' AS TIMESTAMPTZ) AS published_at
     FROM records
     WHERE kind = 'menu'
 ),
 
-menus AS (
-    SELECT
-        location_id, unnest(listed(object, 'menus')) AS menu,
-        generate_subscripts(listed(object, 'menus'), 1)::INTEGER AS position
-    FROM published
-),
-
--- Groups hold groups, as deep as the restaurant likes.
-groups(location_id, one, place) AS (
-    SELECT
-        location_id, unnest(listed(menu, 'menuGroups')),
-        [position, generate_subscripts(listed(menu, 'menuGroups'), 1)::INTEGER]
-    FROM menus
-    UNION ALL
-    SELECT
-        location_id, unnest(listed(one, 'menuGroups')),
-        list_append(place, generate_subscripts(listed(one, 'menuGroups'), 1)::INTEGER)
-    FROM groups
+groups AS (
+    SELECT part_number, object ->> 'name' AS name FROM records WHERE kind = 'group'
 ),
 
 items AS (
-    SELECT
-        location_id, one ->> 'name' AS category, unnest(listed(one, 'menuItems')) AS item,
-        list_append(place, generate_subscripts(listed(one, 'menuItems'), 1)::INTEGER) AS place
-    FROM groups
+    SELECT i.location_id, g.name AS category, i.part_number, i.object AS item
+    FROM records AS i JOIN groups AS g ON g.part_number = i.part_of
+    WHERE i.kind = 'item'
 ),
 
--- An item whose price is by size has none of its own: its sizes are the options of one of its modifier groups.
-sizes AS (
+-- Which options a modifier group has, by their numbers.
+listed AS MATERIALIZED (
     SELECT
-        i.location_id, i.item, i.category, i.place,
-        unnest(listed(list_filter(
-            p.modifier_groups, lambda g: g ->> 'guid' = i.item ->> '$.pricingRules.sizeSpecificPricingGuid'
-        )[1], 'modifierOptionReferences')) AS number,
-        p.modifier_options
-    FROM items AS i JOIN published AS p USING (location_id)
-    WHERE i.item ->> 'pricingStrategy' = 'SIZE_PRICE'
+        location_id, part_number, object ->> 'guid' AS guid, object ->> 'name' AS name,
+        unnest((object ->> '$.modifierOptionReferences[*]')::VARCHAR[]) AS reference
+    FROM records
+    WHERE kind = 'modifier_group'
 ),
 
-options AS (
-    SELECT location_id, unnest(modifier_options) AS option, modifier_groups FROM published
+options AS MATERIALIZED (
+    SELECT location_id, part_number, object ->> 'referenceId' AS reference, object AS option
+    FROM records
+    WHERE kind = 'modifier_option'
+),
+
+-- The first group that an option is in.
+grouped AS (
+    SELECT location_id, reference, arg_min(name, part_number) AS name FROM listed GROUP BY location_id, reference
 ),
 
 found AS (
     SELECT
-        location_id, 1 AS rank, place, id_of(item) AS product_id, NULL AS item_id, item ->> 'name' AS product_name,
+        location_id, 1 AS rank, part_number, id_of(item) AS product_id, NULL AS item_id, item ->> 'name' AS product_name,
         NULL AS variation, category, item ->> 'sku' AS sku, item ->> 'plu' AS upc, price_of(item) AS price,
-        item AS record
+        CASE WHEN id_of(item) IS NULL THEN item END AS record
     FROM items
     UNION ALL
+    -- An item whose price is by size has none of its own: its sizes are the options of one of its modifier groups.
     SELECT
-        location_id, 2, place, id_of(item) || ':' || id_of(size), id_of(item), item ->> 'name', size ->> 'name',
-        category, coalesce(size ->> 'sku', item ->> 'sku'), coalesce(size ->> 'plu', item ->> 'plu'), price_of(size), size
-    FROM (
-        SELECT *, list_filter(modifier_options, lambda o: o ->> 'referenceId' = number ->> '$')[1] AS size FROM sizes
-    )
-    WHERE size IS NOT NULL
+        i.location_id, 2, i.part_number, id_of(item) || ':' || id_of(option), id_of(item), item ->> 'name', option ->> 'name',
+        category, coalesce(option ->> 'sku', item ->> 'sku'), coalesce(option ->> 'plu', item ->> 'plu'),
+        price_of(option), CASE WHEN id_of(item) IS NULL OR id_of(option) IS NULL THEN option END
+    FROM items AS i
+    JOIN listed AS l ON l.location_id = i.location_id AND l.guid = (i.item ->> '$.pricingRules.sizeSpecificPricingGuid')
+    JOIN options AS o ON o.location_id = l.location_id AND o.reference = l.reference
+    WHERE i.item ->> 'pricingStrategy' = 'SIZE_PRICE'
     UNION ALL
     SELECT
-        location_id, 3, [TRY_CAST(option ->> 'referenceId' AS INTEGER)], id_of(option), NULL, option ->> 'name', NULL,
-        list_filter(modifier_groups, lambda g: list_contains(
-            list_transform(listed(g, 'modifierOptionReferences'), lambda n: n ->> '$'), option ->> 'referenceId'
-        ))[1] ->> 'name',
-        option ->> 'sku', option ->> 'plu', price_of(option), option
-    FROM options
+        o.location_id, 3, o.part_number, id_of(option), NULL, option ->> 'name', NULL, g.name, option ->> 'sku', option ->> 'plu',
+        price_of(option), CASE WHEN id_of(option) IS NULL THEN option END
+    FROM options AS o LEFT JOIN grouped AS g ON g.location_id = o.location_id AND g.reference = o.reference
 )
 
 SELECT
@@ -117,4 +94,4 @@ SELECT
     f.record::VARCHAR AS record
 FROM found AS f JOIN published AS p USING (location_id) LEFT JOIN stores AS s USING (location_id)
 QUALIFY f.product_id IS NULL
-    OR row_number() OVER (PARTITION BY f.product_id ORDER BY f.rank, f.location_id, f.place, p.collected_at DESC) = 1;
+    OR row_number() OVER (PARTITION BY f.product_id ORDER BY f.rank, f.location_id, f.part_number, p.collected_at DESC) = 1;

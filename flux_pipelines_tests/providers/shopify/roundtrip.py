@@ -133,7 +133,7 @@ class ConnectedShop:
         raw = self.runtime.raw.of(spec.feed)
         made = derive(PROVIDER, spec, self.connection, self.locations, raw, [manifest])
         assert made.bad == []
-        rows = merge(table, (), made.rows, manifest.fetched_at) if has_history(table) else made.rows
+        rows = merge(table, None, made.rows, manifest.fetched_at) if has_history(table) else made.rows
         return self._written(table, rows, manifest)
 
     def redacted(self, expected: Sequence[Json]) -> list[Json]:

@@ -116,7 +116,7 @@ class Home:
         rows: pa.Table = made.rows
         partition: dict[str, str | date] = {"connection": self.connection.key}
         if has_history(base):
-            rows = merge(target, self._rows(target), rows, manifest.fetched_at)
+            rows = merge(target, self.lake.read(target).read_all(), rows, manifest.fetched_at)
         elif target.day is not None:
             partition[target.day] = manifest.business_date
         self.lake.replace(target, rows, [partition])

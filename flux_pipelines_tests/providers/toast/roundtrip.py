@@ -150,7 +150,7 @@ class RoundTrip:
         where: dict[str, str | date] = {"connection": self.connection.key}
         rows = made.rows
         if has_history(table):
-            rows = merge(table, [], rows, manifest.fetched_at)
+            rows = merge(table, None, rows, manifest.fetched_at)
         if table.day is not None:
             where[table.day] = manifest.business_date
         self.runtime.lake.replace(table, rows, [where])
