@@ -13,8 +13,10 @@ import httpx
 import pytest
 
 from flux_pipelines.connect import connect_to_sandbox
+from flux_pipelines.domain.business_day import known_calendars
 from flux_pipelines.domain.connection import Connection
 from flux_pipelines.domain.money import from_minor
+from flux_pipelines.lake.raw import OLDER
 from flux_pipelines.providers.base import Provider
 from flux_pipelines.providers.registry import all_providers
 from flux_pipelines.runtime import Runtime
@@ -99,18 +101,19 @@ class Played:
         return found
 
     def totals(self, outcomes: dict[date, DayOutcome]) -> dict[tuple[date, str], Decimal]:
-        """Return what the rows of each day add up to, by currency."""
+        """Return what the rows that count on each day add up to, by currency: older orders' among them."""
+        raw, key = self.runtime.raw, self.connection.key
         manifests = [outcome.manifest for outcome in outcomes.values() if outcome.manifest is not None]
-        normalised = Normalisation(self.spec, self.runtime.raw, self.connection, manifests)
-        for _ in normalised.batches():
-            pass
+        older = [one for one in raw.of(OLDER).everything(key).readable if not raw.landed(key, [one.business_date])]
+        calendars = known_calendars(self.runtime.state.locations.list(key), self.connection.cutoff_hour)
+        normalised = Normalisation(self.spec, raw, self.connection, [*manifests, *older], calendars)
+        sums: dict[tuple[date, str], Decimal] = {}
+        for batch in normalised.batches():
+            for row in batch.select(["business_date", "currency", "total"]).to_pylist():
+                where = row["business_date"], row["currency"]
+                sums[where] = sums.get(where, Decimal(0)) + row["total"]
         self.bad = [*(bad for outcome in outcomes.values() for bad in outcome.bad), *normalised.bad]
-        return {
-            (day, currency): total
-            for day, figures in normalised.days.items()
-            for currency, total in figures.total.items()
-            if total
-        }
+        return {(day, currency): total for (day, currency), total in sums.items() if total and day in outcomes}
 
     def true_totals(self, days: Sequence[date]) -> dict[tuple[date, str], Decimal]:
         found: dict[tuple[date, str], Decimal] = {}

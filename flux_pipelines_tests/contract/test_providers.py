@@ -150,7 +150,8 @@ def test_days_that_come_back_empty_fail_and_keep_what_they_had(connect: Connect,
     landed = played.landed(played.sync(days))
     source = runtime.source(connection)
     locations = runtime.refresh_locations(connection, source)
-    daily = [feed.name for feed in spec.feeds if feed.grain == "day"]
+    # A report without figures is no witness, which is a record of its own.
+    daily = [feed.name for feed in spec.feeds if feed.grain == "day" and feed.name != "reported_sales"]
 
     def collect(feed: str) -> list[DayOutcome]:
         return list(collect_days(source, connection, locations, days, runtime.raw.of(feed), provider=spec))  # type: ignore[arg-type]
