@@ -313,8 +313,6 @@ placed AS (
         (CASE WHEN "cancelledAt" IS NULL AND "netPaymentSet"."shopMoney".amount IS NOT NULL
             THEN provider_total - money_of("netPaymentSet") ELSE 0 END)::DECIMAL(18,4) AS due,
         "legacyResourceId", "currencyCode", "processedAt", raw_date, source_system, source_version, problem,
-        -- Of an order that was cancelled nothing is due: what it was paid and is not given back is for a person to look at.
-        (CASE WHEN "cancelledAt" IS NULL THEN money_of("totalOutstandingSet") ELSE 0 END)::DECIMAL(18,4) AS due,
         -- A bad order still has to come out: as one row.
         unnest(CASE WHEN problem IS NULL THEN order_rows ELSE [order_rows[1]] END) AS r,
         unnest(CASE WHEN problem IS NULL THEN days ELSE [raw_date] END) AS day,
