@@ -110,7 +110,9 @@ class _Sandbox:
 
     def newest(self, state: str = "COMPLETED") -> str:
         found = self.get("orders", merchant=self.merchant or "", state=state)["orders"]
-        order = next((order for order in found if not order["returns"]), None)
+        # Of what is open, what nobody has paid anything of.
+        good = (one for one in found if not one["returns"] and not (state == "OPEN" and one["paid"]))
+        order = next(good, None)
         if order is None:
             raise ConfigurationError(
                 f"this merchant has no recent order that is {state}", next_step="Name one, or another --merchant."

@@ -28,6 +28,7 @@ from flux_pipelines.sandbox.answers import (
 )
 from flux_pipelines.sandbox.control_upkeep import UpkeepControl
 from flux_pipelines.sandbox.control_webhooks import WebhookControl
+from flux_pipelines.sandbox.counting import paid_at
 from flux_pipelines.sandbox.documents import DocumentControl
 from flux_pipelines.sandbox.identity_github import GitHub
 from flux_pipelines.sandbox.identity_google import Google
@@ -86,6 +87,8 @@ def _summary(sale: Sale, refunds: Sequence[Sale] = ()) -> Body:
         "created_ms": sale.created,
         "updated_ms": sale.updated,
         "closed_ms": sale.closed,
+        "paid": sum(tender.amount for tender in price(sale).tenders),
+        "paid_ms": paid_at(sale) if sale.is_paid else None,
         "total": price(sale).total,
         "returns": bool(sale.returns or refunds),
     }

@@ -28,6 +28,7 @@ from flux_pipelines.sandbox.model import (
     State,
 )
 from flux_pipelines.sandbox.pricing import price
+from flux_pipelines.sandbox.shapes import pay_apart
 
 HOUR = 3_600_000
 MINUTE = 60_000
@@ -37,6 +38,7 @@ _WEEKDAYS = (0.86, 0.90, 0.95, 1.00, 1.16, 1.28, 1.08)
 _LEANINGS = {"Bakery": 5, "Kitchen": 6, "Leivonnaiset": 5, "デザート": 6, "Retail": 5, "Baari": 4}
 _LINES = tuple(accumulate((46, 30, 14, 7, 3)))
 _SLOT = 10 * MINUTE
+_KEPT = 20  # days for which an order is kept before it comes back
 
 # US card and cash habits differ from Japan's and Finland's.
 _TENDERS: dict[str, tuple[tuple[str, ...], tuple[int, ...]]] = {
@@ -91,6 +93,7 @@ class StoreHistory:
         self.slots = range(slots)
         self.shape = list(accumulate(shape))
         self.recent: list[Sale] = []
+        self.kept: list[Sale] = []  # for what comes back weeks later
         self.serial = 0
 
     def day(self, day: date, last_ms: int, *, still_open: bool) -> list[Sale]:
@@ -121,8 +124,30 @@ class StoreHistory:
                     sale.updated = created + rng.randrange(5 * MINUTE)
             self._later(rng, sale, last_ms)
             sales.append(sale)
+        pay_apart(Random(f"{self.seed}|apart|{self.location.id}|{day}"), sales, last_ms)  # noqa: S311
         self.recent = (returned + [sale for sale in sales if _returnable(sale)])[-150:]
+        sales += self._long_after(day, starts, last_ms)
         return sales
+
+    def _long_after(self, day: date, starts: Sequence[int], last_ms: int) -> list[Sale]:
+        """Return what comes back weeks after it was sold; every day keeps an order for it."""
+        rng = Random(f"{self.seed}|weeks|{self.location.id}|{day}")  # noqa: S311
+        if self.recent:
+            self.kept.append(self.recent.pop(rng.randrange(len(self.recent))))
+        if len(self.kept) < _KEPT or rng.random() > 0.4:
+            return []
+        at = starts[rng.randrange(len(starts))]
+        back = self._weeks_later(rng, self.kept.pop(0), at, day, last_ms)
+        return [back] if back is not None else []
+
+    def _weeks_later(self, rng: Random, source: Sale, at: int, day: date, last_ms: int) -> Sale | None:
+        """Return the return of an order of weeks ago."""
+        one = _give_back(rng, [source], whole=rng.random() < 0.5)
+        closed = at + 30_000
+        if one is None or closed > last_ms:
+            return None
+        id_ = token(self.seed, self.location.id, day, "weeks")
+        return Sale(id_, self.location, at, closed, closed, returns=(one,), source=self.counter)
 
     def _starts(self, rng: Random, day: date) -> list[int]:
         """Return when the day's orders begin, oldest first: a matter of weekday, season and chance."""

@@ -28,6 +28,7 @@ from flux_pipelines.sandbox.model import (
     Sale,
 )
 from flux_pipelines.sandbox.pricing import price
+from flux_pipelines.sandbox.shapes import cancel_later, leave_unpaid
 
 _RECENT = 60  # orders that may still come back
 _COVERS = tuple(accumulate((18, 32, 24, 14, 8, 4)))
@@ -72,9 +73,17 @@ class KeptHistory(StoreHistory):
                 _leave_open(sale, created + rng.randrange(MINUTE))
             self._later(rng, sale, last_ms)
             sales.append(sale)
+        shaping = Random(f"{self.seed}|unpaid|{self.location.id}|{day}")  # noqa: S311
+        leave_unpaid(shaping, sales)
+        if self.merchant.counts_when == "placed":
+            cancel_later(shaping, sales, last_ms)
         good = [sale for sale in sales if sale.state == "COMPLETED" and not sale.test and not sale.returns]
         self.recent = (returned + good)[-_RECENT:]
+        sales += self._long_after(day, starts, last_ms)
         return sales
+
+    def _weeks_later(self, rng: Random, source: Sale, at: int, day: date, last_ms: int) -> Sale | None:
+        return self._back(rng, at, [source], day, last_ms)
 
     def order(self, rng: Random, created: int, picks: Iterator[Item], day: date, *, may_stay_open: bool) -> Sale:
         """Return one order that was begun at `created`."""

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from flux_pipelines.domain.errors import ConfigurationError
 from flux_pipelines.sandbox.book import Entry
 from flux_pipelines.sandbox.model import Chosen, Item, Line, Payment, Returned, Sale, State
+from flux_pipelines.sandbox.pricing import price
 from flux_pipelines.sandbox.world_upkeep import Upkeep
 
 #: Kinds of order that no reader can use, for `World.malform`.
@@ -156,7 +157,12 @@ class World(Upkeep):
             provider = next(iter(self.merchants.values())).provider
             ids = [location.id for merchant in self.merchants_of(provider) for location in merchant.locations]
             orders = self.between(ids, "created", -(2**62), 2**62)
-            waiting = [(sale.created, sale.id) for _, sale in orders if sale.state == "OPEN" and sale.document is None]
+            waiting = [
+                (sale.created, sale.id)
+                for _, sale in orders
+                # What was paid ahead waits for its goods, not for its payment.
+                if sale.state == "OPEN" and sale.document is None and not price(sale).tenders
+            ]
             if not waiting:
                 raise ConfigurationError("the sandbox has no open order", next_step="Start it with more history.")
             order_id = waiting[0][1]

@@ -6,6 +6,7 @@ from datetime import UTC, date, datetime
 
 import pytest
 
+from flux_pipelines.domain.business_day import BusinessCalendar
 from flux_pipelines.sandbox.counting import counted, paid_at
 from flux_pipelines.sandbox.model import Line, Location, Payment, Sale, State
 from flux_pipelines.sandbox.options import SandboxOptions
@@ -100,3 +101,39 @@ def test_an_edit_and_a_cancellation_change_their_own_day_alone() -> None:
     gone = after.pop(date(2026, 11, 15))
     assert {day: one.total for day, one in after.items()} == {day: one.total for day, one in before.items()}
     assert (gone.return_orders, gone.returns, gone.total, gone.voids) == (1, -20_000, -20_000, 0)
+
+
+def test_the_seeded_world_has_what_real_merchants_have() -> None:
+    world = World(SandboxOptions(history_days=60, end_day=date(2026, 11, 9)))
+    seen: dict[str, int] = {}
+
+    def see(what: str) -> None:
+        seen[what] = seen.get(what, 0) + 1
+
+    for sale in world.sales.values():
+        owner = world.owner(sale)
+        if sale.state == "OPEN" and sale.is_paid:
+            see("paid ahead, and still open")
+        if sale.state == "COMPLETED" and len({payment.at for payment in sale.payments}) > 1:
+            see("paid in instalments")
+        if sale.state == "OPEN" and not sale.is_paid and price(sale).tenders:
+            see("paid in part")
+        if sale.state == "OPEN" and owner.counts_when == "dated" and NOON - sale.created > 10 * DAY:
+            see("never paid")
+        for returned in sale.returns:
+            if returned.source is not None and sale.created - returned.source.created > 14 * DAY:
+                see(f"given back weeks later, {owner.counts_when}")
+        if sale.state == "CANCELED" and owner.counts_when == "placed" and (sale.closed or 0) - sale.created > 3 * HOUR:
+            see("cancelled later")
+        if owner.counts_when == "paid" and sale.closed is not None and "Late" in sale.location.name:
+            opened, paid = (datetime.fromtimestamp(at / 1000, UTC) for at in (sale.created, paid_at(sale)))
+            if BusinessCalendar(sale.location.timezone).date_of(opened) != BusinessCalendar(
+                sale.location.timezone
+            ).date_of(paid):
+                see("a tab over midnight")
+    assert seen.keys() == {
+        *("paid ahead, and still open", "paid in instalments", "paid in part", "never paid", "cancelled later"),
+        *(f"given back weeks later, {rule}" for rule in ("paid", "dated", "placed")),
+        "a tab over midnight",
+    }
+    assert sum(seen.values()) < len(world.sales) / 20, "they are rare"

@@ -74,7 +74,7 @@ def test_truth_is_what_the_orders_say(world: World, handle: str, cutoff: int) ->
         if order["location_id"] not in calendars or not paid:
             continue
         instants = [tender["created_at"] for tender in order.get("tenders", [])]
-        last = datetime.fromisoformat(max(instants, default=order["closed_at"])).astimezone(UTC)
+        last = datetime.fromisoformat(max(instants) if instants else order["closed_at"]).astimezone(UTC)
         key = (order["location_id"], calendars[order["location_id"]].date_of(last))
         read_order(order, read[key], units[key])
     told = {(day.location_id, day.business_date): day for day in truth(world, merchant=handle, cutoff_hour=cutoff)}

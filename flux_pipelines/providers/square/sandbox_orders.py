@@ -20,6 +20,7 @@ from flux_pipelines.sandbox.pricing import (
     PricedCharge,
     PricedLine,
     PricedReturn,
+    PricedTender,
     price,
 )
 
@@ -244,15 +245,15 @@ class _Writer:
     def tender_id(self, index: int) -> str:
         return f"{self.stem}tnd{index}ZY"
 
-    def tender(self, index: int, type_: str, amount: int, tip: int) -> Json:
+    def tender(self, index: int, tender: PricedTender) -> Json:
         """Write a payment; `amount_money` includes the tip."""
-        sale = self.sale
+        sale, type_, amount, tip = self.sale, tender.type, tender.amount, tender.tip
         id_ = self.tender_id(index)
         result: Json = {
             "id": id_,
             "location_id": sale.location.id,
             "transaction_id": sale.id,
-            "created_at": stamp(sale.closed or sale.created),
+            "created_at": stamp(tender.at or sale.closed or sale.created),
             "amount_money": self.money(amount),
         }
         if tip:
@@ -373,10 +374,10 @@ def order(sale: Sale) -> Json:
     if figures.rounding:
         result["rounding_adjustment"] = write.rounding(figures.rounding)
     if figures.tenders:
-        result["tenders"] = [write.tender(i, t.type, t.amount, t.tip) for i, t in enumerate(figures.tenders)]
+        result["tenders"] = [write.tender(i, tender) for i, tender in enumerate(figures.tenders)]
     if figures.refund:
         result["refunds"] = [_refund(write, one.returned.source, figures.refund) for one in figures.returns[:1]]
-    due = figures.total if sale.state == "OPEN" else 0
+    due = figures.total - sum(tender.amount for tender in figures.tenders) if sale.state == "OPEN" else 0
     result["net_amount_due_money"] = money(due)
     result["source"] = {"name": sale.source} if sale.source else {}
     if sale.ticket:

@@ -104,7 +104,8 @@ class Till:
     def __init__(self, world: World) -> None:
         self._world = world
         self._cursors = Cursors(world)
-        self._offline: dict[str, dict[str, Sale]] | None = None  # by location: what tills took offline
+        #: By location: what was paid at another instant than that of closing: offline, ahead, in instalments.
+        self._apart: dict[str, dict[str, Sale]] | None = None
         self._given_back: dict[str, str] = {}  # payments that were given back, and the sales they are of
         self._looked_through = 0
         world.listeners.append(self._hear)
@@ -112,17 +113,18 @@ class Till:
     # What was paid
 
     def _hear(self, happening: Happening) -> None:
-        if happening.sale is not None and happening.late and self._offline is not None:
-            self._offline.setdefault(happening.location.id, {})[happening.sale.id] = happening.sale
+        sale = happening.sale
+        if sale is not None and self._apart is not None and (happening.late or _is_apart(sale)):
+            self._apart.setdefault(happening.location.id, {})[sale.id] = sale
 
-    def _offline_at(self, location_id: str) -> dict[str, Sale]:
-        """Return a store's sales that a till took offline. Looked for once, as there are few among many."""
-        if self._offline is None:
-            self._offline = {}
+    def _apart_at(self, location_id: str) -> dict[str, Sale]:
+        """Return a store's sales that were paid apart. Looked for once, as there are few among many."""
+        if self._apart is None:
+            self._apart = {}
             for sale in self._world.sales.values():
-                if _arrived(sale) is not None:
-                    self._offline.setdefault(sale.location.id, {})[sale.id] = sale
-        return self._offline.get(location_id, {})
+                if _is_apart(sale):
+                    self._apart.setdefault(sale.location.id, {})[sale.id] = sale
+        return self._apart.get(location_id, {})
 
     def _sold_with(self, payment_id: str) -> Sale | None:
         """Return the sale that a payment is of which was given back. Returns are only ever added: each is looked at once."""
@@ -226,26 +228,31 @@ class Till:
 
     def _payments(self, location_id: str, ask: _Ask, first: int, last: int) -> Iterator[Paid]:
         """Yield payments of a store whose instant of the sort may lie in an interval."""
-        late = self._offline_at(location_id)
+        apart = self._apart_at(location_id)
         if ask.sort_field == "CREATED_AT":
             closed = self._world.between([location_id], "closed", first, last, descending=ask.descending)
-            on_time = ((at, sale) for (at, _), sale in closed if sale.id not in late)
-            arrived = sorted(
-                ((at, sale) for sale in late.values() if first <= (at := _arrived(sale) or 0) <= last),
-                key=lambda one: (one[0], one[1].id),
+            at_closing = ((at, sale.id, self.paid(sale)) for (at, _), sale in closed if sale.id not in apart)
+            others = sorted(
+                (
+                    (paid.created, sale.id, [paid])
+                    for sale in apart.values()
+                    for paid in self.paid(sale)
+                    if first <= paid.created <= last
+                ),
+                key=lambda one: one[:2],
                 reverse=ask.descending,
             )
-            both = merge(on_time, arrived, key=lambda one: (one[0], one[1].id), reverse=ask.descending)
-            for _, sale in both:
-                yield from self.paid(sale)
+            for _, _, found in merge(at_closing, others, key=lambda one: one[:2], reverse=ask.descending):
+                yield from found
             return
         changed = ask.sort_field == "UPDATED_AT"
-        for sale in self._changed(location_id, first, last) if changed else late.values():
+        offline = [sale for sale in apart.values() if _arrived(sale) is not None]
+        for sale in self._changed(location_id, first, last) if changed else offline:
             yield from self.paid(sale)
 
     def _changed(self, location_id: str, first: int, last: int) -> Iterable[Sale]:
         """Return the sales whose payments may have changed in an interval: sold, edited, charged for, given back."""
-        found: dict[str, Sale] = {}
+        found: dict[str, Sale] = dict(self._apart_at(location_id))
         for _, sale in self._world.between([location_id], "closed", first - _FEES_WITHIN, last):
             found[sale.id] = sale
         for _, sale in self._world.between([location_id], "updated", first - _HOUR, last):
@@ -347,3 +354,8 @@ def _wanted(query: Mapping[str, str], sort_field: str) -> _Wanted:
 def _arrived(sale: Sale) -> int | None:
     """Return when a sale arrived that a till took offline; what was ordered online cannot be."""
     return None if sale.version else sale.arrived
+
+
+def _is_apart(sale: Sale) -> bool:
+    """Tell whether something of a sale was paid, or arrived, at another instant than that of closing."""
+    return _arrived(sale) is not None or any(payment.at is not None for payment in sale.payments)

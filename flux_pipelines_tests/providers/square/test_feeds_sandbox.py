@@ -91,7 +91,8 @@ def test_tips_of_payments_are_those_of_the_orders(settled: Settled, tmp_path: Pa
     (east, *_) = windows(house, DAYS[3])
     made = rows(house, tmp_path, "payments", house.collect("payments", east), DAYS[3])
     with house.client() as client:
-        asked = OrderWindow(east.location_ids, east.start - timedelta(days=1), east.end)
+        # An invoice is paid weeks after its order was made.
+        asked = OrderWindow(east.location_ids, east.start - timedelta(days=30), east.end)
         orders = [json.loads(bytes(o.raw)) for page in client.pages(asked, "created") for o in page.orders]
     tenders = {one["id"]: one for order in orders for one in order.get("tenders", ())}
     tipped = 0
