@@ -50,6 +50,7 @@ class Witness:
         self._random = random.Random(seed)
         self.orders: list[Json] = []
         self.books: dict[int, Counter[str]] = {}
+        self._waiting: set[str] = set()
         self._plain_days()
         self._checks_that_are_hard()
         self._charges_and_taxes()
@@ -393,9 +394,29 @@ class Witness:
         if path.startswith("/orders/v2/orders/"):
             found = [order for order in self.orders if order["guid"] == path.rpartition("/")[2]]
             return (200, found[0], {}) if found else (404, {"status": 404, "message": "not found"}, {})
+        if path.startswith("/era/v1/metrics/"):
+            return self._report(path.rpartition("/")[2])
         if path.startswith(("/config/", "/stock/", "/labor/")):
             return 200, [], {}
         return 404, {"status": 404, "message": f"there is no {path}"}, {}
+
+    def ask_for_report(self, body: Mapping[str, Any]) -> str:
+        """Begin to make a sales report (Analytics API, `/era/v1/metrics/...`): returns its name."""
+        name = f"{body['startBusinessDate']}-{body['endBusinessDate']}"
+        self._waiting.add(name)
+        return name
+
+    def _report(self, name: str) -> tuple[int, Any, dict[str, str]]:
+        if name in self._waiting:  # it takes a moment
+            self._waiting.discard(name)
+            return 202, {}, {}
+        first, last = (int(day) for day in name.split("-"))
+        rows = [
+            {"restaurantGuid": RESTAURANT, "businessDate": 20260300 + day, "netSalesAmount": _dollars(sums["net"])}
+            for day, sums in sorted(self.books.items())
+            if first <= 20260300 + day <= last
+        ]
+        return 200, rows, {}
 
     def _bulk(self, query: Mapping[str, str]) -> tuple[int, Any, dict[str, str]]:
         if "businessDate" in query:
@@ -427,7 +448,10 @@ def serving(witness: Witness, port: int = 0) -> Iterator[str]:
             self._reply(*witness.answer(parts.path, query))
 
         def do_POST(self) -> None:
-            self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            asked = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            if self.path.startswith("/era/v1/metrics/"):
+                self._reply(200, witness.ask_for_report(json.loads(asked)), {})
+                return
             token = {"tokenType": "Bearer", "expiresIn": 86_400, "accessToken": "witness"}
             body = {"token": token, "status": "SUCCESS"} if self.path.endswith("/login") else []
             self._reply(200, body, {})
