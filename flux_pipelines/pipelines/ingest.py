@@ -33,6 +33,7 @@ from flux_pipelines.pipelines.checks import (
 )
 from flux_pipelines.pipelines.closing import was_over
 from flux_pipelines.pipelines.conditions import when_upstream_changes
+from flux_pipelines.pipelines.deleted import deleted_orders
 from flux_pipelines.pipelines.failures import OF_ITS_PARTITION, PartitionsFailed, retry_or_fail
 from flux_pipelines.pipelines.metadata import PREVIEW_ROWS, amounts, preview, rows, table_metadata
 from flux_pipelines.pipelines.partitions import BACKFILL, by_connection, connection_days, keys_of, partition_key
@@ -148,7 +149,7 @@ class _Landing:
         self.done: dict[str, Metadata] = {}
         self.failed: list[PartitionsFailed] = []
         self._manifests: list[RawManifest] = []
-        self._emptied_by_moves: set[date] = set()
+        self._moved_from: dict[str, date] = {}
 
     def land(self, key: str, days: Sequence[date]) -> None:
         """Land a connection's business dates; a failure of one connection does not touch the others.
@@ -161,9 +162,7 @@ class _Landing:
         beside = {day for day in stale if day >= self._runtime.settings.start_date}
         if beside:
             self._context.log.info(f"{key}: orders of {len(beside)} other dates have changed since these were fetched")
-        for some in (beside & self._emptied_by_moves, beside - self._emptied_by_moves):
-            if some:
-                self._land(key, sorted(some), asked)
+            self._land(key, sorted(beside), asked)
 
     def _land(self, key: str, days: Sequence[date], asked: frozenset[date]) -> set[date]:
         """Land business dates; return those that are stale. Partitions that were not asked for are recorded on their own."""
@@ -187,8 +186,9 @@ class _Landing:
                     # What is stale has been fetched by this very sync, if by any.
                     token=sync_token(self._context.run) if asked.issuperset(days) else "",
                     verify=self._config.verify,
-                    accept_empty=self._config.accept_empty or self._emptied_by_moves.issuperset(days),
+                    accept_empty=self._config.accept_empty,
                     redact=self._runtime.redactor(connection),
+                    deleted={**deleted_orders(self._runtime, key), **self._moved_from},
                 ):
                     left.pop(outcome.day, None)
                     outcomes.append(outcome)
@@ -223,18 +223,19 @@ class _Landing:
     def _moved(self, key: str, landed: Sequence["RawManifest"]) -> set[date]:
         """Return other dates on which orders are kept that the provider now has on those that were just landed.
 
-        A date that keeps nothing else is empty from now on, and that is no mistake of the provider's.
+        They are deleted from there: a date that keeps nothing else is empty from now on, and that is no mistake of the
+        provider's.
         """
-        from flux_pipelines.sync.reading import identities
+        from flux_pipelines.sync.reading import order_lines
 
         raw, member = self._runtime.raw, self._provider.order_id_field
-        here = set[str]().union(*(identities(raw, manifest, member) for manifest in landed))
+        here = set[str]().union(*(order_lines(raw, manifest, member) for manifest in landed))
         dates = {manifest.business_date for manifest in landed}
         found = on_other_dates(self._runtime.lake, self._provider.name, key, here, dates)
         for day in found:
             manifest = raw.read_manifest(key, day)
-            if manifest is not None and identities(raw, manifest, member) <= here:
-                self._emptied_by_moves.add(day)
+            if manifest is not None:
+                self._moved_from |= dict.fromkeys(order_lines(raw, manifest, member).keys() & here, day)
         return found
 
     def _land_day(self, connection: str, manifest: "RawManifest", bad: Sequence["BadRecord"], *, alone: bool) -> None:

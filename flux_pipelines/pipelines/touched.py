@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 
 from flux_pipelines.domain.errors import ConfigurationError
 from flux_pipelines.pipelines.closing import calendars, stores
+from flux_pipelines.pipelines.deleted import remember_deleted, where_kept
 from flux_pipelines.pipelines.partitions import each_day, ranges
 from flux_pipelines.providers.base import Affected, PosSource, Provider, WebhookSource
 
@@ -149,6 +150,7 @@ class Asker:
                 (ORDERS, location, None, instant) for location, instant in affected.sold
             }
             days |= {(ORDERS, location, day, None) for location, day in affected.days}
+            found |= self._left_by(connection, affected.deleted)
             days |= {(feed, location, None, at) for feed, location, at in affected.feeds if self._by_day(feed)}
             for what, location, day, instant in days:
                 calendar = self._calendar(connection, location)
@@ -167,6 +169,18 @@ class Asker:
                 if not self._by_day(feed) and self._is_of(connection, location)
             }
         return frozenset(found), early
+
+    def _left_by(self, connection: Connection, deleted: frozenset[str]) -> set[Unit]:
+        """Return what deleted orders leave stale: the date that each is stored under, or those on which its rows count."""
+        if not deleted:
+            return set()
+        kept = where_kept(self._runtime, self._provider, connection.key, deleted)
+        remember_deleted(self._runtime, connection.key, {order_id: one.raw_date for order_id, one in kept.items()})
+        stale: set[date] = set()
+        for one in kept.values():
+            # An older order is kept without its date, which is not fetched for it.
+            stale |= {one.raw_date} if one.is_landed else self._runtime.raw.landed(connection.key, one.counted_on)
+        return {Unit(connection.key, ORDERS, day) for day in stale if day >= self._runtime.settings.start_date}
 
     def _by_day(self, feed: str) -> bool:
         return self._provider.feed(feed).grain == "day"

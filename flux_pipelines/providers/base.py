@@ -432,6 +432,7 @@ class Affected(NamedTuple):
     `sold` are the orders it touches: where, and when each was created, which is what its business date follows from.
     `days` are business dates that the provider itself names, with the location. `feeds` names what else is stale:
     for a feed by day where and when (the instant that its business date follows from), else no more than the name.
+    `deleted` are orders, by their ids, that there are no more: where they were is known from what is stored.
     `erase` is what a person asked to be forgotten. `locations` asks for the connection's locations again; `revoked` says that the account was disconnected at the
     provider; `nothing` is why there is nothing to be done, and empty when there is something.
     """
@@ -443,6 +444,7 @@ class Affected(NamedTuple):
     locations: bool = False
     revoked: bool = False
     nothing: str = ""
+    deleted: frozenset[str] = frozenset()
 
 
 class WebhookSource(Protocol):

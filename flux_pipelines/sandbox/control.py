@@ -134,6 +134,7 @@ class Control:
                 lambda b: self.world.set_customer(needed(b, "order_id"), text(b, "customer"))
             ),
             "orders/complete": self._change(lambda b: self.world.complete(text(b, "order_id"))),
+            "orders/delete": self._change(lambda b: self.world.delete_order(needed(b, "order_id"))),
             "orders/cancel": self._change(lambda b: self.world.cancel(text(b, "order_id"))),
             "orders/malformed": self._change(
                 lambda b: self.world.malform(text(b, "kind") or "types", text(b, "location_id"))

@@ -13,6 +13,7 @@ Kind = Literal[
     "paid",
     "cancelled",
     "refunded",
+    "deleted",
     "location_opened",
     "location_changed",
     "stock_changed",  # `item`, `count`, `count_before`

@@ -201,6 +201,18 @@ class World(Upkeep):
         self._close(sale, "CANCELED")
         return self._tell("cancelled", sale)
 
+    def delete_order(self, order_id: str) -> Sale:
+        """Delete an order, whatever its age: its provider gives it no more.
+
+        Raises:
+            ConfigurationError: no such order.
+
+        """
+        sale = self.sale(order_id)
+        sale.deleted = True
+        self.change(sale)
+        return self._tell("deleted", sale)
+
     def describe(self) -> list[dict[str, object]]:
         """Return the merchants and their locations, ready for JSON."""
         return [

@@ -9,7 +9,7 @@ refunds that were made in January of December's orders. Once a date is fetched w
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 
@@ -17,7 +17,7 @@ from flux_pipelines.domain.errors import TableDamagedError
 from flux_pipelines.lake.raw import OLDER, RawManifest, RawStore
 from flux_pipelines.providers.base import Order, OrderHeader, PosSource, Provider
 from flux_pipelines.sync.landing import Redact
-from flux_pipelines.sync.reading import identity, raw_blocks
+from flux_pipelines.sync.reading import order_lines
 
 #: An order that changed this long before its date was fetched may have been missed: indexes by time of change are not instant.
 _LAG = timedelta(minutes=1)
@@ -87,6 +87,17 @@ class OlderOrders:
             self._store(day, orders, fetched_at)
         return frozenset(stale)
 
+    def drop(self, deleted: Mapping[str, date]) -> None:
+        """Take deleted orders out of what is kept; each is given with the date that it is of."""
+        store = self.raw.of(OLDER)
+        for day in sorted(set(deleted.values())):
+            with store.writing(self.connection):
+                manifest = _readable(store, self.connection, day)
+                records = self._records(store, manifest)
+                left = {order_id: line for order_id, line in records.items() if order_id not in deleted}
+                if manifest is not None and len(left) < len(records):
+                    self._write(store, day, left, datetime.now(UTC))
+
     def _fetched(self, day: date) -> datetime | None:
         try:
             manifest = self.raw.read_manifest(self.connection, day)
@@ -112,28 +123,28 @@ class OlderOrders:
         store = self.raw.of(OLDER)
         with store.writing(self.connection):  # syncs of other dates may keep orders of the same one
             records = {**self._records(store, _readable(store, self.connection, day)), **fresh}
-            with store.writer(self.connection, day) as writer:
-                segment = writer.segment()
-                segment.write_many([records[order_id] for order_id in sorted(records)])
-                writer.commit(
-                    [segment],
-                    fetched_at=fetched_at,
-                    states={"order": len(records)},
-                    api_version=self.provider.api_version,
-                    redacted=self.redact is not None,
-                )
+            self._write(store, day, records, fetched_at)
+
+    def _write(self, store: RawStore, day: date, records: Mapping[str, bytes], fetched_at: datetime) -> None:
+        with store.writer(self.connection, day) as writer:
+            segment = writer.segment()
+            segment.write_many([records[order_id] for order_id in sorted(records)])
+            writer.commit(
+                [segment],
+                fetched_at=fetched_at,
+                states={"order": len(records)},
+                api_version=self.provider.api_version,
+                redacted=self.redact is not None,
+                accept_empty=True,
+            )
 
     def _records(self, store: RawStore, manifest: RawManifest | None) -> dict[str, bytes]:
         if manifest is None:
             return {}
-        found: dict[str, bytes] = {}
         try:
-            with store.local_file(manifest) as path:
-                for block in raw_blocks(path) if path is not None else ():
-                    found |= {identity(line, self.provider.order_id_field): line for line in block}
+            return order_lines(store, manifest, self.provider.order_id_field)
         except TableDamagedError:  # they are found again when their dates are asked for again
             return {}
-        return found
 
 
 def _readable(store: RawStore, connection: str, day: date) -> RawManifest | None:

@@ -8,10 +8,11 @@ complete and the second query has been made; so what is committed is whole.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from itertools import groupby
+from types import MappingProxyType
 
 from flux_pipelines.domain.connection import Connection
 from flux_pipelines.domain.errors import (
@@ -19,16 +20,20 @@ from flux_pipelines.domain.errors import (
     FluxError,
     HistoryUnavailableError,
     IncompleteError,
+    TableDamagedError,
 )
 from flux_pipelines.lake.raw import PartitionEmptiedError, RawStore, Verification, Window
 from flux_pipelines.providers.base import Basis, Location, OrderHeader, PosSource, Provider
 from flux_pipelines.sync.landing import DayBatch, Landing, Redact, Tally
 from flux_pipelines.sync.older import Older, OlderOrders
 from flux_pipelines.sync.proof import Recount, judge
+from flux_pipelines.sync.reading import order_lines
 from flux_pipelines.sync.records import DayOutcome, emptied
 from flux_pipelines.sync.slices import Slice, SliceRunner
 from flux_pipelines.sync.windows import DayIndex, Group, contiguous, group_locations
 
+#: No order that the provider has told to be deleted.
+NOTHING_DELETED: Mapping[str, date] = MappingProxyType({})
 #: Orders that a batch of days should hold: enough to keep threads busy, few enough that a killed run loses seconds.
 _ORDERS_A_BATCH = 100_000
 #: Days that a batch may hold: Dagster's backfills ask for as many at once.
@@ -54,6 +59,7 @@ def sync_orders(
     accept_empty: bool = False,
     progress: Callable[[int], None] | None = None,
     redact: Redact | None = None,
+    deleted: Mapping[str, date] = NOTHING_DELETED,
 ) -> Iterator[DayOutcome]:
     """Bring the raw orders of some business dates up to date, and yield what became of each as soon as it is known.
 
@@ -71,11 +77,12 @@ def sync_orders(
             (`EmptiedError`) and keeps what it has: providers answer `nothing` by mistake more often than a day's sales vanish.
         progress: told, from several threads, how many more orders have landed.
         redact: takes what is personal out of orders before they are stored (`Runtime.redactor`).
+        deleted: orders, by their ids, that the provider has told to be deleted, each with the day that it was stored under.
+            A day whose orders are all of these may become one without any.
 
     """
-    engine = _Engine(
-        source, connection, raw, provider, token, parallel, verify, accept_empty, progress or (lambda _: None), redact
-    )
+    told = progress or (lambda _: None)
+    engine = _Engine(source, connection, raw, provider, token, parallel, verify, accept_empty, told, redact, deleted)
     yield from engine.run(locations, sorted(set(days)))
 
 
@@ -118,6 +125,7 @@ class _Engine:
         accept_empty: bool,
         progress: Callable[[int], None],
         redact: Redact | None,
+        deleted: Mapping[str, date],
     ) -> None:
         self._source = source
         self._basis: Basis = source.proof_basis
@@ -131,6 +139,7 @@ class _Engine:
         self._progress = progress
         self._redact = redact
         self._lock = threading.Lock()
+        self._deleted = deleted
         self._groups: list[Group] = []
         self._access_confirmed = False
         self._asked: frozenset[date] = frozenset()
@@ -151,6 +160,7 @@ class _Engine:
         except FluxError as error:
             yield from (DayOutcome(day, "failed", error=error) for day in wanted)
             return
+        self._older().drop(self._deleted)
         ready = []
         now = datetime.now(UTC)
         earliest = self._source.history_from(now)
@@ -350,7 +360,7 @@ class _Engine:
                 sync_token="" if short else self._token,
                 verification=verdict,
                 redacted=self._redact is not None,
-                accept_empty=self._accept_empty,
+                accept_empty=self._accept_empty or self._all_were_deleted(day),
             )
         except PartitionEmptiedError as nothing:
             error = emptied(self._connection.key, str(day.day), nothing.lost, self._raw.feed)
@@ -364,6 +374,17 @@ class _Engine:
             connection=self._connection.key,
         )
         return DayOutcome(day.day, "failed", manifest, short_of, tuple(day.bad), stale)
+
+    def _all_were_deleted(self, day: DayBatch) -> bool:
+        """Tell whether the provider has told of every order that is stored of a day that it is deleted."""
+        gone = {order_id for order_id, of in self._deleted.items() if of == day.day}
+        if not gone or day.orders:
+            return False
+        try:
+            kept = self._raw.read_manifest(self._connection.key, day.day)
+            return kept is None or gone >= order_lines(self._raw, kept, self._provider.order_id_field).keys()
+        except TableDamagedError:
+            return False
 
     def _windows(self, batch: _Batch, number: int) -> list[Window]:
         """Return the day's own intervals, one a calendar."""

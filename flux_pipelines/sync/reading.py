@@ -50,16 +50,18 @@ def identity(record: bytes, member: str) -> str:
         return ""
 
 
-def identities(raw: RawStore, manifest: RawManifest, member: str) -> set[str]:
-    """Return the ids of a raw partition's records; of those that cannot be read, none.
+def order_lines(raw: RawStore, manifest: RawManifest, id_field: str) -> dict[str, bytes]:
+    """Return the orders of a raw partition by their ids.
 
     Raises:
-        TableDamagedError: the partition's file is missing or damaged.
+        TableDamagedError: the file is missing or damaged.
 
     """
+    found: dict[str, bytes] = {}
     with raw.local_file(manifest) as path:
-        blocks = raw_blocks(path) if path is not None else iter(())
-        return {identity(line, member) for block in blocks for line in block} - {""}
+        for block in raw_blocks(path) if path is not None else ():
+            found |= {identity(line, id_field): line for line in block}
+    return found
 
 
 def minor_unit_macro() -> str:

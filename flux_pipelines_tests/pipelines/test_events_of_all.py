@@ -9,7 +9,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from datetime import date, datetime
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import httpx
 import pytest
@@ -19,7 +21,9 @@ from flux_pipelines.connect.sandbox_apps import register_at_sandbox
 from flux_pipelines.gateway.overview import summaries
 from flux_pipelines.gateway.server import RunningGateway
 from flux_pipelines.pipelines import names
+from flux_pipelines.pipelines.partitions import partition_key
 from flux_pipelines.providers.registry import all_providers
+from flux_pipelines.providers.shopify.sandbox_ids import legacy
 from flux_pipelines.sandbox.options import SandboxOptions
 from flux_pipelines.sandbox.server import RunningSandbox
 from flux_pipelines_tests.pipelines.conftest import Home, open_home
@@ -173,3 +177,75 @@ def test_a_customer_who_asks_is_forgotten_and_an_uninstalled_app_must_be_connect
     assert erasures.list(played.key)[0].everything
     connect_to_sandbox(played.home.runtime, played.key, tenant="t", url=played.home.sandbox.url, merchant=SHOP)
     assert played.home.runtime.state.connections.get(played.key).status == "active"
+
+
+def test_a_deleted_order_is_gone_whatever_its_age_and_whatever_else_was_sold_that_day(play: Play) -> None:
+    """Shopify names its id and nothing more, and does not give it any more: where it was is known from what is stored."""
+    played = play("shopify", SHOP)
+    home, world = played.home, played.home.sandbox.world
+    store = world.merchant(SHOP).locations[0].id
+    alone = str(played.pull("orders/late", location_id=store, hours=24 * 20)["order_id"])
+    gone, stays = (str(played.pull("orders/sell", location_id=store)["order_id"]) for _ in range(2))
+    practice = str(played.pull("orders/sell", location_id=store)["order_id"])
+    world.sale(practice).test = True  # no row is made of it
+    played.settle()
+    ((raw_date,),) = home.ask(f"select distinct raw_date from transactions where order_id = '{alone}'")
+    assert played.units(practice) == [(0, None)]
+    left = played.units(stays)
+    today = max(manifest.business_date for manifest in home.runtime.raw.everything(played.key).readable)
+    before = _orders(home, played.key, today)
+
+    for order in (alone, gone, practice):
+        played.pull("orders/delete", order_id=order)
+    assert played.settle() == ["sync_shopify", "sync_shopify"], "the day of the late one, and today"
+    assert [played.units(order) for order in (alone, gone, practice)] == [[(0, None)]] * 3
+    assert played.units(stays) == left
+    assert _orders(home, played.key, today) == before - 2
+    assert _orders(home, played.key, raw_date) == 0, "the day's only order: it may be empty now"
+    assert home.ask(f"select count(*) from daily_sales where business_date = date '{raw_date}'") == [(0,)]
+    assert home.runtime.state.alerts.open() == []
+    assert played.drain.inbox.counts()["kept"] == 0
+
+
+def test_a_day_that_comes_back_empty_though_not_all_of_its_orders_were_deleted_is_kept(play: Play) -> None:
+    played = play("shopify", SHOP)
+    home, world = played.home, played.home.sandbox.world
+    store = world.merchant(SHOP).locations[0].id
+    one, other = (str(played.pull("orders/late", location_id=store, hours=24 * 20)["order_id"]) for _ in range(2))
+    played.settle()
+    ((raw_date,),) = home.ask(f"select distinct raw_date from transactions where order_id in ('{one}', '{other}')")
+    played.pull("orders/delete", order_id=one)
+    world.sale(other).deleted = True  # nobody has said so
+    (request,) = played.drain.tick("shopify_webhooks").run_requests or ()
+    assert not played.drain.run(request).success
+    assert _orders(home, played.key, raw_date) == 2
+    assert [alert.kind for alert in home.runtime.state.alerts.open()] == ["came_back_empty"]
+
+
+def test_a_deleted_order_of_a_day_that_was_never_fetched_takes_its_refund_with_it(home: Home, play: Play) -> None:
+    """It was kept alone, for what it has in days that were fetched."""
+    world = home.sandbox.world
+    old = world.sell_late(24 * 20, world.merchant(SHOP).locations[0].id)
+    world.refund(old.id)
+    played = play("shopify", SHOP)
+    today = datetime.now(ZoneInfo(old.location.timezone)).date()
+    key = partition_key(played.key, today)
+    assert home.run("sync_shopify", key, key).success
+    played.drain.core(today)
+    order = str(legacy("Order", old.id))
+    ((raw_date, units),) = home.ask(
+        f"select raw_date, sum(quantity) from transactions where order_id = '{order}' and business_date = date '{today}' group by 1"
+    )
+    assert (raw_date < today, units < 0) == (True, True)
+
+    played.pull("orders/delete", order_id=old.id)
+    assert played.settle() == ["sync_shopify"]
+    assert home.ask(f"select count(*) from shopify.transactions where order_id = '{order}'") == [(0,)]
+    assert home.ask(f"select count(*) from transactions where order_id = '{order}'") == [(0,)]
+    assert home.runtime.raw.landed(played.key, [raw_date]) == set(), "that day is not fetched for it"
+
+
+def _orders(home: Home, connection: str, day: date) -> int:
+    manifest = home.runtime.raw.read_manifest(connection, day)
+    assert manifest is not None
+    return manifest.orders

@@ -77,6 +77,9 @@ def events_of(happening: Happening, shop: Shop) -> Iterator[Event]:
 
 
 def _sale_events(happening: Happening, sale: Sale, shop: Shop, writer: RestWriter) -> Iterator[Event]:
+    if happening.kind == "deleted":
+        yield Event("orders/delete", {"id": legacy("Order", sale.id)})
+        return
     source = sale.returns[0].source if sale.returns else None
     order = shop.write(source or sale)
     payload = writer.order(order)

@@ -152,9 +152,11 @@ def _subject(topic: str, body: bytes) -> str | Affected:
         return Affected(feeds=frozenset({("inventory", str(found.location_id or ""), None)}))
     if family == "locations":
         return Affected(locations=True, feeds=frozenset({("catalog", "", None)}))
-    if topic == "orders/delete":
-        return Affected(nothing="a deleted order is known by nothing but its id: comparing its day again finds it gone")
     order_id = _order_id(family, what, found)
+    if (
+        topic == "orders/delete" and order_id is not None
+    ):  # it names nothing but the id, and cannot be asked for any more
+        return Affected(deleted=frozenset({str(order_id)}))
     if order_id is not None:
         return str(order_id)
     if family in _ITSELF | _OF_ORDER:
