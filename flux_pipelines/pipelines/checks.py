@@ -297,9 +297,10 @@ TRANSACTION_RULES = {
     "a void and an open order have zero amounts": (
         "kind in ('sale', 'return') or (gross = 0 and discount = 0 and tax = 0 and marketplace_tax = 0 and total = 0)"
     ),
-    # What was kept of a refund (a fee for restocking or cancelling) is revenue that belongs to no goods.
-    "a return has no positive amounts, unless something was kept that is no goods": (
-        "kind <> 'return' or line_type = 'rounding' or (quantity <= 0 and gross <= 0) "
+    # What was kept of a refund (a fee for restocking or cancelling) is revenue that belongs to no goods. A line that was sold for
+    # less than nothing, a coupon, takes nothing away when it comes back.
+    "a return has no positive amounts, unless something was kept that is no goods or sold for less than nothing": (
+        "kind <> 'return' or line_type = 'rounding' or (quantity <= 0 and (gross <= 0 or unit_price < 0)) "
         "or (quantity = 0 and line_type in ('custom_amount', 'service_charge'))"
     ),
 }

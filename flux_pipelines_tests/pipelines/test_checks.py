@@ -148,6 +148,12 @@ def test_what_was_kept_of_a_refund_is_a_positive_return(database: duckdb.DuckDBP
     assert offenders(database, checks.contract(TRANSACTIONS, checks.TRANSACTION_RULES)) == []
 
 
+def test_a_coupon_that_comes_back_takes_nothing_away(database: duckdb.DuckDBPyConnection) -> None:
+    coupon = {"kind": "return", "quantity": Decimal(-1), "unit_price": Decimal("-4.50")}
+    insert(database, "transactions", TRANSACTIONS, LINE | coupon)
+    assert offenders(database, checks.contract(TRANSACTIONS, checks.TRANSACTION_RULES)) == []
+
+
 def test_only_the_rows_of_the_step_are_judged(database: duckdb.DuckDBPyConnection) -> None:
     insert(database, "transactions", TRANSACTIONS, LINE, LINE)
     check = checks.no_duplicate_lines(TRANSACTIONS)

@@ -274,6 +274,15 @@ def test_a_check_given_back_whole_without_details_is_all_of_its_lines(tmp_path: 
     assert totals == {"gross": 0, "net": 0, "tax": 0, "total": 0}
 
 
+def test_a_coupon_that_comes_back_with_its_check_takes_nothing_away(tmp_path: Path) -> None:
+    lines = [selection("a", 12, 0.96), selection("coupon", -3, -0.24)]
+    given = order(check(*lines, total=9.72, payments=[payment(9.72, refundStatus="FULL", refund=refund(9.72))]))
+    assert returned(tmp_path, given) == {
+        "return:a": (5, -1, -12, D("-0.96"), D("-12.96")),
+        "return:coupon": (5, -1, 3, D("0.24"), D("3.24")),
+    }
+
+
 def test_a_check_given_back_whole_in_two_payments_on_two_days(tmp_path: Path) -> None:
     lines = [selection("a", 60, 6), selection("b", 30, 3)]
     refunds = [refund(49.5, day=9), refund(49.5, day=6)]
