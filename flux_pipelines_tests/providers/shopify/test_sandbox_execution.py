@@ -43,6 +43,14 @@ query Everything($first: Int!, $more: Boolean = false) {{
           taxLines {{ title rate priceSet {MONEY} }}
         }}
       }}
+      agreements(first: 2) {{ edges {{ cursor node {{
+      __typename id happenedAt reason ... on RefundAgreement {{ refund {{ id }} }}
+      sales(first: 3) {{ pageInfo {{ hasNextPage endCursor }} nodes {{
+        __typename id actionType lineType quantity totalAmount {{ shopMoney {{ amount }} }} totalTaxAmount {{ shopMoney {{ amount }} }}
+        taxes {{ id amount {{ shopMoney {{ amount }} }} taxLine {{ title channelLiable }} }}
+        ... on ProductSale {{ lineItem {{ id }} }} ... on TipSale {{ lineItem {{ id }} }} ... on ShippingLineSale {{ shippingLine {{ id title }} }}
+      }} }}
+    }} }} }}
       refunds(first: 2) {{ id refundLineItems(first: 3) {{ edges {{ node {{ quantity lineItem {{ id }} }} }} }} }}
       returns(first: 2) {{ nodes {{ status returnLineItems(first: 2) {{ nodes {{ quantity ... on ReturnLineItem {{ id }} }} }} }} }}
       transactions(first: 3) {{ kind status amountSet {MONEY} paymentDetails {{ ... on CardPaymentDetails {{ company }} }} }}
@@ -118,6 +126,8 @@ def test_answers_are_those_of_graphql_core(sandbox: RunningSandbox) -> None:
             assert json.dumps(ours) == json.dumps(theirs)  # in the same order, too
             refunds = [refund for order in ours["orders"]["nodes"] for refund in order["refunds"]]
             assert refunds or variables["first"] < 40
+            agreements = [edge["node"] for order in ours["orders"]["nodes"] for edge in order["agreements"]["edges"]]
+            assert {one["__typename"] for one in agreements} >= {"OrderAgreement"}
 
 
 def test_the_schema_is_the_published_one(shared: Path) -> None:

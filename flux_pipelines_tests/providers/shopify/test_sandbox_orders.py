@@ -258,6 +258,51 @@ def test_without_the_scope_history_ends_after_sixty_days() -> None:
         assert shopify.ask(query, id=everything[0]["id"])["order"] == {"id": everything[0]["id"]}
 
 
+_AGREEMENTS = f"""
+id currentTotalPriceSet {BAG} agreements(first: 5) {{ nodes {{ __typename reason happenedAt sales(first: 8) {{ nodes {{
+  __typename actionType lineType quantity totalAmount {BAG} ... on ProductSale {{ lineItem {{ id }} }}
+}} }} }} }}
+"""
+
+
+def test_agreements_come_to_what_orders_are_worth(shopify: Shopify) -> None:
+    """Every order's sales add up to its current total: as it was placed, what came back, what was cancelled."""
+    found = shopify.every("orders", _AGREEMENTS, 3, sortKey="CREATED_AT")
+    kinds: Counter[str] = Counter()
+    for order in found:
+        agreements = order["agreements"]["nodes"]
+        sales = [sale for one in agreements for sale in one["sales"]["nodes"]]
+        assert total(sales, "totalAmount") == minor(order["currentTotalPriceSet"])
+        assert agreements[0]["reason"] == "ORDER"
+        assert [one["happenedAt"] for one in agreements] == sorted(one["happenedAt"] for one in agreements)
+        kinds.update(one["__typename"] for one in agreements)
+        kinds.update(f"{sale['lineType']} {sale['actionType']}" for sale in sales)
+    assert set(kinds) >= {"OrderAgreement", "RefundAgreement", "PRODUCT ORDER", "PRODUCT RETURN", "SHIPPING ORDER"}
+
+
+def test_an_edit_is_an_agreement_of_what_it_changed() -> None:
+    clock = Clock()
+    with sandbox_of(clock) as running:
+        shopify, world = Shopify(running), running.world
+        goods = [(shopify.merchant.items[0], 2), (shopify.merchant.items[4], 1)]
+        sale = world.sell(shopify.merchant.locations[1].id, goods=goods)
+        clock.forward(minutes=5)
+        world.edit(sale.id, add_units=1)
+        clock.forward(minutes=5)
+        world.refund(sale.id, [0])
+        query = f"query($id: ID!) {{ order(id: $id) {{ {_AGREEMENTS} }} }}"
+        order = shopify.ask(query, id=f"gid://shopify/Order/{sale.id}")["order"]
+        placed, edited, refunded = order["agreements"]["nodes"]
+        assert [one["reason"] for one in (placed, edited, refunded)] == ["ORDER", "ORDER_EDIT", "REFUND"]
+        assert [one["quantity"] for one in placed["sales"]["nodes"]] == [2, 1]
+        (more,) = edited["sales"]["nodes"]
+        assert (more["actionType"], more["quantity"]) == ("ORDER", 1)
+        assert 2 * minor(more["totalAmount"]) == minor(placed["sales"]["nodes"][0]["totalAmount"])
+        (back,) = refunded["sales"]["nodes"]
+        assert (back["actionType"], back["quantity"]) == ("RETURN", -3)
+        assert placed["happenedAt"] < edited["happenedAt"] < refunded["happenedAt"]
+
+
 def test_orders_change_as_the_world_does() -> None:
     clock = Clock()
     with sandbox_of(clock) as running:
