@@ -602,6 +602,9 @@ judged AS (
             WHEN len(order_rows) <> len(list_distinct(list_transform(order_rows, lambda r: r.line_id)))
                 THEN 'two of its selections have the same guid'
             WHEN is_canceled THEN NULL
+            -- Of a check that is open it may be a deposit, which the next version of the order has lines for.
+            WHEN len(order_rows) = 0 AND due = 0 AND added(list_transform(payments, lambda p: minor(p.amount, factor))) <> 0
+                THEN 'it has payments, but nothing was sold or given back'
             WHEN itemised_back > back THEN 'its lines were refunded ' || in_words(itemised_back, factor, flux_currency)
                 || ', but its payments only ' || in_words(back, factor, flux_currency)
             WHEN added(list_transform(order_rows, lambda r: r.total)) <> provider_total THEN

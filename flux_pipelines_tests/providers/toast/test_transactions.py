@@ -231,6 +231,7 @@ def test_values_that_nobody_knows_yet_break_nothing(tmp_path: Path) -> None:
             "its rows add up to 10.0000 USD, but its checks, tips and refunds to 11.0000 USD",
         ),
         (order(check(selection(), selection(), total=20)), "two of its selections have the same guid"),
+        (order(check(total=0, payments=[payment(10)])), "it has payments, but nothing was sold or given back"),
         (
             order(check(selection(refundDetails={"refundAmount": 5, "taxRefundAmount": 0}), total=10)),
             "were refunded 5.0000 USD",
