@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import date, timedelta
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -16,8 +18,8 @@ from flux_pipelines.pipelines.partitions import partition_key
 from flux_pipelines.sandbox.options import SandboxOptions
 from flux_pipelines.sandbox.server import RunningSandbox
 from flux_pipelines.settings import settings
-from flux_pipelines_tests.pipelines.conftest import open_home
-from flux_pipelines_tests.providers.square.cases import CASES, FOLDER, documents
+from flux_pipelines_tests.pipelines.conftest import Home, open_home
+from flux_pipelines_tests.providers.square.cases import CASES, FOLDER, STORE, documents
 from flux_pipelines_tests.providers.square.conftest import LAST
 
 if not FOLDER.is_dir():
@@ -68,29 +70,36 @@ def sandbox() -> Iterator[RunningSandbox]:
         yield running
 
 
-@pytest.fixture(scope="module", params=CUTS)
-def brought(
-    request: pytest.FixtureRequest, sandbox: RunningSandbox, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Tables]:
-    """What is in the tables after the cases were synced in this way."""
+@contextmanager
+def opened(folder: Path, sandbox: RunningSandbox) -> Iterator[tuple[Home, str]]:
+    """A home of its own, with the store's account connected."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("FLUX_HOME", str(tmp_path_factory.mktemp("home")))
+        patch.setenv("FLUX_HOME", str(folder))
         patch.setenv("FLUX_START_DATE", "2026-03-01")
         settings.cache_clear()
         for home in open_home(sandbox):
             (key,) = home.connect("harbor")
-            for days in CUTS[request.param]:
-                report = sync(home.runtime, [key], days, feeds=False)
-                assert report.failures == [], days
-                span = partition_key(key, days[0]), partition_key(key, days[-1])
-                assert home.run(names.collect_job("square", "day"), *span).success
-            assert home.run(names.REFRESH_CORE_JOB, str(DAYS[0]), str(DAYS[-1])).success
-            assert home.run(names.REFRESH_BOOKS_JOB, str(DAYS[0]), str(DAYS[-1])).success
-            found[request.param] = {
-                table: home.ask(f"select {columns} from {table} order by all") for table, columns in TABLES.items()
-            }
-            yield found[request.param]
+            yield home, key
     settings.cache_clear()
+
+
+@pytest.fixture(scope="module", params=CUTS)
+def brought(
+    request: pytest.FixtureRequest, sandbox: RunningSandbox, tmp_path_factory: pytest.TempPathFactory
+) -> Tables:
+    """What is in the tables after the cases were synced in this way."""
+    with opened(tmp_path_factory.mktemp("home"), sandbox) as (home, key):
+        for days in CUTS[request.param]:
+            report = sync(home.runtime, [key], days, feeds=False)
+            assert report.failures == [], days
+            span = partition_key(key, days[0]), partition_key(key, days[-1])
+            assert home.run(names.collect_job("square", "day"), *span).success
+        assert home.run(names.REFRESH_CORE_JOB, str(DAYS[0]), str(DAYS[-1])).success
+        assert home.run(names.REFRESH_BOOKS_JOB, str(DAYS[0]), str(DAYS[-1])).success
+        found[request.param] = {
+            table: home.ask(f"select {columns} from {table} order by all") for table, columns in TABLES.items()
+        }
+    return found[request.param]
 
 
 def moved(text: str, name: str, width: int) -> list[list[str]]:
@@ -137,3 +146,29 @@ def test_what_is_not_paid_is_a_balance_or_a_gap(brought: Tables) -> None:
     expected = {DAYS[0]: 50, date(2026, 3, 10): 1, date(2026, 3, 11): -1, DAYS[8]: -50}
     assert deposits == {day: Decimal(amount) for day, amount in expected.items()}
     assert {row[6] for row in brought["tie_out"]} == {0}, "no customer owes anything"
+
+
+def test_a_pre_order_counts_when_it_is_paid_though_it_is_older_and_not_handed_over(
+    sandbox: RunningSandbox, tmp_path: Path
+) -> None:
+    made, paid = "2026-04-01T15:00:00Z", "2026-04-08T16:00:00Z"
+    money = {"amount": 2500, "currency": "USD"}
+    order = {
+        "id": "PREORDER",
+        "location_id": STORE,
+        "state": "OPEN",
+        "created_at": made,
+        "updated_at": paid,
+        "line_items": [{"uid": "l", "name": "Cake", "quantity": "1", "base_price_money": money, "total_money": money}],
+        "total_money": money,
+        "net_amount_due_money": {"amount": 0, "currency": "USD"},
+        "tenders": [{"id": "PREORDERp", "type": "CARD", "created_at": paid, "amount_money": money}],
+        "fulfillments": [{"uid": "f", "type": "PICKUP", "state": "PROPOSED"}],
+    }
+    posted = {"location_id": STORE, "kind": "orders", "document": order}
+    assert httpx.post(f"{sandbox.url}/sandbox/documents", json=posted, timeout=30).status_code == 200
+    with opened(tmp_path, sandbox) as (home, key):
+        assert sync(home.runtime, [key], [date(2026, 4, 8)], feeds=False).failures == []
+        rows = home.ask("select order_id, business_date, raw_date, total from square_transactions")
+        assert rows == [("PREORDER", date(2026, 4, 8), date(2026, 4, 1), 25)]
+        assert home.ask("select business_date, net from daily_sales") == [(date(2026, 4, 8), 25)]
