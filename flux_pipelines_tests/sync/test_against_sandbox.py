@@ -73,7 +73,7 @@ def by_location_and_day(rows: list[dict[str, Any]]) -> dict[tuple[str, date], di
         for name in ("gross", "discount", "net", "tax", "total"):
             day[name] += row[name]
         day["units"] += row["quantity"] if goods else 0
-        day["lines"] += row["kind"] != "void" and (goods or row["line_type"] == "gift_card")
+        day["lines"] += row["kind"] in ("sale", "return") and (goods or row["line_type"] == "gift_card")
         for name, kind in (("tips", "tip"), ("rounding", "rounding"), ("gift_cards", "gift_card")):
             day[name] += row["total"] if row["line_type"] == kind else 0
         day["service_charges"] += row["net"] if row["line_type"] == "service_charge" else 0
