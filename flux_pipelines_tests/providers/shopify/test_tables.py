@@ -115,6 +115,34 @@ def test_a_tip_is_in_the_last_tender_that_can_hold_it_and_comes_back_in_the_firs
     assert [(r["amount"], r["tip"]) for r in rows] == [(10, 0), (9, 3), (2, 0), (-2, 0), (-5, -3)]
 
 
+def test_a_refund_has_the_tender_of_its_payment_where_it_went_back_the_same_way(tmp_path: Path) -> None:
+    card = {"gateway": "worldpay", "paymentDetails": {"__typename": "CardPaymentDetails"}}
+    rows = payments(
+        tmp_path,
+        paid(
+            tender(1, "SALE", "10.0", **card),
+            tender(2, "REFUND", "4.0", gateway="worldpay", **after(1)),  # without details of its own
+            tender(3, "REFUND", "6.0", gateway="shopify_store_credit", **after(1)),
+        ),
+    )
+    assert [(r["tender"], r["amount"], r["source_payment_id"]) for r in rows] == [
+        ("card", 10, None),
+        ("card", -4, "1"),
+        ("other", -6, "1"),
+    ]
+
+
+def test_an_unlisted_product_can_be_sold(tmp_path: Path) -> None:
+    variant = {"legacyResourceId": "1", "title": "Default Title", "price": "4.5", "sku": "S"}
+    catalog = [
+        record("product", {"legacyResourceId": status, "title": status, "status": status, "variants": nodes([{**variant, "legacyResourceId": status}])})
+        for status in ("ACTIVE", "UNLISTED", "DRAFT", "ARCHIVED")
+    ]  # fmt: skip
+    made = run_sql(tmp_path, PROVIDER, "products", catalog, STORES, slot="current")
+    sold = {row["product_name"] for row in made.rows.to_pylist() if row["active"]}
+    assert sold == {"ACTIVE", "UNLISTED"}
+
+
 def test_the_published_payments_are_read_to_their_values(examples: Path, tmp_path: Path) -> None:
     printed = published.transactions(examples)
     whole = published.order(examples, "rest_order_get_with_refunds")

@@ -287,3 +287,56 @@ def test_money_is_exact_and_what_cannot_be_divided_stays_with_the_first_units(tm
         presentmentCurrencyCode="JPY",
     )
     assert [row["discount"] for row in rows_of(tmp_path / "jpy", yen)] == [100, -33]
+
+
+def sale(kind: str, total: str, taxed: str = "0.0", action: str = "ORDER", **more: Any) -> dict[str, Any]:
+    """Return a sale of an agreement, written by hand."""
+    return {
+        "id": gid("Sale", f"{kind}{action}{total}"),
+        "actionType": action,
+        "lineType": kind,
+        "quantity": None,
+        "totalAmount": bag(total),
+        "totalTaxAmount": bag(taxed),
+        "totalDiscountAmountBeforeTaxes": bag("0.0"),
+        "totalDiscountAmountAfterTaxes": bag("0.0"),
+        "taxes": [],
+        **more,
+    }
+
+
+def test_every_type_of_sale_has_its_row(tmp_path: Path) -> None:
+    """Of the schema's `SaleLineType`, those that no made-up order shows; and `SaleActionType` UPDATE and UNKNOWN."""
+    of = {"lineItem": {"id": gid("LineItem", 1)}}
+    liable = [
+        {"amount": bag("1.5"), "taxLine": {"channelLiable": True}},
+        {"amount": bag("0.5"), "taxLine": {"channelLiable": None}},
+    ]
+    placed = [
+        sale("PRODUCT", "22.0", "2.0", quantity=2, taxes=liable, **of),
+        sale("SHIPPING", "0.0", shippingLine={"id": gid("ShippingLine", 1), "title": "Collect"}),
+    ]
+    later = [
+        sale("PRODUCT", "-3.3", "-0.3", "UPDATE", quantity=2, totalDiscountAmountBeforeTaxes=bag("3.0"), **of),
+        sale("PRODUCT", "-11.0", "-1.0", "RETURN", quantity=-1, **of),
+        sale("FEE", "2.0", fee={"__typename": "RestockingFee", "id": gid("RestockingFee", 1)}),
+        sale("UNKNOWN", "-1.0", action="UNKNOWN"),
+    ]
+    agreements = nodes(
+        {"happenedAt": at, "reason": reason, "sales": nodes(sales)}
+        for at, reason, sales in (
+            ("2026-03-02T12:00:00Z", "ORDER", placed),
+            ("2026-03-04T12:00:00Z", "ORDER_EDIT", later),
+        )
+    )
+    rows = rows_of(tmp_path, made(line(1, "10.0", 2), total="8.7", agreements=agreements))
+    names = ("kind", "line_type", "product_name", "quantity", "gross", "discount", "tax", "marketplace_tax", "total")
+    assert [tuple(row[name] for name in names) for row in rows] == [
+        ("sale", "item", "Thing 1", 2, 20, 0, Decimal("0.5"), Decimal("1.5"), 22),
+        ("sale", "item", "Thing 1", 0, 0, 3, Decimal("-0.3"), 0, Decimal("-3.3")),
+        ("return", "item", "Thing 1", -1, -10, 0, -1, 0, -11),
+        ("sale", "service_charge", "Restocking fee", 0, 2, 0, 0, 0, 2),
+        ("return", "custom_amount", "Unknown sale", 0, -1, 0, 0, 0, -1),
+    ]
+    assert [row["occurred_at"].day for row in rows] == [2, 4, 4, 4, 4]
+    assert rows[2]["source_line_id"] == rows[0]["line_id"] == "1"
