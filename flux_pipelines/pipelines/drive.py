@@ -136,8 +136,9 @@ def sync(
                 for provider, keys in by_provider.items()
             }
             sold = sorted({day for of_one in landed.values() for of_key in of_one.values() for day in of_key})
-            if sold and max(sold) in driver.materialise_core(sold):
-                driver.forecast(max(sold))
+            asked = [day for day in sold if day in days]
+            if asked and asked[-1] in driver.materialise_core(sold):
+                driver.forecast(asked[-1])
             # After the sales, which do not depend on them: a feed that fails is a failure of that feed.
             if feeds:
                 beside = FeedDriver(driver)
@@ -256,7 +257,7 @@ class Driver:
     def materialise_connection(
         self, provider: str, connection: str, days: Sequence[date], *, sync_token: str
     ) -> set[date]:
-        """Land and normalise business dates of a connection; return those that are complete.
+        """Land and normalise business dates of a connection; return those that are complete, and those that changed with them.
 
         A failure of some days leaves the others landed and normalised.
 
@@ -275,9 +276,11 @@ class Driver:
             tags = connection_tags(connection, first, last) | {names.SYNC_TAG: sync_token}
             result = self.run(names.sync_job(provider), tags)
             landed, normalised = (self.recorded(result, key) for key in both)
-            done |= wanted & normalised
-            if landed and not normalised:
-                done |= self.normalise(provider, connection, sorted(wanted & landed))
+            done |= normalised
+            # Dates whose orders have changed since they were fetched have landed with those that were asked for.
+            left = landed - normalised if not normalised else landed - wanted
+            if left:
+                done |= self.normalise(provider, connection, sorted(left))
         return done
 
     def normalise(self, provider: str, connection: str, days: Sequence[date]) -> set[date]:
