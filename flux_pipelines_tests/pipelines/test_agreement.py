@@ -13,6 +13,7 @@ from flux_pipelines.connect import connect_to_sandbox
 from flux_pipelines.domain.money import from_minor
 from flux_pipelines.pipelines import names
 from flux_pipelines.pipelines.partitions import partition_key
+from flux_pipelines.providers.shopify.sandbox_ids import legacy
 from flux_pipelines.providers.square import reports as square_reports
 from flux_pipelines.sandbox.truth import truth
 from flux_pipelines_tests.pipelines.conftest import END_DAY, Home
@@ -181,3 +182,33 @@ def test_toasts_report_is_a_witness_too(changing_home: Home, merchant: str) -> N
     play(home, denied=True)
     found = compared_again(home, key)
     assert "no witness: not permitted, it takes the scope enterprise-metrics:read" in sample(found)
+
+
+def test_shopifys_report_is_a_witness_too(changing_home: Home) -> None:
+    home = changing_home
+    key = connected(home, "fjord-shop")
+    check = brought_in(home, key)
+    assert check.passed, sample(check)
+    assert check.metadata["business dates compared"].value == 2
+    order = legacy("Order", changed_here(home, key))
+    found = compared_again(home, key)
+    assert not found.passed
+    assert str(order) in sample(found)
+
+
+def changed_here(home: Home, key: str) -> str:
+    """Let an order be another one at the provider than the one that was fetched; return its id in the world."""
+    world, ours = home.sandbox.world, {order for (order,) in home.ask("select distinct order_id from transactions")}
+    for sale in world.sales.values():
+        good = sale.lines and not (sale.returns or sale.discounts or sale.test or world.refunds_of(sale))
+        if (
+            good
+            and str(legacy("Order", sale.id)) in ours
+            and sale.lines[0].kind == "ITEM"
+            and sale.state == "COMPLETED"
+        ):
+            first = sale.lines[0]
+            sale.lines = (first._replace(quantity=first.quantity + 1), *sale.lines[1:])
+            world.change(sale)
+            return sale.id
+    raise AssertionError(f"{key} has no order to change")
