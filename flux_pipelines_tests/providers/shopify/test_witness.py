@@ -1,0 +1,132 @@
+"""`daily_sales` equals the books of a small Shopify that keeps its own: synced as one range, and day by day in another order."""
+
+from __future__ import annotations
+
+import random
+import shutil
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import date
+from decimal import Decimal
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from flux_pipelines.connect import add_with_secrets
+from flux_pipelines.domain.business_day import known_calendars
+from flux_pipelines.domain.connection import Connection
+from flux_pipelines.lake import session
+from flux_pipelines.lake.raw import RawStore
+from flux_pipelines.lake.store import object_store
+from flux_pipelines.pipelines.drive import sync
+from flux_pipelines.providers.shopify import PROVIDER
+from flux_pipelines.runtime import Runtime
+from flux_pipelines.settings import settings
+from flux_pipelines.sync.normalise import Normalisation
+from flux_pipelines.sync.orders import sync_orders
+from flux_pipelines.sync.records_sql import derive
+from flux_pipelines_tests.pipelines.conftest import new_instance
+from flux_pipelines_tests.providers.shopify.wire import TOKEN, shopify
+from flux_pipelines_tests.providers.shopify.witness import FIRST, LAST, Witness, serving
+
+KEY = "shopify:witness"
+DAYS = [date(2026, 3, day) for day in range(FIRST, LAST + 1)]
+FIGURES = ("net", "tax", "tips", "gift_cards")
+Figures = dict[date, tuple[Decimal, ...]]
+
+
+@contextmanager
+def home(folder: Path, url: str) -> Iterator[Runtime]:
+    """Open a home of its own, connected to the witness."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FLUX_HOME", str(folder))
+        patch.setenv("FLUX_START_DATE", "2026-03-01")
+        settings.cache_clear()
+        with Runtime() as runtime:
+            shutil.copytree(
+                Path(new_instance().name) / runtime.settings.dagster_home.name, runtime.settings.dagster_home
+            )
+            add_with_secrets(
+                runtime, KEY, tenant="witness", settings={"base_url": url}, secrets={"access_token": TOKEN}
+            )
+            with dg.DagsterInstance.from_config(str(runtime.settings.dagster_home)) as instance:
+                instance.add_dynamic_partitions("shopify_connections", [KEY])
+                yield runtime
+    settings.cache_clear()
+
+
+def figures(runtime: Runtime) -> Figures:
+    with session(runtime.lake) as database:
+        rows = database.execute(f"select business_date, {', '.join(FIGURES)} from daily_sales").fetchall()
+    return {day: tuple(values) for day, *values in rows}
+
+
+def contents(runtime: Runtime) -> dict[str, list[tuple[object, ...]]]:
+    tables = ("transactions", "payments", "daily_sales", "daily_item_demand")
+    with session(runtime.lake) as database:
+        return {name: database.execute(f"select * from {name} order by all").fetchall() for name in tables}
+
+
+def told(witness: Witness) -> Figures:
+    return {day: tuple(Decimal(witness.books[day.day][name]) / 100 for name in FIGURES) for day in DAYS}
+
+
+def test_a_day_is_what_shopifys_own_report_says(tmp_path: Path) -> None:
+    witness = Witness(1)
+    books = told(witness)
+    with serving(witness) as url:
+        with home(tmp_path / "range", url) as runtime:
+            assert sync(runtime, [KEY], DAYS).failures == []
+            assert figures(runtime) == books
+            whole = contents(runtime)
+            with session(runtime.lake) as database:
+                gaps = database.execute(
+                    "select business_date, gap, gap_reason from tie_out where gap is distinct from 0 or not payments_known"
+                ).fetchall()
+                reported = database.execute(
+                    "select business_date, r.net - s.net, r.tax - s.tax from reported_sales r "
+                    "join daily_sales s using (connection, location_id, business_date) where r.status = 'reported'"
+                ).fetchall()
+            assert gaps == []
+            assert sorted(reported) == [(day, 0, 0) for day in DAYS], "the report that it serves says the same"
+        with home(tmp_path / "days", url) as runtime:
+            days = DAYS[:]
+            random.Random(1).shuffle(days)
+            for piece in (days[:1], days[1:4], *([day] for day in days[4:6]), days[6:]):
+                assert sync(runtime, [KEY], sorted(piece)).failures == []
+            assert figures(runtime) == books
+            assert contents(runtime) == whole
+
+
+@pytest.mark.parametrize("seed", range(2, 8))
+def test_whatever_the_amounts_are(seed: int, tmp_path: Path) -> None:
+    """The same of the rows of `transactions` alone; and what each order's payments leave open."""
+    witness = Witness(seed)
+    with serving(witness) as url, shopify(url, tmp_path, bulk_days=seed % 2) as client:
+        connection, raw, places = (
+            Connection(KEY, "t"),
+            RawStore(object_store(str(tmp_path / "lake"))),
+            client.locations(),
+        )
+        landed = list(sync_orders(client, connection, places, [date(2026, 2, 20), *DAYS], raw, provider=PROVIDER))
+    manifests = [one.manifest for one in landed if one.manifest is not None]
+    assert {one.verification.status for one in manifests} == {"verified"}
+    work = Normalisation(PROVIDER, raw, connection, manifests, known_calendars(places, 0))
+    found: dict[date, Counter[str]] = {day: Counter() for day in DAYS}
+    open_: Counter[str] = Counter()
+    for row in (row for batch in work.batches() for row in batch.to_pylist()):
+        open_[row["order_id"]] += row["total"]
+        of_day = found.get(row["business_date"], Counter())
+        of_day["net"] += row["net"]
+        of_day["tax"] += row["tax"]
+        if row["line_type"] in ("tip", "gift_card"):
+            of_day[f"{row['line_type']}s"] += row["total"]
+    assert work.bad == []
+    assert {day: tuple(Decimal(sums[name]) for name in FIGURES) for day, sums in found.items()} == told(witness)
+    spec = next(one for one in PROVIDER.tables if one.table == "payments")
+    for row in derive(PROVIDER, spec, connection, places, raw, manifests).rows.to_pylist():
+        open_[row["order_id"]] -= row["amount"] + row["tip"]
+    (unpaid,) = [one for one in witness.orders if one.owed != one.paid]
+    assert {order for order, left in open_.items() if left} == {str(unpaid.number)}
