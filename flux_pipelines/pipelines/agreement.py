@@ -286,6 +286,7 @@ def _told(runtime: "Runtime", every: Sequence[Compared], key: str) -> dict[str, 
     """Return a business date's metadata of the comparison, and its picture: 30 days, one picture a currency."""
     day = date.fromisoformat(key)
     mine = [one for one in every if one.business_date == day]
+    places = runtime.places()
     entries: dict[str, Any] = {}
     if mine:
         known = [one for one in mine if one.reason is None]
@@ -301,7 +302,7 @@ def _told(runtime: "Runtime", every: Sequence[Compared], key: str) -> dict[str, 
                 ("store", "net", "net in the report", "currency", "witness"),
                 [
                     (
-                        runtime.places().get(one.location_id, one.location_id),
+                        places.get(one.location_id, one.location_id),
                         money(one.ours[0], one.currency),
                         "" if one.report[0] is None else money(one.report[0], one.currency),
                         one.currency,
