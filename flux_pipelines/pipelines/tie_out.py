@@ -231,8 +231,7 @@ def _write_items(runtime: "Runtime", days: Sequence[date], _: Collection[str], w
     """Stage `open_items` of business dates."""
     read = [tables.TRANSACTIONS.name, tables.PAYMENTS.name]
     with _over(runtime, read, days, days, without) as database:
-        query = (SQL / "open_items.sql").read_text().replace("{scope}", Scope(days[0], days[-1]).where("business_date"))
-        made = database.sql(conform(tables.OPEN_ITEMS, query)).to_arrow_reader(_ROWS_A_BATCH)
+        made = database.sql(_items_query(days)).to_arrow_reader(_ROWS_A_BATCH)
         with runtime.lake.draft(tables.OPEN_ITEMS, made, [{"business_date": day} for day in days]) as draft:
             yield draft
 
@@ -243,7 +242,7 @@ def _write(runtime: "Runtime", days: Sequence[date], _: Collection[str], without
     first, last = days[0] - timedelta(days=AROUND), days[-1] + timedelta(days=AROUND)
     read = [tables.TRANSACTIONS.name, tables.PAYMENTS.name]
     with _over(runtime, read, days, each_day(first, last), without) as database:
-        _balances(database, runtime)
+        _balances(database, runtime, _items_query(days))
         database.execute("create temp table fetched_orders (connection varchar, business_date date)")
         _insert(database, "fetched_orders", _fetched_orders(runtime, first, last))
         query = (SQL / "tie_out.sql").read_text().replace("{around}", Scope(first, last).where("business_date"))
@@ -274,10 +273,27 @@ def _insert(database: "duckdb.DuckDBPyConnection", table: str, rows: Sequence[tu
         database.executemany(f"insert into {table} values ({', '.join('?' * len(rows[0]))})", rows)
 
 
-def _balances(database: "duckdb.DuckDBPyConnection", runtime: "Runtime") -> None:
-    """Make `balances`: what every date adds to and takes from open balances. An order's may change on any date."""
-    items = runtime.lake.read(tables.OPEN_ITEMS).read_all()
-    database.register("items", items)
+def _items_query(days: Sequence[date]) -> str:
+    query = (SQL / "open_items.sql").read_text().replace("{scope}", Scope(days[0], days[-1]).where("business_date"))
+    return conform(tables.OPEN_ITEMS, query)
+
+
+def _balances(database: "duckdb.DuckDBPyConnection", runtime: "Runtime", fresh: str = "") -> None:
+    """Make `balances`: what every date adds to and takes from open balances. An order's may change on any date.
+
+    Args:
+        database: the session.
+        runtime: the rooms.
+        fresh: the query that makes the items of the dates of `looked_at` anew; those of the others are in the table.
+
+    """
+    stored = runtime.lake.read(tables.OPEN_ITEMS).read_all()
+    if fresh:
+        database.register("stored_items", stored)
+        others = "select * from stored_items where business_date not in (select business_date from looked_at)"
+        database.execute(f"create temp table items as {others} union all by name {fresh}")
+    else:
+        database.register("items", stored)
     database.execute("create temp table history (connection varchar, first date)")
     _insert(database, "history", _history(runtime))
     database.execute(f"create temp table balances as {(SQL / 'balances.sql').read_text()}")

@@ -91,10 +91,17 @@ class Merchant:
         return self._get(f"truth{what}", merchant=self.handle, **dates)
 
     def orders(self) -> list[Row]:
-        """List the merchant's orders of all times; each has `day`, its business date, and `paid_on` besides."""
+        """List the merchant's orders of all times.
+
+        Each has `day`, the date it was made on, and `sold_on`, the date on which it counts: None for one that is no sale.
+        Square's count once they are paid in full, on the date of the final payment; the others' when they are made.
+        """
         found = self._get("orders", merchant=self.handle, limit=_EVERYTHING)["orders"]
         for one in found:
-            one["day"], one["paid_on"] = (self._date(one, one[name]) for name in ("created_ms", "closed_ms"))
+            one["day"] = self._date(one, one["created_ms"])
+            counted = self._date(one, one["paid_ms"]) if self.provider == "square" else one["day"]
+            cancelled = one["state"] == "CANCELED" and self.provider != "shopify"
+            one["sold_on"] = None if cancelled else counted
         return list(found)
 
     def _date(self, order: Row, at: int | None) -> date | None:

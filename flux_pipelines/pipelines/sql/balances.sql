@@ -4,7 +4,8 @@
 -- Below zero it is held for a sale that counts later, or to be given back: a deposit. In the end it must be what the provider
 -- says is due of the order (`due`, 0 where it says nothing): what is not is unexplained, a gap on the last date.
 --   items     every row of open_items of the connections
---   history   (connection, first): since when payments are known. What an older order was paid before is an opening balance
+--   history   (connection, first): since when payments are known. Of an older order what was sold or paid before is not, so
+--             that its balance begins with whatever it needs to end as it should: an opening balance
 with sources as (
     select connection, order_id, min(source_order_id) as source from items where source_order_id is not null group by all
 ),
@@ -40,7 +41,7 @@ books as (
 
 closed as (
     select *, case
-        when is_older and tendered = owed and owed - paid - due > 0 then 0
+        when is_older then 0
         else owed - paid - due
     end as unexplained
     from books

@@ -18,6 +18,7 @@ with owed as (
 paid as (
     select connection, max(tenant) as tenant, any_value(location_id) as location_id, business_date, currency,
         coalesce(order_id, 'payment ' || payment_id) as order_id,
+        min(raw_date) as raw_date,
         coalesce(sum(amount + tip) filter (status = 'completed'), 0) as paid,
         coalesce(sum(amount + tip) filter (status = 'pending'), 0) as pending,
         bool_and(order_id is null) as without_order
@@ -33,7 +34,7 @@ select
     currency,
     order_id,
     o.source_order_id,
-    o.raw_date,
+    least(o.raw_date, p.raw_date) as raw_date,
     coalesce(o.owed, 0) as owed,
     coalesce(p.paid, 0) as paid,
     coalesce(p.pending, 0) as pending,
