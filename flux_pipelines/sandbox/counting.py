@@ -60,7 +60,7 @@ def counted(sale: Sale, when: CountsWhen, refunds: Sequence[Sale] = ()) -> list[
         return [Counted(sale.created, "malformed", sale)]
     if when == "paid":
         if sale.state == "CANCELED":
-            return [Counted(paid_at(sale), "void", sale)]
+            return [Counted(sale.created, "void", sale)]
         return [Counted(paid_at(sale), "sale", sale, (sale,)) if sale.is_paid else Counted(sale.created, "open", sale)]
     found = [Counted(back.created if back.closed is None else back.closed, "return", sale, (back,)) for back in refunds]
     if sale.state == "OPEN":

@@ -33,8 +33,8 @@ def _orders(findings: Findings, merchant: Merchant, ask: Ask, orders: Iterable[R
     found = {
         order: (place, day, total)
         for order, place, day, total in ask(
-            "select order_id, location_id, business_date, sum(total) filter (kind = 'sale') as sold from transactions "
-            f"where {merchant.mine} group by all having sold <> 0"
+            "select order_id, location_id, min(business_date), sum(total) filter (kind = 'sale') as sold from transactions "
+            f"where {merchant.mine} group by order_id, location_id having sold <> 0"
         )
     }
     true = {

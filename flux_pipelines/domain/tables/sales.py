@@ -76,7 +76,12 @@ TRANSACTIONS = Table(
             "same on each of its rows: not to be summed. Empty where it says nothing: then it is paid.",
             required=False,
         ),
-        Column("source_order_id", "text", "For a return: the order that was sold, when known.", required=False),
+        Column(
+            "source_order_id",
+            "text",
+            "For a return, and for what an edit on a later date added: the order that was sold, when known.",
+            required=False,
+        ),
         Column("source_line_id", "text", "For a return: the line that was sold, when known.", required=False),
         Column("occurred_at", "instant", "When the order was made, UTC; for a return, when that was made."),
         *COUNTED_ON,
@@ -92,14 +97,14 @@ DAILY_SALES = Table(
     name="daily_sales",
     grain="location x business date x currency",
     description=(
-        "What each store took on each business date. A return counts on the business date of the order that holds it: one of "
-        "its own, or the order that was sold, as its provider keeps it."
+        "What each store took on each business date, as the provider's own sales report has it: which orders are sales and on "
+        "which date each sale and each return counts, every provider's README says."
     ),
     columns=(
         *WHERE,
         Column("business_date", "date", "The location's local date, with its cut-off hour."),
         Column("currency", "text", "ISO 4217 code of every amount in the row."),
-        Column("orders", "integer", "Completed orders with at least one sale."),
+        Column("orders", "integer", "Orders with at least one sale; one that is edited on a later date counts once."),
         Column("returns", "integer", "Orders that gave something back."),
         Column("voids", "integer", "Cancelled orders."),
         Column("units", "quantity", "Units sold less units returned, goods only."),

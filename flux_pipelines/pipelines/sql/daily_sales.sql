@@ -5,7 +5,7 @@ select
     location_id,
     business_date,
     currency,
-    count(distinct order_id) filter (kind = 'sale') as orders,
+    count(distinct order_id) filter (kind = 'sale' and source_order_id is null) as orders,
     count(distinct order_id) filter (kind = 'return') as returns,
     count(distinct order_id) filter (kind = 'void') as voids,
     coalesce(sum(quantity) filter (line_type in ('item', 'custom_amount')), 0) as units,

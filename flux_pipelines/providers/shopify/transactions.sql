@@ -316,6 +316,7 @@ placed AS (
         -- A bad order still has to come out: as one row.
         unnest(CASE WHEN problem IS NULL THEN order_rows ELSE [order_rows[1]] END) AS r,
         unnest(CASE WHEN problem IS NULL THEN days ELSE [raw_date] END) AS day,
+        list_min(days) AS first_day,
         unnest([true]) AS first_row,
         unnest(CASE
             WHEN problem IS NOT NULL THEN [NULL]
@@ -364,7 +365,8 @@ SELECT
     coalesce(paid.other, 0)::DECIMAL(18,4) AS tendered_other,
     (-coalesce(given_back, 0))::DECIMAL(18,4) AS tendered_refund,
     due,
-    CASE WHEN r.kind = 'return' THEN "legacyResourceId" END AS source_order_id,
+    -- What an edit of a later date has added is no order of that date.
+    CASE WHEN r.kind = 'return' OR day > first_day THEN "legacyResourceId" END AS source_order_id,
     r.source_line_id AS source_line_id,
     coalesce(r.occurred_at, "processedAt") AS occurred_at,
     day AS business_date,
