@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence, Set
 from contextlib import suppress
 from dataclasses import asdict, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from functools import cached_property
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -445,10 +445,22 @@ class Runtime:
         return self.state.connections.list(provider=provider)
 
     def refresh_locations(self, connection: Connection, source: PosSource) -> list[Location]:
-        """Ask the provider for the connection's locations, remember them, and return them."""
+        """Ask the provider for the connection's locations, remember them, and return them.
+
+        Where a zone or the cut-off hour has changed, what has been landed keeps its boundaries.
+        """
         found = source.locations()
         self.state.locations.replace(connection.key, found)
-        return found
+        spec = provider_named(connection.provider)
+        by_day = [self.raw, *(self.raw.of(feed.name) for feed in spec.feeds if feed.grain == "day")]
+
+        def first_new() -> date | None:
+            landed = [day for raw in by_day for day in raw.days(connection.key)]
+            return max(landed) + timedelta(days=1) if landed else None
+
+        zones = {location.location_id: location.timezone for location in found}
+        earlier = self.state.locations.keep_calendars(connection.key, zones, connection.cutoff_hour, first_new)
+        return [replace(location, earlier=earlier[location.location_id]) for location in found]
 
     def places(self) -> dict[str, str]:
         """Return what every store is called, by its id; those of connections that were removed, as the lake has them.

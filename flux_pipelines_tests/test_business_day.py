@@ -1,10 +1,11 @@
 from datetime import UTC, date, datetime, timedelta
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flux_pipelines.domain.business_day import BusinessCalendar
+from flux_pipelines.domain.business_day import BusinessCalendar, Earlier
 from flux_pipelines.domain.errors import ConfigurationError, UnknownZoneError
 
 NEW_YORK = BusinessCalendar("America/New_York")
@@ -54,3 +55,42 @@ def test_every_instant_is_in_the_window_of_its_own_date(instant: datetime, zone:
     calendar = BusinessCalendar(zone, cutoff)
     start, end = calendar.window(calendar.date_of(instant))
     assert start <= instant < end
+
+
+ZONES = [
+    "America/New_York",
+    "America/Los_Angeles",
+    "Pacific/Kiritimati",
+    "Etc/GMT+12",
+    "Australia/Lord_Howe",
+    "Europe/London",
+]
+RULES = st.tuples(st.sampled_from(ZONES), st.integers(0, 23))
+
+
+@st.composite
+def changing(draw: st.DrawFn) -> BusinessCalendar:
+    """A calendar whose rules have changed a few times, on dates as near to each other as dates can be."""
+    dates = sorted(draw(st.sets(st.dates(date(2025, 2, 25), date(2025, 3, 20)), max_size=5)))
+    earlier = tuple(Earlier(until, *draw(RULES)) for until in dates)
+    return BusinessCalendar(*draw(RULES), earlier)
+
+
+@given(changing(), st.datetimes(datetime(2025, 2, 20), datetime(2025, 3, 27), timezones=st.just(UTC)))
+def test_whatever_changes_when_every_instant_is_of_exactly_one_date(
+    calendar: BusinessCalendar, instant: datetime
+) -> None:
+    days = [date(2025, 2, 17) + timedelta(days=n) for n in range(43)]
+    windows = {day: calendar.window(day) for day in days}
+    assert all(windows[before][1] == windows[day][0] for before, day in pairwise(days))
+    assert all(start <= end for start, end in windows.values())
+    assert [day for day, (start, end) in windows.items() if start <= instant < end] == [calendar.date_of(instant)]
+
+
+def test_dates_before_a_change_keep_their_boundaries_and_the_first_one_after_it_is_longer() -> None:
+    moved = date(2025, 6, 10)
+    calendar = BusinessCalendar("America/Los_Angeles", 4, (Earlier(moved, "America/New_York", 0),))
+    assert calendar.window(date(2025, 6, 9)) == NEW_YORK.window(date(2025, 6, 9))
+    assert calendar.start(moved) == NEW_YORK.start(moved)
+    assert hours(calendar, moved) == 24 + 3 + 4
+    assert calendar.window(date(2025, 6, 11)) == BusinessCalendar("America/Los_Angeles", 4).window(date(2025, 6, 11))

@@ -195,7 +195,7 @@ def elsewhere_connectable() -> list[Provider]:
 
 def _newest_closed(connection: Connection, locations: Sequence[CachedLocation], now: datetime) -> date:
     """Return the latest business date that is over at every location; of a connection without any, yesterday's (UTC)."""
-    zones = [BusinessCalendar(location.timezone, connection.cutoff_hour) for location in locations]
+    zones = [BusinessCalendar(location.timezone, connection.cutoff_hour, location.earlier) for location in locations]
     return last_closed(zones or [BusinessCalendar("UTC", connection.cutoff_hour)], now)
 
 

@@ -38,7 +38,10 @@ def stores(runtime: Runtime, connection: Connection) -> list[Zoned]:
 
 def calendars(connection: Connection, locations: Iterable[Zoned]) -> dict[str, BusinessCalendar]:
     """Return each location's business calendar."""
-    return {store.location_id: BusinessCalendar(store.timezone, connection.cutoff_hour) for store in locations}
+    return {
+        store.location_id: BusinessCalendar(store.timezone, connection.cutoff_hour, store.earlier)
+        for store in locations
+    }
 
 
 def was_over(manifest: RawManifest) -> bool:

@@ -310,7 +310,7 @@ class _Deriving:
         from flux_pipelines.sync.records_sql import derive, has_history
 
         locations = [
-            Location(one.location_id, one.name, one.timezone, one.currency, one.active)
+            Location(one.location_id, one.name, one.timezone, one.currency, one.active, one.earlier)
             for one in self._runtime.state.locations.list(connection.key)
         ]
         made = derive(self._provider, self._spec, connection, locations, self._raw, manifests)

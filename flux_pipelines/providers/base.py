@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 import msgspec
 
+from flux_pipelines.domain.business_day import Earlier
+
 if TYPE_CHECKING:
     from flux_pipelines.domain.connection import Connection
     from flux_pipelines.transport import Transport
@@ -158,13 +160,14 @@ class Provider:
 
 @dataclass(frozen=True, slots=True)
 class Location:
-    """A store as the provider describes it."""
+    """A store as the provider describes it; with the rules of its earlier business dates, which Flux remembers."""
 
     location_id: str
     name: str
     timezone: str
     currency: str
     active: bool = True
+    earlier: tuple[Earlier, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -113,6 +113,18 @@ class LocationRow(Base):
     seen_at: Mapped[datetime] = mapped_column(Instant)
 
 
+class LocationCalendarRow(Base):
+    """From which business date on a store has had which zone and cut-off hour."""
+
+    __tablename__ = "location_calendars"
+
+    connection_key: Mapped[str] = _owner()
+    location_id: Mapped[str] = mapped_column(String(128), primary_key=True)
+    valid_from: Mapped[date] = mapped_column(Date, primary_key=True)
+    timezone: Mapped[str] = mapped_column(String(64))
+    cutoff_hour: Mapped[int] = mapped_column(Integer)
+
+
 class AuditRow(Base):
     """One call to a provider."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator, Mapping
+from datetime import date
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -77,18 +78,32 @@ def business_date_macro(calendars: Mapping[str, BusinessCalendar]) -> str:
     """Return the statement that makes the macro `business_date_of(location_id, instant)`; NULL where it is not known.
 
     It says what `BusinessCalendar.date_of` does: local time less the cut-off hour is of the date, in days of 23 and 25 hours
-    too.
+    too; and of two rules the one that held then.
     """
     alike: dict[BusinessCalendar, list[str]] = {}
     for location, calendar in calendars.items():
         alike.setdefault(calendar, []).append(location)
     cases = " ".join(
-        f"WHEN location_id IN ({', '.join(map(quoted, sorted(locations)))}) THEN "
-        f"(timezone({quoted(calendar.zone_name)}, instant) - INTERVAL {calendar.cutoff_hour} HOUR)::DATE"
+        f"WHEN location_id IN ({', '.join(map(quoted, sorted(locations)))}) THEN {_date_sql(calendar)}"
         for calendar, locations in alike.items()
     )
     found = f"CASE {cases} END" if cases else "NULL::DATE"
     return f"CREATE MACRO business_date_of(location_id, instant) AS {found}"
+
+
+def _date_sql(calendar: BusinessCalendar) -> str:
+    def local(zone_name: str, cutoff_hour: int, since: date | None) -> str:
+        found = f"(timezone({quoted(zone_name)}, instant) - INTERVAL {cutoff_hour} HOUR)::DATE"
+        return found if since is None else f"CASE WHEN {found} < DATE '{since}' THEN DATE '{since}' ELSE {found} END"
+
+    since: date | None = None
+    cases = ""
+    for until, zone_name, cutoff_hour in calendar.earlier:
+        end = f"TIMESTAMPTZ '{calendar.start(until).isoformat()}'"
+        cases += f"WHEN instant < {end} THEN {local(zone_name, cutoff_hour, since)} "
+        since = until
+    present = local(calendar.zone_name, calendar.cutoff_hour, since)
+    return f"CASE {cases}ELSE {present} END" if cases else present
 
 
 def quoted(text: str) -> str:

@@ -40,7 +40,7 @@ def group_locations(connection: Connection, locations: Sequence[Location], most:
     by_calendar: dict[BusinessCalendar, list[str]] = {}
     for location in sorted(locations, key=lambda item: item.location_id):
         try:
-            calendar = BusinessCalendar(location.timezone, connection.cutoff_hour)
+            calendar = BusinessCalendar(location.timezone, connection.cutoff_hour, location.earlier)
         except UnknownZoneError as unknown:
             raise UnknownZoneError(
                 f"the location {location.location_id} ({location.name}) has the time zone {location.timezone!r}, which "

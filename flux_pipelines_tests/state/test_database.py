@@ -5,6 +5,7 @@ import sqlite3
 import stat
 import subprocess
 import sys
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import select, text
 from sqlalchemy.engine import make_url
 
+from flux_pipelines.domain.business_day import Earlier
 from flux_pipelines.domain.connection import Connection
 from flux_pipelines.domain.errors import (
     ConfigurationError,
@@ -106,7 +108,11 @@ def test_a_database_of_the_first_release_is_upgraded_with_everything_in_it(datab
         ciphertext, key_id = vault.encrypt("EAAA")
         now = "2026-01-01 00:00:00"
         connection.execute(
-            text("INSERT INTO connections VALUES ('square:acme', 'acme', 'ML1', 'active', '', '{}', :now, :now)"),
+            text("INSERT INTO connections VALUES ('square:acme', 'acme', 'ML1', 'active', '', :settings, :now, :now)"),
+            {"now": now, "settings": '{"cutoff_hour": 4}'},
+        )
+        connection.execute(
+            text("INSERT INTO locations VALUES ('square:acme', 'L1', 'Harbor', 'Asia/Tokyo', 'JPY', true, :now)"),
             {"now": now},
         )
         connection.execute(
@@ -125,6 +131,9 @@ def test_a_database_of_the_first_release_is_upgraded_with_everything_in_it(datab
         assert state.secrets.get("square:acme", purpose="test") == {"access_token": "EAAA"}
         assert state.inbox.counts()["received"] == 0
         assert state.connections.get("square:acme").account_id == "ML1"
+        moved = {"L1": "Europe/London"}
+        told = state.locations.keep_calendars("square:acme", moved, 4, lambda: date(2026, 1, 2))
+        assert told == {"L1": (Earlier(date(2026, 1, 2), "Asia/Tokyo", 4),)}, "the rule that there was is known"
         (alert,) = state.alerts.open()
         assert (alert.kind, alert.connection_key) == ("needs_reauth", "square:lost")
         assert "the merchant took it back" in alert.message

@@ -1,10 +1,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 
 import time_machine
 
+from flux_pipelines.domain.business_day import Earlier
 from flux_pipelines.domain.connection import Connection
 from flux_pipelines.state import State
 
@@ -69,3 +70,24 @@ def test_a_location_names_the_connections_of_its_provider_that_have_it(state: St
     assert state.locations.owners("square", "L2") == ["square:b"]
     assert state.locations.owners("other", "L2") == []
     assert state.locations.owners("squar_", "L1") == [], "a name is not a pattern"
+
+
+def test_another_rule_holds_from_the_first_date_that_was_not_landed(state: State, acme: str) -> None:
+    def keep(zone: str, cutoff_hour: int, landed_until: date | None) -> tuple[Earlier, ...]:
+        state.locations.replace(acme, [Store("L1", timezone=zone)])
+        first_new = None if landed_until is None else landed_until + timedelta(days=1)
+        (told,) = state.locations.keep_calendars(acme, {"L1": zone}, cutoff_hour, lambda: first_new).values()
+        (stored,) = state.locations.list(acme)
+        assert stored.earlier == told
+        return told
+
+    york, angeles = "America/New_York", "America/Los_Angeles"
+    ninth, tenth = date(2026, 3, 9), date(2026, 3, 10)
+    assert keep(york, 0, None) == ()
+    assert keep(york, 4, None) == (), "nothing has been landed by the other rule"
+    assert keep(york, 4, ninth) == ()
+    assert keep(angeles, 4, ninth) == (Earlier(tenth, york, 4),)
+    assert keep(angeles, 5, ninth) == (Earlier(tenth, york, 4),), "nothing has been landed in between"
+    assert keep(angeles, 6, tenth) == (Earlier(tenth, york, 4), Earlier(date(2026, 3, 11), angeles, 5))
+    assert keep(angeles, 5, tenth) == (Earlier(tenth, york, 4),), "taken back"
+    assert keep(york, 4, ninth) == (), "and the first change too"
