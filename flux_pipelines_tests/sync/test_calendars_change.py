@@ -25,7 +25,7 @@ from flux_pipelines.sandbox.options import SandboxOptions
 from flux_pipelines.sandbox.server import RunningSandbox
 from flux_pipelines.settings import Settings
 from flux_pipelines.sync.orders import sync_orders
-from flux_pipelines.sync.reading import business_date_macro, identities
+from flux_pipelines.sync.reading import business_date_macro, order_lines
 from flux_pipelines_tests.test_business_day import changing
 
 LAST = date(2026, 3, 12)  # the clocks went forward on the 8th
@@ -69,7 +69,7 @@ class Landed:
         return Counter(
             order_id
             for day in days
-            for order_id in identities(self.runtime.raw, self.manifest(day), spec.order_id_field)
+            for order_id in order_lines(self.runtime.raw, self.manifest(day), spec.order_id_field)
         )
 
     def windows(self, day: date) -> dict[str, tuple[datetime, datetime]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from datetime import date, datetime
 from decimal import Decimal
 from typing import Any, NamedTuple
@@ -44,6 +45,7 @@ NOWHERE = "unknown_retail_location"
 class Shop(NamedTuple):
     """A shop of a running sandbox which has taken every case in."""
 
+    sandbox: RunningSandbox
     runtime: Runtime
     connection: Connection
     locations: list[Location]
@@ -93,7 +95,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
             runtime, f"shopify:{SHOP}", tenant="tenant", url=sandbox.url, merchant=SHOP
         )
         assert locations[0].timezone == "America/New_York"
-        yield Shop(runtime, connection, locations)
+        yield Shop(sandbox, runtime, connection, locations)
 
 
 def made_of(here: Shop, raw: RawStore, manifests: list[RawManifest]) -> Made:
@@ -234,3 +236,35 @@ def test_no_row_breaks_the_contract(made: Made) -> None:
             for rule, condition in rules.items()
         }
         assert set(broken.values()) == {0}, broken
+
+
+def test_an_order_stays_on_its_date_when_the_shop_moves_to_another_time_zone(shop: Shop) -> None:
+    """The case `timezone_changed_then_old_day_relanded`: 06:30 UTC is 01:30 in New York and 22:30 of the day before in Los Angeles."""
+    days = [date(2026, 11, day) for day in (11, 12, 13)]
+    raw, world = shop.runtime.raw, shop.sandbox.world
+
+    def landed(*again: date) -> list[tuple[str, date]]:
+        with closing(shop.runtime.source(shop.connection)) as source:
+            places = shop.runtime.refresh_locations(shop.connection, source)
+        here = shop._replace(locations=places)
+        here.land(raw, again)
+        stored = raw.manifests(shop.connection.key, days[0], days[-1])
+        rows = made_of(here, raw, list(stored.values())).sales
+        return sorted((row["order_id"], row["business_date"]) for row in rows if row["order_id"] in ("9501", "9502"))
+
+    each = [("9501", days[1]), ("9502", days[2])]
+    assert landed(*days) == each
+    try:
+        for location in world.merchant(SHOP).locations:
+            world.report_timezone(location.id, "America/Los_Angeles")
+        assert landed(days[1]) == each
+        assert landed(days[2]) == each
+        (calendar,) = set(
+            known_calendars(
+                shop.runtime.state.locations.list(shop.connection.key), shop.connection.cutoff_hour
+            ).values()
+        )
+        assert (calendar.zone_name, len(calendar.earlier)) == ("America/Los_Angeles", 1)
+    finally:
+        for location in world.merchant(SHOP).locations:
+            world.report_timezone(location.id, "America/New_York")
