@@ -12,14 +12,18 @@ import typer
 
 from flux_pipelines.cli.output import counted, say, table
 from flux_pipelines.connect.care import try_out
-from flux_pipelines.domain.errors import ConfigurationError, FluxError, of_disk
+from flux_pipelines.domain.errors import ConfigurationError, FluxError, TableDamagedError, of_disk
 from flux_pipelines.providers.apps import check_app
 from flux_pipelines.runtime import Runtime
 
 keys = typer.Typer(help="Encryption keys of the stored credentials.", no_args_is_help=True)
 
 
-def doctor() -> None:
+def doctor(
+    lake: Annotated[
+        bool, typer.Option("--lake", help="Look at every row as well: nothing may be on two dates, nor on none.")
+    ] = False,
+) -> None:
     """Check this installation: keys, state database, lake, connections, forecaster, disk. Exits non-zero on a problem."""
     findings: list[tuple[str, str, str]] = []
 
@@ -42,6 +46,8 @@ def doctor() -> None:
             check("apps", lambda: _apps(runtime))
             check("webhook events", lambda: _inbox(runtime))
             check("lake", lambda: _lake(runtime))
+            if lake:
+                check("every date", lambda: _every_date(runtime))
             for connection in runtime.state.connections.list():
                 if connection.status in ("paused", "disconnected"):
                     findings.append(("ok", connection.key, connection.status))
@@ -98,6 +104,18 @@ def _lake(runtime: Runtime) -> str:
             sql.execute(f'select count(*) from "{schema or "main"}"."{table_name}"').fetchall()
     runtime.lake.prove_writable()
     return f"{runtime.settings.lake_root}: {len(names)} tables can be read, and it can be written"
+
+
+def _every_date(runtime: Runtime) -> str:
+    from flux_pipelines.pipelines.whole import faults
+
+    found = faults(runtime)
+    if found:
+        raise TableDamagedError(
+            "; ".join(f"{fault.connection}: {fault.what}" for fault in found),
+            next_step="Sync those dates again; if it stays, report it.",
+        )
+    return "every order, line and payment is on one date"
 
 
 def _connection(runtime: Runtime, key: str) -> str:

@@ -20,6 +20,7 @@ from flux_pipelines.pipelines.metadata import preview
 from flux_pipelines.pipelines.partitions import ranges
 from flux_pipelines.pipelines.resources import FluxResource
 from flux_pipelines.pipelines.troubled import follow_damage
+from flux_pipelines.pipelines.whole import faults
 
 if TYPE_CHECKING:
     from flux_pipelines.domain.connection import Connection
@@ -45,6 +46,10 @@ def _reconcile(context: dg.OpExecutionContext, flux: FluxResource) -> None:
     runtime = flux.runtime
     rows: list[tuple[str, int, str, str]] = []
     failures: list[str] = []
+    try:
+        _look_at_every_date(runtime)
+    except FluxError as error:  # of the lake; the connections are compared all the same
+        failures.append(str(error))
     for provider in names.sources():
         for connection in runtime.connections(provider.name):
             if connection.status != "active":
@@ -67,6 +72,24 @@ def _reconcile(context: dg.OpExecutionContext, flux: FluxResource) -> None:
     )
     if failures:
         raise dg.Failure("Some connections could not be compared.\n" + "\n".join(failures))
+
+
+def _look_at_every_date(runtime: "Runtime") -> None:
+    """See that nothing is on two dates, nor on none; what is, is told, and asked for again."""
+    found = faults(runtime)
+    for connection in runtime.connections():
+        mine = [fault for fault in found if fault.connection == connection.key]
+        if not mine:
+            runtime.state.alerts.resolve("on_two_dates", connection.key)
+            continue
+        told = "; ".join(fault.what for fault in mine)
+        runtime.state.alerts.raise_(
+            "on_two_dates",
+            connection.key,
+            f"{told}. The dates are fetched again; if this stays, run `flux doctor --lake` and report it.",
+        )
+        for start, end in ranges({day for fault in mine for day in fault.dates if day >= runtime.settings.start_date}):
+            runtime.state.requests.add(connection.key, start, end, names.RECONCILE_JOB, "something is on two dates")
 
 
 def _ask_for_damaged(runtime: "Runtime", connection: "Connection") -> None:

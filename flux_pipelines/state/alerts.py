@@ -21,6 +21,7 @@ Kind = Literal[
     "webhooks_failing",
     "inbox_failed",
     "reconcile_short",
+    "on_two_dates",
     "came_back_empty",
     "records_damaged",
     "data_refused",

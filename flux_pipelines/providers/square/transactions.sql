@@ -393,7 +393,7 @@ placed AS (
         problem,
         -- What Square says is still to be paid; of what counts later, what is held of it until then.
         CASE WHEN is_part_paid THEN -paid WHEN counts THEN net_amount_due_money.amount END AS due,
-        CASE WHEN problem IS NULL AND counts THEN business_date_of(location_id, paid_at) END AS paid_on,
+        CASE WHEN problem IS NULL AND (counts OR is_part_paid) THEN business_date_of(location_id, paid_at) END AS paid_on,
         -- A bad order still has to come out: as one row.
         unnest(CASE WHEN problem IS NULL THEN order_rows ELSE [order_rows[1]] END) AS r,
         unnest([true]) AS first_row,
