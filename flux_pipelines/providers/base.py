@@ -73,7 +73,7 @@ class FeedTable:
         feed: of which feed; `orders` for what providers keep inside their orders.
         sql: the file; what it reads and gives is told in `docs/add-a-provider.md`.
         apart: what makes a record long and is to be read as records of their own, by kind: where in one of that kind the
-            others are listed, and what kind they are (`{"product": {"variants.nodes": "variant"}}`).
+            others are listed, and what kind they are (`{"product": {"variants.nodes": "variant"}}`); an empty kind leaves them out.
 
     """
 

@@ -11,7 +11,8 @@ from typing import NamedTuple
 
 import msgspec
 
-#: By the kind of a record: where in it others are (`variants.nodes`), a list or a map, and what kind they are.
+#: By the kind of a record: where in it others are (`variants.nodes`), a list or a map, and what kind they are; none are given
+#: where the kind is empty.
 Apart = Mapping[str, Mapping[str, str]]
 
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
@@ -48,7 +49,7 @@ def take_apart(kind: str, record: msgspec.Raw, apart: Apart) -> list[Part]:
         inside: list[tuple[str, msgspec.Raw, int | None]] = []
         for path, name in apart.get(of_kind, {}).items():
             text, taken = _without(text, path.split("."))
-            inside += [(name, one, len(found)) for one in taken]
+            inside += [(name, one, len(found)) for one in taken if name]
         found.append(Part(of_kind, bytes(text).decode(), parent))
         waiting += reversed(inside)
     return found

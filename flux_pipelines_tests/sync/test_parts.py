@@ -32,6 +32,9 @@ def test_what_is_listed_inside_comes_after_it_as_it_was_sent() -> None:
         Part("variant", '{"a":  "\\u00e9"}', 0),
     ]
     assert parts("other", product, PRODUCT) == [Part("other", product.decode())]
+    assert parts("product", product, {"product": {"variants.nodes": "", "z": "z"}}) == [
+        Part("product", '{"id":1,"variants":{"more":2},"z":1e2}')
+    ], "an empty kind leaves them out"
 
 
 def test_lists_within_lists_and_maps() -> None:

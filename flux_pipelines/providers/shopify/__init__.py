@@ -51,7 +51,12 @@ PROVIDER = Provider(
         Feed(witness.FEED, "own sales report", "day", passing=witness.PASSING, again=witness.NOT_YET),
     ),
     tables=(
-        FeedTable("payments", "orders", _HERE / "payments.sql"),
+        FeedTable(
+            "payments",
+            "orders",
+            _HERE / "payments.sql",
+            {"order": {"agreements.nodes": "agreement", "lineItems.nodes": ""}},
+        ),
         FeedTable("products", "catalog", _HERE / "products.sql", {"product": {"variants.nodes": "variant"}}),
         FeedTable("locations", "catalog", _HERE / "locations.sql"),
         FeedTable("inventory_levels", "inventory", _HERE / "inventory_levels.sql"),

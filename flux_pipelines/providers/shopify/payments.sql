@@ -1,6 +1,7 @@
 -- Transactions of Shopify orders -> rows of the `payments` contract (flux_pipelines/domain/tables). DuckDB SQL.
 --
---   in   `records`  kind `order`: orders as client.py lands them (queries/order_parts.graphql)
+--   in   `records`  kind `order`: orders as client.py lands them (queries/order_parts.graphql), without what is long in them:
+--                    kind `agreement` (its `part_of` is the order) is given apart, lines are left out
 --   out  the contract's columns, `problem` (NULL for a good row) and `record`
 --
 -- SALE and CAPTURE are money that came, REFUND is money given back. CHANGE is "the money returned to the customer when they've
@@ -23,18 +24,27 @@ CREATE MACRO tender_of(gateway, details) AS CASE
     WHEN details = 'CardPaymentDetails' OR gateway = 'shopify_payments' THEN 'card'
     ELSE 'other' END;
 
-WITH orders AS (
+WITH tipped AS (
     SELECT
-        *,
+        part_of,
+        flatten(list(list_filter(
+            (object -> '$.sales.nodes[*]')::JSON[], lambda s: (s ->> '$.lineType') = 'TIP'
+        ) ORDER BY part_number)) AS tip_sales
+    FROM records
+    WHERE kind = 'agreement'
+    GROUP BY part_of
+),
+
+orders AS (
+    SELECT
+        r.* EXCLUDE (part_of),
+        tip_sales,
         object ->> '$.legacyResourceId' AS order_id,
         object ->> '$.flux_location_id' AS store,
         object ->> '$.currencyCode' AS currency,
         (object -> '$.agreements') IS NULL AS unsold,
-        list_filter(
-            (object -> '$.agreements.nodes[*].sales.nodes[*]')::JSON[], lambda s: (s ->> '$.lineType') = 'TIP'
-        ) AS tip_sales,
         (object -> '$.transactions[*]')::JSON[] AS every
-    FROM records
+    FROM records AS r LEFT JOIN tipped ON tipped.part_of = r.part_number
     WHERE kind = 'order' AND coalesce(object ->> '$.test', 'false') = 'false'
 ),
 

@@ -58,6 +58,15 @@ def payments(folder: Path, *orders: Record) -> list[dict[str, Any]]:
     return sorted(made.rows.to_pylist(), key=lambda row: int(row["payment_id"]))
 
 
+def test_a_date_of_many_long_orders_fits_into_memory(tmp_path: Path) -> None:
+    lines = [{"id": gid("LineItem", n), "title": "Tea " * 200} for n in range(100)]
+    given = [
+        paid(tender(1, "SALE", "5.00", id=gid("OrderTransaction", n)), legacyResourceId=str(n), lineItems=nodes(lines))
+        for n in range(1000)
+    ]
+    assert len(payments(tmp_path, *given)) == len(given)
+
+
 def test_promises_captures_change_and_refunds(tmp_path: Path) -> None:
     fee = {"amount": {"amount": "0.59", "currencyCode": "USD"}, "taxAmount": {"amount": "0.01", "currencyCode": "USD"}}
     foreign = {"amount": {"amount": "9.0", "currencyCode": "EUR"}, "taxAmount": {"amount": "0", "currencyCode": "EUR"}}
