@@ -224,3 +224,39 @@ def test_counts_come_back_whole(name: str, examples: Path, runtime: Runtime) -> 
             row for row in shop.rows("inventory_levels", manifest) if (row["location_id"], row["product_id"]) in counted
         ]
         published.expect_levels(moved, rows)
+
+
+@pytest.mark.slow
+def test_a_catalogue_of_long_products_comes_back_whole(shared: Path, runtime: Runtime) -> None:
+    """The cases of products with 2,048 variants (the most that Shopify has) and 250, and 50 products of 100 among them."""
+    cases = shared / "cases/shopify"
+    long, shorter = (json.loads((cases / f"product_{n}.json").read_text())["document"] for n in (2048, 250))
+
+    def like(number: int) -> Json:
+        first = number * 1000
+        variants = [
+            {
+                **one,
+                "id": f"gid://shopify/ProductVariant/{first + n}",
+                "legacyResourceId": str(first + n),
+                "sku": f"K{n}",
+            }
+            for n, one in enumerate(long["variants"]["nodes"][:100])
+        ]
+        head = {"id": f"gid://shopify/Product/{number}", "legacyResourceId": str(number), "title": f"Shelf {number}"}
+        return {**long, **head, "variants": {"nodes": variants}}
+
+    given = [long, shorter, *map(like, range(60_000, 60_050))]
+    with shop_of(runtime, date(2026, 3, 12)) as shop:
+        shop.take("products", given)
+        manifest = shop.collect("catalog")
+        rows = shop.rows("products", manifest)
+    wanted = {
+        (product["legacyResourceId"], one["legacyResourceId"], one["sku"], Decimal(one["price"]))
+        for product in given
+        for one in product["variants"]["nodes"]
+    }
+    found = [(r["item_id"], r["product_id"], r["sku"], r["price"]) for r in rows]
+    assert len(wanted) == 2048 + 250 + 50 * 100
+    assert {one for one in found if one in wanted} == wanted
+    assert len(found) == len(set(found))
