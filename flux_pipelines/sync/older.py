@@ -90,11 +90,13 @@ class OlderOrders:
     def drop(self, deleted: Mapping[str, date]) -> None:
         """Take deleted orders out of what is kept; each is given with the date that it is of."""
         store = self.raw.of(OLDER)
-        for day in sorted(set(deleted.values())):
+        if not deleted:
+            return
+        for day in sorted(set(deleted.values()).intersection(store.days(self.connection))):
             with store.writing(self.connection):
                 manifest = _readable(store, self.connection, day)
                 records = self._records(store, manifest)
-                left = {order_id: line for order_id, line in records.items() if order_id not in deleted}
+                left = {order_id: line for order_id, line in records.items() if deleted.get(order_id) != day}
                 if manifest is not None and len(left) < len(records):
                     self._write(store, day, left, datetime.now(UTC))
 
