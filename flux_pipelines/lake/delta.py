@@ -235,7 +235,7 @@ class DeltaLake:
 
     def set_aside(self, table: str) -> str:
         """Move a table to where nobody looks for it; return the folder, by which `read_elsewhere` finds it."""
-        folder = f"superseded/{table}-{datetime.now(UTC):%Y%m%dT%H%M%S}"
+        folder = f"superseded/{table}-{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:6]}"
         with self._errors(table):
             self._store.move(_folder(table), folder)
         return folder

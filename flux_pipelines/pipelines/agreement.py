@@ -114,7 +114,6 @@ def daily_sales() -> "DailySales":
             shown=("connection", "location_id", "orders", "units", "net", "tax", "tips", "total", "currency"),
             order=("connection", "location_id", "currency"),
         ),
-        written_alone=False,  # reports may be collected while transactions are being read
     )
 
 

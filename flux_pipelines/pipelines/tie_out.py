@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from flux_pipelines.runtime import Runtime
 
 _ROWS_A_BATCH = 65_536
+#: Many joins, each with memory of its own, however few the rows are.
+_MEMORY = "512MB"
 #: Days before and after an order on which its payments are looked for.
 AROUND = 3
 
@@ -262,7 +264,7 @@ def _over(
     from flux_pipelines.lake import session
 
     where = {"business_date": around}
-    with session(runtime.lake, read, where=where, memory_limit=CHECK_MEMORY, without=without) as database:
+    with session(runtime.lake, read, where=where, memory_limit=_MEMORY, without=without) as database:
         database.execute("create temp table looked_at (connection varchar, business_date date, missing varchar)")
         _insert(database, "looked_at", looked_at(runtime, days))
         yield database
@@ -317,9 +319,7 @@ def _moved(runtime: "Runtime", days: Collection[date]) -> list[date]:
     figures = "sum(receivables) as receivables, sum(deposits) as deposits, sum(gap) as gap"
     by = "connection, location_id, business_date, currency"
     there = [date.fromisoformat(key) for (key,) in runtime.lake.rows_by_partition(tables.TIE_OUT.name)]
-    with session(
-        runtime.lake, [tables.TIE_OUT.name], where={"business_date": there}, memory_limit=CHECK_MEMORY
-    ) as database:
+    with session(runtime.lake, [tables.TIE_OUT.name], where={"business_date": there}, memory_limit=_MEMORY) as database:
         _balances(database, runtime)
         found = database.execute(
             f"""

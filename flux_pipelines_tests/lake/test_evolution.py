@@ -242,7 +242,7 @@ def test_a_table_that_cannot_be_made_to_fit_is_one_error_that_says_what_to_do(la
     table = UNFIT[wrong]
     rows = rows_of(table, FIRST, SECOND)
     lake.replace(table, rows, pa.TableGroupBy(rows, list(table.partition_by)).aggregate([]).to_pylist())
-    said = f"'tie_out' was made by another version of Flux.*{wrong}.*`tables/tie_out`.* {FIRST} to {SECOND} .*Upgrading"
+    said = f"'tie_out' was made by another version of Flux.*{wrong}.*`flux rebuild`.* {FIRST} to {SECOND} .*Upgrading"
     for attempt in (
         lambda: lake.read(TIE_OUT),
         lambda: lake.dataset(TIE_OUT, where={"business_date": FIRST}),

@@ -18,7 +18,7 @@ import pytest
 from flux_pipelines.domain import tables
 from flux_pipelines.domain.tables import PRODUCTS, Table, named
 from flux_pipelines.lake import Draft, session
-from flux_pipelines.pipelines import books, names, sales, tie_out
+from flux_pipelines.pipelines import agreement, books, names, sales, tie_out
 from flux_pipelines.pipelines.checks import Everything, Findings
 from flux_pipelines.pipelines.code_location import build_definitions
 from flux_pipelines.pipelines.drive import sync
@@ -286,7 +286,7 @@ SABOTAGE: Mapping[str, str] = {
 }
 MARTS: Sequence[Callable[[], sales.Mart]] = (
     sales.transactions,
-    sales.daily_sales,
+    agreement.daily_sales,
     sales.daily_item_demand,
     tie_out.tie_out,
     *(lambda one=one: books.by_day(*one) for one in books.BY_DAY if one[0] is tables.PAYMENTS),
