@@ -28,6 +28,7 @@ from dagster_webserver.webserver import DagsterWebserver
 from starlette.testclient import TestClient
 
 from flux_pipelines.connect import connect_to_sandbox
+from flux_pipelines.lake.raw import OLDER
 from flux_pipelines.pipelines import names
 from flux_pipelines.pipelines.drive import dagster_home
 from flux_pipelines.pipelines.partitions import each_day
@@ -152,8 +153,10 @@ class Dagster:
         return [day for day, manifest in manifests.items() if manifest.fetched_at >= since]
 
     def lines(self, connection: str) -> set[date]:
-        table = "square/transactions"
-        return {date.fromisoformat(day) for key, day in self.runtime.lake.rows_by_partition(table) if key == connection}
+        """Return the dates whose orders have lines, but those of single orders of dates that were never fetched."""
+        found = self.runtime.lake.rows_by_partition("square/transactions", {"connection": connection})
+        of = {date.fromisoformat(raw_date) for (_, raw_date, _), rows in found.items() if rows}
+        return of.difference(self.runtime.raw.of(OLDER).days(connection))
 
 
 @pytest.fixture(scope="module")
