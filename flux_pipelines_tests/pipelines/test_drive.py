@@ -32,7 +32,8 @@ def test_a_sync_brings_every_table_up_to_date_and_tells_what_it_did(home: Home) 
     assert report.failures == []
     for merchant, currency in (("harbor", "USD"), ("sakura", "JPY")):
         assert report.net[currency] == from_minor(truth(home, merchant, FIRST, END_DAY)[currency]["net"], currency)
-    assert report.orders == home.ask("select count(distinct order_id) from transactions where kind <> 'void'")[0][0]
+    # What is paid in part is no sale yet: its row says what it has been paid.
+    assert report.orders == home.ask(f"select count(distinct order_id) from transactions where {_COUNTS}")[0][0]
     assert report.requests > 0
     assert report.resumed_days == 0
     assert (report.forecast_items, report.unforecast_items) == (0, home.ask(_SKIPPED)[0][0])
@@ -46,6 +47,7 @@ def test_a_sync_brings_every_table_up_to_date_and_tells_what_it_did(home: Home) 
     assert (again.orders, again.lines, again.net) == (report.orders, report.lines, report.net)
 
 
+_COUNTS = "kind not in ('void', 'open')"
 _SKIPPED = f"select count(*) from demand_forecasts where status <> 'forecast' and as_of = '{END_DAY}'"
 
 
