@@ -75,10 +75,18 @@ def _reconcile(context: dg.OpExecutionContext, flux: FluxResource) -> None:
 
 
 def _look_at_every_date(runtime: "Runtime") -> None:
-    """See that nothing is on two dates, nor on none; what is, is told, and asked for again."""
+    """See that nothing is on two dates, nor on none; what is, is told, and asked for again.
+
+    What a core table lacks is told if it was lacking at the last look too: until then it may be on its way.
+    """
     found = faults(runtime)
     for connection in runtime.connections():
-        mine = [fault for fault in found if fault.connection == connection.key]
+        all_mine = [fault for fault in found if fault.connection == connection.key]
+        name = f"whole/{connection.key}"
+        before = set(runtime.state.cursors.get(name) or ())
+        mine = [fault for fault in all_mine if not fault.behind or before.intersection(fault.behind)]
+        behind = sorted(one for fault in all_mine for one in fault.behind)
+        runtime.state.cursors.set(name, behind, connection=connection.key)
         if not mine:
             runtime.state.alerts.resolve("on_two_dates", connection.key)
             continue

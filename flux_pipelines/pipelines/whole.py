@@ -25,11 +25,16 @@ _DOUBLES = """
 
 
 class Fault(NamedTuple):
-    """What is on two dates of a connection, or on none, and the raw dates to fetch again for it."""
+    """What is on two dates of a connection, or on none, and the raw dates to fetch again for it.
+
+    `behind` names the dates of a core table that lack rows. It follows the provider's by some minutes, so that one look
+    cannot tell what is missing from what is on its way.
+    """
 
     connection: str
     what: str
     dates: tuple[date, ...]
+    behind: tuple[str, ...] = ()
 
 
 def faults(runtime: Runtime) -> list[Fault]:
@@ -86,7 +91,6 @@ def _on_no_date(runtime: Runtime, table: Table, part: Table) -> list[Fault]:
         if apart:
             more = "" if len(apart) <= _NAMED else f" and {len(apart) - _NAMED} more dates"
             told = ", ".join(map(str, apart[:_NAMED]))
-            found.append(
-                Fault(connection, f"{table.name} does not have the rows that {part.name} has of {told}{more}", ())
-            )
+            what = f"{table.name} does not have the rows that {part.name} has of {told}{more}"
+            found.append(Fault(connection, what, (), tuple(f"{part.name} {day}" for day in apart)))
     return found

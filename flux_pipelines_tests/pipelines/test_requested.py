@@ -17,7 +17,7 @@ from flux_pipelines.pipelines.partitions import partition_key
 from flux_pipelines.pipelines.resources import lend
 from flux_pipelines.sandbox.options import SandboxOptions
 from flux_pipelines.sandbox.server import RunningSandbox
-from flux_pipelines.state import NewEvent
+from flux_pipelines.state import Alert, NewEvent
 from flux_pipelines_tests.pipelines.conftest import END_DAY, Home, open_home
 from flux_pipelines_tests.pipelines.webhooks import Drain, days, later, payment
 
@@ -43,7 +43,8 @@ def test_what_people_ask_for_is_run_in_pieces_and_they_are_told_how_it_went(
     made = list(drain.tick("requested_syncs").run_requests or ())
     # Payments of the date after the last one too: tabs are paid on it.
     assert [(what(request), len(days(request))) for request in made] == [
-        ("orders", 7), ("orders", 3), ("payments", 7), ("payments", 4), ("labor", 7), ("labor", 4)
+        ("orders", 7), ("orders", 3), ("payments", 7), ("payments", 4), ("labor", 7), ("labor", 4),
+        ("reported_sales", 7), ("reported_sales", 4),
     ]  # fmt: skip
     assert {request.tags[names.QUEUE_TAG] for request in made} == {B, f"{B}/feeds"}
     assert B in home.instance.get_dynamic_partitions("square_connections")
@@ -65,7 +66,7 @@ def test_what_people_ask_for_is_run_in_pieces_and_they_are_told_how_it_went(
     assert done is not None
     assert (done.status, done.detail) == (
         "done",
-        "1 business date was fetched: orders, payments and refunds, timecards.",
+        "1 business date was fetched: orders, payments and refunds, timecards, own sales report.",
     )
 
 
@@ -103,7 +104,7 @@ def test_payments_that_may_not_be_read_are_told_and_the_orders_are_there(drain: 
     assert told is not None
     assert told.status == "failed"
     assert told.detail.startswith(
-        "1 business date was fetched: orders, timecards. Payments and refunds could not all be"
+        "1 business date was fetched: orders, timecards, own sales report. Payments and refunds could not all be"
     )
     assert "PAYMENTS_READ" in told.detail
     assert told.detail.endswith("Then ask for these days again.")
@@ -131,6 +132,16 @@ def compare(home: Home) -> dg.ExecuteInProcessResult:
     )
 
 
+def alerts(home: Home, kind: str) -> list[Alert]:
+    return [alert for alert in home.runtime.state.alerts.open() if alert.kind == kind]
+
+
+def sell(home: Home, created: datetime, *, told: datetime) -> None:
+    """Ring up a sale in Tokyo that neither a webhook nor the polling tells of; `told` is when Square has heard of it."""
+    with time_machine.travel(told):
+        home.sandbox.world.sell(home.sandbox.world.merchant("sakura").locations[0].id, created=created)
+
+
 def test_days_that_differ_are_asked_for_again_and_an_alert_if_they_differ_even_then(drain: Drain) -> None:
     home, state = drain.home, drain.home.runtime.state
     first = END_DAY - timedelta(days=3)
@@ -139,35 +150,34 @@ def test_days_that_differ_are_asked_for_again_and_an_alert_if_they_differ_even_t
     with time_machine.travel(at):
         assert compare(home).success
     assert not state.requests.open()
-    assert not state.alerts.open()
+    assert not alerts(home, "reconcile_short")
 
-    # A sale that neither a webhook nor the polling has told of.
-    location = home.sandbox.world.merchant("sakura").locations[0].id
-    home.sandbox.world.sell(location, created=datetime(2026, 3, 9, 2, tzinfo=UTC))
+    told = at - timedelta(hours=1)
+    sell(home, datetime(2026, 3, 9, 2, tzinfo=UTC), told=told)
     with time_machine.travel(at):
         assert compare(home).success
     (request,) = state.requests.open()
     assert (request.first_day, request.last_day, request.asked_by) == (date(2026, 3, 9), date(2026, 3, 9), "reconcile")
-    assert not state.alerts.open(), "once is no alert"
+    assert not alerts(home, "reconcile_short"), "once is no alert"
     assert fetch(drain) == []
     with time_machine.travel(at + timedelta(days=1)):
         assert compare(home).success
     assert not state.requests.open(), "it was mended"
 
-    home.sandbox.world.sell(location, created=datetime(2026, 3, 9, 3, tzinfo=UTC))
+    sell(home, datetime(2026, 3, 9, 3, tzinfo=UTC), told=told)
     with time_machine.travel(at):
         assert compare(home).success
     assert home.sync((B, date(2026, 3, 9)), (B, date(2026, 3, 9))).success
-    home.sandbox.world.sell(location, created=datetime(2026, 3, 9, 4, tzinfo=UTC))  # it differs again
+    sell(home, datetime(2026, 3, 9, 4, tzinfo=UTC), told=told)  # it differs again
     with time_machine.travel(at):
         assert compare(home).success
-    (alert,) = state.alerts.open()
-    assert (alert.kind, alert.connection_key) == ("reconcile_short", B)
+    (alert,) = alerts(home, "reconcile_short")
+    assert alert.connection_key == B
     assert "2026-03-09" in alert.message
     assert home.sync((B, date(2026, 3, 9)), (B, date(2026, 3, 9))).success
     with time_machine.travel(at):
         assert compare(home).success
-    assert not state.alerts.open()
+    assert not alerts(home, "reconcile_short")
 
 
 def test_a_connection_that_cannot_be_compared_does_not_hold_back_the_others(drain: Drain) -> None:
@@ -175,11 +185,29 @@ def test_a_connection_that_cannot_be_compared_does_not_hold_back_the_others(drai
     for key in (A, B):
         assert home.sync((key, date(2026, 3, 8)), (key, date(2026, 3, 8))).success
     httpx.post(f"{home.sandbox.url}/sandbox/tokens/revoke", json={"merchant": "harbor"})
-    location = home.sandbox.world.merchant("sakura").locations[0].id
-    home.sandbox.world.sell(location, created=datetime(2026, 3, 8, 2, tzinfo=UTC))
-    with time_machine.travel(datetime(2026, 3, 11, 12, tzinfo=UTC)):
+    at = datetime(2026, 3, 11, 12, tzinfo=UTC)
+    sell(home, datetime(2026, 3, 8, 2, tzinfo=UTC), told=at - timedelta(hours=1))
+    with time_machine.travel(at):
         assert not compare(home).success
     assert [request.connection_key for request in home.runtime.state.requests.open()] == [B]
+
+
+def test_what_a_core_table_lacks_from_one_look_to_the_next_is_an_alert_and_before_that_on_its_way(drain: Drain) -> None:
+    home = drain.home
+    assert home.sync((B, END_DAY), (B, END_DAY)).success
+    at = datetime(2026, 3, 11, 12, tzinfo=UTC)
+    with time_machine.travel(at):
+        assert compare(home).success
+    assert not alerts(home, "on_two_dates"), "automation brings it into transactions within minutes"
+    with time_machine.travel(at + timedelta(days=1)):
+        assert compare(home).success
+    (alert,) = alerts(home, "on_two_dates")
+    assert alert.connection_key == B
+    assert f"transactions does not have the rows that square/transactions has of {END_DAY}" in alert.message
+    drain.core(END_DAY)
+    with time_machine.travel(at + timedelta(days=2)):
+        assert compare(home).success
+    assert not alerts(home, "on_two_dates")
 
 
 def test_webhooks_that_stop_while_sales_go_on_are_an_alert(drain: Drain) -> None:
@@ -192,12 +220,11 @@ def test_webhooks_that_stop_while_sales_go_on_are_an_alert(drain: Drain) -> None
     at = datetime(2026, 3, 11, 12, tzinfo=UTC)
     with time_machine.travel(at):
         assert compare(home).success
-    (alert,) = state.alerts.open()
-    assert alert.kind == "webhooks_failing"
+    assert len(alerts(home, "webhooks_failing")) == 1
     state.inbox.add_many([NewEvent("square", "new", old.event_type, old.account_id, None, old.body, B, at)])
     with time_machine.travel(at):
         assert compare(home).success
-    assert not state.alerts.open()
+    assert not alerts(home, "webhooks_failing")
 
 
 def keep(home: Home) -> dg.ExecuteInProcessResult:
