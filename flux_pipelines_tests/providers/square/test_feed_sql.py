@@ -41,6 +41,34 @@ def by_key(result: Any, key: str) -> dict[str, dict[str, Any]]:
     return {row[key]: row for row in result.rows.to_pylist()}
 
 
+def test_a_date_of_many_payments_fits_into_memory(tmp_path: Path) -> None:
+    card = {"card": {"card_brand": "VISA", "fingerprint": "f" * 300, "billing_address": {"line": ["x" * 50] * 5}}}
+    given = [
+        payment(
+            f"P{n}", card_details=card, processing_fee=[{"amount_money": usd(30)}], note="n" * 300, app_fee_money=usd(5)
+        )
+        for n in range(4000)
+    ]
+    rows = by_key(made(tmp_path, "payments", *(("payment", one) for one in given)), "payment_id")
+    assert {(row["amount"], row["tip"], row["fee"]) for row in rows.values()} == {
+        (Decimal("10.00"), Decimal("1.50"), Decimal("-0.35"))
+    }
+    assert len(rows) == len(given)
+
+
+def test_what_is_null_is_as_what_is_absent(tmp_path: Path) -> None:
+    nothing = dict.fromkeys(
+        ("card_details", "destination_details", "external_details", "processing_fee", "app_fee_money")
+    )
+    gift = payment("P", **{**nothing, "card_details": {"card": {"card_brand": "SQUARE_GIFT_CARD"}}})
+    other = payment("E", source_type="EXTERNAL", external_details={"type": "CHECK", "source_fee_money": None})
+    refund = {**payment("R", **nothing), "payment_id": "P", "destination_type": "CARD", "source_type": None}
+    rows = by_key(made(tmp_path, "payments", ("payment", gift), ("payment", other), ("refund", refund)), "payment_id")
+    assert {name: (row["tender"], row["fee"]) for name, row in rows.items()} == {
+        "P": ("gift_card", 0), "E": ("other", 0), "R": ("gift_card", 0),
+    }  # fmt: skip
+
+
 def test_every_kind_of_tender_and_status(tmp_path: Path) -> None:
     gift = {"card": {"card_brand": "SQUARE_GIFT_CARD"}}
     given = {
