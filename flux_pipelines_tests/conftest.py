@@ -37,6 +37,12 @@ LONG = (
     "pipelines/test_requested.py",
     "lake/test_delta.py",
     "pipelines/test_inbox_killed.py",
+    "pipelines/test_agreement.py",
+    "pipelines/test_any_cut.py",
+    "pipelines/test_events_of_all.py",
+    "providers/toast/test_witness.py",
+    "providers/shopify/test_witness.py",
+    "providers/square/test_cases_synced.py",
 )
 
 

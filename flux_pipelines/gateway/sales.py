@@ -92,4 +92,6 @@ def _kind(sold: bool, returned: bool, void: bool, left: Decimal) -> str:
         return "Partly refunded" if left else "Refunded"
     if returned:
         return "Return"
-    return "Cancelled" if void and not sold else "Sale"
+    if sold:
+        return "Sale"
+    return "Cancelled" if void else "Paid in part"
