@@ -79,6 +79,8 @@ def rows(path: Path, day: date) -> Iterator[pa.RecordBatch]:
         connection.execute("SET TimeZone = 'UTC'")
         factors = " ".join(f"WHEN '{code}' THEN {Decimal(1).scaleb(-n):f}" for code, n in known_currencies().items())
         connection.execute(f"CREATE TEMP MACRO minor_unit(code) AS (CASE code {factors} END)::DECIMAL(18,4)")
+        # Every order counts on the day that it is fetched for: the loop has no calendars.
+        connection.execute("CREATE TEMP MACRO business_date_of(location_id, instant) AS NULL::DATE")
         for statement in setup:
             connection.execute(statement)
         columns = connection.execute(
@@ -87,7 +89,7 @@ def rows(path: Path, day: date) -> Iterator[pa.RecordBatch]:
         typed = ", ".join(f"'{name}': '{kind}'" for name, kind in columns)
         connection.execute(
             f"""CREATE TEMP VIEW orders AS SELECT *, 'square:bench' AS connection, 'bench' AS tenant,
-            DATE '{day}' AS business_date, 'square' AS source_system, '{PROVIDER.api_version}' AS source_version
+            DATE '{day}' AS raw_date, 'square' AS source_system, '{PROVIDER.api_version}' AS source_version
             FROM read_json('{path}', format = 'newline_delimited', compression = 'zstd', columns = {{{typed}}})"""
         )
         names = ", ".join(TRANSACTIONS.column_names)

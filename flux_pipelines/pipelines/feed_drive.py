@@ -53,8 +53,8 @@ class FeedDriver:
         for connection, sold in landed.items():
             if not sold:
                 continue
-            self._derive(spec, connection, sorted(sold))
-            self._books |= {*sold, *self._days(spec, connection, days, sync_token)}
+            inside = self._derive(spec, connection, sorted(sold))
+            self._books |= {*sold, *inside, *self._days(spec, connection, days, sync_token)}
             for grain in grains:
                 if feeds_of(spec, grain):
                     self._grains.add(grain)
@@ -119,11 +119,14 @@ class FeedDriver:
                 else:
                     self._driver.run(names.REFRESH_CATALOGUE_JOB, {})
 
-    def _derive(self, spec: Provider, connection: str, days: Sequence[date]) -> None:
-        """Make the tables that are kept inside orders."""
-        if any(table.feed == ORDERS for table in spec.tables):
-            for first, last in runs_of(days):
-                self._driver.run(names.derive_job(spec.name), connection_tags(connection, first, last))
+    def _derive(self, spec: Provider, connection: str, days: Sequence[date]) -> set[date]:
+        """Make the tables that are kept inside orders; return the dates whose rows have changed."""
+        done: set[date] = set()
+        inside = [names.provider_table(spec.name, table.table) for table in spec.tables if table.feed == ORDERS]
+        for first, last in runs_of(days) if inside else ():
+            result = self._driver.run(names.derive_job(spec.name), connection_tags(connection, first, last))
+            done = done.union(*(self._driver.recorded(result, key) for key in inside))
+        return done
 
     def _days(self, spec: Provider, connection: str, days: Sequence[date], sync_token: str) -> set[date]:
         """Collect the feeds by day and make their tables; return the dates that one of them has now."""

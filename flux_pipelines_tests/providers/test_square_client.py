@@ -265,7 +265,7 @@ def test_oauth_speaks_squares_dialect(httpserver: HTTPServer, tmp_path: Path) ->
         url = app.authorize_url("https://flux.example/back", "state-1")
         assert (
             "/oauth2/authorize?client_id=app-id&scope=MERCHANT_PROFILE_READ+ORDERS_READ+PAYMENTS_READ+ITEMS_READ+INVENTORY_READ"
-            "+TIMECARDS_READ&session=false&state=state-1" in url
+            "+TIMECARDS_READ+REPORTING_READ&session=false&state=state-1" in url
         )
         assert "response_type" not in url
         assert "app-secret" not in url

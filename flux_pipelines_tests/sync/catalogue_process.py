@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import resource
+import re
 import sys
 from collections.abc import Iterator
 from datetime import timedelta
@@ -119,7 +119,8 @@ def main(folder: str, name: str, records: str, each: str) -> None:
     made = run_sql(Path(folder), provider(name), "products", given, places, slot="current")
     first = merge(PRODUCTS, None, made.rows, COLLECTED)
     again = merge(PRODUCTS, first, made.rows, COLLECTED + timedelta(hours=1))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    # Not `ru_maxrss`, which begins with what the process had that started this one.
+    peak = int(re.findall(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())[0]) // 1024
     told = {"rows": made.rows.num_rows, "bad": len(made.bad), "unchanged": again.equals(first), "peak": peak}
     print(json.dumps(told))
 

@@ -89,7 +89,9 @@ def test_what_is_sent_and_what_comes_back(examples: Path, tmp_path: Path) -> Non
             with pytest.raises(ReauthorizationNeededError, match="invalid_request"):
                 wrong()
     assert url.path == "/admin/oauth/authorize"
-    assert parse_qs(url.query)["scope"] == ["read_orders,read_all_orders,read_products,read_inventory,read_locations"]
+    assert parse_qs(url.query)["scope"] == [
+        "read_orders,read_all_orders,read_products,read_inventory,read_locations,read_reports"
+    ]
     assert parse_qs(url.query)["state"] == ["state-1"]
     sent = [json.loads(seen.body) for seen in server.seen if seen.path == "/admin/oauth/access_token"]
     app = {"client_id": "app", "client_secret": SECRET}
