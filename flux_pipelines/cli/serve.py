@@ -31,15 +31,17 @@ def up(
     gateway: Annotated[bool, typer.Option(help="Start the gateway too.")] = True,
 ) -> None:
     """Start the Dagster UI and daemon and the gateway, with every schedule and sensor running, until interrupted."""
+    from flux_pipelines.pipelines.rebuild import unfinished
+
     with Runtime() as runtime, Processes(runtime.settings.home, "`flux up`") as processes:
         if not port_is_free(port):
             raise ConfigurationError(f"port {port} is in use", next_step="Choose another with --port.")
         if gateway and not port_is_free(gateway_port):
             raise ConfigurationError(f"port {gateway_port} is in use", next_step="Choose another with --gateway-port.")
-        if outdated := runtime.lake.outdated():
+        if outdated := sorted({table.name for table in runtime.lake.outdated()} | unfinished(runtime).keys()):
             raise ConfigurationError(
-                f"an earlier version of Flux made {', '.join(table.name for table in outdated)}, and this one makes them otherwise",
-                next_step="Run `flux rebuild`: it makes them again from what was fetched.",
+                f"an earlier version of Flux made {', '.join(outdated)}, and they have not been made again",
+                next_step="Run `flux rebuild`: it makes them from what was fetched.",
             )
         if sandbox:
             url = start_sandbox(processes, sandbox_port)

@@ -23,7 +23,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -233,12 +233,10 @@ class DeltaLake:
                     found.append(base.named(name))
         return found
 
-    def set_aside(self, table: str) -> str:
-        """Move a table to where nobody looks for it; return the folder, by which `read_elsewhere` finds it."""
-        folder = f"superseded/{table}-{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:6]}"
+    def set_aside(self, table: str, folder: str) -> None:
+        """Move a table to a folder where nobody looks for it, and where `read_elsewhere` finds it."""
         with self._errors(table):
             self._store.move(_folder(table), folder)
-        return folder
 
     def read_elsewhere(self, folder: str) -> pa.Table | None:
         """Return the rows of a table that was set aside, with the columns that it had; None if there is none."""

@@ -6,7 +6,7 @@ The work is done by `flux_pipelines.sync`; here its outcomes become materialisat
 # No `from __future__ import annotations` here: Dagster reads the annotations of asset functions as objects.
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import date
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
@@ -204,7 +204,8 @@ class _Landing:
             finally:
                 source.close()
         except FluxError as error:
-            failures.setdefault(error, []).extend(left)
+            # Where every date has its outcome, it is what was to be done with all of them afterwards.
+            failures.setdefault(error, []).extend(left or days)
         else:
             if left:
                 failures.setdefault(_unexplained(key, *left), []).extend(left)
@@ -233,9 +234,10 @@ class _Landing:
         dates = {manifest.business_date for manifest in landed}
         found = on_other_dates(self._runtime.lake, self._provider.name, key, here, dates)
         for day in found:
-            manifest = raw.read_manifest(key, day)
-            if manifest is not None:
-                self._moved_from |= dict.fromkeys(order_lines(raw, manifest, member).keys() & here, day)
+            with suppress(TableDamagedError):  # which orders it had is not known, and it is fetched again
+                manifest = raw.read_manifest(key, day)
+                if manifest is not None:
+                    self._moved_from |= dict.fromkeys(order_lines(raw, manifest, member).keys() & here, day)
         return found
 
     def _land_day(self, connection: str, manifest: "RawManifest", bad: Sequence["BadRecord"], *, alone: bool) -> None:

@@ -6,7 +6,7 @@ taken over as they were: their raw records can be read, but nobody knows any mor
 
 from __future__ import annotations
 
-from datetime import date
+from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any
 
 from flux_pipelines.domain import tables
@@ -27,19 +27,35 @@ if TYPE_CHECKING:
     from flux_pipelines.runtime import Runtime
 
 
+#: The tables that a rebuild has set aside and has not made again yet, with the folders where they are.
+_UNFINISHED = "rebuild"
+
+
+def unfinished(runtime: Runtime) -> dict[str, str]:
+    """Return the tables that a rebuild which was cut short has still to make, each with the folder it was set aside in."""
+    return dict(runtime.state.cursors.get(_UNFINISHED) or {})
+
+
 def rebuild(runtime: Runtime) -> tuple[list[str], list[date], list[str]]:
-    """Make outdated tables, and everything that is made of them, again.
+    """Make outdated tables, and everything that is made of them, again; go on with what was not finished.
 
     Returns:
         The names of the tables, the business dates that were made, and what failed, each with what to do.
 
     """
     lake = runtime.lake
-    old = lake.outdated()
-    if not old:
+    outdated = {table.name for table in lake.outdated()}
+    before = unfinished(runtime)
+    at = f"{datetime.now(UTC):%Y%m%dT%H%M%S%f}"
+    before |= {name: f"superseded/{name}-{at}" for name in outdated}
+    if not before:
         return [], [], []
+    # Written down before anything is moved: a rebuild that is cut short is not finished because nothing is outdated any more.
+    runtime.state.cursors.set(_UNFINISHED, before)
+    for name in sorted(outdated):
+        lake.set_aside(name, before[name])
+    old = [tables.named(name.rpartition("/")[2]).named(name) for name in sorted(before)]
     known = {connection.key for connection in runtime.connections()}
-    before = {table.name: lake.set_aside(table.name) for table in old}
     days: set[date] = set()
     with driving(runtime) as driver:
         for key in runtime.raw.connections():
@@ -51,7 +67,9 @@ def rebuild(runtime: Runtime) -> tuple[list[str], list[date], list[str]]:
         wanted = sorted(day for day in days if day >= runtime.settings.start_date)
         driver.materialise_core(wanted)
         FeedDriver(driver).refresh_books(wanted)
-        return sorted(table.name for table in old), wanted, driver.failures
+        # What failed is told, and is made like any other partition that failed.
+        runtime.state.cursors.delete(_UNFINISHED)
+        return sorted(before), wanted, driver.failures
 
 
 def _again(runtime: Runtime, driver: Driver, key: str, old: set[str]) -> set[date]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 
@@ -25,13 +26,21 @@ _LAG = timedelta(minutes=1)
 
 @dataclass
 class Older:
-    """Orders found that were made before the dates of a batch, by the date that each is of. Safe to use from threads."""
+    """Orders found that were made before the dates of a batch, by the date that each is of. Safe to use from threads.
 
+    Args:
+        asked: dates that are being fetched anyway, whose orders are not remembered.
+
+    """
+
+    asked: frozenset[date]
     orders: dict[str, tuple[date, Order, OrderHeader]] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def add(self, day: date, order: Order, header: OrderHeader) -> None:
         """Remember an order; of two versions the newer one."""
+        if day in self.asked:
+            return
         with self._lock:
             known = self.orders.get(header.order_id)
             if known is None or known[2].updated_at <= header.updated_at:
@@ -59,12 +68,14 @@ class OlderOrders:
     date_of: Callable[[OrderHeader], date | None]
     redact: Redact | None
 
-    def keep(self, found: Older, asked: frozenset[date], fetched_at: datetime) -> frozenset[date]:
-        """Keep orders whose dates have never been fetched; return the dates that were fetched before their orders changed.
+    def keep(self, found: Older, fetched_at: datetime) -> frozenset[date]:
+        """Keep orders whose dates have never been fetched; return the dates that are to be fetched again.
+
+        Those are dates that were fetched before their orders changed, and dates of which what was kept cannot be read: adding
+        to that would lose the rest of it, and the whole date has it all.
 
         Args:
             found: the orders.
-            asked: dates that are being fetched anyway.
             fetched_at: when they were asked for.
 
         """
@@ -72,8 +83,6 @@ class OlderOrders:
         wanted: dict[date, list[tuple[Order, OrderHeader]]] = {}
         seen: dict[date, datetime | None] = {}
         for day, order, header in found.orders.values():
-            if day in asked:
-                continue
             if day not in seen:
                 seen[day] = self._fetched(day)
             before = seen[day]
@@ -84,7 +93,10 @@ class OlderOrders:
         if wanted and not self.source.proof_is_whole:
             wanted = self._whole([header.order_id for orders in wanted.values() for _, header in orders], wanted.keys())
         for day, orders in sorted(wanted.items()):
-            self._store(day, orders, fetched_at)
+            try:
+                self._store(day, orders, fetched_at)
+            except TableDamagedError:
+                stale.add(day)
         return frozenset(stale)
 
     def drop(self, deleted: Mapping[str, date]) -> None:
@@ -93,8 +105,9 @@ class OlderOrders:
         if not deleted:
             return
         for day in sorted(set(deleted.values()).intersection(store.days(self.connection))):
-            with store.writing(self.connection):
-                manifest = _readable(store, self.connection, day)
+            # What cannot be read is fetched again as soon as something is added to it.
+            with store.writing(self.connection), suppress(TableDamagedError):
+                manifest = store.read_manifest(self.connection, day)
                 records = self._records(store, manifest)
                 left = {order_id: line for order_id, line in records.items() if deleted.get(order_id) != day}
                 if manifest is not None and len(left) < len(records):
@@ -124,7 +137,7 @@ class OlderOrders:
         }
         store = self.raw.of(OLDER)
         with store.writing(self.connection):  # syncs of other dates may keep orders of the same one
-            records = {**self._records(store, _readable(store, self.connection, day)), **fresh}
+            records = {**self._records(store, store.read_manifest(self.connection, day)), **fresh}
             self._write(store, day, records, fetched_at)
 
     def _write(self, store: RawStore, day: date, records: Mapping[str, bytes], fetched_at: datetime) -> None:
@@ -141,16 +154,4 @@ class OlderOrders:
             )
 
     def _records(self, store: RawStore, manifest: RawManifest | None) -> dict[str, bytes]:
-        if manifest is None:
-            return {}
-        try:
-            return order_lines(store, manifest, self.provider.order_id_field)
-        except TableDamagedError:  # they are found again when their dates are asked for again
-            return {}
-
-
-def _readable(store: RawStore, connection: str, day: date) -> RawManifest | None:
-    try:
-        return store.read_manifest(connection, day)
-    except TableDamagedError:
-        return None
+        return {} if manifest is None else order_lines(store, manifest, self.provider.order_id_field)

@@ -215,10 +215,10 @@ class _Engine:
         outcomes: list[DayOutcome] = []
         try:
             self._fetch(batch)
-            older = Older()
+            older = Older(self._asked)
             verdicts = self._prove(batch, older)
             # Before the dates are: once they are committed, nobody looks for these again.
-            stale = self._older().keep(older, self._asked, batch.began)
+            stale = self._older().keep(older, batch.began)
             if not self._access_confirmed and any(not day.orders for day in batch.days):
                 self._source.confirm_access()  # once is enough: a loss later on is a 403 on the query itself
                 self._access_confirmed = True

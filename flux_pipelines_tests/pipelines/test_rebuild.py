@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import NoReturn
 
 import pytest
 from typer.testing import CliRunner
@@ -38,9 +39,13 @@ def as_it_was(home: Home, name: str) -> None:
     earlier = Table(now.name, now.grain, now.description, columns, now.key, by)
     lake = home.runtime.lake
     rows = lake.read(now).read_all().select([one.name for one in columns])
-    lake.set_aside(name)
+    lake.set_aside(name, f"elsewhere/{name}")
     partitions = {tuple(row.items()) for row in rows.select(list(by)).to_pylist()}
     lake.replace(earlier, rows, [dict(one) for one in partitions])
+
+
+def cut_short(*_: object) -> NoReturn:
+    raise KeyboardInterrupt
 
 
 def test_tables_of_an_earlier_version_are_made_again_from_what_was_fetched(changing_home: Home) -> None:
@@ -72,6 +77,13 @@ def test_tables_of_an_earlier_version_are_made_again_from_what_was_fetched(chang
 
     home.runtime.state.audit.flush()
     calls = home.runtime.state.audit.totals()
+    # Cut short right after the tables were set aside: they are no longer outdated, and they are not there.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("flux_pipelines.pipelines.rebuild.driving", cut_short)
+        with pytest.raises(KeyboardInterrupt):
+            rebuild(home.runtime)
+    assert home.runtime.lake.outdated() == []
+    assert "flux rebuild" in str(CliRunner().invoke(app, ["up", "--sandbox"]).exception)
     names, days, failures = rebuild(home.runtime)
     assert (set(names), failures) == (set(EARLIER), [])
     assert set(DAYS) <= set(days)

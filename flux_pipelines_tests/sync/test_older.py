@@ -113,3 +113,16 @@ def test_what_is_personal_is_taken_out_of_them(tmp_path: Path) -> None:
     list(sync_orders(source, CONNECTION, LOCATIONS, [DAY], raw, provider=PROVIDER, redact=redactor))
     (line,) = kept(raw, OLD)
     assert "SOMEBODY" not in line
+
+
+def test_what_is_kept_and_cannot_be_read_is_not_written_over(tmp_path: Path) -> None:
+    raw = raw_store(tmp_path)
+    source = MemorySource([closed_late()], LOCATIONS)
+    sync(source, raw, [DAY])
+    manifest = raw.of(OLDER).read_manifest(CONNECTION.key, OLD)
+    assert manifest is not None
+    (file,) = tmp_path.rglob(manifest.file)
+    file.write_bytes(b"damaged")
+    source.orders = [closed_late("LATER", PAID + timedelta(days=1))]
+    assert sync(source, raw, [NEXT]) == {OLD}, "the whole date has both"
+    assert raw.of(OLDER).read_manifest(CONNECTION.key, OLD) == manifest
