@@ -43,7 +43,7 @@ from flux_pipelines.pipelines.metadata import table_metadata
 from flux_pipelines.pipelines.partitions import BACKFILL, keys_of
 from flux_pipelines.pipelines.publishing import failures, publish, refused_of
 from flux_pipelines.pipelines.resources import FluxResource
-from flux_pipelines.pipelines.touching import older_to_make, tell_touched, touched
+from flux_pipelines.pipelines.touching import Touching, older_to_make
 from flux_pipelines.pipelines.troubled import follow_damage, follow_refusals
 from flux_pipelines.providers.base import FeedTable, Grain, Location, Provider
 
@@ -109,10 +109,10 @@ def feed_table(provider: Provider, spec: FeedTable) -> dg.AssetsDefinition:
         from flux_pipelines.lake import session
 
         runtime = flux.runtime
-        step = _Deriving(runtime, provider, spec, table, grain, Findings(checks, key))
+        step = _Deriving(runtime, provider, spec, table, grain, Findings(checks, key), context.run_id)
         partitions = partitions_of(grain, keys_of(context))
         step.run(partitions)
-        tell_touched(context, runtime.raw.of(spec.feed), step.touched, step.done)
+        step.touching.tell(context, runtime.raw.of(spec.feed), list(partitions), step.done)
         if step.done:
             days = sorted({day for of_one in partitions.values() for day in of_one})
             where, scope = _rows_of(table, list(partitions), days)
@@ -149,6 +149,7 @@ class _Deriving:
         table: Table,
         grain: Grain,
         findings: Findings,
+        run: str,
     ) -> None:
         self._runtime = runtime
         self._provider = provider
@@ -161,7 +162,7 @@ class _Deriving:
         self.done: dict[str, dict[str, Any]] = {}
         self.failed: list[PartitionsFailed] = []
         self.bad: list[BadRecord] = []
-        self.touched: dict[tuple[str, date], set[date]] = {}
+        self.touching = Touching(runtime, table, run)
         self._unread: dict[tuple[str, date], list[datetime]] = {}
 
     def run(self, partitions: Mapping[str, Sequence[date]]) -> None:
@@ -276,8 +277,9 @@ class _Deriving:
         rows = pa.RecordBatchReader.from_batches(self._table.arrow_schema(), batches())
         lake = self._runtime.lake
         where, scope = _rows_of(self._table, [connection.key], sorted(found))
-        commit = publish(lake, lake.draft(self._table, rows, partitions), self.findings, scope, where=where)
-        self.touched |= touched(self._table, commit)
+        drafting = self.touching.about_to(lake.draft(self._table, rows, partitions))
+        commit = publish(lake, drafting, self.findings, scope, where=where)
+        self.touching.committed(commit)
         if self._spec.table == tables.PAYMENTS.name:  # of a day without any, `tie_out` must know that it was looked at
             there = Counter[str]()
             for (_, of_raw, *_), number in lake.rows_by_partition(

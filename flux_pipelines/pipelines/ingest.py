@@ -39,7 +39,7 @@ from flux_pipelines.pipelines.metadata import PREVIEW_ROWS, amounts, preview, ro
 from flux_pipelines.pipelines.partitions import BACKFILL, by_connection, connection_days, keys_of, partition_key
 from flux_pipelines.pipelines.publishing import failures, publish, refused_of
 from flux_pipelines.pipelines.resources import FluxResource
-from flux_pipelines.pipelines.touching import older_made, older_to_make, on_other_dates, tell_touched, touched
+from flux_pipelines.pipelines.touching import Touching, older_made, older_to_make, on_other_dates
 from flux_pipelines.pipelines.troubled import follow_damage, follow_outcomes, follow_refusals
 from flux_pipelines.providers.base import Provider
 
@@ -329,10 +329,11 @@ def transactions(provider: Provider) -> dg.AssetsDefinition:
     def lines(
         context: dg.AssetExecutionContext, flux: FluxResource
     ) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:  # type: ignore[type-arg]
-        step = _Normalising(flux.runtime, provider, Findings((*checks, ORDER_TOTALS), key))
-        step.run(by_connection(keys_of(context)))
+        step = _Normalising(flux.runtime, provider, Findings((*checks, ORDER_TOTALS), key), context.run_id)
+        partitions = by_connection(keys_of(context))
+        step.run(partitions)
         results = [*step.findings.results(), step.nothing_quarantined(key)]
-        tell_touched(context, flux.runtime.raw, step.touched, step.done)
+        step.touching.tell(context, flux.runtime.raw, list(partitions), step.done)
         if step.failed:
             yield from results
             raise retry_or_fail(context, step.done, step.failed)
@@ -345,7 +346,7 @@ def transactions(provider: Provider) -> dg.AssetsDefinition:
 class _Normalising:
     """One step of a provider's `transactions`."""
 
-    def __init__(self, runtime: "Runtime", provider: Provider, findings: Findings) -> None:
+    def __init__(self, runtime: "Runtime", provider: Provider, findings: Findings, run: str) -> None:
         self._runtime = runtime
         self._provider = provider
         self._table = TRANSACTIONS.named(f"{provider.name}/{TRANSACTIONS.name}")
@@ -353,7 +354,7 @@ class _Normalising:
         self.findings = findings
         self.done: dict[str, Metadata] = {}
         self.failed: list[PartitionsFailed] = []
-        self.touched: dict[tuple[str, date], set[date]] = {}
+        self.touching = Touching(runtime, self._table, run)
         self._bad: list[BadRecord] = []
 
     def run(self, partitions: Mapping[str, Sequence[date]]) -> None:
@@ -456,10 +457,10 @@ class _Normalising:
             "connection": [connection.key for connection, _ in todo],
             "raw_date": days,
         }
-        commit = publish(lake, normalised(), self.findings, scope, where=where)
+        commit = publish(lake, self.touching.about_to(normalised()), self.findings, scope, where=where)
+        self.touching.committed(commit)
         for normalisation, manifests in passes:
             self._record(normalisation, manifests, commit.version, heads)
-        self.touched |= touched(self._table, commit)
 
     def _record(
         self,

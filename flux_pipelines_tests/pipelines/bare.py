@@ -74,18 +74,18 @@ def _fetch(runtime: Runtime, spec: Provider, key: str, days: Sequence[date]) -> 
 
 def _made(runtime: Runtime, spec: Provider, key: str, days: Sequence[date]) -> set[tuple[str, date]]:
     """Make the provider's own tables; return the connections and business dates whose rows have changed."""
-    step = _Normalising(runtime, spec, Findings((), names.provider_transactions(spec.name)))
+    step = _Normalising(runtime, spec, Findings((), names.provider_transactions(spec.name)), "bare")
     step.run({key: days})
     assert step.failed == []
-    changed = set(step.touched)
+    changed = set(step.touching.changed)
     for table in spec.tables:
         if table.table == tables.PAYMENTS.name:
             part = tables.PAYMENTS.named(f"{spec.name}/{tables.PAYMENTS.name}")
             findings = Findings((), names.provider_table(spec.name, table.table))
-            deriving = _Deriving(runtime, spec, table, part, "day", findings)
+            deriving = _Deriving(runtime, spec, table, part, "day", findings, "bare")
             deriving.run({key: days})
             assert deriving.failed == []
-            changed |= set(deriving.touched)
+            changed |= set(deriving.touching.changed)
     return changed
 
 
