@@ -137,20 +137,23 @@ class ToastClient:
         self._bulk = client(RateLimit(5, 1.0))
         self._menus = client(RateLimit(1, 1.0))
         # What is asked of months has a lower limit still; they are few.
-        self._analytics = client(RateLimit(10, 60.0), RateLimit(60, 3600.0))
-        self._clients = (self._api, self._bulk, self._menus, self._analytics)
+        self._reports_asked = client(RateLimit(10, 60.0), RateLimit(60, 3600.0))
+        self._reports_had = client(RateLimit(5, 1.0), RateLimit(30, 60.0))
+        self._clients = (self._api, self._bulk, self._menus, self._reports_asked, self._reports_had)
         self._mutex = threading.Lock()
         self._known: dict[str, _Restaurant] = {}
         self._accessible: tuple[str, ...] | None = None
         self._feeds = ToastFeeds(self._get, self._noon)
         patience = float(settings["report_wait_seconds"])
-        self._reports = ToastReports(self._analytics, self._connection, self._restaurants, patience)
+        self._reports = ToastReports(
+            self._reports_asked, self._reports_had, self._connection, self._restaurants, patience
+        )
 
     @property
     def stats(self) -> Stats:
         """What this client's calls have cost so far: requests, retries, seconds waited for limits, bytes."""
         total = self._api.stats
-        for other in (self._bulk.stats, self._menus.stats, self._analytics.stats):
+        for other in (client.stats for client in self._clients[1:]):
             total.requests += other.requests
             total.retries += other.retries
             total.waited_seconds += other.waited_seconds

@@ -1,9 +1,10 @@
 """Toast's own sales report: the analytics API.
 
 Facts: doc.toasttab.com/doc/devguide, "Analytics API": a report is asked for with a POST, which answers a GUID, and is had with
-a GET: 202 while it is made, 409 when it must be asked for anew. `metrics/day` and `metrics/month` are by restaurant and
-business date; 10 a minute and 60 an hour, of months 10 an hour; `check/day` is by check, 5 a minute and 60 a day. It takes
-Standard API access for a management group, a credential that integrations do not have.
+a GET: 202 while it is made, 409 when it must be asked for anew. `metrics/day`, `metrics/week` and `metrics/month` are by
+restaurant and business date; days and weeks are limited to 10 a minute and 60 an hour, months to 10 an hour, what is had of
+them to 30 a minute; `check/day` is by check, 5 a minute and 60 a day. It takes Standard API access for a management group, a
+credential that integrations do not have.
 """
 
 from __future__ import annotations
@@ -27,11 +28,11 @@ if TYPE_CHECKING:
     from flux_pipelines.transport.client import ApiClient
 
 PERMISSION = "the scope enterprise-metrics:read, which comes with Standard API access for a management group"
-#: What reports count against, apart from what is asked of restaurants.
-_BUDGET = ("analytics",)
+#: What asking for reports and having them count against, apart from each other and from what is asked of restaurants.
+_ASKING, _HAVING = ("analytics",), ("analytics/reports",)
 _FIRST_WAIT, _LONGEST_WAIT = 0.5, 15.0
 _MOST_ASKED_ANEW = 3
-#: A month is asked for as a whole once it has been over for this long: days are limited to 60 an hour.
+#: A month or a week is asked for as a whole once it has been over for this long.
 _SETTLED = timedelta(days=2)
 
 
@@ -58,7 +59,8 @@ class ToastReports:
     """The sales reports of one connection. Safe to use from threads.
 
     Args:
-        api: a client with the limits of reports.
+        asking: a client with the limits of asking for reports.
+        having: a client with the limits of having what was asked for.
         connection: the connection's key.
         restaurants: returns the GUIDs of its restaurants.
         patience: seconds for which a report is waited for.
@@ -66,9 +68,15 @@ class ToastReports:
     """
 
     def __init__(
-        self, api: ApiClient, connection: str, restaurants: Callable[[], Sequence[str]], patience: float
+        self,
+        asking: ApiClient,
+        having: ApiClient,
+        connection: str,
+        restaurants: Callable[[], Sequence[str]],
+        patience: float,
     ) -> None:
-        self._api = api
+        self._asking = asking
+        self._having = having
         self._connection = connection
         self._restaurants = restaurants
         self._patience = patience
@@ -77,12 +85,12 @@ class ToastReports:
 
     def stores(self, window: FeedWindow) -> dict[str, msgspec.Raw]:
         """Return what the report says of a business date, of every restaurant."""
-        first, last = _asked_with(window.business_date)
+        span, first, last = _asked_with(window.business_date)
         with self._mutex:
             if (first, last) not in self._known:
                 try:
-                    self._known[first, last] = self._metrics(first, last)
-                except Exception as error:  # noqa: BLE001 - of a month that cannot be had, each of its dates is told so
+                    self._known[first, last] = self._metrics(span, first, last)
+                except Exception as error:  # noqa: BLE001 - of a span that cannot be had, each of its dates is told so
                     self._known[first, last] = error
             found = self._known[first, last]
         if isinstance(found, Exception):
@@ -101,14 +109,14 @@ class ToastReports:
             sums[key] = sums.get(key, Decimal(0)) + net
         return [ReportedOrder(place, order, net) for (place, order), net in sums.items()]
 
-    def _metrics(self, first: date, last: date) -> _Rows:
+    def _metrics(self, span: str, first: date, last: date) -> _Rows:
         body = {
             "startBusinessDate": f"{first:%Y%m%d}",
             "endBusinessDate": f"{last:%Y%m%d}",
             "restaurantIds": list(self._restaurants()),
         }
         found: _Rows = {}
-        for raw in self._report("metrics/day" if first == last else "metrics/month", body):
+        for raw in self._report(f"metrics/{span}", body):
             row = _decode_metrics(raw)
             day = datetime.strptime(str(row.business_date), "%Y%m%d").date()  # noqa: DTZ007 - a date has no zone
             found.setdefault(day, {})[row.restaurant_guid] = raw
@@ -120,8 +128,8 @@ class ToastReports:
         path = f"/era/v1/{kind.partition('/')[0]}/{name}"
         while True:
             try:
-                answer = self._api.request(
-                    "GET", path, idempotent=True, budget=_BUDGET, expect="bytes", repeat_conflicts=False
+                answer = self._having.request(
+                    "GET", path, idempotent=True, budget=_HAVING, expect="bytes", repeat_conflicts=False
                 )
             except RefusedError as refused:
                 if refused.status != 409:
@@ -138,12 +146,12 @@ class ToastReports:
                 return self._read(answer.content)
             if time.monotonic() - began + wait > self._patience:
                 raise NoWitnessError(f"the report was made still after {self._patience:g} s", passing=True)
-            self._api.pause(wait)
+            self._having.pause(wait)
             wait = min(2 * wait, _LONGEST_WAIT)
 
     def _ask(self, kind: str, body: dict[str, Any]) -> str:
-        answer = self._api.request(
-            "POST", f"/era/v1/{kind}", json=body, idempotent=True, budget=_BUDGET, expect="bytes"
+        answer = self._asking.request(
+            "POST", f"/era/v1/{kind}", json=body, idempotent=True, budget=_ASKING, expect="bytes"
         )
         try:
             said = msgspec.json.decode(answer.content)
@@ -161,11 +169,17 @@ class ToastReports:
             raise BadResponseError("Toast's report is not a list", connection=self._connection) from None
 
 
-def _asked_with(day: date) -> tuple[date, date]:
-    """Return the dates that a date is asked for together with: its month, once that is over; else itself."""
-    first = day.replace(day=1)
-    last = day.replace(day=monthrange(day.year, day.month)[1])
-    return (first, last) if last + _SETTLED < datetime.now(UTC).date() else (day, day)
+def _asked_with(day: date) -> tuple[str, date, date]:
+    """Return the span that a date is asked for with, and its dates: the month or the week, once it is over; else itself."""
+    monday = day - timedelta(days=day.weekday())
+    settled = datetime.now(UTC).date() - _SETTLED
+    for span, first, last in (
+        ("month", day.replace(day=1), day.replace(day=monthrange(day.year, day.month)[1])),
+        ("week", monday, monday + timedelta(days=6)),
+    ):
+        if last < settled:
+            return span, first, last
+    return "day", day, day
 
 
 def _amount(raw: msgspec.Raw) -> Decimal:
