@@ -47,7 +47,7 @@ PROVIDER = Provider(
     sandbox="flux_pipelines.providers.square.sandbox:build",
     transactions_sql=_HERE / "transactions.sql",
     feeds=(
-        Feed("payments", "payments and refunds", "day", passing=("refunded_payment",)),
+        Feed("payments", "payments and refunds", "day", passing=("refunded_tender", "refunded_payment")),
         Feed("catalog", "catalogue and locations", "current"),
         Feed("inventory", "stock counts", "hour", passing=("sold_out",)),
         Feed("labor", "timecards", "day"),

@@ -26,14 +26,13 @@ from flux_pipelines.providers.base import (
     SourceContext,
 )
 from flux_pipelines.providers.square.feeds import SquareFeeds
-from flux_pipelines.providers.square.paging import follow, stamp
+from flux_pipelines.providers.square.paging import follow, orders_by_id, stamp
 from flux_pipelines.providers.square.reports import PERMISSION, SquareReports
 
 if TYPE_CHECKING:
     from flux_pipelines.transport import Stats
 
 _PAGE_SIZE = 1000  # the most that SearchOrders accepts; its default is 500
-_MOST_IDS = 100  # the most that BatchRetrieveOrders accepts
 _ALL_STATES = ("OPEN", "COMPLETED", "CANCELED", "DRAFT")
 _TERMINAL_STATES = ("COMPLETED", "CANCELED")  # only these may be filtered by closed_at
 _READING = ("MERCHANT_PROFILE_READ", "ORDERS_READ")  # the scopes without which nothing can be read
@@ -297,18 +296,7 @@ class SquareClient:
 
     def orders(self, order_ids: Sequence[str]) -> list[Order]:
         """Return the orders of these ids as they are now; Square leaves out those it does not know."""
-        distinct = list(dict.fromkeys(order_ids))
-        found: list[Order] = []
-        for first in range(0, len(distinct), _MOST_IDS):
-            answer = self._api.request(
-                "POST",
-                "/v2/orders/batch-retrieve",
-                json={"order_ids": distinct[first : first + _MOST_IDS]},
-                idempotent=True,
-                decode=decode_page,
-            )
-            found += answer.value.orders
-        return found
+        return [order for page in orders_by_id(self._api, order_ids, decode_page) for order in page.orders]
 
     def confirm_access(self) -> str:
         """Prove that the token may read orders, so that an empty answer means that there are none.

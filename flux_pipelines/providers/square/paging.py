@@ -1,16 +1,23 @@
-"""Following Square's cursors to the end, whatever the list: they die after minutes, and a list then begins again."""
+"""Following Square's cursors to the end, whatever the list: they die after minutes, and a list then begins again.
+
+And orders by their ids, of which an answer holds so many at most.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from flux_pipelines.domain.errors import ProviderUnavailableError
 from flux_pipelines.transport.errors import RefusedError
 
+if TYPE_CHECKING:
+    from flux_pipelines.transport.client import ApiClient
+
 _CURSOR_CODES = frozenset({"INVALID_CURSOR", "CURSOR_EXPIRED", "EXPIRED_CURSOR"})
 _MOST_RESTARTS_IN_PLACE = 8
+_MOST_IDS = 100  # the most that BatchRetrieveOrders accepts
 
 
 class Paged(Protocol):
@@ -22,6 +29,7 @@ class Paged(Protocol):
 
 
 P = TypeVar("P", bound=Paged)
+T = TypeVar("T")
 
 
 def follow(
@@ -67,6 +75,14 @@ def follow(
                     connection=connection,
                 ) from refused
             start = reached
+
+
+def orders_by_id(api: ApiClient, order_ids: Iterable[str], decode: Callable[[bytes], T]) -> Iterator[T]:
+    """Yield the answers that hold the orders of these ids as they are now; Square leaves out those it does not know."""
+    distinct = list(dict.fromkeys(order_ids))
+    for first in range(0, len(distinct), _MOST_IDS):
+        some = {"order_ids": distinct[first : first + _MOST_IDS]}
+        yield api.request("POST", "/v2/orders/batch-retrieve", json=some, idempotent=True, decode=decode).value
 
 
 def unordered(_: Paged) -> None:

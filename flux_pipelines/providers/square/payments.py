@@ -5,20 +5,22 @@ belong to them; the end is taken off here. Payments that a till took offline are
 for by the till's own time as well, which is the time of the sale and decides their business date.
 
 A refund does not say how the payment was paid that it gives back (`destination_type` is CARD for a gift card too, and may be
-missing), and that payment is seldom of the same date. So it comes along with its refund, as a record of its own kind: what a
-partition tells of a refund then depends on nothing that is collected before or after it.
+missing), and that payment is seldom of the same date. So the tender of the order that was paid with it comes along with the
+refund, as a record of its own kind: what a partition tells of a refund then depends on nothing that is collected before or
+after it. Payments are in no list by their ids, orders are: a hundred in a question. What was paid without an order that
+names its tender is asked for one by one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import quote
 
 from flux_pipelines.providers.base import FeedWindow, Record
-from flux_pipelines.providers.square.paging import follow, stamp
-from flux_pipelines.providers.square.records import Found, Listed, decode_payment, lists
+from flux_pipelines.providers.square.paging import follow, orders_by_id, stamp
+from flux_pipelines.providers.square.records import Found, Listed, Paid, decode_payment, lists, read_paid
 from flux_pipelines.transport.errors import RefusedError
 
 if TYPE_CHECKING:
@@ -49,11 +51,13 @@ class _Order(NamedTuple):
     extra: Mapping[str, str]
 
 
-#: The kind of the payment that a refund gives back. It is no row of its own partition: it has one where it was taken.
-REFUNDED = "refunded_payment"
+#: The kinds of what a refund gives back: the tender of an order, or the payment where none is found. It is no row of its
+#: own partition: the payment has one where it was taken.
+TENDER, PAYMENT = "refunded_tender", "refunded_payment"
 _PAYMENTS = _List("/v2/payments", "payment", "payments")
 _REFUNDS = _List("/v2/refunds", "refund", "refunds")
 _DECODERS = {one: lists(one.member) for one in (_PAYMENTS, _REFUNDS)}
+_decode_orders = lists("orders")
 _CREATED = _Order("CREATED_AT", "begin_time", "end_time", {})
 _UPDATED = _Order("UPDATED_AT", "updated_at_begin_time", "updated_at_end_time", {})
 
@@ -65,9 +69,9 @@ def _offline(window: FeedWindow) -> _Order:
 
 
 def collect(api: ApiClient, connection: str, window: FeedWindow) -> Iterator[list[Record]]:
-    """Yield the payments and refunds of the window, a page at a time, each once; then the payments given back elsewhere."""
+    """Yield the payments and refunds of the window, a page at a time, each once; then what was paid elsewhere and given back."""
     taken: set[str] = set()
-    given_back: dict[str, str] = {}  # payments, and where they were given back
+    given_back: dict[str, _Back] = {}  # by the payment's id
     for location_id in window.location_ids:
         seen: set[str] = set()
         for which, by in ((_PAYMENTS, _CREATED), (_PAYMENTS, _offline(window)), (_REFUNDS, _CREATED)):
@@ -87,19 +91,49 @@ def collect(api: ApiClient, connection: str, window: FeedWindow) -> Iterator[lis
                     if which is _PAYMENTS:
                         taken.add(one.head.id)
                     elif one.head.payment_id:
-                        given_back.setdefault(one.head.payment_id, place)
+                        given_back.setdefault(one.head.payment_id, _Back(place, one.head.order_id))
                 if records:
                     yield records
-    for payment_id, place in given_back.items():
-        if payment_id not in taken and (found := _payment(api, payment_id, place)) is not None:
-            yield [Record(REFUNDED, place, found)]
+    elsewhere = {payment_id: back for payment_id, back in given_back.items() if payment_id not in taken}
+    if elsewhere and (records := [*_paid_elsewhere(api, elsewhere)]):
+        yield records
 
 
-def _payment(api: ApiClient, payment_id: str, location_id: str) -> Raw | None:
+class _Back(NamedTuple):
+    """Where a payment was given back, and with which order."""
+
+    place: str
+    order_id: str | None
+
+
+def _paid_elsewhere(api: ApiClient, given_back: Mapping[str, _Back]) -> Iterator[Record]:
+    """Yield what was paid with, of each payment, as far as Square knows of it."""
+    missing = dict(given_back)
+    # The order of a refund is one of its own, which names the order that it gives back; or it is that order itself.
+    asked = [back.order_id for back in given_back.values() if back.order_id]
+    for _ in ("refunds", "sales"):
+        orders = [*_orders(api, asked)]
+        for one in orders:
+            for payment_id, tender in one.tenders:
+                if payment_id in missing:
+                    yield Record(TENDER, missing.pop(payment_id).place, tender)
+        asked = [source for one in orders for source in one.sources] if missing else []
+    for payment_id, back in missing.items():
+        if (payment := _payment(api, payment_id)) is not None:
+            yield Record(PAYMENT, back.place, payment)
+
+
+def _orders(api: ApiClient, order_ids: Iterable[str]) -> Iterator[Paid]:
+    for page in orders_by_id(api, order_ids, _decode_orders):
+        for one in page.found:
+            yield read_paid(one.raw)
+
+
+def _payment(api: ApiClient, payment_id: str) -> Raw | None:
     """Return a payment as it is now; None when Square has none of that id."""
     path = f"/v2/payments/{quote(payment_id, safe='')}"
     try:
-        return api.request("GET", path, idempotent=True, budget=(location_id,), decode=decode_payment).value
+        return api.request("GET", path, idempotent=True, decode=decode_payment).value
     except RefusedError as refused:
         if refused.status == _NOT_FOUND:
             return None

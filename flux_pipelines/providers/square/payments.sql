@@ -1,7 +1,7 @@
 -- Square payments and refunds -> rows of the `payments` contract (flux_pipelines/domain/tables). DuckDB SQL.
 --
---   in   `records`  kind `payment` (Payment), `refund` (PaymentRefund), and `refunded_payment`: the Payment that a refund
---                    of the same partition gives back, where it is of another date
+--   in   `records`  kind `payment` (Payment), `refund` (PaymentRefund), and what a refund of the same partition gives back
+--                    where that is of another date: `refunded_tender` (Tender) or `refunded_payment` (Payment)
 --        `minor_unit(code)`  the exact factor from minor units, NULL for an unknown currency
 --   out  the contract's columns, `problem` (NULL for a good row) and `record`
 --
@@ -15,7 +15,8 @@
 -- form is NULL; amounts stay JSON, because they are judged by their form.
 CREATE MACRO opened(object) AS json_transform(object, '{
     "id": "VARCHAR", "status": "VARCHAR", "payment_id": "VARCHAR", "order_id": "VARCHAR", "location_id": "VARCHAR",
-    "source_type": "VARCHAR", "destination_type": "VARCHAR", "created_at": "VARCHAR", "updated_at": "VARCHAR",
+    "type": "VARCHAR", "source_type": "VARCHAR", "destination_type": "VARCHAR",
+    "created_at": "VARCHAR", "updated_at": "VARCHAR",
     "amount_money": "JSON", "tip_money": "JSON", "app_fee_money": "JSON", "total_money": "JSON", "processing_fee": "JSON",
     "card_details": {"card": {"card_brand": "VARCHAR"}}, "destination_details": "JSON", "external_details": "JSON",
     "wallet_details": {"brand": "VARCHAR"}, "buy_now_pay_later_details": {"brand": "VARCHAR"},
@@ -43,22 +44,31 @@ CREATE MACRO tender_of(source, brand) AS CASE
     ELSE 'other' END;
 
 CREATE MACRO brand_of(o) AS coalesce(
+    CASE WHEN o.type = 'SQUARE_GIFT_CARD' THEN o.type END,
     o.card_details.card.card_brand, o.destination_details ->> '$.card_details.card.card_brand',
     o.wallet_details.brand, o.buy_now_pay_later_details.brand, o.external_details ->> '$.type',
     o.destination_details ->> '$.external_details.type', o.bank_account_details.transfer_type
 );
 
+-- How a payment was paid; a tender of an order has other words for it (TenderType, where `OTHER` and cards of another
+-- processor are what Payment calls EXTERNAL), and calls a gift card so instead of giving its brand.
+CREATE MACRO source_of(o) AS coalesce(o.source_type, CASE
+    WHEN o.type = 'SQUARE_GIFT_CARD' THEN 'CARD'
+    WHEN o.type IN ('OTHER', 'THIRD_PARTY_CARD', 'NO_SALE') THEN 'EXTERNAL'
+    ELSE o.type END);
+
 WITH looked_into AS MATERIALIZED (
-    SELECT *, opened(object) AS o FROM records WHERE kind IN ('payment', 'refund', 'refunded_payment')
+    SELECT *, opened(object) AS o FROM records
+    WHERE kind IN ('payment', 'refund', 'refunded_tender', 'refunded_payment')
 ),
 
 refunded AS (
     SELECT
         o.id AS refunded_id,
         raw_date AS refunded_with,
-        any_value(struct_pack(source := o.source_type, brand := brand_of(o))) AS refunded
+        any_value(struct_pack(source := source_of(o), brand := brand_of(o))) AS refunded
     FROM looked_into
-    WHERE kind IN ('payment', 'refunded_payment')
+    WHERE kind IN ('payment', 'refunded_tender', 'refunded_payment')
     GROUP BY refunded_id, refunded_with
 ),
 

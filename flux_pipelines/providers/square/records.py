@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -26,6 +26,7 @@ class Head(msgspec.Struct, gc=False):
     start_at: datetime | None = None
     offline_payment_details: _Offline | None = None
     payment_id: str | None = None
+    order_id: str | None = None
 
     @property
     def happened(self) -> datetime | None:
@@ -106,6 +107,38 @@ def is_sold_out(raw: msgspec.Raw) -> bool:
     except (msgspec.DecodeError, UnicodeDecodeError):
         return True
     return data is not None and any(one.sold_out for one in data.location_overrides or ())
+
+
+class Paid(NamedTuple):
+    """What is read of an order to find out how it was paid."""
+
+    tenders: list[tuple[str, msgspec.Raw]]  #: by the id of its payment
+    sources: list[str]  #: the orders whose goods it takes back
+
+
+class _Return(msgspec.Struct, gc=False):
+    source_order_id: str | None = None
+
+
+class _Order(msgspec.Struct, gc=False):
+    tenders: list[msgspec.Raw] | None = None
+    returns: list[_Return] | None = None
+
+
+_decode_order = msgspec.json.Decoder(_Order).decode
+
+
+def read_paid(raw: msgspec.Raw) -> Paid:
+    """Return the tenders and sources of an order; none when they cannot be read."""
+    try:
+        order = _decode_order(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return Paid([], [])
+    # "The tender's unique ID. It is the associated payment ID." (Tender)
+    return Paid(
+        [(read_head(tender).id, tender) for tender in order.tenders or ()],
+        [one.source_order_id for one in order.returns or () if one.source_order_id],
+    )
 
 
 class _Single(msgspec.Struct):

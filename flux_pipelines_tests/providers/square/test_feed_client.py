@@ -37,6 +37,7 @@ PATHS = {
     "inventory": "/v2/inventory/counts/batch-retrieve",
     "labor": "/v2/labor/timecards/search",
 }
+ORDERS = "/v2/orders/batch-retrieve"
 LOCATIONS = {"locations": [{"id": "L1", "name": "One"}, {"id": "L2", "name": "Two"}]}
 Answer = tuple[int, Any]
 
@@ -53,7 +54,7 @@ class Wire:
             lambda _: self._json(200, {"scopes": self.scopes, "merchant_id": "M"})
         )
         server.expect_request("/v2/locations").respond_with_handler(self._handle)
-        for path in (*PATHS.values(), "/v2/refunds", re.compile("^/v2/payments/.+")):
+        for path in (*PATHS.values(), ORDERS, "/v2/refunds", re.compile("^/v2/payments/.+")):
             server.expect_request(path).respond_with_handler(self._handle)
 
     @staticmethod
@@ -134,31 +135,76 @@ def test_what_a_till_took_offline_is_of_the_day_of_the_till(wire: Wire) -> None:
     assert [id_ for _, _, id_ in found] == ["on time", "same day", "arrived tomorrow"], "each once"
 
 
-def test_the_payment_that_a_refund_gives_back_comes_along(wire: Wire) -> None:
+def test_what_a_refund_gives_back_comes_along(wire: Wire) -> None:
     long_ago = START - timedelta(days=60)
-    refunds = {"R1": "OLD", "R2": "OLD", "R3": "TODAY", "R4": "GONE", "R5": None, "R6": "a/b"}
+    gave_back = {
+        # refund: its payment, and the order it is of
+        "R1": ("OLD", "return"),
+        "R2": ("OLD", "return"),
+        "R3": ("TODAY", "return of today"),
+        "R4": ("DIRECT", "sale"),
+        "R5": ("UNTOLD", "of nothing"),
+        "R6": ("GONE", "gone"),
+        "R7": (None, "unlinked"),
+        "R8": ("a/b", None),
+        "R9": ("SPOILT", "spoilt"),
+    }
+    orders = [
+        {"id": "return", "returns": [{"source_order_id": "first"}, {"source_order_id": "second"}, {}]},
+        {"id": "sale", "tenders": [{"id": "another"}, {"id": "DIRECT", "type": "CASH"}]},
+        {"id": "of nothing", "returns": [{"return_line_items": []}]},
+        {"id": "spoilt", "tenders": "many"},
+    ]
+    sources = [{"id": "first"}, {"id": "second", "tenders": [{"id": "OLD", "type": "CARD"}]}]
     wire.answers["/v2/payments"] = [(200, {"payments": [paid("TODAY", START)]}), (200, {})]
-    wire.answers["/v2/refunds"] = [(200, {"refunds": [paid(id_, START, payment_id=of) for id_, of in refunds.items()]})]
-    wire.answers["/v2/payments/OLD"] = [(500, {}), (200, {"payment": paid("OLD", long_ago)})]
-    wire.answers["/v2/payments/a/b"] = [(200, {"payment": paid("a/b", long_ago)})]
+    refunds = [paid(id_, START, payment_id=of, order_id=order) for id_, (of, order) in gave_back.items()]
+    wire.answers["/v2/refunds"] = [(200, {"refunds": refunds})]
+    wire.answers[ORDERS] = [(500, {}), (200, {"orders": orders}), (200, {"orders": sources})]
+    for id_ in ("UNTOLD", "a/b", "SPOILT"):
+        wire.answers[f"/v2/payments/{id_}"] = [(500, {}), (200, {"payment": paid(id_, long_ago)})]
     wire.answers["/v2/payments/GONE"] = [
         (404, {"errors": [{"category": "INVALID_REQUEST_ERROR", "code": "NOT_FOUND"}]})
     ]
     found = wire.collect("payments", ONE)
-    assert [id_ for kind, _, id_ in found if kind == "refund"] == list(refunds)
-    assert [(place, id_) for kind, place, id_ in found if kind == "refunded_payment"] == [("L1", "OLD"), ("L1", "a/b")]
-    asked = [path for path, _ in wire.asked if path.startswith("/v2/payments/")]
-    assert asked == ["/v2/payments/OLD"] * 2 + ["/v2/payments/GONE", "/v2/payments/a/b"], "the one of the day is there"
+    assert [id_ for kind, _, id_ in found if kind == "refund"] == list(gave_back)
+    assert [one for one in found if one[0] not in ("payment", "refund")] == [
+        ("refunded_tender", "L1", "DIRECT"),
+        ("refunded_tender", "L1", "OLD"),
+        ("refunded_payment", "L1", "UNTOLD"),
+        ("refunded_payment", "L1", "a/b"),
+        ("refunded_payment", "L1", "SPOILT"),
+    ]
+    asked = [one["order_ids"] for one in wire.asked_of(ORDERS)]
+    assert asked == [["return", "sale", "of nothing", "gone", "spoilt"]] * 2 + [["first", "second"]]
+    single = [path.rpartition("payments/")[2] for path, _ in wire.asked if path.startswith("/v2/payments/")]
+    assert single == ["UNTOLD"] * 2 + ["GONE"] + ["a/b"] * 2 + ["SPOILT"] * 2
 
 
+def test_orders_of_refunds_are_asked_for_a_hundred_at_a_time(wire: Wire) -> None:
+    refunds = [paid(f"R{n}", START, payment_id=f"P{n}", order_id=f"O{n}") for n in range(201)]
+    wire.answers["/v2/refunds"] = [(200, {"refunds": refunds})]
+    tenders = [{"id": f"O{n}", "tenders": [{"id": f"P{n}"}]} for n in range(201)]
+    wire.answers[ORDERS] = [(200, {"orders": tenders[n : n + 100]}) for n in (0, 100, 200)]
+    found = wire.collect("payments", ONE)
+    assert [id_ for kind, _, id_ in found if kind == "refunded_tender"] == [f"P{n}" for n in range(201)]
+    assert [len(one["order_ids"]) for one in wire.asked_of(ORDERS)] == [100, 100, 1]
+    assert not [path for path, _ in wire.asked if path.startswith("/v2/payments/")]
+
+
+@pytest.mark.parametrize("path", [ORDERS, "/v2/payments/OLD"])
 @pytest.mark.parametrize(
-    ("answer", "error"), [((500, {}), ProviderUnavailableError), ((200, {"payments": []}), BadResponseError)]
+    ("answer", "error"),
+    [
+        ((500, {}), ProviderUnavailableError),
+        ((200, {"payments": [], "errors": [{"code": "x"}]}), BadResponseError),
+        (FORBIDDEN, PermissionLostError),
+    ],
 )
-def test_a_refunded_payment_that_cannot_be_had_is_not_left_out(
-    answer: Answer, error: type[Exception], wire: Wire
+def test_what_a_refund_gives_back_is_not_left_out_when_it_cannot_be_had(
+    path: str, answer: Answer, error: type[Exception], wire: Wire
 ) -> None:
-    wire.answers["/v2/refunds"] = [(200, {"refunds": [paid("R", START, payment_id="OLD")]})]
-    wire.answers["/v2/payments/OLD"] = [answer]
+    wire.answers["/v2/refunds"] = [(200, {"refunds": [paid("R", START, payment_id="OLD", order_id="O")]})]
+    wire.answers[path] = [answer]
     with pytest.raises(error):
         wire.collect("payments", ONE)
 

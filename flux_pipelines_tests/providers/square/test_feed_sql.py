@@ -355,6 +355,14 @@ def test_a_refund_goes_back_to_what_was_paid_with(tmp_path: Path) -> None:
             ("refunded_payment", payment("GIFT", **gift)),
             ("refunded_payment", payment("CASH", source_type="CASH")),
             ("refunded_payment", payment("VISA", **visa)),
+            ("refunded_tender", {"id": "GIFT TENDER", "type": "SQUARE_GIFT_CARD"}),
+            ("refunded_tender", {"id": "CARD TENDER", "type": "CARD", **visa}),
+            ("refunded_tender", {"id": "OTHER TENDER", "type": "OTHER"}),
+            refund("gift tender", "GIFT TENDER", destination_type="CARD"),
+            refund("card tender", "CARD TENDER"),
+            refund("cash for card tender", "CARD TENDER", destination_type="CASH"),
+            refund("other tender", "OTHER TENDER", destination_type="EXTERNAL"),
+            refund("other tender, nothing said", "OTHER TENDER"),
             refund("of today", "TODAY", destination_type="CARD"),
             refund("gift", "GIFT", destination_type="CARD"),
             refund("nothing said", "GIFT"),
@@ -378,6 +386,11 @@ def test_a_refund_goes_back_to_what_was_paid_with(tmp_path: Path) -> None:
         "card for gift": ("card", "CARD VISA"),
         "unknown": ("other", None),
         "unknown card": ("card", "CARD"),
+        "gift tender": ("gift_card", "CARD SQUARE_GIFT_CARD"),
+        "card tender": ("card", "CARD VISA"),
+        "cash for card tender": ("cash", "CASH"),
+        "other tender": ("other", "EXTERNAL"),
+        "other tender, nothing said": ("other", "EXTERNAL"),
     }, "the payments given back are rows of their own date, not of this one"
 
 

@@ -55,12 +55,16 @@ def test_payments_are_the_truth_day_by_day(settled: Settled, handle: str, tmp_pa
     house = settled(handle)
     currency = house.merchant.currency
     found: dict[tuple[str, str, str, str, str], list[Any]] = {}
-    offline = 0
+    offline = beside = 0
     for day in DAYS:
         records = [one for window in windows(house, day) for one in house.collect("payments", window)]
         offline += sum(b"client_created_at" in bytes(one.raw) for one in records)
         made = rows(house, tmp_path, "payments", records, day)
-        assert len(made) == sum(one.kind != "refunded_payment" for one in records), "each once"
+        assert len(made) == sum(one.kind in ("payment", "refund") for one in records), "each once"
+        beside += sum(one.kind == "refunded_tender" for one in records)
+        assert all(one.kind != "refunded_payment" for one in records), (
+            "orders name what was paid with, a hundred at a time"
+        )
         for row in made:
             key = (row["location_id"], row["business_date"].isoformat(), row["kind"], row["tender"], row["status"])
             sums = found.setdefault(key, [0, Decimal(0), Decimal(0)])
@@ -83,6 +87,7 @@ def test_payments_are_the_truth_day_by_day(settled: Settled, handle: str, tmp_pa
     if handle == "harbor":
         assert {key[4] for key in told} == {"completed", "canceled", "failed"}
         assert offline > 10
+        assert beside > 10
         assert sum(sums[2] for sums in told.values()) < 0
 
 
