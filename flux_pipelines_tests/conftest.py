@@ -42,7 +42,7 @@ LONG = (
     "pipelines/test_events_of_all.py",
     "providers/toast/test_witness.py",
     "providers/shopify/test_witness.py",
-    "providers/square/test_cases_synced.py",
+    "providers/test_cases_synced.py",
 )
 
 

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import date
+from pathlib import Path
 from typing import Any
 
+import pytest
+
+from flux_pipelines.connect import connect_to_sandbox
 from flux_pipelines.domain import tables
 from flux_pipelines.lake import session
 from flux_pipelines.pipelines import agreement, books, names, sales, tie_out
@@ -16,11 +21,28 @@ from flux_pipelines.pipelines.partitions import each_day, ranges
 from flux_pipelines.providers.base import Provider
 from flux_pipelines.providers.registry import provider as provider_named
 from flux_pipelines.runtime import Runtime
+from flux_pipelines.sandbox.server import RunningSandbox
+from flux_pipelines.settings import settings
 from flux_pipelines.sync.feeds import collect_days
 from flux_pipelines.sync.orders import sync_orders
 
 #: The core tables that are made of orders and payments, in the order in which they are made.
 TABLES = ("transactions", "payments", "daily_sales", "daily_item_demand", "open_items", "tie_out")
+
+
+@contextmanager
+def connected(
+    folder: Path, sandbox: RunningSandbox, key: str, start: date, merchant: str | None = None, **more: Any
+) -> Iterator[Runtime]:
+    """A home of its own, with one connection."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FLUX_HOME", str(folder))
+        patch.setenv("FLUX_START_DATE", start.isoformat())
+        settings.cache_clear()
+        with Runtime() as runtime:
+            connect_to_sandbox(runtime, key, tenant="tenant", url=sandbox.url, merchant=merchant, settings=more)
+            yield runtime
+    settings.cache_clear()
 
 
 def bring_in(runtime: Runtime, key: str, days: Sequence[date]) -> None:

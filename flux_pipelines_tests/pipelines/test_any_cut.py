@@ -13,14 +13,11 @@ import httpx
 import pyarrow as pa
 import pytest
 
-from flux_pipelines.connect import connect_to_sandbox
 from flux_pipelines.domain.tables import TIE_OUT, TRANSACTIONS
 from flux_pipelines.pipelines.whole import faults
-from flux_pipelines.runtime import Runtime
 from flux_pipelines.sandbox.options import SandboxOptions
 from flux_pipelines.sandbox.server import RunningSandbox
-from flux_pipelines.settings import settings
-from flux_pipelines_tests.pipelines.bare import bring_in, contents
+from flux_pipelines_tests.pipelines.bare import bring_in, connected, contents
 
 KEY = "square:sakura"
 TOKYO = ZoneInfo("Asia/Tokyo")
@@ -104,17 +101,11 @@ def sandbox() -> Iterator[RunningSandbox]:
 
 
 def made_of(cut: Sequence[Sequence[date]], folder: Path, sandbox: RunningSandbox) -> dict[str, list[tuple[Any, ...]]]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("FLUX_HOME", str(folder))
-        patch.setenv("FLUX_START_DATE", (FIRST - timedelta(days=10)).isoformat())
-        settings.cache_clear()
-        with Runtime() as runtime:
-            connect_to_sandbox(
-                runtime, KEY, tenant="sakura", url=sandbox.url, settings={"requests_per_minute": 1_000_000}
-            )
-            for days in cut:
-                bring_in(runtime, KEY, days)
-            return contents(runtime)
+    start = FIRST - timedelta(days=10)
+    with connected(folder, sandbox, KEY, start, requests_per_minute=1_000_000) as runtime:
+        for days in cut:
+            bring_in(runtime, KEY, days)
+        return contents(runtime)
 
 
 def cuts(seed: int) -> list[list[date]]:
@@ -149,27 +140,20 @@ def test_the_tables_are_the_same_however_a_range_is_cut(sandbox: RunningSandbox,
 
 
 def test_what_is_on_two_dates_or_on_none_is_found(sandbox: RunningSandbox, tmp_path: Path) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("FLUX_HOME", str(tmp_path))
-        patch.setenv("FLUX_START_DATE", FIRST.isoformat())
-        settings.cache_clear()
-        with Runtime() as runtime:
-            connect_to_sandbox(
-                runtime, KEY, tenant="sakura", url=sandbox.url, settings={"requests_per_minute": 1_000_000}
-            )
-            bring_in(runtime, KEY, DAYS[-2:])
-            assert faults(runtime) == []
-            # An order of the first date stands on the second one too, and nobody has told the core table.
-            first, second = DAYS[-2:]
-            part = TRANSACTIONS.named("square/transactions")
-            moved, there = (runtime.lake.read(part, where={"raw_date": day}).read_all() for day in (first, second))
-            moved = moved.slice(0, 1)
-            order = moved["order_id"][0].as_py()
-            for name in ("raw_date", "business_date"):
-                number = moved.schema.get_field_index(name)
-                moved = moved.set_column(number, moved.schema.field(name), pa.array([second], pa.date32()))
-            runtime.lake.replace(part, pa.concat_tables([there, moved]), [{"connection": KEY, "raw_date": second}])
-            orders, lines, lacking = faults(runtime)
+    with connected(tmp_path, sandbox, KEY, FIRST, requests_per_minute=1_000_000) as runtime:
+        bring_in(runtime, KEY, DAYS[-2:])
+        assert faults(runtime) == []
+        # An order of the first date stands on the second one too, and nobody has told the core table.
+        first, second = DAYS[-2:]
+        part = TRANSACTIONS.named("square/transactions")
+        moved, there = (runtime.lake.read(part, where={"raw_date": day}).read_all() for day in (first, second))
+        moved = moved.slice(0, 1)
+        order = moved["order_id"][0].as_py()
+        for name in ("raw_date", "business_date"):
+            number = moved.schema.get_field_index(name)
+            moved = moved.set_column(number, moved.schema.field(name), pa.array([second], pa.date32()))
+        runtime.lake.replace(part, pa.concat_tables([there, moved]), [{"connection": KEY, "raw_date": second}])
+        orders, lines, lacking = faults(runtime)
     assert (orders.connection, orders.dates) == (KEY, (first, second))
     assert orders.what == f"1 orders stand twice in square/transactions: {order}"
     assert f"1 lines stand twice in square/transactions: {order} / " in lines.what

@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass
+from datetime import date, timedelta
 from typing import Any
 
 from flux_pipelines.settings import PROJECT_ROOT
@@ -352,10 +353,18 @@ CASES: dict[str, Case] = {
 }
 
 
-def orders(name: str) -> list[dict[str, Any]]:
-    """The orders of a case."""
-    text = (FOLDER / f"{name}.json").read_text()
+def orders(name: str, later: int = 0) -> list[dict[str, Any]]:
+    """The orders of a case, with every instant and business date so many days later."""
+
+    def moved(text: re.Match[str]) -> str:
+        day = date.fromisoformat(text[0]) + timedelta(days=later)
+        return f"{day:%Y%m%d}" if len(text[0]) == 8 else f"{day}"
+
+    text = _DATE.sub(moved, (FOLDER / f"{name}.json").read_text())
     if name == "T50_moved_date_before":
         text = re.sub(r"-[0-9a-f]{12}\b", lambda end: f"-{end[0][:0:-1]}", text)
     found = json.loads(text)
     return found if isinstance(found, list) else [one["document"] for one in found["documents"]]
+
+
+_DATE = re.compile(r'\d{4}-\d\d-\d\d(?=T)|(?<=Date": )\d{8}\b')
