@@ -6,48 +6,55 @@ ARGS ?=
 # pip knows the index that a machine is configured with; uv takes a tenth of its time (INSTALLER=uv).
 INSTALLER ?= pip
 
-.PHONY: demo test lint lock install docs bench clean
+.PHONY: demo test lint lock install install-dev docs bench clean
 
-install: $(VENV)/.installed
+install: $(VENV)/.installed  ## what the product needs, and the demo
+install-dev: $(VENV)/.installed-dev  ## what its development needs besides
 
 $(VENV)/.installed: requirements.lock requirements-uv.lock pyproject.toml
+	$(call install_locked,requirements.lock)
+	touch $@
+
+$(VENV)/.installed-dev: requirements-dev.lock requirements-uv.lock pyproject.toml
+	$(call install_locked,requirements-dev.lock)
+	touch $(VENV)/.installed $@
+
+define install_locked
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make PYTHON=python3.12 demo"; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-ifeq ($(INSTALLER),uv)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements-uv.lock
-	$(BIN)/uv pip install --python $(BIN)/python --quiet --no-deps --require-hashes --compile-bytecode -r requirements.lock
-else
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements.lock
-endif
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
-	touch $@
+	$(if $(filter uv,$(INSTALLER)),$(UV_INSTALL) $(1),$(PIP_INSTALL) --no-deps --require-hashes -r $(1))
+	$(PIP_INSTALL) --no-deps --no-build-isolation --editable .
+endef
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+UV_INSTALL := $(PIP_INSTALL) --no-deps --require-hashes -r requirements-uv.lock && \
+	$(BIN)/uv pip install --python $(BIN)/python --quiet --no-deps --require-hashes --compile-bytecode -r
 
 demo: install  ## the whole chain over the sandbox, then the Dagster UI (ARGS=--no-ui to end instead)
 	$(BIN)/flux demo $(ARGS)
 
 # Compiled modules are kept: the tests start hundreds of processes.
 test: export PYTHONDONTWRITEBYTECODE =
-test: install  ## every test (ARGS="-k name" to choose)
+test: install-dev  ## every test (ARGS="-k name" to choose)
 	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(ARGS)
 
-lint: install  ## format, lint, types
+lint: install-dev  ## format, lint, types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-lock:  ## resolve requirements.lock anew from pyproject.toml
-	$(BIN)/python -m pip install --quiet uv
-	echo uv | $(BIN)/uv pip compile - --universal --python-version 3.11 --generate-hashes \
-	  --no-emit-index-url --no-annotate --no-header --quiet -o requirements-uv.lock
-	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes \
-	  --no-emit-index-url --no-annotate --no-header --quiet -o requirements.lock
-	$(BIN)/uv pip compile deploy/forecaster/requirements.in --constraint requirements.lock --universal --python-version 3.11 \
-	  --generate-hashes --no-emit-index-url --no-annotate --no-header --quiet -o deploy/forecaster/requirements.lock
+COMPILE = $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header --quiet
 
-docs: install  ## write docs/data-dictionary.md from the table contracts
+lock:  ## resolve the lock files anew from pyproject.toml
+	$(BIN)/python -m pip install --quiet uv
+	echo uv | $(COMPILE) - -o requirements-uv.lock
+	$(COMPILE) pyproject.toml --extra dev -o requirements-dev.lock
+	$(COMPILE) pyproject.toml --extra build --extra sandbox --constraint requirements-dev.lock -o requirements.lock
+	$(COMPILE) deploy/forecaster/requirements.in --constraint requirements.lock -o deploy/forecaster/requirements.lock
+
+docs: install-dev  ## write docs/data-dictionary.md from the table contracts
 	$(BIN)/python -m flux_pipelines.domain.dictionary > docs/data-dictionary.md
 
-bench: install  ## benchmarks beside peers; prints ratios (see benchmarks/README.md)
+bench: install-dev  ## benchmarks beside peers; prints ratios (see benchmarks/README.md)
 	$(BIN)/python -m benchmarks $(ARGS)
 
 clean:

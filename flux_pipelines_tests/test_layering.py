@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+import sys
+import tomllib
+from collections.abc import Iterable, Iterator
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from flux_pipelines.settings import PROJECT_ROOT
 
@@ -126,3 +131,40 @@ def test_environment_variables_are_read_in_one_place() -> None:
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
                 called = ast.unparse(node.func)
                 assert called not in {"os.getenv", "os.environ.get"}, f"{path}:{node.lineno} reads the environment"
+
+
+def names_of(requirements: Iterable[str]) -> set[str]:
+    return {canonicalize_name(Requirement(one).name) for one in requirements}
+
+
+def locked(name: str) -> set[str]:
+    """The exact versions of a lock file, whatever the systems that they are for."""
+    lines = (PROJECT_ROOT / name).read_text().splitlines()
+    return {line.partition(" ")[0] for line in lines if "==" in line}
+
+
+def test_what_is_imported_is_declared() -> None:
+    """The product by `dependencies`, its sandbox by an extra: no part relies on what another library happens to need."""
+    project = tomllib.loads((PROJECT_ROOT / "pyproject.toml").read_text())["project"]
+    product = names_of(project["dependencies"])
+    sandbox = product | names_of(project["optional-dependencies"]["sandbox"])
+    distributions, lacking = packages_distributions(), []
+    for path, room in modules():
+        mine = (
+            sandbox if room == "sandbox" or path.name.startswith("sandbox") or path.parent.name == "schema" else product
+        )
+        for name in {name.partition(".")[0] for name in imports(path)} - sys.stdlib_module_names - {"flux_pipelines"}:
+            ours = {canonicalize_name(one) for one in distributions.get(name, ())}
+            if not (name.startswith("mypy_") or mine & ours):  # stubs are for type checking
+                lacking.append(f"{path} imports {name}")
+    assert lacking == []
+
+
+def test_the_products_lock_has_nothing_of_development() -> None:
+    extras = tomllib.loads((PROJECT_ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    product, everything = locked("requirements.lock"), locked("requirements-dev.lock")
+    assert product < everything, "`make lock` resolves both"
+    there = names_of(product)
+    assert names_of(extras["sandbox"]) <= there, "`make demo` needs no more than the product"
+    assert there.isdisjoint(names_of(extras["dev"]) - {"flux-pipelines"})
+    assert there.isdisjoint({"docker", "flask", "networkx", "sympy"})
