@@ -7,9 +7,12 @@ those partitions. A session sees the tables as they were when it was opened.
 
 from __future__ import annotations
 
+import os
+import threading
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 from flux_pipelines.domain.errors import ConfigurationError
 from flux_pipelines.domain.tables import SQL_TYPES, TABLES, Table
@@ -18,6 +21,11 @@ from flux_pipelines.lake.parquet import Part
 
 if TYPE_CHECKING:
     import duckdb
+
+#: A lake's instances of DuckDB, by process and settings: making one takes 40 times as long as a session of it. They end
+#: with the lake; what a session makes ends with the session.
+_instances: WeakKeyDictionary[DeltaLake, dict[tuple[Any, ...], duckdb.DuckDBPyConnection]] = WeakKeyDictionary()
+_mutex = threading.Lock()
 
 _NEXT_STEP = "`flux sql 'show all tables'` lists the tables, `flux sql 'describe TABLE'` the columns of one."
 
@@ -39,9 +47,10 @@ def session(
         tables: which ones, by either of their names; default: every table there is, and the core tables that have not
             been made yet, as views without rows.
         where: only these partitions of every table. DuckDB then opens local files itself, which takes a tenth of the
-            time and memory of going through Arrow; people's sessions go through Arrow, where nothing but the lake can
-            be reached.
-        memory_limit: most memory DuckDB may use, as it writes it; beyond that it uses temporary files.
+            time and memory of going through Arrow, and tables have their names with `_` alone; people's sessions go
+            through Arrow, where nothing but the lake can be reached.
+        memory_limit: most memory DuckDB may use, as it writes it, for all such sessions at once; beyond that it uses
+            temporary files.
         threads: most threads it may use.
         draft: rows that are shown in place of what their table has for their partitions; only with `where`.
         without: partitions that are left out, by the table's name in the lake; None in one stands for every value.
@@ -67,30 +76,21 @@ class Session:
         draft: Draft | None,
         without: Mapping[str, Collection[Part]],
     ) -> None:
-        import duckdb
-
+        self._lake = lake
         self._tables: list[str] = []
         self._where = where
         self._draft = draft
         self._without = without
-        self._connection = duckdb.connect(
-            config={
-                "memory_limit": memory_limit,
-                "threads": str(threads),
-                "temp_directory": str(lake.scratch()),
-                "python_enable_replacements": "false",
-            }
+        self._connection = (
+            _connect(lake, memory_limit, threads)
+            if where is None
+            else _shared(lake, memory_limit, threads, drafts=draft is not None)
         )
         try:
-            self._connection.execute("SET TimeZone = 'UTC'")
-            if where is not None:
-                folders = [lake.uri(""), *([f"{lake.staging}/"] if draft is not None else [])]
-                self._connection.execute(f"SET allowed_directories = [{', '.join(map(_literal, folders))}]")
             for name in _all(lake) if tables is None else dict.fromkeys(map(_lake_name, tables)):
                 self._add(lake, name)
-            # From here on no file, network address or extension can be reached, and this cannot be taken back.
-            self._connection.execute("SET enable_external_access = false")
-            self._connection.execute("SET lock_configuration = true")
+            if where is None:
+                _lock(self._connection)
         except BaseException:
             self._connection.close()
             raise
@@ -133,6 +133,9 @@ class Session:
         """Raise an error of ours if DuckDB's is about a data file of a table."""
         import duckdb
 
+        if isinstance(error, duckdb.FatalException | duckdb.InternalException):
+            with _mutex:  # an instance that has met an error of its own answers nothing any more
+                _instances.pop(self._lake, None)
         if isinstance(error, duckdb.Error):
             for name in self._tables:
                 if f"tables/{name}/" in str(error):
@@ -160,9 +163,45 @@ class Session:
             self._connection.execute(f'CREATE TEMP VIEW "{view}" AS {_from_files(_contract(name), every, alike)}')
         else:
             self._connection.register(view, _contract(name).arrow_schema().empty_table())
-        if schema:
+        if schema and self._where is None:
             self._connection.execute(f'CREATE SCHEMA IF NOT EXISTS "{schema}"')
             self._connection.execute(f'CREATE VIEW "{schema}"."{table}" AS SELECT * FROM "{view}"')
+
+
+def _connect(lake: DeltaLake, memory_limit: str, threads: int) -> duckdb.DuckDBPyConnection:
+    import duckdb
+
+    connection = duckdb.connect(
+        config={
+            "memory_limit": memory_limit,
+            "threads": str(threads),
+            "temp_directory": str(lake.scratch()),
+            "python_enable_replacements": "false",
+            "enable_external_file_cache": "false",
+        }
+    )
+    connection.execute("SET GLOBAL TimeZone = 'UTC'")
+    return connection
+
+
+def _lock(connection: duckdb.DuckDBPyConnection) -> None:
+    """From here on no file, network address or extension can be reached, and this cannot be taken back."""
+    connection.execute("SET enable_external_access = false")
+    connection.execute("SET lock_configuration = true")
+
+
+def _shared(lake: DeltaLake, memory_limit: str, threads: int, *, drafts: bool) -> duckdb.DuckDBPyConnection:
+    """Return a connection of its own to the lake's instance, which reads the lake's files, and drafts if asked for."""
+    key = (os.getpid(), memory_limit, threads, drafts)
+    with _mutex:
+        instances = _instances.setdefault(lake, {})
+        if key not in instances:
+            instance = _connect(lake, memory_limit, threads)
+            folders = [lake.uri(""), *([f"{lake.staging}/"] if drafts else [])]
+            instance.execute(f"SET allowed_directories = [{', '.join(map(_literal, folders))}]")
+            _lock(instance)
+            instances[key] = instance
+        return instances[key].cursor()
 
 
 def _from_files(table: Table, files: Sequence[tuple[str, tuple[str, ...]]], alike: bool = True) -> str:

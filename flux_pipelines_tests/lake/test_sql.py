@@ -212,3 +212,44 @@ def test_a_table_that_cannot_be_opened_is_named(local: DeltaLake) -> None:
     (Path(local.root) / f"tables/transactions/_delta_log/{1:020}.json").write_text("{")
     with pytest.raises(TableDamagedError, match="'transactions'"):
         session(local)
+
+
+def test_sessions_over_partitions_share_an_instance_and_see_nothing_of_each_other(
+    local: DeltaLake, tmp_path: Path
+) -> None:
+    first, second = days(2)
+    local.replace(TRANSACTIONS, transactions(days(2)), [partition(day) for day in days(2)])
+    (tmp_path / "other.csv").write_text("secret")
+    query, found = "select distinct business_date from transactions", []
+    with (
+        session(local, ["transactions"], where={"business_date": [first]}) as one,
+        session(local, ["transactions"], where={"business_date": [second]}) as other,
+        session(local, ["daily_sales"], where={"business_date": [second]}) as third,
+    ):
+        found = [one.execute(query).fetchall(), other.execute(query).fetchall()]
+        with pytest.raises(duckdb.CatalogException):
+            third.execute(query)
+        for database in (one, third):
+            with pytest.raises(duckdb.PermissionException):
+                database.execute(f"select * from read_csv('{tmp_path / 'other.csv'}')")
+            with pytest.raises(duckdb.InvalidInputException):
+                database.execute("set memory_limit = '4GB'")
+    assert found == [[(first,)], [(second,)]]
+
+
+def test_an_instance_that_broke_is_not_used_again(local: DeltaLake) -> None:
+    local.replace(TRANSACTIONS, transactions(), [partition()])
+
+    def instance() -> str:
+        with session(local, [], where={"business_date": [DAY]}) as database:
+            database.execute("create table if not exists memory.main.mark as select uuid()::varchar")
+            return str(database.execute("from memory.main.mark").fetchall())
+
+    before = instance()
+    assert instance() == before
+    with (
+        pytest.raises(duckdb.FatalException),
+        session(local, ["transactions"], where={"business_date": [DAY]}),
+    ):
+        raise duckdb.FatalException("the database has been invalidated")
+    assert instance() != before

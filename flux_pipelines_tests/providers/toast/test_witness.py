@@ -28,6 +28,7 @@ from flux_pipelines.settings import settings
 from flux_pipelines.sync.normalise import Normalisation
 from flux_pipelines.sync.orders import sync_orders
 from flux_pipelines.sync.records_sql import derive
+from flux_pipelines_tests.pipelines.bare import bring_in
 from flux_pipelines_tests.pipelines.conftest import new_instance
 from flux_pipelines_tests.providers.toast.wire import toast
 from flux_pipelines_tests.providers.toast.witness import FIRST, LAST, RESTAURANT, Witness, serving
@@ -107,7 +108,7 @@ def test_a_day_is_what_toasts_own_report_says(tmp_path: Path) -> None:
             assert {day: net for day, net in reported if day in books} == {day: sums[0] for day, sums in books.items()}
         with home(tmp_path / "days", url) as runtime:
             for days in cut(DAYS, random.Random(seed)):
-                assert sync(runtime, [KEY], days).failures == []
+                bring_in(runtime, KEY, days)
             assert figures(runtime) == books
             assert contents(runtime) == whole
 
