@@ -115,6 +115,8 @@ class Vault:
     def keep_only_newest(self) -> int:
         """Drop every key but the newest from the key file; return how many. The caller holds the keys lock.
 
+        Copies that a rotation which was killed has left beside the file go too: they hold the old keys.
+
         Raises:
             ConfigurationError: the keys come from the environment, where only its owner can remove them.
 
@@ -123,6 +125,7 @@ class Vault:
         keys = read_key_file(path)
         if len(keys) > 1:
             self._write_file(path, keys[:1])
+        _delete_unfinished(path)
         return len(keys) - 1
 
     def _own_file(self, what: str) -> Path:
@@ -160,7 +163,7 @@ class Vault:
     def _write_file(self, path: Path, keys: Sequence[str]) -> None:
         temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
         try:
-            temporary.unlink(missing_ok=True)
+            _delete_unfinished(path)
             _write_new(temporary, keys)
             temporary.replace(path)
             _sync_folder(path.parent)
@@ -235,6 +238,15 @@ def _write_new(path: Path, keys: Sequence[str]) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _delete_unfinished(path: Path) -> None:
+    """Delete what writers of a key file have left that were killed. The caller holds the keys lock: nobody is writing."""
+    try:
+        for left in path.parent.glob(f".{path.name}.*"):
+            left.unlink(missing_ok=True)
+    except OSError as error:
+        raise explain_os_error(error, f"what a rotation that was cut short left beside the key file {path}") from error
 
 
 def _sync_folder(folder: Path) -> None:

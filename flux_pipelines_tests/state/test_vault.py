@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import stat
 import time
 from pathlib import Path
@@ -14,7 +15,7 @@ from flux_pipelines.domain.errors import ConfigurationError, DecryptionError
 from flux_pipelines.state import State, Vault, generate_key, load_keys
 from flux_pipelines.state.models import AppSecretRow, AuthorizationRow, Base, CredentialRow
 from flux_pipelines_tests.state import workers
-from flux_pipelines_tests.state.processes import together
+from flux_pipelines_tests.state.processes import alone, together
 
 
 def key_ids_in_use(state: State) -> set[str]:
@@ -139,6 +140,20 @@ def test_rotation_puts_a_new_key_in_front_and_encrypts_everything_with_it(
     assert len(key_file.read_text().splitlines()) == 1
     assert state.secrets.get(acme, purpose="test") == {"access_token": "a", "refresh_token": "b"}
     assert [p.name for p in key_file.parent.iterdir() if "keys" in p.name] == ["keys"]
+
+
+def test_a_rotation_that_is_killed_leaves_no_old_key_once_old_keys_are_dropped(
+    state: State, acme: str, database_url: str, key_file: Path
+) -> None:
+    state.secrets.put(acme, {"access_token": "a"})
+    (old,) = key_file.read_text().split()
+    worker, _ = alone(workers.rotate_and_die, database_url, key_file)
+    worker.join(30)
+    assert worker.exitcode == -signal.SIGKILL
+    assert [old in p.read_text() for p in key_file.parent.glob(".keys.*")] == [True], "it was killed where it matters"
+    state.rotate_keys(drop_old=True)
+    assert [p for p in key_file.parent.iterdir() if p.is_file() and old.encode() in p.read_bytes()] == []
+    assert state.secrets.get(acme, purpose="test") == {"access_token": "a"}
 
 
 def test_rotation_encrypts_what_apps_and_round_trips_hold_too(state: State, acme: str, key_file: Path) -> None:

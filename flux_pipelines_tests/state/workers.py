@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import os
 import random
+import signal
+import sys
 import time
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
@@ -44,6 +47,19 @@ def migrate(url: str, ready: Callable[[], int]) -> None:
 def make_keys(key_file: Path, ready: Callable[[], int]) -> tuple[str, ...]:
     ready()
     return load_keys(None, key_file, production=False)
+
+
+def rotate_and_die(url: str, key_file: Path, ready: Callable[[], int]) -> None:
+    """Rotate the keys, and be killed when the new key file is written and not yet in its place."""
+
+    def die(event: str, args: tuple[object, ...]) -> None:
+        if event == "os.rename" and str(args[1]) == str(key_file):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    with open_state(url, key_file) as state:
+        sys.addaudithook(die)
+        ready()
+        state.rotate_keys(drop_old=True)
 
 
 def installation_secret(url: str, key_file: Path, ready: Callable[[], int]) -> bytes:
