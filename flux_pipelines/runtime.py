@@ -11,6 +11,7 @@ from contextlib import suppress
 from dataclasses import asdict, replace
 from datetime import UTC, date, datetime, timedelta
 from functools import cached_property
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -95,12 +96,15 @@ class Runtime:
                 room.close()
 
     @cached_property
+    def _home(self) -> Path:
+        return self.settings.make_home()
+
+    @cached_property
     def state(self) -> State:
         """The operational database with its vault."""
         from flux_pipelines.state import State, Vault
 
-        home = self.settings.home
-        home.mkdir(parents=True, exist_ok=True, mode=0o700)
+        home = self._home
         keys = self.settings.encryption_keys
         vault = Vault.load(
             keys.get_secret_value() if keys is not None else None,
@@ -115,11 +119,7 @@ class Runtime:
         from flux_pipelines.transport import PostgresLimitStore, SqliteLimitStore, Transport
 
         url = self.settings.state_url
-        store = (
-            PostgresLimitStore(url)
-            if url.startswith("postgres")
-            else SqliteLimitStore(self.settings.home / "limits.db")
-        )
+        store = PostgresLimitStore(url) if url.startswith("postgres") else SqliteLimitStore(self._home / "limits.db")
         user_agent = f"flux-pipelines/{__version__}"
         if self._patient:
             return Transport(store, self.state.audit, user_agent=user_agent)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import stat
 from datetime import date
 from functools import lru_cache
 from pathlib import Path
@@ -60,6 +62,25 @@ class Settings(BaseSettings):
     session_idle_minutes: int = Field(
         default=720, ge=5, le=1440, description="A signed-in person who does nothing for this long is signed out."
     )
+
+    def make_home(self) -> Path:
+        """Return the home, made if it is not there. No other user of the machine can look into it.
+
+        One that an earlier version has made for others to read is closed to them, unless it belongs to somebody else or is a
+        folder that everybody writes to.
+
+        Raises:
+            OSError: it cannot be made.
+
+        """
+        # `mkdir(parents=True)` makes those above with the process's own mode, which is usually for all to read.
+        for folder in (*reversed(self.home.parents), self.home):
+            if not folder.is_dir():
+                folder.mkdir(mode=0o700, exist_ok=True)
+        found = self.home.stat()
+        if found.st_mode & 0o077 and found.st_uid == os.geteuid() and not found.st_mode & stat.S_ISVTX:
+            self.home.chmod(0o700)
+        return self.home
 
     @property
     def lake_root(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import sys
 
 import typer
@@ -56,6 +57,8 @@ def main() -> None:
     # Commands load two thousand modules, which stay: with Python's own thresholds, looking through them again and again
     # takes a tenth of a small sync's time.
     gc.set_threshold(50_000, 20, 50)
+    # Whatever is written, by the servers that a command starts too, is for this user alone: a lake holds a merchant's sales.
+    os.umask(0o077)
     try:
         app()
     except FluxError as problem:

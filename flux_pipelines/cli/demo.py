@@ -45,7 +45,7 @@ def demo(
     from flux_pipelines.pipelines.drive import sync
 
     began = time.monotonic()
-    with Runtime() as runtime, Processes(runtime.settings.home, "`flux demo`") as processes:
+    with Runtime() as runtime, Processes(runtime.settings.make_home(), "`flux demo`") as processes:
         runtime.warm_forecaster()
         say(f"Everything this demo writes lives under {runtime.settings.home}.")
         url = start_sandbox(processes, choose_port(DEFAULT_PORT))

@@ -60,8 +60,7 @@ def doctor(
 
 
 def _free(runtime: Runtime) -> str:
-    runtime.settings.home.mkdir(parents=True, exist_ok=True, mode=0o700)
-    free = shutil.disk_usage(runtime.settings.home).free
+    free = shutil.disk_usage(runtime.settings.make_home()).free
     if free < 500_000_000:
         raise ConfigurationError(
             f"only {free / 1e6:.0f} MB are free where {runtime.settings.home} lies", next_step="Free some space."

@@ -33,7 +33,7 @@ def up(
     """Start the Dagster UI and daemon and the gateway, with every schedule and sensor running, until interrupted."""
     from flux_pipelines.pipelines.rebuild import unfinished
 
-    with Runtime() as runtime, Processes(runtime.settings.home, "`flux up`") as processes:
+    with Runtime() as runtime, Processes(runtime.settings.make_home(), "`flux up`") as processes:
         if not port_is_free(port):
             raise ConfigurationError(f"port {port} is in use", next_step="Choose another with --port.")
         if gateway and not port_is_free(gateway_port):

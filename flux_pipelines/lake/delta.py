@@ -39,7 +39,7 @@ from flux_pipelines.domain.errors import (
 from flux_pipelines.domain.tables import TABLES, Table
 from flux_pipelines.lake.evolution import fit, unfit
 from flux_pipelines.lake.parquet import Among, Part, PartitionFiles, StagedFile
-from flux_pipelines.lake.store import LocalStore, ObjectStore, Staging, elsewhere
+from flux_pipelines.lake.store import LocalStore, ObjectStore, elsewhere, make_folder
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -152,7 +152,7 @@ class DeltaLake:
 
     def __init__(self, store: ObjectStore) -> None:
         self._store = store
-        self._elsewhere = Staging(elsewhere())
+        self._elsewhere = elsewhere()
         self._turns: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
 
     @property
@@ -601,7 +601,7 @@ class DeltaLake:
         from deltalake.exceptions import DeltaError
 
         if isinstance(self._store, LocalStore):
-            self._store.path(_folder(table.name)).mkdir(parents=True, exist_ok=True)
+            make_folder(self._store.path(_folder(table.name)))
         try:
             DeltaTable.create(
                 self.uri(table.name),

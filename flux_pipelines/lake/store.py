@@ -10,6 +10,7 @@ import fcntl
 import hashlib
 import os
 import shutil
+import stat
 import threading
 import uuid
 import weakref
@@ -59,10 +60,16 @@ class Staging:
 
     A lock file beside each folder is held (`flock`) by the process that owns it. The kernel lets go of it however the
     process ends, so whoever comes next can tell what was abandoned by `kill -9` from what is being written right now.
+
+    Args:
+        parent: where the folder is made.
+        shared: whether the parent lies where other users of the machine can make one of its name before us.
+
     """
 
-    def __init__(self, parent: Path) -> None:
+    def __init__(self, parent: Path, *, shared: bool = False) -> None:
         self._parent = parent
+        self._shared = shared
         self._mutex = threading.Lock()
         self._owner = 0
         self._folder = parent
@@ -84,6 +91,8 @@ class Staging:
         """Delete what processes that are gone have left behind."""
         if not self._parent.is_dir():
             return
+        if self._shared:
+            self._refuse_strangers()
         for lock in self._parent.glob("*.lock"):
             try:
                 handle = os.open(lock, os.O_RDWR | os.O_CLOEXEC)
@@ -99,9 +108,27 @@ class Staging:
             finally:
                 os.close(handle)
 
+    def _refuse_strangers(self) -> None:
+        """See that the parent is a folder of this user and of nobody else's to read or write; a link is none.
+
+        Raises:
+            StorageRefusedError: somebody else has made it.
+
+        """
+        found = self._parent.lstat()
+        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
+            raise StorageRefusedError(
+                f"the folder {self._parent}, where files wait to be uploaded, was made by somebody else",
+                next_step="Have it deleted, or set TMPDIR to a folder of your own, and run it again.",
+            )
+        if found.st_mode & 0o077:
+            self._parent.chmod(0o700)
+
     def _claim(self) -> Path:
         with disk_trouble_is_an_error_of_ours(str(self._parent)):
-            self._parent.mkdir(parents=True, exist_ok=True)
+            make_folder(self._parent)
+            if self._shared:
+                self._refuse_strangers()
             while True:
                 folder = self._parent / uuid.uuid4().hex
                 lock = folder.with_suffix(".lock")
@@ -128,9 +155,9 @@ class ObjectStore(ABC):
     #: How long an object that nothing refers to is left alone, because another process may be about to refer to it.
     grace_seconds: float = 0.0
 
-    def __init__(self, root: str, staging: Path) -> None:
+    def __init__(self, root: str, staging: Staging) -> None:
         self.root = root
-        self.staging = Staging(staging)
+        self.staging = staging
 
     @abstractmethod
     def put_atomic(self, key: str, source: Path | bytes) -> None:
@@ -189,9 +216,9 @@ class ObjectStore(ABC):
         """Keep other writers out of a folder: those of this machine (local), or of this process (S3)."""
 
 
-def elsewhere() -> Path:
-    """Return where files are staged that cannot be staged in the lake itself."""
-    return Path(gettempdir()) / f"flux-staging-{os.getuid()}"
+def elsewhere() -> Staging:
+    """Return where files are staged that cannot be staged in the lake itself: in the shared folder for temporary files."""
+    return Staging(Path(gettempdir()) / f"flux-staging-{os.getuid()}", shared=True)
 
 
 def object_store(root: str | Path) -> ObjectStore:
@@ -216,7 +243,7 @@ class LocalStore(ObjectStore):
 
     def __init__(self, root: Path) -> None:
         self._path = root.expanduser().absolute()
-        super().__init__(str(self._path), self._path / ".staging")
+        super().__init__(str(self._path), Staging(self._path / ".staging"))
 
     def put_atomic(self, key: str, source: Path | bytes) -> None:
         """Store an object: temporary file, fsync, rename, fsync of the folder."""
@@ -229,7 +256,7 @@ class LocalStore(ObjectStore):
                         file.flush()
                     os.fsync(file.fileno())
                 target = self.path(key)
-                _make_folder(target.parent)
+                make_folder(target.parent)
                 os.replace(temporary, target)
                 _flush_folder(target.parent)
             except BaseException:
@@ -301,7 +328,7 @@ class LocalStore(ObjectStore):
         """Rename the folder, in one step."""
         target = self.path(to)
         with disk_trouble_is_an_error_of_ours(to):
-            _make_folder(target.parent)
+            make_folder(target.parent)
             self.path(folder).rename(target)
             _flush_folder(target.parent)
 
@@ -337,7 +364,7 @@ class LocalStore(ObjectStore):
         """Hold the folder's own `flock`: no lock files to clean up, and the kernel lets go when a process dies."""
         folder = self.path(prefix.rstrip("/"))
         with disk_trouble_is_an_error_of_ours(prefix):
-            _make_folder(folder)
+            make_folder(folder)
         handle = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX)
@@ -553,12 +580,13 @@ def _checked(key: str) -> str:
     return key
 
 
-def _make_folder(folder: Path) -> None:
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it, so that they survive a power cut and nobody but this user can look into them."""
     if folder.is_dir():
         return
-    _make_folder(folder.parent)
+    make_folder(folder.parent)
     with suppress(FileExistsError):
-        folder.mkdir()
+        folder.mkdir(mode=0o700)
     _flush_folder(folder.parent)
 
 

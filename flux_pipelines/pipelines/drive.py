@@ -86,8 +86,9 @@ def dagster_home(settings: Settings) -> Path:
 
     Whoever wants PostgreSQL puts `deploy/dagster.postgres.yaml` there under that name.
     """
+    settings.make_home()
     home = settings.dagster_home
-    home.mkdir(parents=True, exist_ok=True)
+    home.mkdir(exist_ok=True, mode=0o700)
     if not (home / "dagster.yaml").exists():
         shutil.copyfile(PROJECT_ROOT / "dagster.yaml", home / "dagster.yaml")
     return home

@@ -211,8 +211,12 @@ class FluxStorage(DagsterStorage[DagsterInstance], ConfigurableClass):
 
     def __init__(self, base_dir: str | None = None, inst_data: ConfigurableClassData | None = None) -> None:
         self._inst_data = inst_data
-        folder = Path(base_dir) if base_dir else settings().dagster_home
-        folder.mkdir(parents=True, exist_ok=True)
+        if base_dir:
+            folder = Path(base_dir)
+        else:
+            settings().make_home()
+            folder = settings().dagster_home
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         _be_the_only_daemon(folder)
         # The web server, the daemon and the code server start together: one of them makes the tables.
         with (folder / "storage.lock").open("w") as lock:

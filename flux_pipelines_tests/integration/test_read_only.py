@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from flux_pipelines.pipelines.drive import dagster_home
+from flux_pipelines.pipelines.instance import FluxStorage
+from flux_pipelines.runtime import Runtime
 from flux_pipelines.sandbox.server import RunningSandbox
+from flux_pipelines.settings import settings
 from flux_pipelines_tests.integration.conftest import END_DAY, FluxProcess
 
 ONE_DAY = ("--from", str(END_DAY), "--to", str(END_DAY))
@@ -50,13 +55,58 @@ def read_only(folder: Path) -> Iterator[None]:
             path.chmod(mode)
 
 
+@contextmanager
+def for_all_to_read() -> Iterator[None]:
+    """Let the files that processes make be read by everybody unless they see to it, as on most machines."""
+    before = os.umask(0o022)
+    try:
+        yield
+    finally:
+        os.umask(before)
+
+
 @pytest.fixture(scope="module")
 def bound(world: RunningSandbox, tmp_path_factory: pytest.TempPathFactory) -> Bound:
     """A home with a day of a connection's sales."""
     flux = Bound(tmp_path_factory.mktemp("read-only") / "home")
-    flux("connections", "add", "square:sakura", "--tenant", "kissa", "--sandbox", world.url)
-    flux(*SYNC)
+    with for_all_to_read():
+        flux("connections", "add", "square:sakura", "--tenant", "kissa", "--sandbox", world.url)
+        flux(*SYNC)
     return flux
+
+
+def test_nobody_else_on_the_machine_can_read_what_a_home_holds(bound: Bound) -> None:
+    found = [bound.home, *bound.home.rglob("*")]
+    assert len(found) > 50
+    assert [path for path in found if path.lstat().st_mode & 0o077] == []
+
+
+@pytest.mark.parametrize("first", ["state", "transport", "lake", "dagster", "storage"])
+def test_a_home_is_closed_to_others_whoever_makes_it_and_one_that_was_open_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: str
+) -> None:
+    home = tmp_path / "above" / "home"
+    monkeypatch.setenv("FLUX_HOME", str(home))
+    settings.cache_clear()
+
+    def open_it() -> None:
+        with Runtime() as runtime:
+            if first == "lake":
+                runtime.lake.prove_writable()
+            elif first == "dagster":
+                dagster_home(runtime.settings)
+            elif first == "storage":
+                FluxStorage().dispose()
+            else:
+                getattr(runtime, first)
+
+    with for_all_to_read():
+        open_it()
+        assert [stat.S_IMODE(path.stat().st_mode) for path in (home.parent, home)] == [0o700, 0o700]
+        home.chmod(0o755)
+        open_it()
+    if first != "lake":  # which may be read where nothing may be changed
+        assert stat.S_IMODE(home.stat().st_mode) == 0o700
 
 
 def refusal(message: str, where: Path) -> None:

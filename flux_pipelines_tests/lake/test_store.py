@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import os
 import signal
+import stat
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import boto3
@@ -103,6 +105,35 @@ def test_what_a_killed_process_was_writing_is_swept_and_what_a_living_one_writes
     assert not litter.parent.exists()
     assert own.read_bytes() == b"own"
     assert len(list((tmp_path / ".staging").iterdir())) == 2  # this process's folder and its lock
+
+
+@pytest.mark.parametrize("made", ["link", "folder of somebody else", "open"])
+def test_a_staging_folder_that_somebody_else_made_is_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, made: str
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    place, trap = tmp_path / f"flux-staging-{os.getuid()}", tmp_path / "trap"
+    (trap / "x").mkdir(parents=True)
+    (trap / "x.lock").touch()  # a sweep would delete `x`
+    if made == "link":
+        place.symlink_to(trap)
+    elif made == "open":
+        place.mkdir(mode=0o755)
+    elif os.getuid() == 0:
+        place.mkdir()
+        os.chown(place, 12345, 12345)
+    else:
+        pytest.skip("only root can make a folder of somebody else")
+    staging = object_store("s3://flux-lake/x").staging
+    if made == "open":
+        assert staging.folder.parent == place
+        assert stat.S_IMODE(place.stat().st_mode) == 0o700
+        return
+    for use in (lambda: staging.folder, staging.sweep):
+        with pytest.raises(StorageRefusedError, match="set TMPDIR") as caught:
+            use()
+        assert str(place) in str(caught.value)
+    assert (trap / "x").is_dir()
 
 
 def test_a_process_that_ends_leaves_no_staging_folder(tmp_path: Path) -> None:
