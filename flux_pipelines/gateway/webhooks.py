@@ -1,6 +1,7 @@
 """`POST /webhooks/{provider}`: read once, verified, in the inbox before the answer. Nothing of what is refused is kept.
 
-What a provider declares personal is taken out of a body after it was verified, and before it is stored.
+What a provider declares personal is taken out of a body after it was verified, and before it is stored. Of events of types that
+nothing is done for only the hash of the body is stored.
 """
 
 from __future__ import annotations
@@ -112,7 +113,7 @@ class Deliveries:
                 account_id=event.account_id,
                 connection_key=key,
                 occurred_at=event.occurred_at,
-                body=request.body,
+                body=request.body if event.body is None else event.body,
             )
         )
 

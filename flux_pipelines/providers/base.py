@@ -9,6 +9,8 @@ import importlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
+from fnmatch import fnmatchcase
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
@@ -133,6 +135,8 @@ class Provider:
     webhooks: str | None = None  # Callable[[WebhookContext], WebhookSource]
     #: Which of the app's secrets signs webhooks, unless the app has a `webhook_signature_key` of its own.
     webhooks_signed_with: Literal["webhook_signature_key", "client_secret"] = "webhook_signature_key"
+    #: The types of events that something is done for, as patterns (`orders/*`). Of all others no body is kept.
+    webhook_types: tuple[str, ...] = ()
     sandbox: str | None = None  # Callable[[World, SandboxOptions], Starlette app]
     transactions_sql: Path | None = None
     #: When the provider stops answering `api_version`, where it says so in advance.
@@ -149,6 +153,10 @@ class Provider:
         module, _, attribute = reference.partition(":")
         return getattr(importlib.import_module(module), attribute)
 
+    def uses(self, event_type: str) -> bool:
+        """Tell whether anything is done for webhook events of a type."""
+        return _is_one_of(event_type, self.webhook_types)
+
     def feed(self, name: str) -> Feed:
         """Return one of its feeds by name."""
         return next(feed for feed in self.feeds if feed.name == name)
@@ -156,6 +164,11 @@ class Provider:
     def settings_of(self, connection: Connection) -> dict[str, Any]:
         """Return the connection's settings with the provider's defaults filled in."""
         return {s.name: connection.settings.get(s.name, s.default) for s in self.settings}
+
+
+@lru_cache(maxsize=4096)
+def _is_one_of(text: str, patterns: tuple[str, ...]) -> bool:
+    return any(fnmatchcase(text, pattern) for pattern in patterns)
 
 
 @dataclass(frozen=True, slots=True)
@@ -412,13 +425,15 @@ class WebhookRequest(NamedTuple):
 class WebhookEvent(NamedTuple):
     """The few fields of an event that the inbox needs.
 
-    `account_id` is the provider's name for the account, or for a location where events name only that.
+    `account_id` is the provider's name for the account, or for a location where events name only that. `body` is what of the
+    body is kept, where that is not all of it.
     """
 
     event_id: str
     event_type: str
     account_id: str
     occurred_at: datetime | None
+    body: bytes | None = None
 
 
 class Erasure(NamedTuple):

@@ -42,6 +42,24 @@ PROVIDER = Provider(
     connect_settings=(_SHOP,),
     webhooks="flux_pipelines.providers.shopify.webhooks:ShopifyWebhooks",
     webhooks_signed_with="client_secret",
+    webhook_types=(
+        "app/uninstalled",
+        "collections/*",
+        "customers/data_request",
+        "customers/redact",
+        "fulfillments/*",
+        "inventory_items/*",
+        "inventory_levels/*",
+        "locations/*",
+        "order_transactions/*",
+        "orders/*",
+        "products/*",
+        "refunds/*",
+        "returns/*",
+        "shop/redact",
+        "tender_transactions/*",
+        "variants/*",
+    ),
     sandbox="flux_pipelines.providers.shopify.sandbox:build",
     transactions_sql=_HERE / "transactions.sql",
     order_id_field="legacyResourceId",
@@ -137,7 +155,8 @@ PROVIDER = Provider(
                 "receiptJson",
             }
         ),
-        pseudonymise=frozenset({"customer_id"}),
+        # The last two are in what is kept of a request to forget a customer.
+        pseudonymise=frozenset({"customer_id", "customer_email", "customer_phone"}),
         within=frozenset(
             {
                 ("name", "paymentDetails"),

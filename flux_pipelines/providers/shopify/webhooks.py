@@ -2,6 +2,9 @@
 
 What an event is (topic, shop, id, time) is in its headers; its body is the object in the shape of the REST API, as it was when
 it happened. Deliveries come in any order, so a body says what to look at, never what is true now.
+
+The headers are not signed: whoever has one body with its signature can send it as any topic of any shop. For most topics
+that makes dates be read again. Of those that destroy (`DESTROYING`) the body must itself be of that shop and topic.
 """
 
 from __future__ import annotations
@@ -25,7 +28,12 @@ from flux_pipelines.providers.base import (
 )
 
 SIGNATURE_HEADER = "x-shopify-hmac-sha256"
-_NEVER = "Flux keeps nothing that could be handed over: personal data is removed before anything is stored"
+#: Topics after which something is forgotten, taken out of the books or disconnected.
+DESTROYING = frozenset({"app/uninstalled", "customers/redact", "orders/delete", "shop/redact"})
+_ASKED_FOR = (
+    "a person has to answer it: of a customer nothing is stored but pseudonyms and what stands in texts, unless the "
+    "connection keeps personal data"
+)
 
 
 class _Body(msgspec.Struct):
@@ -35,6 +43,9 @@ class _Body(msgspec.Struct):
     order_id: int | None = None
     order_edit: _OrderOf | None = None
     customer: msgspec.Raw = msgspec.Raw()
+    customer_id: int | str | None = None
+    customer_email: str | None = None
+    customer_phone: str | None = None
     orders_to_redact: list[int] = []
     location_id: int | None = None
 
@@ -44,7 +55,7 @@ class _OrderOf(msgspec.Struct):
 
 
 class _Person(msgspec.Struct):
-    id: int | None = None
+    id: int | str | None = None
     email: str | None = None
     phone: str | None = None
 
@@ -99,10 +110,13 @@ class ShopifyWebhooks:
     def read(self, request: WebhookRequest) -> WebhookEvent:
         """Read the event's own fields, which are in the headers.
 
-        `X-Shopify-Webhook-Id` is the same for every attempt to deliver the same event.
+        `X-Shopify-Webhook-Id` is the same for every attempt to deliver the same event. It is not signed either: a body of a
+        topic that destroys is one event a day, whatever ids it is sent with. Not for ever: a shop that uninstalls the app
+        again says the same words.
 
         Raises:
-            WebhookRefusedError: there is no id, topic or shop, or the body is not JSON.
+            WebhookRefusedError: there is no id, topic or shop, or the body is not JSON; or, of a topic that destroys, it is
+                of another shop or topic.
 
         """
         headers = request.headers
@@ -110,15 +124,24 @@ class ShopifyWebhooks:
         if not event_id or not topic or not shop:
             raise WebhookRefusedError("the delivery is not an event of Shopify (no id, no topic or no shop)")
         try:
-            msgspec.json.decode(request.body, type=dict[str, msgspec.Raw])
+            members = msgspec.json.decode(request.body, type=dict[str, msgspec.Raw])
         except (msgspec.DecodeError, UnicodeDecodeError) as problem:
             raise WebhookRefusedError(f"the body is not an event of Shopify ({problem})") from problem
-        return WebhookEvent(event_id, topic, shop, _instant(_header(headers, "triggered-at")))
+        at = _instant(_header(headers, "triggered-at"))
+        if topic not in DESTROYING:
+            return WebhookEvent(event_id, topic, shop, at)
+        _refuse_foreign(topic, shop, members)
+        event_id = f"{hashlib.sha256(request.body).hexdigest()}-{datetime.now(UTC):%Y%m%d}"
+        return WebhookEvent(event_id, topic, shop, at, _request(members) if topic == "customers/redact" else None)
 
     def affected(self, events: Sequence[tuple[str, bytes]], source: PosSource) -> list[Affected]:
-        """Say what each event makes stale. Orders are looked up together: a body may be older than what is true."""
+        """Say what each event makes stale. Orders are looked up together: a body may be older than what is true.
+
+        Those that are said to be deleted too: one that Shopify still gives is not.
+        """
         subjects = [_subject(topic, body) for topic, body in events]
-        wanted = sorted({subject for subject in subjects if isinstance(subject, str)})
+        gone = {one for subject in subjects if isinstance(subject, Affected) for one in subject.deleted}
+        wanted = sorted({subject for subject in subjects if isinstance(subject, str)} | gone)
         found = source.orders(wanted) if wanted else []
         headers = {order.header.order_id: order.header for order in found if order.header is not None}
 
@@ -128,7 +151,14 @@ class ShopifyWebhooks:
                 return Affected(nothing=f"Shopify does not give the order {order_id}")
             return Affected(frozenset({(header.location_id, header.created_at)}))
 
-        return [subject if isinstance(subject, Affected) else touched(subject) for subject in subjects]
+        return [
+            touched(subject)
+            if isinstance(subject, str)
+            else touched(next(iter(subject.deleted)))
+            if subject.deleted & headers.keys()
+            else subject
+            for subject in subjects
+        ]
 
 
 def _subject(topic: str, body: bytes) -> str | Affected:
@@ -145,7 +175,7 @@ def _subject(topic: str, body: bytes) -> str | Affected:
     if topic == "app/uninstalled":
         return Affected(revoked=True)
     if topic == "customers/data_request":
-        return Affected(nothing=_NEVER)
+        return Affected(nothing=_ASKED_FOR)
     if family in _CATALOG:
         return Affected(feeds=frozenset({("catalog", "", None)}))
     if family in _STOCK:
@@ -176,15 +206,64 @@ def _order_id(family: str, what: str, found: _Body) -> int | None:
 
 def _forgotten(found: _Body) -> Affected:
     """Return whom to forget: a customer by what they are known by, and their orders."""
-    person = _Person()
-    if bytes(found.customer) not in (b"", b"null"):
+    person = _Person(found.customer_id, found.customer_email, found.customer_phone)
+    if bytes(found.customer) not in (b"", b"null"):  # as it came, and as events were kept before
         person = msgspec.json.decode(found.customer, type=_Person)
     texts = tuple(text for text in (person.email, person.phone) if text)
     customers = (str(person.id),) if person.id is not None else ()
     orders = tuple(map(str, found.orders_to_redact))
     if not customers and not orders and not texts:  # an erasure that names nobody would mean the whole shop
-        return Affected(nothing="it names no order, and of the customer nothing is kept")
+        return Affected(nothing="it names neither a customer nor an order")
     return Affected(erase=Erasure(customers, orders, texts))
+
+
+def _refuse_foreign(topic: str, shop: str, members: Mapping[str, msgspec.Raw]) -> None:
+    """See that a body is one of the topic and of the shop that its headers name, as far as it says so itself.
+
+    The shapes are those of https://shopify.dev/docs/apps/build/compliance/privacy-law-compliance and
+    https://shopify.dev/docs/api/webhooks. `orders/delete` names no shop: what it names is looked up in that shop.
+
+    Raises:
+        WebhookRefusedError: it is not.
+
+    """
+    if topic == "orders/delete":
+        fits = "id" in members and "created_at" not in members  # which any whole object has
+    elif topic == "app/uninstalled":
+        fits = _names(members, "myshopify_domain", shop)
+    else:
+        others = {"data_request", "orders_requested"} | (
+            {"customer", "orders_to_redact"} if topic == "shop/redact" else set()
+        )
+        fits = _names(members, "shop_domain", shop) and "shop_id" in members and not others & members.keys()
+        fits = fits and (topic == "shop/redact" or bool({"customer", "orders_to_redact"} & members.keys()))
+    if not fits:
+        raise WebhookRefusedError(f"the body is not one of {topic} of the shop that the delivery names")
+
+
+def _names(members: Mapping[str, msgspec.Raw], name: str, shop: str) -> bool:
+    try:
+        return msgspec.json.decode(members.get(name, b"null"), type=str).casefold() == shop.casefold()
+    except msgspec.DecodeError:
+        return False
+
+
+def _request(members: Mapping[str, msgspec.Raw]) -> bytes:
+    """Return what is kept of a request to forget a customer: whom it names, as members that become pseudonyms.
+
+    `customer` itself is taken out of whatever is stored, and nobody would know any more who is to be forgotten.
+
+    Raises:
+        WebhookRefusedError: the customer or their orders cannot be read.
+
+    """
+    try:
+        person = msgspec.json.decode(members.get("customer", b"null"), type=_Person | None) or _Person()
+        orders = msgspec.json.decode(members.get("orders_to_redact", b"[]"), type=list[int] | None) or []
+    except msgspec.DecodeError as problem:
+        raise WebhookRefusedError(f"the body is not a request to forget a customer ({problem})") from problem
+    whom = {"customer_id": person.id, "customer_email": person.email, "customer_phone": person.phone}
+    return msgspec.json.encode({**{k: v for k, v in whom.items() if v}, "orders_to_redact": orders})
 
 
 def _header(headers: Mapping[str, str], name: str) -> str:

@@ -15,9 +15,18 @@ import msgspec
 import pytest
 
 from flux_pipelines.domain.errors import ConfigurationError, WebhookRefusedError
-from flux_pipelines.providers.base import Affected, Erasure, Order, OrderHeader, WebhookContext, WebhookRequest
+from flux_pipelines.privacy import Pseudonyms, Redactor
+from flux_pipelines.providers.base import (
+    Affected,
+    Erasure,
+    Order,
+    OrderHeader,
+    WebhookContext,
+    WebhookEvent,
+    WebhookRequest,
+)
 from flux_pipelines.providers.shopify import PROVIDER
-from flux_pipelines.providers.shopify.webhooks import ShopifyWebhooks
+from flux_pipelines.providers.shopify.webhooks import DESTROYING, ShopifyWebhooks
 from flux_pipelines_tests.providers.shopify.nodes import found_in
 
 MADE = datetime(2008, 1, 10, 16, tzinfo=UTC)
@@ -133,14 +142,61 @@ def test_every_other_topic(examples: Path) -> None:
     assert found[2] == Affected(feeds=frozenset({("inventory", "24826418", None)}))
     assert found[3] == Affected(locations=True, feeds=frozenset({("catalog", "", None)}))
     assert found[4] == Affected(revoked=True)
-    for nothing, said in zip(found[5:], ("keeps nothing", "say nothing about sales", "cannot be read"), strict=True):
+    for nothing, said in zip(
+        found[5:], ("a person has to answer it", "say nothing about sales", "cannot be read"), strict=True
+    ):
         assert said in nothing.nothing
         assert nothing == Affected(nothing=nothing.nothing)
 
 
-def test_a_deleted_order_is_known_by_its_id_alone() -> None:
-    (found,) = affected(("orders/delete", {"id": 450789469}))
-    assert found == Affected(deleted=frozenset({"450789469"}))
+def test_a_deleted_order_is_known_by_its_id_alone_and_one_that_shopify_still_gives_is_not() -> None:
+    gone, there = affected(("orders/delete", {"id": 5}), ("orders/delete", {"id": 450789469}))
+    assert gone == Affected(deleted=frozenset({"5"}))
+    assert there == Affected(sold=frozenset({("7", MADE)}))
+
+
+SHOP = {"shop_id": 954889, "shop_domain": "acme.myshopify.com"}
+FORGET = {**SHOP, "customer": {"id": 191167, "email": "john@example.com"}, "orders_to_redact": [299938]}
+ABOUT = {"id": 954889, "name": "Acme", "myshopify_domain": "Acme.myshopify.com", "created_at": "2020-01-01T00:00:00Z"}
+ORDER = {"id": 450789469, "created_at": "2008-01-10T11:00:00-05:00", "line_items": [], "customer": {"id": 191167}}
+#: What a topic that destroys may be sent with, and bodies of others that have a signature as good.
+REAL = {"shop/redact": SHOP, "customers/redact": FORGET, "app/uninstalled": ABOUT, "orders/delete": {"id": 1}}
+OTHERS = (
+    ORDER,
+    {**FORGET, "data_request": {"id": 9999}, "orders_requested": [299938]},
+    {"id": 1, "title": "a product", "created_at": "2020-01-01T00:00:00Z"},
+    {},
+)
+
+
+@pytest.mark.parametrize("topic", sorted(DESTROYING))
+def test_what_destroys_is_of_the_topic_and_the_shop_that_its_headers_name(topic: str) -> None:
+    def read(body: object, **headers: str) -> WebhookEvent:
+        return webhooks().read(request(json.dumps(body).encode(), **{"x-shopify-topic": topic, **headers}))
+
+    assert read(REAL[topic]).event_type == topic
+    for body in (*OTHERS, *(body for name, body in REAL.items() if name != topic)):
+        if topic == "orders/delete" and "created_at" not in body and "id" in body:
+            continue  # it is no other than its own
+        with pytest.raises(WebhookRefusedError, match=f"not one of {topic} of the shop"):
+            read(body)
+    if topic != "orders/delete":  # whose body names no shop
+        with pytest.raises(WebhookRefusedError, match="of the shop"):
+            read(REAL[topic], **{"x-shopify-shop-domain": "other.myshopify.com"})
+    again = read(REAL[topic], **{"x-shopify-webhook-id": "another"})
+    assert again.event_id == read(REAL[topic]).event_id, "a body is one event, whatever id it is sent with"
+
+
+def test_of_a_request_to_forget_a_customer_is_kept_whom_it_names_by_pseudonyms() -> None:
+    body = json.dumps({**FORGET, "orders_to_redact": []}).encode()
+    kept = webhooks().read(request(body, **{"x-shopify-topic": "customers/redact"})).body
+    assert kept is not None
+    pseudonyms = Pseudonyms(b"k" * 32)
+    stored = Redactor(PROVIDER.redaction, pseudonyms).one(kept)
+    assert b"john" not in stored
+    assert b"191167" not in stored
+    (found,) = affected(("customers/redact", stored))
+    assert found.erase == Erasure((pseudonyms.of("191167"),), (), (pseudonyms.of("john@example.com"),))
 
 
 def test_who_asks_to_be_forgotten_is() -> None:
