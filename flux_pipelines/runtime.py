@@ -462,6 +462,10 @@ class Runtime:
         earlier = self.state.locations.keep_calendars(connection.key, zones, connection.cutoff_hour, first_new)
         return [replace(location, earlier=earlier[location.location_id]) for location in found]
 
+    def forget_unused_events(self) -> int:
+        """Forget the bodies of stored webhook events that nothing is done for, as new ones are not kept; return how many."""
+        return sum(self.state.inbox.forget_bodies(spec.name, spec.uses) for spec in all_providers().values())
+
     def places(self) -> dict[str, str]:
         """Return what every store is called, by its id; those of connections that were removed, as the lake has them.
 

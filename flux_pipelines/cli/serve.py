@@ -43,6 +43,7 @@ def up(
                 f"an earlier version of Flux made {', '.join(outdated)}, and they have not been made again",
                 next_step="Run `flux rebuild`: it makes them from what was fetched.",
             )
+        runtime.forget_unused_events()
         if sandbox:
             url = start_sandbox(processes, sandbox_port)
             register(runtime, url, gateway_port)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from flux_pipelines.domain.errors import ConfigurationError, FluxError
 from flux_pipelines.providers.registry import all_providers
 from flux_pipelines.runtime import keeps_personal_data
-from flux_pipelines.state import NewEvent
+from flux_pipelines.state import NewEvent, digest
 
 if TYPE_CHECKING:
     from flux_pipelines.privacy import Redactor
@@ -100,8 +100,15 @@ class Senders:
         return known.accounts.get(account_id)
 
     def redacted(self, events: Sequence[NewEvent]) -> list[NewEvent]:
-        """Return the events without what is personal in their bodies, but for connections that keep it."""
-        answer = list(events)
+        """Return the events without what is personal in their bodies, but for connections that keep it.
+
+        Of a type that nothing is done for no body is left at all: nobody has declared what is personal in it.
+        """
+        answer = [
+            event if self._known[event.provider].spec.uses(event.event_type) else _with_body(event, digest(event.body))
+            for event in events
+        ]
+        events = answer[:]
         for provider in {event.provider for event in events}:
             known = self._known[provider]
             if known.redactor is None:

@@ -125,6 +125,8 @@ class _Tick(Settling):
             working = [c for c in mine if c.status != "disconnected"]
             if mine and not working and asks_to_forget(webhooks, event):
                 touched.units[event.id] = (forgotten(event.id, mine, self._now), not event.attempts)
+            elif not self._provider.uses(event.event_type):
+                touched.kept.setdefault(f"nothing is done for events of type {event.event_type}", []).append(event.id)
             elif not working:
                 why = "the account was disconnected" if mine else "no connection is of this account"
                 touched.kept.setdefault(why, []).append(event.id)

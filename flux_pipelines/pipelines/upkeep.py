@@ -18,7 +18,7 @@ def _maintain(context: dg.OpExecutionContext, flux: FluxResource) -> None:
     done = [lake.maintain(name) for name in lake.tables()]
     rows = [(result.table, result.version, result.files_deleted) for result in done]
     context.log.info(f"{len(done)} tables maintained, {sum(result.files_deleted for result in done)} files deleted")
-    purged = sorted(flux.runtime.state.purge().items())
+    purged = sorted({**flux.runtime.state.purge(), "bodies of events": flux.runtime.forget_unused_events()}.items())
     context.add_output_metadata(
         {
             "tables": preview(("table", "version", "files deleted"), rows),

@@ -12,7 +12,7 @@ from flux_pipelines.state.connections import Connections
 from flux_pipelines.state.cursors import Cursors
 from flux_pipelines.state.database import Database
 from flux_pipelines.state.erasures import ErasureReport, Erasures
-from flux_pipelines.state.events import Event, EventStatus, NewEvent
+from flux_pipelines.state.events import Event, EventStatus, NewEvent, digest
 from flux_pipelines.state.facade import State
 from flux_pipelines.state.inbox import Inbox
 from flux_pipelines.state.installation import Installation
@@ -62,6 +62,7 @@ __all__ = [
     "Tokens",
     "Vault",
     "csrf_of",
+    "digest",
     "generate_key",
     "load_keys",
 ]

@@ -21,6 +21,9 @@ TABLE = cast(Table, InboxRow.__table__)
 #: Events in one INSERT of SQLite.
 _MOST_ROWS = 64
 _MOST_TEXT = 255
+#: How what stands in the place of a body begins, and how long it is.
+DIGEST_BEGINS = b'{"sha256":"'
+DIGEST_BYTES = len(DIGEST_BEGINS) + 64 + 2
 #: The columns that differ from event to event when they come.
 _BOUND = (
     "provider",
@@ -133,6 +136,11 @@ def storable(given: str) -> str:
     if len(given) <= _MOST_TEXT and "\0" not in given and not any("\ud800" <= c <= "\udfff" for c in given):
         return given
     return f"sha256:{hashlib.sha256(encoded).hexdigest()}"
+
+
+def digest(body: bytes) -> bytes:
+    """Return what stands in the place of a body that is not kept: JSON with its SHA-256, always `DIGEST_BYTES` long."""
+    return DIGEST_BEGINS + hashlib.sha256(body).hexdigest().encode() + b'"}'
 
 
 def event_of(row: Row[Any]) -> Event:

@@ -23,10 +23,13 @@ from sqlalchemy import (
 
 from flux_pipelines.state.database import Database
 from flux_pipelines.state.events import (
+    DIGEST_BEGINS,
+    DIGEST_BYTES,
     TABLE,
     Event,
     EventStatus,
     NewEvent,
+    digest,
     event_of,
     insert,
     made_storable,
@@ -280,9 +283,25 @@ class Inbox:
         mine = _C.connection_key == key
         if account_id:
             mine = or_(mine, and_(_C.provider == provider, _C.account_id == account_id))
+        return self._rewrite(mine, change)
+
+    def forget_bodies(self, provider: str, used: Callable[[str], bool]) -> int:
+        """Put hashes in the places of bodies of events whose types are not used, so that the bytes are gone; return how many."""
+        theirs = _C.provider == provider
+        with self._database.reading() as session:
+            types = session.scalars(select(_C.event_type).where(theirs).distinct()).all()
+        unused = [one for one in types if not used(one)]
+        if not unused:
+            return 0
+        begins = func.substr(_C.body, 1, len(DIGEST_BEGINS))
+        whole = or_(func.length(_C.body) != DIGEST_BYTES, begins != DIGEST_BEGINS)
+        wanted = and_(theirs, _C.event_type.in_(unused), whole)
+        return self._rewrite(wanted, lambda bodies: [digest(body) for body in bodies])
+
+    def _rewrite(self, which: ColumnElement[bool], change: Callable[[Sequence[bytes]], Sequence[bytes]]) -> int:
         count, after = 0, 0
         while True:
-            query = select(_C.id, _C.body).where(mine, _C.id > after).order_by(_C.id).limit(_BODIES)
+            query = select(_C.id, _C.body).where(which, _C.id > after).order_by(_C.id).limit(_BODIES)
             with self._database.reading() as session:
                 found = [(row.id, bytes(row.body)) for row in session.execute(query)]
             if not found:

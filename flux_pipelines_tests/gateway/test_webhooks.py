@@ -23,6 +23,7 @@ from flux_pipelines.gateway.server import RunningGateway
 from flux_pipelines.providers.square.webhooks import SIGNATURE_HEADER
 from flux_pipelines.runtime import Runtime
 from flux_pipelines.settings import Settings
+from flux_pipelines.state import digest
 from flux_pipelines_tests.gateway.webhookwire import (
     ACCOUNT,
     CONNECTION,
@@ -154,7 +155,8 @@ def test_a_connection_made_a_moment_ago_gets_its_events(runtime: Runtime, url: s
 def test_texts_that_no_database_holds_do_not_fail(runtime: Runtime, url: str, client: httpx.Client) -> None:
     bodies = [event("nul\x00"), event("x" * 5000), event("two", "t" * 5000, account="a\x00" + "a" * 5000)]
     assert [send(client, url, body).status_code for body in bodies * 2] == [200] * 6
-    assert sorted(one.body for one in stored(runtime)) == sorted(bodies)
+    # Of a type that nothing is done for, the hash of the body is stored.
+    assert sorted(one.body for one in stored(runtime)) == sorted([*bodies[:2], digest(bodies[2])])
 
 
 def test_other_addresses_and_methods(runtime: Runtime, gateway: RunningGateway, url: str, client: httpx.Client) -> None:

@@ -44,6 +44,22 @@ PROVIDER = Provider(
     # tokens do not wear out (https://developer.squareup.com/docs/oauth-api/best-practices).
     pkce="without_secret",
     webhooks="flux_pipelines.providers.square.webhooks:SquareWebhooks",
+    webhook_types=(
+        "catalog.version.updated",
+        "inventory.count.updated",
+        "labor.shift.*",
+        "labor.timecard.*",
+        "location.created",
+        "location.updated",
+        "oauth.authorization.revoked",
+        "order.created",
+        "order.fulfillment.updated",
+        "order.updated",
+        "payment.created",
+        "payment.updated",
+        "refund.created",
+        "refund.updated",
+    ),
     sandbox="flux_pipelines.providers.square.sandbox:build",
     transactions_sql=_HERE / "transactions.sql",
     feeds=(

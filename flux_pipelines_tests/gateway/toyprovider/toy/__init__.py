@@ -56,5 +56,6 @@ PROVIDER = Provider(
     settings=(),
     secrets=(("access_token",),),
     webhooks="flux_pipelines.providers.toy:ToyWebhooks",
+    webhook_types=("*",),
     capabilities=frozenset({"WebhookSource"}),
 )
