@@ -35,12 +35,12 @@ def erase(
         bool, typer.Option("--everything", help="Erase all that is personal in the connection's records.")
     ] = False,
 ) -> None:
-    """Erase a person from raw records, quarantine and webhook events of a connection. Amounts stay as they are.
+    """Erase a person from what is kept of a connection, history included: records, webhook events, tables, previews.
 
-    Give ids in each form that the provider uses. E-mail addresses and phone numbers are never arguments, which other
+    Amounts stay as they are. Give ids in each form that the provider uses. E-mail addresses and phone numbers are never arguments, which other
     users of the machine and the shell's history could see.
     """
-    from flux_pipelines.erasure import erase as run
+    from flux_pipelines.pipelines.erasures import forget
 
     if text not in (None, "-"):
         raise ConfigurationError(
@@ -54,7 +54,9 @@ def erase(
             next_step="Give --customer, --order or --text -; or --everything alone.",
         )
     with Runtime() as runtime:
-        report = run(runtime, runtime.state.connections.get(connection), wanted, asked_by=f"command line ({_user()})")
+        report = forget(
+            runtime, runtime.state.connections.get(connection), wanted, asked_by=f"command line ({_user()})"
+        )
     say(
         f"Erased: {report.records} records in {report.partitions} raw partitions, {report.quarantined} in quarantine, "
         f"{report.events} webhook events. This is request {report.id}; `flux privacy report` lists them."

@@ -1,18 +1,21 @@
 """Erases what a person asked to be forgotten: raw records of every feed, quarantine with its history, webhook events.
 
-Tables of the lake hold nothing of customers, so they need no change; nor do the books, because amounts stay.
+Tables of the lake have no column about customers, but a text may name one all the same, as the name of an item: `in_tables` finds
+those, and `flux_pipelines.pipelines.erasures` makes them again. The books stay, because amounts do.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from flux_pipelines.domain.errors import FluxError, TableDamagedError
-from flux_pipelines.erasure.wanted import Wanted
+from flux_pipelines.domain.tables import QUARANTINE, TABLES, Table
+from flux_pipelines.erasure.wanted import ERASED_TEXT, Wanted
 from flux_pipelines.lake import rewrite
+from flux_pipelines.lake.delta import VersionChangedError
 from flux_pipelines.providers.base import Erasure
 from flux_pipelines.providers.registry import provider as provider_named
 from flux_pipelines.runtime import keeps_personal_data
@@ -36,7 +39,14 @@ class _Done:
     records: int = 0
 
 
-def erase(runtime: Runtime, connection: Connection, erasure: Erasure, *, asked_by: str = "webhook") -> ErasureReport:
+def erase(
+    runtime: Runtime,
+    connection: Connection,
+    erasure: Erasure,
+    *,
+    asked_by: str = "webhook",
+    further: Callable[[Wanted], None] = lambda _: None,
+) -> ErasureReport:
     """Erase what a connection's records hold of a person; an empty request erases everything personal of the connection.
 
     Records that hold one of the ids or texts lose all that their provider declares personal, pseudonyms too. Each
@@ -48,6 +58,7 @@ def erase(runtime: Runtime, connection: Connection, erasure: Erasure, *, asked_b
         connection: whose records are searched.
         erasure: whom to forget.
         asked_by: who passed the request on, for the record.
+        further: what is done after that, before the request is called done.
 
     Raises:
         ConfigurationError: an id or text that would be found anywhere.
@@ -72,6 +83,8 @@ def erase(runtime: Runtime, connection: Connection, erasure: Erasure, *, asked_b
         for error in _raw(runtime, feed, connection, wanted, done)
     ]
     quarantined = runtime.quarantine.rewrite(connection.key, lambda payload: wanted.erased([payload], thorough=True)[0])
+    # Of types that nothing is done for nobody knows where in a body a person is: those go whole.
+    unused = runtime.state.inbox.forget_bodies(connection.provider, provider_named(connection.provider).uses)
     in_events = Wanted(erasure, redaction, runtime.pseudonyms, erased=_ERASED)
     events = runtime.state.inbox.rewrite(
         connection.provider,
@@ -87,8 +100,9 @@ def erase(runtime: Runtime, connection: Connection, erasure: Erasure, *, asked_b
             connection=connection.key,
             next_step="Fetch those partitions anew or delete them, then ask for the erasure again.",
         ) from unread[0]
+    further(wanted)
     return runtime.state.erasures.finish(
-        number, partitions=done.partitions, records=done.records, quarantined=quarantined, events=events
+        number, partitions=done.partitions, records=done.records, quarantined=quarantined, events=events + unused
     )
 
 
@@ -96,6 +110,63 @@ def fingerprint(runtime: Runtime, connection: str, erasure: Erasure) -> str:
     """Return a keyed hash of a request: the same for the same request, and of no use to find out whom it was about."""
     lists = [sorted(part) for part in erasure]
     return runtime.pseudonyms.of(json.dumps(["erasure", connection, *lists]))
+
+
+def tables_of(runtime: Runtime, connection: Connection) -> Iterator[Table]:
+    """Yield the contracts of the tables that may hold rows of a connection, quarantine apart."""
+    contracts = {table.name: table for table in TABLES}
+    for name in runtime.lake.tables():
+        provider, _, base = name.rpartition("/")
+        if provider in ("", connection.provider) and base in contracts and base != QUARANTINE.name:
+            yield contracts[base].named(name)
+
+
+def in_tables(runtime: Runtime, connection: Connection, wanted: Wanted) -> dict[Table, set[tuple[str, ...]]]:
+    """Return the partitions that name the person in rows of a connection, by table; each as the values of its columns.
+
+    Raises:
+        TableDamagedError: a table cannot be read.
+
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    found: dict[Table, set[tuple[str, ...]]] = {}
+    for table in tables_of(runtime, connection):
+        texts = [column.name for column in table if column.type == "text"]
+        by_connection = "connection" in table.partition_by
+        columns = list(dict.fromkeys(["connection", *table.partition_by, *texts]))
+        where = {"connection": connection.key} if by_connection else None
+        for rows in runtime.lake.read(table, where=where, columns=columns):
+            batch = rows.filter(pc.equal(rows["connection"], connection.key))
+            for text in texts:
+                named = [one for one in pc.unique(batch[text]).to_pylist() if one is not None and wanted.mentions(one)]
+                if named:
+                    hits = batch.filter(pc.is_in(batch[text], pa.array(named, pa.string()))).select(table.partition_by)
+                    found.setdefault(table, set()).update(tuple(map(str, row.values())) for row in hits.to_pylist())
+    return found
+
+
+def blank(runtime: Runtime, connection: Connection, table: Table, partition: tuple[str, ...], wanted: Wanted) -> None:
+    """Put `erased` into the cells of a partition that name the person, in rows of a connection."""
+    import pyarrow as pa
+
+    where = dict(zip(table.partition_by, partition, strict=True))
+    while True:
+        version = runtime.lake.version(table.name)
+        rows = runtime.lake.read(table, where=where, version=version).read_all().to_pylist()
+        for row in rows:
+            if row["connection"] == connection.key:
+                row |= {
+                    k: ERASED_TEXT
+                    for k, v in row.items()
+                    if isinstance(v, str) and k != "connection" and wanted.mentions(v)
+                }
+        try:
+            runtime.lake.replace(table, pa.Table.from_pylist(rows, table.arrow_schema()), [where], if_version=version)
+        except VersionChangedError:  # somebody writes to the table: what was read may be stale
+            continue
+        return
 
 
 def _raw(runtime: Runtime, feed: str, connection: Connection, wanted: Wanted, done: _Done) -> list[FluxError]:

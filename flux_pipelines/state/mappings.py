@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal, cast
 
-from sqlalchemy import func, select, update
+from sqlalchemy import delete, func, select, update
 
 from flux_pipelines.domain.errors import ConfigurationError
 from flux_pipelines.state.database import Database
@@ -116,6 +116,17 @@ class Mappings:
                 )
                 for row in rows
             ]
+
+    def forget(self, names: Callable[[str], bool]) -> int:
+        """Delete the decisions about things that name somebody, so that the bytes are gone; return how many."""
+        with self._database.reading() as session:
+            rows = session.execute(select(MappingRow.id, MappingRow.external_id, MappingRow.name)).all()
+        gone = [number for number, external_id, name in rows if names(external_id) or names(name)]
+        if gone:
+            with self._database.erasing() as connection:
+                connection.execute(delete(MappingRow).where(MappingRow.id.in_(gone)))
+        self._database.forget_erased()
+        return len(gone)
 
     def last_decided(self) -> datetime | None:
         """Return when somebody last decided anything."""
