@@ -84,7 +84,7 @@ def erase(
     ]
     quarantined = runtime.quarantine.rewrite(connection.key, lambda payload: wanted.erased([payload], thorough=True)[0])
     # Of types that nothing is done for nobody knows where in a body a person is: those go whole.
-    unused = runtime.state.inbox.forget_bodies(connection.provider, provider_named(connection.provider).uses)
+    runtime.state.inbox.forget_bodies(connection.provider, provider_named(connection.provider).uses)
     in_events = Wanted(erasure, redaction, runtime.pseudonyms, erased=_ERASED)
     events = runtime.state.inbox.rewrite(
         connection.provider,
@@ -102,7 +102,7 @@ def erase(
         ) from unread[0]
     further(wanted)
     return runtime.state.erasures.finish(
-        number, partitions=done.partitions, records=done.records, quarantined=quarantined, events=events + unused
+        number, partitions=done.partitions, records=done.records, quarantined=quarantined, events=events
     )
 
 

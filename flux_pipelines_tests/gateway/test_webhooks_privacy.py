@@ -83,14 +83,14 @@ def test_of_events_that_nothing_is_done_for_no_body_is_stored_and_none_that_was_
     # What an earlier version has kept, upkeep and each erasure forget.
     for forget in (
         runtime.forget_unused_events,
-        lambda: erase(runtime, runtime.state.connections.get("square:other"), Erasure()).events,
-        lambda: erase(runtime, runtime.state.connections.get("square:other"), Erasure(texts=("somebody else",))).events,
+        lambda: erase(runtime, runtime.state.connections.get("square:other"), Erasure()),
+        lambda: erase(runtime, runtime.state.connections.get("square:other"), Erasure(texts=("somebody else",))),
     ):
         old = [
             NewEvent("square", f"old-{n}-{id(forget)}", "customer.created", "", None, bodies[UNUSED[0]]) for n in "ab"
         ]
         runtime.state.inbox.add_many(old)
         assert b"Lovelace-Byron" in files(runtime)
-        assert forget() == 2
+        forget()
         assert b"Lovelace-Byron" not in files(runtime), "not in a free page either"
         assert runtime.forget_unused_events() == 0

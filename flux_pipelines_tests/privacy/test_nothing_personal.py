@@ -272,9 +272,11 @@ def test_an_order_is_forgotten_by_its_id_and_events_with_it(runtime: Runtime) ->
     body = json.dumps({"data": {"object": {"order_id": order_id, "customer_id": order["customer_id"]}}}).encode()
     account = connection.account_id
     events = [
-        NewEvent("square", "mine", "x", account, None, body, KEY),
-        NewEvent("square", "unknown", "x", account, None, body),
-        NewEvent("square", "other", "x", account, None, b'{"order_id":"OTHER","customer_id":"hmac:x"}', KEY),
+        NewEvent("square", "mine", "payment.updated", account, None, body, KEY),
+        NewEvent("square", "unknown", "payment.updated", account, None, body),
+        NewEvent(
+            "square", "other", "payment.updated", account, None, b'{"order_id":"OTHER","customer_id":"hmac:x"}', KEY
+        ),
     ]
     runtime.state.inbox.add_many(events)
     report = erase(runtime, connection, Erasure(order_ids=(order_id,)))
