@@ -168,3 +168,24 @@ def test_the_products_lock_has_nothing_of_development() -> None:
     assert names_of(extras["sandbox"]) <= there, "`make demo` needs no more than the product"
     assert there.isdisjoint(names_of(extras["dev"]) - {"flux-pipelines"})
     assert there.isdisjoint({"docker", "flask", "networkx", "sympy"})
+
+
+#: What reads JSON that Flux itself has written, the text of one JSON string, or (the forecaster) within bounds of its own.
+READS_JSON_ITSELF = {
+    "domain/decoding.py", "holding.py", "state/authorizations.py", "state/migrations/versions/0005_calendars.py",
+    "lake/raw.py", "lake/raw_manifest.py", "lake/raw_write.py", "pipelines/automation.py", "pipelines/closed_days.py",
+    "pipelines/feed_runs.py", "privacy/redactor.py", "erasure/wanted.py", "forecaster/app.py", "forecaster/contract.py",
+}  # fmt: skip
+
+
+def test_json_of_others_is_decoded_in_one_place() -> None:
+    """Its depth and width are bounded there."""
+    found = set()
+    for path, room in modules():
+        name = str(path.relative_to(PACKAGE))
+        if room == "sandbox" or path.name.startswith("sandbox") or "/schema/" in name:
+            continue
+        names = {ast.unparse(node) for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Attribute)}
+        if names & {"json.loads", "json.load", "msgspec.json.decode", "msgspec.json.Decoder"}:
+            found.add(name)
+    assert found == READS_JSON_ITSELF

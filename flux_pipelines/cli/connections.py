@@ -10,6 +10,7 @@ import typer
 
 from flux_pipelines.cli.output import counted, error, say, table
 from flux_pipelines.connect import add_with_secrets, care, connect_to_sandbox, parse_settings, reconfigure
+from flux_pipelines.domain.decoding import decode
 from flux_pipelines.domain.errors import ConfigurationError, FluxError
 from flux_pipelines.runtime import Runtime
 
@@ -22,7 +23,7 @@ Key = Annotated[str, typer.Argument(metavar="PROVIDER:NAME", help="The connectio
 def json_object(text: str, what: str) -> dict[str, Any]:
     """Read what was given as a JSON object; `what` names it in the error, which never repeats it."""
     try:
-        value = json.loads(text)
+        value = decode(text)
     except ValueError:
         # The text may hold secrets: neither it nor the parser's excerpt may be shown.
         raise ConfigurationError(f"{what} are not valid JSON", next_step='Write them as {"name": "value"}.') from None

@@ -172,7 +172,7 @@ async def _body(request: Request) -> bytes:
 def _validated(body: bytes) -> ForecastRequest:
     try:
         asked = _decoder.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise _RefusedError(400, f"the body is not a valid request: {error}") from error
     if not asked.historical_data:
         raise _RefusedError(400, "historical_data is empty")

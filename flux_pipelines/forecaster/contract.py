@@ -7,6 +7,7 @@ from datetime import date, timedelta
 from decimal import ROUND_HALF_EVEN, Decimal
 from typing import Any
 
+from flux_pipelines.domain.decoding import decode
 from flux_pipelines.forecaster.items import QUANTITY_STEP, ItemHistory
 
 #: Well inside a `quantity` column, decimal(18,5): one absurd answer must not make the whole table unwritable.
@@ -34,7 +35,7 @@ def model_error_message(response: Any) -> str:
     """Return what the model said, out of the error answer that SageMaker wraps it in."""
     original = str(response.get("OriginalMessage") or response.get("Error", {}).get("Message") or "no message")
     try:
-        unwrapped = json.loads(original)
+        unwrapped = decode(original)
     except ValueError:
         unwrapped = None
     if isinstance(unwrapped, dict) and isinstance(unwrapped.get("error"), str):

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from flux_pipelines.domain.addresses import is_loopback
+from flux_pipelines.domain.decoding import decode
 from flux_pipelines.domain.errors import ConfigurationError, SignInRefusedError
 from flux_pipelines.transport.redact import remember
 
@@ -161,7 +162,7 @@ def decoded(content: bytes, kind: type[msgspec.Struct], who: str) -> Any:
 
     """
     try:
-        return msgspec.json.decode(content, type=kind)
+        return decode(content, kind)
     except msgspec.DecodeError:
         # The parser's message may repeat what it read, tokens included.
         raise SignInRefusedError(f"{who} gave an answer that is not of the documented form") from None

@@ -16,6 +16,7 @@ from joserfc import jwt
 from joserfc.errors import JoseError
 from joserfc.jwk import RSAKey
 
+from flux_pipelines.domain.decoding import decode
 from flux_pipelines.domain.errors import ConfigurationError, SignInRefusedError
 from flux_pipelines.gateway.identity import Identity, RoundTrip, client_credentials, decoded, origin_of
 from flux_pipelines.transport import RefusedError
@@ -184,7 +185,8 @@ class OpenId:
     def _verified(self, id_token: str) -> dict[str, Any]:
         """Return the claims of a token that one of the issuer's present keys has signed."""
         try:
-            header = msgspec.json.decode(_segment(id_token.partition(".")[0]))
+            # The claims as well: what reads them below knows no bound.
+            header, _ = (decode(_segment(part)) for part in id_token.split(".")[:2])
             kid = header.get("kid") if isinstance(header, dict) else ""
         except (ValueError, msgspec.DecodeError):
             kid = ""
@@ -211,7 +213,7 @@ class OpenId:
             # A new key, or an invention.
             self._asked_again_at = now
         url = self._endpoints().jwks_uri
-        answer = self._client(url).request("GET", _path(url), idempotent=True, auth=False, decode=msgspec.json.decode)
+        answer = self._client(url).request("GET", _path(url), idempotent=True, auth=False, decode=decode)
         jwks = answer.value if isinstance(answer.value, dict) else {}
         with self._mutex:
             self._keys = (now, jwks)

@@ -15,6 +15,7 @@ from fastapi import APIRouter
 from starlette.requests import ClientDisconnect
 from starlette.routing import Route
 
+from flux_pipelines.domain.decoding import UnboundedError
 from flux_pipelines.domain.errors import FluxError, WebhookRefusedError
 from flux_pipelines.gateway.inbox_writer import InboxWriter
 from flux_pipelines.gateway.senders import Senders
@@ -79,6 +80,9 @@ class Deliveries:
         except _AnswerError as answer:
             self._note(provider, answer)
             return answer.status
+        except UnboundedError as problem:  # of a body that is looked into before it is verified
+            self._note(provider, _AnswerError(400, str(problem)))
+            return 400
         except FluxError as problem:
             self._note(provider, _AnswerError(503, str(problem)))
             return 503

@@ -11,12 +11,14 @@ from typing import NamedTuple
 
 import msgspec
 
+from flux_pipelines.domain.decoding import decoder
+
 #: By the kind of a record: where in it others are (`variants.nodes`), a list or a map, and what kind they are; none are given
 #: where the kind is empty.
 Apart = Mapping[str, Mapping[str, str]]
 
-_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
-_listed = msgspec.json.Decoder(list[msgspec.Raw] | dict[str, msgspec.Raw]).decode
+_members = decoder(dict[str, msgspec.Raw])
+_listed = decoder(list[msgspec.Raw] | dict[str, msgspec.Raw])
 
 
 class Part(NamedTuple):

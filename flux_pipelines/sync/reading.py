@@ -14,6 +14,7 @@ import msgspec
 import zstandard
 
 from flux_pipelines.domain.business_day import BusinessCalendar
+from flux_pipelines.domain.decoding import decode
 from flux_pipelines.domain.money import known_currencies
 
 if TYPE_CHECKING:
@@ -45,8 +46,8 @@ def raw_blocks(path: Path) -> Iterator[list[bytes]]:
 def identity(record: bytes, member: str) -> str:
     """Return a record's id, which is in that member; empty when it cannot be read."""
     try:
-        found = msgspec.json.decode(record, type=dict[str, msgspec.Raw]).get(member)
-        return "" if found is None else str(msgspec.json.decode(found))
+        found = decode(record, dict[str, msgspec.Raw]).get(member)
+        return "" if found is None else str(decode(found))
     except (msgspec.DecodeError, UnicodeDecodeError):
         return ""
 

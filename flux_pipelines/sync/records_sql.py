@@ -22,6 +22,7 @@ import pyarrow as pa
 
 from flux_pipelines.domain import tables
 from flux_pipelines.domain.business_day import known_calendars
+from flux_pipelines.domain.decoding import decoder
 from flux_pipelines.domain.errors import ContractBrokenError
 from flux_pipelines.domain.tables import SQL_TYPES, Table
 from flux_pipelines.lake.raw import ORDERS
@@ -72,7 +73,7 @@ class _Line(msgspec.Struct):
     location_id: str = ""
 
 
-_decode_line = msgspec.json.Decoder(_Line).decode
+_decode_line = decoder(_Line)
 
 
 class _Bad(NamedTuple):

@@ -17,6 +17,7 @@ import httpx
 import msgspec
 
 from flux_pipelines.domain.addresses import is_loopback
+from flux_pipelines.domain.decoding import UnboundedError, decoder
 from flux_pipelines.domain.errors import (
     AmbiguousSendError,
     BadResponseError,
@@ -512,7 +513,7 @@ class ApiClient:
                 outcome.value = call.decode(outcome.content)
             except AnsweredError as said:
                 self._say(call, outcome, said)
-            except msgspec.ValidationError as error:
+            except (msgspec.ValidationError, UnboundedError) as error:
                 # Whole, but not what the provider documents: the next answer would be the same.
                 what = f"was answered with a body of another form ({redact(str(error))[:300]})"
                 outcome.error = self._unusable(call, what, rerun_helps=False)
@@ -583,6 +584,5 @@ def bearer(token: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {token}"}
 
 
-def _whole_json(content: bytes) -> None:
-    """Check that a body is one whole JSON document, without making objects of it."""
-    msgspec.json.decode(content, type=msgspec.Raw)
+#: Checks that a body is one whole JSON document, without making objects of it.
+_whole_json = decoder(msgspec.Raw)

@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from flux_pipelines.domain.decoding import decode
 from flux_pipelines.domain.errors import BadRequestError, FluxError
 from flux_pipelines.transport.redact import redact
 
@@ -108,7 +109,7 @@ def read_problem(content: bytes) -> Problem:
     `{"error", "error_description"}` (RFC 6749, 5.2) and a plain `{"code", "message"}`; anything else gives no codes.
     """
     try:
-        body = msgspec.json.decode(content)
+        body = decode(content)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return Problem((), "an HTML page" if content.lstrip()[:1] == b"<" else "")
     entries = _entries(body)

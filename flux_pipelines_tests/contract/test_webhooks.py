@@ -16,6 +16,9 @@ from flux_pipelines_tests.contract.conftest import Connect, Played, providers
 
 TELLING = [name for name in providers() if all_providers()[name].webhooks is not None]
 
+#: More than anybody reads.
+DEEP = b'{"timestamp":' + b"[" * 1200 + b"]" * 1200 + b"}"
+
 pytestmark = pytest.mark.parametrize("name", TELLING)
 
 
@@ -52,6 +55,7 @@ def test_a_sale_is_told_once_whatever_the_post_does_and_names_its_day(connect: C
             first = announced[0]
             assert post(first, first.body.replace(b"{", b"{ ", 1)) == refused
             assert post(first, b"") in (400, refused)
+            assert post(first, DEEP) in (400, refused), "whoever looks into a body before it is verified bears it"
         finally:
             played.pull("webhooks/clear", subscriptions=True)
     events = runtime.state.inbox.pending(name)
@@ -82,7 +86,7 @@ def test_an_event_that_nobody_knows_touches_nothing_and_loses_no_other(connect: 
             played.pull("webhooks/clear", subscriptions=True)
     types = sorted({delivery.event_type for delivery in announced})
     odd = [("nobody.knows.this", announced[0].body)]
-    odd += [(kind, body) for kind in types for body in (b"{}", b"not json at all")]
+    odd += [(kind, body) for kind in types for body in (b"{}", b"not json at all", DEEP)]
     source = runtime.source(played.connection)
     try:
         good = [(delivery.event_type, delivery.body) for delivery in announced]

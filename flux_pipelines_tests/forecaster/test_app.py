@@ -74,6 +74,7 @@ def test_invocations_answer_with_exactly_the_contract(forecaster: EmbeddedForeca
     [
         (b"", 400, "not a valid request"),
         (b"{", 400, "not a valid request"),
+        (b"[" * 1200 + b"]" * 1200, 400, "not a valid request"),
         (b"\xff\xfe", 400, "not a valid request"),
         (b"[]", 400, "Expected `object`"),
         (body(horizon=0), 400, "forecast_horizon"),

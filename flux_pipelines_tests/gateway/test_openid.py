@@ -128,6 +128,14 @@ def test_a_wrong_claim_is_refused(rooms: Runtime, issuer: Issuer, changes: dict[
         identify(rooms, issuer, issuer.sign(issuer.claims(TRIP.nonce, **changes)))
 
 
+@pytest.mark.parametrize("part", [0, 1])
+def test_a_token_that_is_nested_too_deeply_is_refused(rooms: Runtime, issuer: Issuer, part: int) -> None:
+    parts = issuer.sign(issuer.claims(TRIP.nonce)).split(".")
+    parts[part] = base64.urlsafe_b64encode(b"[" * 1200 + b"]" * 1200).rstrip(b"=").decode()
+    with pytest.raises(SignInRefusedError, match="cannot be read"):
+        identify(rooms, issuer, ".".join(parts))
+
+
 def test_claims_within_the_leeway_of_clocks_are_accepted(rooms: Runtime, issuer: Issuer) -> None:
     now = int(time.time())
     token = issuer.sign(issuer.claims(TRIP.nonce, exp=now - 20, iat=now + 20))
@@ -269,7 +277,9 @@ def test_a_code_that_is_not_good_says_so_without_repeating_it(rooms: Runtime, is
         assert secret not in str(refused.value)
 
 
-@pytest.mark.parametrize("body", ["{}", '{"id_token": 5}', "[]", '"text"'])
+@pytest.mark.parametrize(
+    "body", ["{}", '{"id_token": 5}', "[]", '"text"', '{"id_token":' + "[" * 1200 + "]" * 1200 + "}"]
+)
 def test_an_answer_of_another_form_is_refused(rooms: Runtime, issuer: Issuer, body: str) -> None:
     issuer.answer = (200, body)
 

@@ -137,6 +137,20 @@ def test_unknown_types_are_kept_and_unknown_accounts_too(runtime: Runtime, url: 
     }
 
 
+def test_an_event_that_is_nested_too_deeply_is_none(
+    runtime: Runtime, url: str, client: httpx.Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    deep = event("deep")[:-1] + b',"more":' + b"[" * 1200 + b"]" * 1200 + b"}"
+    assert send(client, url, deep).status_code == 400
+    # Toast's own time of sending is looked for before anything is proved.
+    runtime.state.apps.put("toast", {"notification_url": "unused"}, {"webhook_signature_key": KEY})
+    toast = url.replace("/square", "/toast")
+    assert client.post(toast, content=deep, headers={"toast-signature": "anything"}).status_code == 400
+    assert client.post(toast, content=b"[]", headers={"toast-signature": "anything"}).status_code == 401
+    assert stored(runtime) == []
+    assert not [record for record in caplog.records if record.exc_info or record.levelno >= logging.ERROR]
+
+
 def test_a_connection_made_a_moment_ago_gets_its_events(runtime: Runtime, url: str, client: httpx.Client) -> None:
     assert send(client, url, event("one", account="LATER")).status_code == 200
     connect(runtime, "square:later", "LATER")

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import msgspec
 
+from flux_pipelines.domain.decoding import decode, decoder
 from flux_pipelines.domain.errors import FluxError
 from flux_pipelines.providers.shopify.graphql import GraphQL
 from flux_pipelines.providers.shopify.orders import Members
@@ -74,7 +75,7 @@ class _Cancelled(msgspec.Struct):
 _WHOLE: Final = {"hasNextPage": False}
 _NO_CURSOR: Final = ""
 
-_decode_members = msgspec.json.Decoder(Members).decode
+_decode_members = decoder(Members)
 
 
 class BulkOrders:
@@ -197,7 +198,7 @@ def assemble(content: bytes, roots: int, objects: int) -> list[Members]:
 
 
 def _text(raw: msgspec.Raw) -> str:
-    return msgspec.json.decode(raw, type=str)
+    return decode(raw, str)
 
 
 def _raw(value: Any) -> msgspec.Raw:

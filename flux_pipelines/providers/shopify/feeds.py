@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from flux_pipelines.domain.decoding import decode, decoder
 from flux_pipelines.providers.base import FeedWindow, Location, Record
 from flux_pipelines.providers.shopify.graphql import GraphQL
 from flux_pipelines.providers.shopify.orders import (
@@ -73,10 +74,10 @@ class _LocationHead(msgspec.Struct, rename="camel"):
     is_active: bool = True
 
 
-_decode_shop = msgspec.json.Decoder(Shop).decode
-_decode_location = msgspec.json.Decoder(_LocationHead).decode
-_decode_connection = msgspec.json.Decoder(Connection).decode
-_decode_members = msgspec.json.Decoder(Members).decode
+_decode_shop = decoder(Shop)
+_decode_location = decoder(_LocationHead)
+_decode_connection = decoder(Connection)
+_decode_members = decoder(Members)
 
 
 class Feeds:
@@ -157,7 +158,7 @@ class Feeds:
         page = _decode_connection(members["variants"])
         nodes = page.nodes
         if page.page_info.has_next_page:
-            owner = msgspec.json.decode(members["id"], type=str)
+            owner = decode(members["id"], str)
             nodes = rest_of(self._graphql, "more_variants", owner, page, _VARIANTS_A_PAGE)
         members["variants"] = nodes_only(nodes)
         return msgspec.Raw(msgspec.json.encode(members))

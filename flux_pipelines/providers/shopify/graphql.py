@@ -14,6 +14,7 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
+from flux_pipelines.domain.decoding import decode, decoder
 from flux_pipelines.domain.errors import (
     BadResponseError,
     FluxError,
@@ -94,7 +95,7 @@ class _Envelope(msgspec.Struct):
     extensions: _Extensions | None = None
 
 
-_decode_envelope = msgspec.json.Decoder(_Envelope).decode
+_decode_envelope = decoder(_Envelope)
 
 
 class Bucket:
@@ -197,13 +198,13 @@ class GraphQL:
 
         """
 
-        def decode(body: bytes) -> tuple[T, Cost]:
+        def read(body: bytes) -> tuple[T, Cost]:
             envelope = _decode_envelope(body)
             cost = (envelope.extensions.cost if envelope.extensions is not None else None) or Cost()
             self._bucket.told(name, cost)
             if envelope.errors or bytes(envelope.data) in (b"", b"null"):
                 raise _problem(envelope, cost)
-            return msgspec.json.decode(envelope.data, type=kind), cost
+            return decode(envelope.data, kind), cost
 
         reserved = self._bucket.reserve(name)
         try:
@@ -212,7 +213,7 @@ class GraphQL:
                 self._path,
                 json={"query": operation(name), "variables": dict(variables)},
                 idempotent=idempotent,
-                decode=decode,
+                decode=read,
             )
         except RefusedError as refused:
             known = _STATUSES.get(refused.status)

@@ -15,6 +15,7 @@ from urllib.parse import quote, urlencode, urlsplit
 
 import msgspec
 
+from flux_pipelines.domain.decoding import decode, decoder
 from flux_pipelines.domain.errors import (
     BadResponseError,
     ConfigurationError,
@@ -64,8 +65,8 @@ class _Answer(msgspec.Struct):
     errors: msgspec.Raw = msgspec.Raw()
 
 
-_decode_tokens = msgspec.json.Decoder(_Tokens).decode
-_decode_answer = msgspec.json.Decoder(_Answer).decode
+_decode_tokens = decoder(_Tokens)
+_decode_answer = decoder(_Answer)
 
 
 class ShopifyOAuth:
@@ -158,7 +159,7 @@ class ShopifyOAuth:
 
         """
         answer = self._graphql("uninstall", access_token)
-        done = msgspec.json.decode(answer, type=_Uninstalled)
+        done = decode(answer, _Uninstalled)
         if done.app_uninstall.user_errors:
             said = "; ".join(error.message for error in done.app_uninstall.user_errors)
             raise BadResponseError(
@@ -204,7 +205,7 @@ class ShopifyOAuth:
 
     def _shop_of(self, access_token: str) -> str:
         """Return the domain of the shop that a token is for: the callback's own word is not part of the exchange."""
-        return msgspec.json.decode(self._graphql("shop_domain", access_token), type=_Shops).shop.myshopify_domain
+        return decode(self._graphql("shop_domain", access_token), _Shops).shop.myshopify_domain
 
     def _graphql(self, name: str, access_token: str) -> bytes:
         answer = self._api.request(

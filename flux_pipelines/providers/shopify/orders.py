@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from flux_pipelines.domain.decoding import decode, decoder
 from flux_pipelines.domain.errors import BadResponseError, FluxError, ProviderUnavailableError
 from flux_pipelines.domain.money import to_minor
 from flux_pipelines.providers.base import Order, OrderHeader
@@ -167,10 +168,10 @@ class _Head(msgspec.Struct, rename="camel"):
     total_cash_rounding_adjustment: _Rounding | None = None
 
 
-_decode_head = msgspec.json.Decoder(_Head).decode
-_decode_members = msgspec.json.Decoder(Members).decode
-_decode_connection = msgspec.json.Decoder(Connection).decode
-_decode_agreements = msgspec.json.Decoder(Agreements).decode
+_decode_head = decoder(_Head)
+_decode_members = decoder(Members)
+_decode_connection = decoder(Connection)
+_decode_agreements = decoder(Agreements)
 
 
 def gid(kind: str, number: str) -> str:
@@ -188,7 +189,7 @@ def location_of(members: Members, shop_id: str) -> str:
 
     The place that an online order is sent from is none: it is known days later, and there can be several.
     """
-    place = msgspec.json.decode(members.get("retailLocation", msgspec.Raw(b"null")), type=_Place | None)
+    place = decode(members.get("retailLocation", msgspec.Raw(b"null")), _Place | None)
     return place.legacy_resource_id if place is not None else shop_id
 
 
@@ -392,7 +393,7 @@ class Completer:
             members = node if isinstance(node, dict) else _decode_members(node)
             if "id" not in members:  # the id of something that is not an order
                 return None
-            owner = msgspec.json.decode(members["id"], type=str)
+            owner = decode(members["id"], str)
             self._close(members, owner)
             place = location_of(members, self._shop_id())
             placed = {LOCATION: msgspec.Raw(msgspec.json.encode(place)), **members}
@@ -437,7 +438,7 @@ def _agreements_of(graphql: GraphQL, owner: str, first: Agreements) -> list[msgs
 
 def _sales_of(graphql: GraphQL, owner: str, edge: Edge, before: str | None, first: Connection) -> list[msgspec.Raw]:
     """Return every sale of an agreement; `before` is the cursor of the agreement that stands before it."""
-    agreement = msgspec.json.decode(edge.node["id"], type=str)
+    agreement = decode(edge.node["id"], str)
     nodes, info = list(first.nodes), first.page_info
     restarts = Restarts(graphql.connection)
     while info.has_next_page:

@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from flux_pipelines.domain.business_day import BusinessCalendar
+from flux_pipelines.domain.decoding import decode
 from flux_pipelines.providers.base import FeedWindow, Location
 from flux_pipelines.providers.shopify.feeds import Shop
 from flux_pipelines.providers.shopify.graphql import GraphQL
@@ -85,7 +86,7 @@ class ShopifyReports:
         if found.parse_errors:
             raise NoWitnessError(f"Shopify does not understand the question: {'; '.join(found.parse_errors)}")
         rows = found.table_data.rows if found.table_data is not None else []
-        return [(raw, msgspec.json.decode(raw, type=dict[str, Any])) for raw in rows]
+        return [(raw, decode(raw, dict[str, Any])) for raw in rows]
 
     def _place(self, row: dict[str, Any]) -> str:
         name = row.get(_PLACE)

@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 
 import msgspec
 
+from flux_pipelines.domain.decoding import decode, decoder
 from flux_pipelines.domain.errors import ConfigurationError, WebhookRefusedError
 from flux_pipelines.providers.base import (
     Affected,
@@ -60,7 +61,7 @@ class _Person(msgspec.Struct):
     phone: str | None = None
 
 
-_decode_body = msgspec.json.Decoder(_Body).decode
+_decode_body = decoder(_Body)
 
 #: Topics about an order, by how their body names it.
 _ITSELF = frozenset({"orders"})
@@ -124,7 +125,7 @@ class ShopifyWebhooks:
         if not event_id or not topic or not shop:
             raise WebhookRefusedError("the delivery is not an event of Shopify (no id, no topic or no shop)")
         try:
-            members = msgspec.json.decode(request.body, type=dict[str, msgspec.Raw])
+            members = decode(request.body, dict[str, msgspec.Raw])
         except (msgspec.DecodeError, UnicodeDecodeError) as problem:
             raise WebhookRefusedError(f"the body is not an event of Shopify ({problem})") from problem
         at = _instant(_header(headers, "triggered-at"))
@@ -208,7 +209,7 @@ def _forgotten(found: _Body) -> Affected:
     """Return whom to forget: a customer by what they are known by, and their orders."""
     person = _Person(found.customer_id, found.customer_email, found.customer_phone)
     if bytes(found.customer) not in (b"", b"null"):  # as it came, and as events were kept before
-        person = msgspec.json.decode(found.customer, type=_Person)
+        person = decode(found.customer, _Person)
     texts = tuple(text for text in (person.email, person.phone) if text)
     customers = (str(person.id),) if person.id is not None else ()
     orders = tuple(map(str, found.orders_to_redact))

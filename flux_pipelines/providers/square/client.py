@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
+from flux_pipelines.domain.decoding import decoder
 from flux_pipelines.domain.errors import PermissionLostError
 from flux_pipelines.providers import witness
 from flux_pipelines.providers.base import (
@@ -111,12 +112,12 @@ class _DecodedPage(msgspec.Struct):
     cursor: str
 
 
-_decode_raw_page = msgspec.json.Decoder(_RawPage).decode
-_decode_headers = msgspec.json.Decoder(_Headers).decode
-_decode_header = msgspec.json.Decoder(_Header).decode
-_decode_tenders = msgspec.json.Decoder(list[_Tender] | None).decode
-_decode_locations = msgspec.json.Decoder(_Locations).decode
-_decode_token_status = msgspec.json.Decoder(_TokenStatus).decode
+_decode_raw_page = decoder(_RawPage)
+_decode_headers = decoder(_Headers)
+_decode_header = decoder(_Header)
+_decode_tenders = decoder(list[_Tender] | None)
+_decode_locations = decoder(_Locations)
+_decode_token_status = decoder(_TokenStatus)
 
 
 def _utc(instant: datetime) -> datetime:

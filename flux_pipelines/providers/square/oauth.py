@@ -9,6 +9,7 @@ from urllib.parse import urlencode
 
 import msgspec
 
+from flux_pipelines.domain.decoding import decoder
 from flux_pipelines.domain.errors import BadResponseError, ReauthorizationNeededError
 from flux_pipelines.providers.base import OAuthContext, TokenSet
 from flux_pipelines.transport.errors import RefusedError
@@ -26,8 +27,8 @@ class _Revoked(msgspec.Struct):
     success: bool
 
 
-_decode_tokens = msgspec.json.Decoder(_Tokens).decode
-_decode_revoked = msgspec.json.Decoder(_Revoked).decode
+_decode_tokens = decoder(_Tokens)
+_decode_revoked = decoder(_Revoked)
 
 
 class SquareOAuth:

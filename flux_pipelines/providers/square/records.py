@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from flux_pipelines.domain.decoding import decoder
+
 
 class _Offline(msgspec.Struct, gc=False):
     client_created_at: datetime | None = None
@@ -74,7 +76,7 @@ class Listed:
     related: list[Found]
 
 
-_decode_head = msgspec.json.Decoder(Head).decode
+_decode_head = decoder(Head)
 
 
 def read_head(raw: msgspec.Raw) -> Head:
@@ -97,7 +99,7 @@ class _Variation(msgspec.Struct):
     item_variation_data: _VariationData | None = None
 
 
-_decode_variation = msgspec.json.Decoder(_Variation).decode
+_decode_variation = decoder(_Variation)
 
 
 def is_sold_out(raw: msgspec.Raw) -> bool:
@@ -125,7 +127,7 @@ class _Order(msgspec.Struct, gc=False):
     returns: list[_Return] | None = None
 
 
-_decode_order = msgspec.json.Decoder(_Order).decode
+_decode_order = decoder(_Order)
 
 
 def read_paid(raw: msgspec.Raw) -> Paid:
@@ -147,7 +149,7 @@ class _Single(msgspec.Struct):
     payment: msgspec.Raw
 
 
-_decode_single = msgspec.json.Decoder(_Single).decode
+_decode_single = decoder(_Single)
 
 
 def decode_payment(body: bytes) -> msgspec.Raw:
@@ -168,7 +170,7 @@ def lists(member: str, *, related: str = "") -> Callable[[bytes], Listed]:
     ]
     if related:
         fields.append(("related", list[msgspec.Raw] | None, msgspec.field(default=None, name=related)))
-    decode = msgspec.json.Decoder(msgspec.defstruct("_Answer", fields)).decode
+    decode = decoder(msgspec.defstruct("_Answer", fields))
 
     def read(body: bytes) -> Listed:
         answer: Any = decode(body)

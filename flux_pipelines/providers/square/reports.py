@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from flux_pipelines.domain.decoding import decode, decoder
 from flux_pipelines.domain.errors import BadResponseError
 from flux_pipelines.providers.base import FeedWindow
 from flux_pipelines.providers.witness import NoWitnessError, ReportedOrder
@@ -57,8 +58,8 @@ class _Load(msgspec.Struct):
     error: str | None = None
 
 
-_decode_meta = msgspec.json.Decoder(_Meta).decode
-_decode_load = msgspec.json.Decoder(_Load).decode
+_decode_meta = decoder(_Meta)
+_decode_load = decoder(_Load)
 _kept: dict[str, tuple[float, dict[str, str]]] = {}
 _keeping = threading.Lock()
 
@@ -153,7 +154,7 @@ class SquareReports:
 
 
 def _row(raw: msgspec.Raw) -> dict[str, Any]:
-    found: dict[str, Any] = msgspec.json.decode(raw, type=dict[str, Any])
+    found: dict[str, Any] = decode(raw, dict[str, Any])
     return found
 
 

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from flux_pipelines.domain.decoding import decode, decoder
 from flux_pipelines.domain.errors import ConfigurationError, WebhookRefusedError
 from flux_pipelines.providers.base import (
     Affected,
@@ -72,10 +73,10 @@ class _Returns(msgspec.Struct):
     returns: list[_Return] = []
 
 
-_decode_envelope = msgspec.json.Decoder(_Envelope).decode
-_decode_event = msgspec.json.Decoder(_Event).decode
-_decode_subject = msgspec.json.Decoder(_Subject).decode
-_decode_returns = msgspec.json.Decoder(_Returns).decode
+_decode_envelope = decoder(_Envelope)
+_decode_event = decoder(_Event)
+_decode_subject = decoder(_Subject)
+_decode_returns = decoder(_Returns)
 
 
 class SquareWebhooks:
@@ -181,7 +182,7 @@ def _sold(family: str, about: msgspec.Raw) -> _About | Affected:
 
 def _counted(inside: dict[str, msgspec.Raw]) -> Affected:
     counts = inside.get("inventory_counts")
-    heads = [read_head(one) for one in msgspec.json.decode(counts, type=list[msgspec.Raw])] if counts else []
+    heads = [read_head(one) for one in decode(counts, list[msgspec.Raw])] if counts else []
     places = {head.location_id for head in heads if head.location_id}
     if not places:
         return Affected(nothing="the event names no location whose stock changed")

@@ -16,6 +16,7 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
+from flux_pipelines.domain.decoding import decoder
 from flux_pipelines.domain.errors import (
     BadResponseError,
     ConfigurationError,
@@ -92,8 +93,8 @@ class _Accessible(msgspec.Struct, rename="camel"):
     deleted: bool | None = None
 
 
-_decode_restaurant = msgspec.json.Decoder(_Restaurant).decode
-_decode_accessible = msgspec.json.Decoder(list[_Accessible]).decode
+_decode_restaurant = decoder(_Restaurant)
+_decode_accessible = decoder(list[_Accessible])
 
 
 def limits_of(requests_per_hour: int) -> tuple[RateLimit, ...]:

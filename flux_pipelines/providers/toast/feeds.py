@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from flux_pipelines.domain.decoding import decoder
 from flux_pipelines.domain.errors import ConfigurationError, ProviderUnavailableError
 from flux_pipelines.providers.base import FeedWindow, Record
 from flux_pipelines.providers.toast.orders import business_date
@@ -54,11 +55,11 @@ class _Entry(msgspec.Struct, rename="camel"):
     in_date: datetime | None = None
 
 
-_decode_raw = msgspec.json.Decoder(msgspec.Raw).decode
-_decode_list = msgspec.json.Decoder(list[msgspec.Raw]).decode
-_decode_menus = msgspec.json.Decoder(_Menus).decode
-_decode_stock = msgspec.json.Decoder(_Stock).decode
-_decode_entry = msgspec.json.Decoder(_Entry).decode
+_decode_raw = decoder(msgspec.Raw)
+_decode_list = decoder(list[msgspec.Raw])
+_decode_menus = decoder(_Menus)
+_decode_stock = decoder(_Stock)
+_decode_entry = decoder(_Entry)
 
 
 class ToastFeeds:

@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from flux_pipelines.domain.decoding import decode, decoder
 from flux_pipelines.domain.errors import ReauthorizationNeededError
 from flux_pipelines.providers.base import OAuthContext, TokenSet
 from flux_pipelines.transport.errors import RefusedError
@@ -31,7 +32,7 @@ class _Answer(msgspec.Struct):
     token: _Token
 
 
-_decode_answer = msgspec.json.Decoder(_Answer).decode
+_decode_answer = decoder(_Answer)
 
 
 class ToastLogin:
@@ -110,7 +111,7 @@ def _claims(token: str) -> dict[str, Any]:
     if len(parts) != 3:
         return {}
     try:
-        found = msgspec.json.decode(base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
+        found = decode(base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
     except (binascii.Error, ValueError, msgspec.DecodeError):
         return {}
     return found if isinstance(found, dict) else {}

@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from flux_pipelines.domain.decoding import decoder
 from flux_pipelines.domain.errors import UnknownCurrencyError
 from flux_pipelines.domain.money import known_currencies
 from flux_pipelines.providers.base import Order, OrderHeader
@@ -66,8 +67,8 @@ class _Header(msgspec.Struct, rename="camel"):
     checks: list[_Check] | None = None
 
 
-_decode_header = msgspec.json.Decoder(_Header).decode
-_decode_page = msgspec.json.Decoder(list[msgspec.Raw]).decode
+_decode_header = decoder(_Header)
+_decode_page = decoder(list[msgspec.Raw])
 
 
 def business_date(number: int) -> date:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from flux_pipelines.domain.decoding import decode, decoder
 from flux_pipelines.domain.errors import BadResponseError
 from flux_pipelines.providers.base import FeedWindow
 from flux_pipelines.providers.witness import NoWitnessError, ReportedOrder
@@ -48,9 +49,9 @@ class _Check(msgspec.Struct, rename="camel"):
     check_tax_amount: msgspec.Raw = msgspec.Raw(b"0")
 
 
-_decode_list = msgspec.json.Decoder(list[msgspec.Raw]).decode
-_decode_metrics = msgspec.json.Decoder(_Metrics).decode
-_decode_check = msgspec.json.Decoder(_Check).decode
+_decode_list = decoder(list[msgspec.Raw])
+_decode_metrics = decoder(_Metrics)
+_decode_check = decoder(_Check)
 
 _Rows = dict[date, dict[str, msgspec.Raw]]
 
@@ -154,7 +155,7 @@ class ToastReports:
             "POST", f"/era/v1/{kind}", json=body, idempotent=True, budget=_ASKING, expect="bytes"
         )
         try:
-            said = msgspec.json.decode(answer.content)
+            said = decode(answer.content)
         except msgspec.DecodeError:
             said = answer.content.decode(errors="replace").strip()
         name = said.get("reportRequestGuid") if isinstance(said, dict) else said

@@ -15,6 +15,7 @@ from typing import Protocol, cast
 
 import msgspec
 
+from flux_pipelines.domain.decoding import UnboundedError, decoder
 from flux_pipelines.domain.errors import ConfigurationError, WebhookRefusedError
 from flux_pipelines.providers.base import (
     Affected,
@@ -60,8 +61,8 @@ class _Listing(Protocol):
         """Return the connection's restaurants that Toast still lists."""
 
 
-_decode_event = msgspec.json.Decoder(_Event).decode
-_decode_signed = msgspec.json.Decoder(_Signed).decode
+_decode_event = decoder(_Event)
+_decode_signed = decoder(_Signed)
 
 
 class ToastWebhooks:
@@ -87,6 +88,7 @@ class ToastWebhooks:
 
         Raises:
             WebhookRefusedError: there is no signature, it does not fit, or the signed time is too far from now.
+            UnboundedError: the body is nested too deeply to look for the signed time.
 
         """
         given = request.headers.get(SIGNATURE_HEADER, "").encode("utf-8", "surrogatepass")
@@ -94,6 +96,8 @@ class ToastWebhooks:
             raise WebhookRefusedError("a delivery without a signature or without a body")
         try:
             timestamp = _decode_signed(request.body).timestamp
+        except UnboundedError:
+            raise
         except (msgspec.DecodeError, UnicodeDecodeError) as problem:
             raise WebhookRefusedError("the body has no timestamp, which is part of what Toast signs") from problem
         message = request.body + timestamp.encode()
