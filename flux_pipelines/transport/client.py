@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from http.cookiejar import CookieJar, DefaultCookiePolicy
@@ -48,6 +49,10 @@ T = TypeVar("T")
 
 # A quota header is taken over into the shared limit only when little is left: doing so costs a transaction.
 _QUOTA_NEARLY_USED = 32
+
+#: The content encodings that are offered, and the window bits with which zlib reads each.
+_ENCODINGS = {"gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
+_PIECE = 1024 * 1024
 
 _NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError)
 _WRONG_HERE = (httpx.UnsupportedProtocol, httpx.LocalProtocolError, httpx.InvalidURL, UnicodeEncodeError)
@@ -181,6 +186,7 @@ class ApiClient:
             limits=httpx.Limits(max_connections=64, max_keepalive_connections=16, keepalive_expiry=30.0),
             follow_redirects=False,
             trust_env=not is_loopback(httpx.URL(base_url).host),
+            headers={"Accept-Encoding": ", ".join(_ENCODINGS)},
             # Cookies would tie requests of different windows, and of different people, together.
             cookies=CookieJar(policy=DefaultCookiePolicy(allowed_domains=[])),
         )
@@ -436,6 +442,10 @@ class ApiClient:
             assert response is not None  # noqa: S101 - raised while reading it
             what = f"was answered with more than {self._max_body_bytes:,} bytes"
             return _Outcome(0.0, self._unusable(call, what, rerun_helps=False), status=response.status_code)
+        except _EncodingError as error:
+            assert response is not None  # noqa: S101 - raised while reading it
+            what = f"was answered in the content encoding {str(error)[:40]!r}, which was not offered"
+            return _Outcome(0.0, self._unusable(call, what, rerun_helps=False), status=response.status_code)
         finally:
             if response is not None:
                 response.close()
@@ -446,7 +456,7 @@ class ApiClient:
     def _read(self, response: httpx.Response, started: float) -> bytes:
         chunks: list[bytes] = []
         size = 0
-        for chunk in response.iter_bytes():
+        for chunk in _decompressed(response):
             size += len(chunk)
             if size > self._max_body_bytes:
                 raise _BodyTooLargeError
@@ -577,6 +587,41 @@ E = TypeVar("E", bound=FluxError)
 
 class _BodyTooLargeError(Exception):
     """The answer's body passed the cap."""
+
+
+class _EncodingError(Exception):
+    """The answer's body is encoded in another way than was offered."""
+
+
+def _decompressed(response: httpx.Response) -> Iterator[bytes]:
+    """Yield the body in pieces of at most `_PIECE` bytes, however well it is compressed.
+
+    The HTTP library decompresses all of what one reading from the network gave at once: 96 KB of Zstandard are 4 GB.
+
+    Raises:
+        _EncodingError: the encoding was not offered, or there are several.
+        httpx.DecodingError: the body is not what its encoding says, or is cut off.
+
+    """
+    encoding = response.headers.get("content-encoding", "identity").strip().lower()
+    if encoding == "identity":
+        yield from response.iter_raw()
+        return
+    if encoding not in _ENCODINGS:
+        raise _EncodingError(encoding)
+    body = zlib.decompressobj(_ENCODINGS[encoding])
+    empty = True
+    try:
+        for received in response.iter_raw():
+            empty = False
+            while received and not body.eof:
+                yield body.decompress(received, _PIECE)
+                received = body.unconsumed_tail
+        yield body.flush()
+    except zlib.error as error:
+        raise httpx.DecodingError(str(error), request=response.request) from error
+    if not (body.eof or empty):
+        raise httpx.DecodingError("the compressed body is cut off", request=response.request)
 
 
 def bearer(token: str) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -147,3 +148,17 @@ def transport(folder: Path, audit: Audit | None = None, **options: object) -> It
         yield made
     finally:
         made.close()
+
+
+@contextmanager
+def memory() -> Iterator[Callable[[], int]]:
+    """A function that returns by how many bytes this process has been larger, at most, than it was at the beginning."""
+
+    def highest() -> int:
+        (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM:"))
+        return int(line.split()[1]) * 1024
+
+    gc.collect()
+    Path("/proc/self/clear_refs").write_text("5")  # proc(5): the peak becomes what is resident now
+    began = highest()
+    yield lambda: highest() - began

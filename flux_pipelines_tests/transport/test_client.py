@@ -3,10 +3,12 @@ from __future__ import annotations
 import gzip
 import logging
 import pickle
+import random
 import socket
 import threading
 import time
 import traceback
+import zlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -16,6 +18,7 @@ from typing import Any
 
 import msgspec
 import pytest
+import zstandard
 
 from flux_pipelines.domain.errors import (
     AmbiguousSendError,
@@ -40,7 +43,17 @@ from flux_pipelines.transport import (
     metered,
 )
 from flux_pipelines.transport.client import ApiClient, Timeout
-from flux_pipelines_tests.transport.server import Audit, Reply, Script, Seen, StaticToken, sequence, serve, transport
+from flux_pipelines_tests.transport.server import (
+    Audit,
+    Reply,
+    Script,
+    Seen,
+    StaticToken,
+    memory,
+    sequence,
+    serve,
+    transport,
+)
 
 TOKEN = "a1B2c3D4e5F6g7H8i9J0"
 OTHER_TOKEN = "z9Y8x7W6v5U4t3S2r1Q0"
@@ -309,6 +322,90 @@ def test_an_answer_larger_than_allowed_is_refused(tmp_path: Path) -> None:
     assert "more than 100,000 bytes" in str(error)
     assert not error.rerun_helps
     assert len(seen) == 1
+
+
+MB = 1024 * 1024
+
+
+def bomb(bits: int, megabytes: int = 1024) -> bytes:
+    """A body that is so many megabytes when it is decompressed: about a thousandth of that."""
+    made = zlib.compressobj(9, zlib.DEFLATED, bits)
+    first, again = (made.compress(bytes(MB)) + made.flush(zlib.Z_FULL_FLUSH) for _ in range(2))
+    return first + again * (megabytes - 1)
+
+
+def zstd_bomb() -> bytes:
+    made = zstandard.ZstdCompressor().compressobj()
+    return b"".join([*(made.compress(bytes(MB)) for _ in range(512)), made.flush()])
+
+
+@pytest.mark.parametrize("status", [200, 500])
+@pytest.mark.parametrize(("encoding", "body"), [("gzip", bomb(31)), ("deflate", bomb(15)), ("zstd", zstd_bomb())])
+def test_a_body_that_is_much_larger_than_it_comes_is_given_up_at_the_cap(
+    encoding: str, body: bytes, status: int, tmp_path: Path
+) -> None:
+    with memory() as grown:
+        error, seen = get(
+            lambda _: Reply(status, body, {"Content-Encoding": encoding}), tmp_path, max_body_bytes=16 * MB
+        )
+        assert grown() < 48 * MB
+    assert isinstance(error, BadResponseError)
+    assert error.connection == "square:acme"
+    assert not error.rerun_helps
+    assert len(seen) == 1
+    assert seen[0].headers["accept-encoding"] == "gzip, deflate"
+    assert ("'zstd', which was not offered" if encoding == "zstd" else "more than 16,777,216 bytes") in str(error)
+
+
+@pytest.mark.parametrize("encoding", ["br", "gzip, gzip", "gzip, zstd"])
+def test_an_encoding_that_was_not_offered_is_refused(encoding: str, tmp_path: Path) -> None:
+    error, _ = get(lambda _: Reply(200, b"anything", {"Content-Encoding": encoding}), tmp_path)
+    assert isinstance(error, BadResponseError)
+    assert f"{encoding!r}, which was not offered" in str(error)
+
+
+@pytest.mark.parametrize("size", [0, 1, 50_000, 2 * MB])
+@pytest.mark.parametrize(("encoding", "bits"), [("gzip", 31), ("deflate", 15)])
+def test_an_encoding_that_was_offered_is_decoded_to_its_last_byte(
+    encoding: str, bits: int, size: int, tmp_path: Path
+) -> None:
+    whole = b'"' + random.Random(size).randbytes(size).hex().encode() + b'"'
+    made = zlib.compressobj(1, zlib.DEFLATED, bits)
+    body = made.compress(whole) + made.flush()
+    answer, _ = get(lambda _: Reply(200, body, {"Content-Encoding": encoding}), tmp_path)
+    assert answer.content == whole
+    short = Reply(200, body[:-1], {"Content-Encoding": encoding})
+    answer, seen = get(sequence(short, Reply(200, whole)), tmp_path)
+    assert (answer.content, len(seen)) == (whole, 2), "one that is cut off is asked for again"
+
+
+DEEP = b"[" * 1200 + b"]" * 1200
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (DEEP, "nested too deeply"),
+        (b'{"orders":[{"id":"a","more":' + DEEP + b"}]}", "nested too deeply"),
+        (b'{"orders":[' + b"[" * 4_000_000, "nested too deeply"),
+        (b"[" + b"0," * 4_000_000 + b"0]", "more than 4,000,000 values"),
+    ],
+)
+def test_json_that_is_too_deep_or_too_wide_is_a_bad_answer(body: bytes, said: str, tmp_path: Path) -> None:
+    with memory() as grown:
+        error, seen = get(lambda _: Reply(200, body), tmp_path)
+        assert grown() < 64 * MB
+    assert isinstance(error, BadResponseError)
+    assert said in str(error)
+    assert error.connection == "square:acme"
+    assert not error.rerun_helps
+    assert len(seen) == 1
+
+
+def test_an_error_answer_that_is_too_deep_is_known_by_its_status(tmp_path: Path) -> None:
+    error, _ = get(lambda _: Reply(400, DEEP), tmp_path)
+    assert isinstance(error, RefusedError)
+    assert error.status == 400
 
 
 # ── requests that must not be repeated ──────────────────────────────────────────────────────────────────────────────────
