@@ -5,6 +5,7 @@ One object a line; the nodes of connections are lines of their own that name the
 
 from __future__ import annotations
 
+import io
 import logging
 import threading
 from collections.abc import Iterable
@@ -26,6 +27,9 @@ MOST_AT_ONCE: Final = 5
 LARGEST_FILE: Final = 192 * 1024 * 1024
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.25, 10.0
 _PATIENCE = 1800.0  # seconds in which nothing more was found
+_DEADLINE = 6 * 3600.0  # seconds of waiting for one operation, whatever it says of itself
+#: Lines of a file; Shopify's largest order has some thousands. Each becomes an object of several hundred bytes.
+_MOST_LINES: Final = 1_000_000
 _STARTS = 6
 _BUSY = frozenset({"LIMIT_REACHED", "OPERATION_IN_PROGRESS"})
 _ENDED = frozenset({"COMPLETED", "FAILED", "CANCELED", "EXPIRED"})
@@ -113,6 +117,8 @@ class BulkOrders:
             content = self._graphql.download(operation.url)
         except FluxError as problem:
             raise BulkUnavailableError(f"its file cannot be fetched: {problem.what}") from problem
+        if content.count(b"\n") > _MOST_LINES:
+            raise BulkTooLargeError
         return assemble(content, int(operation.root_object_count), int(operation.object_count))
 
     def _start(self, search: str) -> _Operation:
@@ -131,10 +137,11 @@ class BulkOrders:
         raise BulkUnavailableError("other bulk operations of this app leave no room")
 
     def _wait(self, operation: _Operation) -> _Operation:
-        pause, idle = _FIRST_PAUSE, 0.0
+        pause, idle, waited = _FIRST_PAUSE, 0.0, 0.0
         while operation.status not in _ENDED:
             self._graphql.api.pause(pause)
             idle += pause
+            waited += pause
             pause = min(_LONGEST_PAUSE, pause * 1.5)
             poll, _ = self._graphql.run("bulk_poll", {"id": operation.id}, _Poll)
             if poll.bulk_operation is None:
@@ -144,6 +151,8 @@ class BulkOrders:
             operation = poll.bulk_operation
             if idle > _PATIENCE:
                 raise BulkUnavailableError(f"it has found nothing more for {_PATIENCE / 60:.0f} minutes")
+            if waited > _DEADLINE and operation.status not in _ENDED:
+                raise BulkUnavailableError(f"it has not ended after {_DEADLINE / 3600:.0f} hours")
         return operation
 
     def _cancel(self, operation: _Operation) -> None:
@@ -171,7 +180,7 @@ def assemble(content: bytes, roots: int, objects: int) -> list[Members]:
     children: dict[str, list[Members]] = {}
     count = 0
     try:
-        for line in content.splitlines():
+        for line in io.BytesIO(content):
             members = _decode_members(line)
             count += 1
             parent = members.pop("__parentId", None)

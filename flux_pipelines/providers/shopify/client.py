@@ -235,6 +235,8 @@ class ShopifyClient:
             found = self._bulk.find(_search("processed_at", window.start, window.end))
         except BulkTooLargeError:
             middle = _whole_second(window.start + (window.end - window.start) / 2)
+            if middle <= window.start:
+                raise BulkUnavailableError("the orders of one second are too many for a file") from None
             yield from self._not_last(OrderWindow(window.location_ids, window.start, middle))
             yield from self._bulk_pages(OrderWindow(window.location_ids, middle, window.end))
             return
@@ -253,7 +255,7 @@ class ShopifyClient:
         name, sizer = ("orders", self._whole) if basis == "created" else ("order_heads", self._heads)
         field, instant = ("processed_at", _CREATED) if basis == "created" else ("updated_at", _UPDATED)
         start, reached, after, depth = window.start, window.start, None, 0
-        restarts = Restarts(self._connection)
+        restarts = Restarts(self._connection, name)
         while True:
             variables = {"query": _search(field, start, window.end), "sortKey": field.upper(), "after": after}
             try:
@@ -263,7 +265,7 @@ class ShopifyClient:
                 start, after, depth = reached, None, 0
                 continue
             orders = self._made(found.nodes, basis)
-            last = not found.page_info.has_next_page
+            last = not restarts.goes_on(found.page_info, found.nodes)
             yield Page(self._within(orders, window, instant), last=last)
             if last:
                 return

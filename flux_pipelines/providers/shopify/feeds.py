@@ -136,7 +136,7 @@ class Feeds:
     ) -> Iterator[list[msgspec.Raw]]:
         """Yield the nodes of a connection, a page at a time, to its end."""
         after: str | None = None
-        restarts = Restarts(self._graphql.connection)
+        restarts = Restarts(self._graphql.connection, name)
         while True:
             try:
                 answer = sized(self._graphql, name, sizer, with_first({**variables, "after": after}), kind)
@@ -148,7 +148,7 @@ class Feeds:
             if page is None:
                 return
             yield [node for node in page.nodes if bytes(node) not in (b"null", b"{}")]
-            if not page.page_info.has_next_page:
+            if not restarts.goes_on(page.page_info, page.nodes):
                 return
             after = page.page_info.end_cursor
 

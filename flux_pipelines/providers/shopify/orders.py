@@ -18,6 +18,7 @@ from flux_pipelines.domain.decoding import decode, decoder
 from flux_pipelines.domain.errors import BadResponseError, FluxError, ProviderUnavailableError
 from flux_pipelines.domain.money import to_minor
 from flux_pipelines.providers.base import Order, OrderHeader
+from flux_pipelines.providers.paging import Progress
 from flux_pipelines.providers.shopify.graphql import TOO_COSTLY, Cost, GraphQL, T
 from flux_pipelines.transport import RefusedError
 
@@ -305,11 +306,32 @@ class Sizer:
 
 
 class Restarts:
-    """Counts how often a connection had to be begun anew, because Shopify no longer takes its cursor, without getting on."""
+    """Sees that the reading of a connection ends.
 
-    def __init__(self, connection: str) -> None:
+    It counts how often it had to be begun anew, because Shopify no longer takes its cursor, without getting on.
+
+    Args:
+        connection: the connection's key, for errors.
+        what: the operation that gives the pages.
+
+    """
+
+    def __init__(self, connection: str, what: str) -> None:
         self._connection = connection
+        self._what = what
         self._left = _MOST_RESTARTS
+        self._progress = Progress(connection, what)
+
+    def goes_on(self, page: PageInfo, records: Sequence[bytes | msgspec.Raw]) -> bool:
+        """Tell whether more pages follow on one with these records.
+
+        Raises:
+            BadResponseError: they never end.
+
+        """
+        if page.has_next_page:
+            self._progress.page(page.end_cursor, records)
+        return page.has_next_page
 
     def allow(self, refused: RefusedError, after: str | None) -> None:
         """Return when the connection may be begun anew; raise what was refused when it was not for the cursor.
@@ -326,6 +348,7 @@ class Restarts:
             raise ProviderUnavailableError(
                 "Shopify refuses its cursors before the next page can be read", connection=self._connection
             ) from refused
+        self._progress = Progress(self._connection, self._what)
 
     def got_on(self) -> None:
         """Begin counting anew: there was something new."""
@@ -413,14 +436,15 @@ def _agreements_of(graphql: GraphQL, owner: str, first: Agreements) -> list[msgs
     """Return every agreement of an order with all of its sales."""
     page, found = first, list[msgspec.Raw]()
     before: str | None = None
-    restarts = Restarts(graphql.connection)
+    restarts = Restarts(graphql.connection, "more_agreements")
+    more_follow = restarts.goes_on(page.page_info, _cursors(page))
     while True:
         for edge in page.edges:
             sales = _decode_connection(edge.node["sales"])
             nodes = _sales_of(graphql, owner, edge, before, sales) if sales.page_info.has_next_page else sales.nodes
             found.append(msgspec.Raw(msgspec.json.encode({**edge.node, "sales": nodes_only(nodes)})))
             before = edge.cursor
-        if not page.page_info.has_next_page:
+        if not more_follow:
             return found
         after = page.page_info.end_cursor
         variables = {"id": owner, "first": _AGREEMENTS_A_PAGE, "after": after}
@@ -434,14 +458,20 @@ def _agreements_of(graphql: GraphQL, owner: str, first: Agreements) -> list[msgs
         if more.node is None or more.node.connection is None:
             return found  # deleted meanwhile: what changed will be asked for again
         page = more.node.connection
+        more_follow = restarts.goes_on(page.page_info, _cursors(page))
+
+
+def _cursors(page: Agreements) -> list[bytes]:
+    return [edge.cursor.encode() for edge in page.edges]
 
 
 def _sales_of(graphql: GraphQL, owner: str, edge: Edge, before: str | None, first: Connection) -> list[msgspec.Raw]:
     """Return every sale of an agreement; `before` is the cursor of the agreement that stands before it."""
     agreement = decode(edge.node["id"], str)
     nodes, info = list(first.nodes), first.page_info
-    restarts = Restarts(graphql.connection)
-    while info.has_next_page:
+    restarts = Restarts(graphql.connection, "more_sales")
+    more_follow = restarts.goes_on(info, nodes)
+    while more_follow:
         variables = {"id": owner, "agreement": before, "first": _INNER_PAGE, "after": info.end_cursor}
         try:
             more, _ = graphql.run("more_sales", variables, _MoreSalesOf)
@@ -458,6 +488,7 @@ def _sales_of(graphql: GraphQL, owner: str, edge: Edge, before: str | None, firs
             )
         nodes += page.nodes
         info = page.page_info
+        more_follow = restarts.goes_on(info, page.nodes)
     return nodes
 
 
@@ -473,8 +504,9 @@ def rest_of(graphql: GraphQL, more: str, owner: str, first: Connection, size: in
 
     """
     nodes, info = list(first.nodes), first.page_info
-    restarts = Restarts(graphql.connection)
-    while info.has_next_page:
+    restarts = Restarts(graphql.connection, more)
+    more_follow = restarts.goes_on(info, nodes)
+    while more_follow:
         try:
             found, _ = graphql.run(more, {"id": owner, "first": size, "after": info.end_cursor}, MoreOf)
         except RefusedError as refused:
@@ -485,6 +517,7 @@ def rest_of(graphql: GraphQL, more: str, owner: str, first: Connection, size: in
             break  # deleted meanwhile: what changed will be asked for again
         nodes += found.node.connection.nodes
         info = found.node.connection.page_info
+        more_follow = restarts.goes_on(info, found.node.connection.nodes)
     return nodes
 
 

@@ -33,6 +33,7 @@ from flux_pipelines.providers.square.reports import PERMISSION, SquareReports
 if TYPE_CHECKING:
     from flux_pipelines.transport import Stats
 
+_SEARCH = "/v2/orders/search"
 _PAGE_SIZE = 1000  # the most that SearchOrders accepts; its default is 500
 _ALL_STATES = ("OPEN", "COMPLETED", "CANCELED", "DRAFT")
 _TERMINAL_STATES = ("COMPLETED", "CANCELED")  # only these may be filtered by closed_at
@@ -110,6 +111,11 @@ class _TokenStatus(msgspec.Struct):
 class _DecodedPage(msgspec.Struct):
     orders: list[Order]
     cursor: str
+
+    @property
+    def found(self) -> list[Order]:
+        """The orders, as every list of Square's calls what it holds."""
+        return self.orders
 
 
 _decode_raw_page = decoder(_RawPage)
@@ -291,7 +297,7 @@ class SquareClient:
         def latest(page: _DecodedPage) -> datetime | None:
             return next((instant(o.header) for o in reversed(page.orders) if o.header is not None), None)
 
-        for page in follow(ask, window.start, latest, connection=self._connection):
+        for page in follow(ask, window.start, latest, connection=self._connection, what=_SEARCH):
             orders = [o for o in page.orders if o.header is None or instant(o.header) < window.end]
             yield Page(orders, last=not page.cursor)
 
@@ -361,6 +367,6 @@ class SquareClient:
         if cursor:
             body["cursor"] = cursor
         answer = self._api.request(
-            "POST", "/v2/orders/search", json=body, idempotent=True, budget=window.location_ids, decode=decode_page
+            "POST", _SEARCH, json=body, idempotent=True, budget=window.location_ids, decode=decode_page
         )
         return answer.value

@@ -26,6 +26,7 @@ FEED_SCOPES: dict[str, tuple[str, ...]] = {
     "inventory": ("INVENTORY_READ",),
     "labor": ("TIMECARDS_READ",),
 }
+_CATALOG, _COUNTS = "/v2/catalog/search", "/v2/inventory/counts/batch-retrieve"
 _PAGE_SIZE = 1000  # the most that the catalogue and the counts give
 _CATALOG_TYPES = ("ITEM", "ITEM_VARIATION", "CATEGORY")
 #: A variation that the seller marked as sold out at one location at least.
@@ -125,10 +126,10 @@ class SquareFeeds:
             }
             if cursor:
                 body["cursor"] = cursor
-            found = self._api.request("POST", "/v2/catalog/search", json=body, idempotent=True, decode=_decode_objects)
+            found = self._api.request("POST", _CATALOG, json=body, idempotent=True, decode=_decode_objects)
             return found.value
 
-        for page in follow(ask, window.start, unordered, connection=self._connection):
+        for page in follow(ask, window.start, unordered, connection=self._connection, what=_CATALOG):
             # Related objects are the categories of each item and the item of each variation: again on every page.
             records = [Record(_kind(one), "", one.raw) for one in (*page.found, *page.related) if _is_new(one, seen)]
             if records:
@@ -144,7 +145,7 @@ class SquareFeeds:
                     body["cursor"] = cursor
                 answer = self._api.request(
                     "POST",
-                    "/v2/inventory/counts/batch-retrieve",
+                    _COUNTS,
                     json=body,
                     idempotent=True,
                     budget=(location_id,),
@@ -152,7 +153,7 @@ class SquareFeeds:
                 )
                 return answer.value
 
-            for page in follow(ask, window.start, unordered, connection=self._connection):
+            for page in follow(ask, window.start, unordered, connection=self._connection, what=_COUNTS):
                 if page.found:
                     yield [Record("count", one.head.location_id or location_id, one.raw) for one in page.found]
         yield from self._sold_out(window)
@@ -168,11 +169,11 @@ class SquareFeeds:
             body: dict[str, Any] = {"object_types": ["ITEM_VARIATION"], "limit": _PAGE_SIZE}
             if cursor:
                 body["cursor"] = cursor
-            found = self._api.request("POST", "/v2/catalog/search", json=body, idempotent=True, decode=_decode_objects)
+            found = self._api.request("POST", _CATALOG, json=body, idempotent=True, decode=_decode_objects)
             return found.value
 
         try:
-            for page in follow(ask, window.start, unordered, connection=self._connection):
+            for page in follow(ask, window.start, unordered, connection=self._connection, what=_CATALOG):
                 records = [Record(SOLD_OUT, "", one.raw) for one in page.found if is_sold_out(one.raw)]
                 if records:
                     yield records

@@ -18,6 +18,7 @@ from flux_pipelines.providers.square.records import Listed, lists
 if TYPE_CHECKING:
     from flux_pipelines.transport.client import ApiClient
 
+_PATH = "/v2/labor/timecards/search"
 _PAGE_SIZE = 200  # the most, and the default
 _MOST_LOCATIONS = 10  # no limit is documented; it is what other searches take
 # The instants of timecards are told in whole seconds: a change within the first second of a window seems to be before it.
@@ -38,7 +39,7 @@ def collect(api: ApiClient, connection: str, window: FeedWindow) -> Iterator[lis
             }
             return _search(api, ids, query, cursor)
 
-        for page in follow(ask, window.start, _latest_start, connection=connection):
+        for page in follow(ask, window.start, _latest_start, connection=connection, what=_PATH):
             records = [
                 Record("time_entry", one.head.location_id or "", one.raw)
                 for one in page.found
@@ -61,7 +62,7 @@ def changed(api: ApiClient, connection: str, window: FeedWindow) -> Iterator[tup
             query = {"filter": {"location_ids": ids}, "sort": {"field": "UPDATED_AT", "order": "DESC"}}
             return _search(api, ids, query, cursor)
 
-        for page in follow(ask, window.start, unordered, connection=connection):
+        for page in follow(ask, window.start, unordered, connection=connection, what=_PATH):
             changes = [(one, at) for one in page.found if (at := one.head.changed) is not None]
             for one, at in changes:
                 began = one.head.happened
@@ -80,7 +81,7 @@ def _search(api: ApiClient, ids: tuple[str, ...], query: dict[str, Any], cursor:
     body: dict[str, Any] = {"query": query, "limit": _PAGE_SIZE}
     if cursor:
         body["cursor"] = cursor
-    answer = api.request("POST", "/v2/labor/timecards/search", json=body, idempotent=True, budget=ids, decode=_decode)
+    answer = api.request("POST", _PATH, json=body, idempotent=True, budget=ids, decode=_decode)
     return answer.value
 
 

@@ -5,19 +5,28 @@ And orders by their ids, of which an answer holds so many at most.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from flux_pipelines.domain.errors import ProviderUnavailableError
+from flux_pipelines.providers.paging import Progress
 from flux_pipelines.transport.errors import RefusedError
 
 if TYPE_CHECKING:
+    import msgspec
+
     from flux_pipelines.transport.client import ApiClient
 
 _CURSOR_CODES = frozenset({"INVALID_CURSOR", "CURSOR_EXPIRED", "EXPIRED_CURSOR"})
 _MOST_RESTARTS_IN_PLACE = 8
 _MOST_IDS = 100  # the most that BatchRetrieveOrders accepts
+
+
+class _Record(Protocol):
+    @property
+    def raw(self) -> msgspec.Raw:
+        """The record as received."""
 
 
 class Paged(Protocol):
@@ -26,6 +35,10 @@ class Paged(Protocol):
     @property
     def cursor(self) -> str:
         """What asks for the next page."""
+
+    @property
+    def found(self) -> Sequence[_Record]:
+        """What is on the page."""
 
 
 P = TypeVar("P", bound=Paged)
@@ -38,6 +51,7 @@ def follow(
     latest: Callable[[P], datetime | None],
     *,
     connection: str,
+    what: str,
 ) -> Iterator[P]:
     """Yield the pages of a list that is sorted by time, oldest first.
 
@@ -48,8 +62,10 @@ def follow(
         start: where the list begins.
         latest: the last instant on a page; None where a list has no order to go by, so that it starts again as a whole.
         connection: for the error.
+        what: the path of the list, for the error.
 
     Raises:
+        BadResponseError: the pages do not end.
         ProviderUnavailableError: cursors die again and again without the list getting any further.
 
     """
@@ -57,6 +73,7 @@ def follow(
     while True:
         reached = start
         cursor = ""
+        progress = Progress(connection, what)
         try:
             while True:
                 page = ask(start, cursor)
@@ -65,6 +82,7 @@ def follow(
                 cursor = page.cursor
                 if not cursor:
                     return
+                progress.page(cursor, [one.raw for one in page.found])
         except RefusedError as refused:
             if not cursor or not _CURSOR_CODES.intersection(refused.codes):
                 raise

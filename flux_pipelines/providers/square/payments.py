@@ -177,7 +177,7 @@ def _pages(
     def latest(page: Listed) -> datetime | None:
         return max(filter(None, (_instant(one, by) for one in page.found)), default=None)
 
-    return follow(ask, window.start, latest, connection=connection)
+    return follow(ask, window.start, latest, connection=connection, what=which.path)
 
 
 def _instant(one: Found, by: _Order) -> datetime | None:

@@ -18,7 +18,6 @@ import msgspec
 
 from flux_pipelines.domain.decoding import decoder
 from flux_pipelines.domain.errors import (
-    BadResponseError,
     ConfigurationError,
     PermissionLostError,
     UnknownZoneError,
@@ -36,6 +35,7 @@ from flux_pipelines.providers.base import (
     Record,
     SourceContext,
 )
+from flux_pipelines.providers.paging import Progress
 from flux_pipelines.providers.toast.feeds import ToastFeeds, stamp
 from flux_pipelines.providers.toast.login import account_of, scopes_of
 from flux_pipelines.providers.toast.orders import page_decoder, read_order
@@ -53,6 +53,7 @@ LONGEST_INTERVAL = timedelta(days=30)
 _BEGINNING = datetime(2015, 12, 2, tzinfo=UTC)
 _RESTAURANT = "Toast-Restaurant-External-ID"
 _READING = ("orders:read", "restaurants:read")
+_ORDERS = "/orders/v2/ordersBulk"
 _NEXT = re.compile(r'<([^>]*)>\s*;[^,]*\brel="?next"?', re.IGNORECASE)
 #: Where Toast sells, for restaurants whose description names no currency.
 _CURRENCY_OF = {"US": "USD", "CA": "CAD", "GB": "GBP", "IE": "EUR", "AU": "AUD"}
@@ -144,7 +145,7 @@ class ToastClient:
         self._mutex = threading.Lock()
         self._known: dict[str, _Restaurant] = {}
         self._accessible: tuple[str, ...] | None = None
-        self._feeds = ToastFeeds(self._get, self._noon)
+        self._feeds = ToastFeeds(self._get, self._noon, self._connection)
         patience = float(settings["report_wait_seconds"])
         self._reports = ToastReports(
             self._reports_asked, self._reports_had, self._connection, self._restaurants, patience
@@ -289,23 +290,20 @@ class ToastClient:
         return intervals
 
     def _search(self, restaurant: str, question: dict[str, str]) -> Iterator[Page]:
-        number = 1
+        number, progress = 1, Progress(self._connection, _ORDERS, first=1)
         while True:
             orders, following = self._bulk_page(restaurant, question, number)
             yield Page(orders, last=following is None)
             if following is None:
                 return
-            if following <= number:
-                raise BadResponseError(
-                    f"Toast names page {following} as the one after page {number}", connection=self._connection
-                )
+            progress.page(following, [order.raw for order in orders])
             number = following
 
     def _bulk_page(self, restaurant: str, question: dict[str, str], number: int) -> tuple[list[Order], int | None]:
         decode = page_decoder(restaurant, self._restaurant(restaurant).currency)
         answer = self._bulk.request(
             "GET",
-            "/orders/v2/ordersBulk",
+            _ORDERS,
             params={**question, "pageSize": _PAGE_SIZE, "page": number},
             headers={_RESTAURANT: restaurant},
             budget=(restaurant,),

@@ -18,6 +18,7 @@ import msgspec
 from flux_pipelines.domain.decoding import decoder
 from flux_pipelines.domain.errors import ConfigurationError, ProviderUnavailableError
 from flux_pipelines.providers.base import FeedWindow, Record
+from flux_pipelines.providers.paging import Progress
 from flux_pipelines.providers.toast.orders import business_date
 from flux_pipelines.transport.errors import RefusedError
 
@@ -68,12 +69,16 @@ class ToastFeeds:
     Args:
         get: sends a request for a restaurant.
         noon: an instant that lies in a restaurant's business date.
+        connection: the connection's key, for errors.
 
     """
 
-    def __init__(self, get: Callable[..., Response[Any]], noon: Callable[[str, date], datetime]) -> None:
+    def __init__(
+        self, get: Callable[..., Response[Any]], noon: Callable[[str, date], datetime], connection: str
+    ) -> None:
         self._get = get
         self._noon = noon
+        self._connection = connection
 
     def collect(self, feed: str, window: FeedWindow) -> Iterator[Sequence[Record]]:
         """Yield the records of a feed, a page at a time.
@@ -152,6 +157,7 @@ class ToastFeeds:
         for _ in range(_MOST_RESTARTS):
             found: list[msgspec.Raw] = []
             token = ""
+            progress = Progress(self._connection, path)
             try:
                 while True:
                     asked = {"pageToken": token} if token else {}
@@ -160,10 +166,13 @@ class ToastFeeds:
                     token = answer.headers.get("toast-next-page-token", "")
                     if not token:
                         return found
+                    progress.page(token, answer.value)
             except RefusedError as refused:
                 if refused.status != 409:
                     raise
-        raise ProviderUnavailableError(f"Toast publishes the configuration anew while {path} is being read")
+        raise ProviderUnavailableError(
+            f"Toast publishes the configuration anew while {path} is being read", connection=self._connection
+        )
 
 
 def _items_of(menus: _Menus) -> list[str]:
