@@ -23,7 +23,7 @@ from flux_pipelines.providers.base import OrderWindow
 from flux_pipelines.providers.shopify import bulk, client, shops
 from flux_pipelines.providers.shopify.graphql import Bucket, Cost
 from flux_pipelines.providers.shopify.orders import read
-from flux_pipelines.transport import RefusedError, RetryPolicy
+from flux_pipelines.transport import RefusedError, RetryPolicy, Transport
 from flux_pipelines_tests.providers.shopify.nodes import bag, gid
 from flux_pipelines_tests.providers.shopify.wire import COST, TOKEN, errors, graphql, shopify
 from flux_pipelines_tests.transport.server import Reply, sequence, serve
@@ -470,6 +470,78 @@ def test_a_bulk_operation_is_waited_for_fetched_without_the_token_and_cut_when_t
     files = [seen for seen in server.seen if seen.path.startswith("/files")]
     assert [seen.path for seen in files] == ["/files/op2?Signature=abc%2Fdef%3D", "/files/op3?Signature=abc%2Fdef%3D"]
     assert all(TOKEN not in str(seen.headers) for seen in files)
+
+
+class Clock:
+    """Stands in for the waiting between polls."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def sleep(self, seconds: float) -> None:
+        self.seconds += seconds
+
+
+@pytest.mark.parametrize(("found", "hours"), [("0", 0.5), ("more with every poll", 6)])
+def test_a_bulk_operation_that_never_ends_is_cancelled_and_the_orders_are_paged(
+    found: str, hours: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names: list[tuple[str, dict[str, Any]]] = []
+    clock = Clock()
+    monkeypatch.setattr(Transport, "_sleep", lambda _transport, seconds: clock.sleep(seconds))
+
+    def answer(name: str, variables: Any) -> Any:
+        running = {"id": "op", "status": "RUNNING", "objectCount": "0" if found == "0" else str(len(names))}
+        if name == "BulkRun":
+            return {"bulkOperationRunQuery": {"bulkOperation": running, "userErrors": []}}
+        if name == "BulkPoll":
+            return {"bulkOperation": running}
+        if name == "BulkCancel":
+            return {"bulkOperationCancel": {"bulkOperation": {"id": "op"}, "userErrors": []}}
+        return {"orders": {"pageInfo": {"hasNextPage": False}, "nodes": []}}
+
+    long = OrderWindow(("7",), WINDOW.start, WINDOW.start + timedelta(days=8))
+    with serve(graphql(answer, names)) as server, shopify(server.url, tmp_path) as made:
+        assert [page.orders for page in made.pages(long, "created")] == [[]]
+    assert [name for name, _ in names][-2:] == ["BulkCancel", "Orders"]
+    assert hours * 3600 < clock.seconds < hours * 3600 + 60
+
+
+@pytest.mark.parametrize("cursor", ["the same", None])
+@pytest.mark.parametrize("more", ["MoreLines", "MoreAgreements", "MoreSales", "MoreVariants"])
+def test_connections_inside_of_others_that_never_end_are_noticed(more: str, cursor: str | None, tmp_path: Path) -> None:
+    ending, endless = {"hasNextPage": False}, {"hasNextPage": True, "endCursor": cursor}
+    names: list[tuple[str, dict[str, Any]]] = []
+
+    def connection(operation: str) -> dict[str, Any]:
+        return {"pageInfo": endless if more == operation else ending, "nodes": [{"id": "gid://shopify/LineItem/1"}]}
+
+    def agreements() -> dict[str, Any]:
+        node = {"id": "gid://shopify/SalesAgreement/1", "sales": connection("MoreSales")}
+        return {
+            "pageInfo": endless if more == "MoreAgreements" else ending,
+            "edges": [{"cursor": "c", "node": node}],
+        }
+
+    def answer(name: str, _: Any) -> Any:
+        of_sales = {"nodes": [{"id": "gid://shopify/SalesAgreement/1", "connection": connection("MoreSales")}]}
+        known = {
+            "MoreLines": {"node": {"connection": connection("MoreLines")}},
+            "MoreVariants": {"node": {"connection": connection("MoreVariants")}},
+            "MoreAgreements": {"node": {"connection": agreements()}},
+            "MoreSales": {"node": {"agreements": of_sales}},
+        }
+        return known[name]
+
+    with serve(graphql(answer, names)) as server, shopify(server.url, tmp_path) as made:
+        order = {"id": "gid://shopify/Order/1", "lineItems": connection("MoreLines"), "agreements": agreements()}
+        product = {"id": "gid://shopify/Product/1", "variants": connection("MoreVariants")}
+        raw = msgspec.Raw(json.dumps(product if more == "MoreVariants" else order).encode())
+        read = made._feeds._whole_product if more == "MoreVariants" else lambda one: made._completer.whole([one])
+        with pytest.raises(BadResponseError, match="do not end") as stuck:
+            read(raw)
+    assert stuck.value.connection == "shopify:test"
+    assert len(names) <= 2
 
 
 def test_a_bulk_operation_that_nobody_waits_for_is_cancelled(tmp_path: Path) -> None:

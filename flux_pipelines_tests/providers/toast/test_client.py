@@ -99,7 +99,7 @@ def test_links_are_followed_and_not_counted_from_the_size_of_a_page(server: HTTP
 
 def test_pages_that_lead_back_are_no_endless_loop(server: HTTPServer, tmp_path: Path) -> None:
     Script(server, BULK, answer([order("a")], Link=f'<{server.url_for(BULK)}?page=1>; rel="next"'))
-    with toast(server.url_for(""), tmp_path) as client, pytest.raises(BadResponseError, match="given already .'1'"):
+    with toast(server.url_for(""), tmp_path) as client, pytest.raises(BadResponseError, match="given already"):
         list(client.pages(WINDOW, "created"))
 
 
