@@ -27,7 +27,7 @@ MOST_AT_ONCE: Final = 5
 LARGEST_FILE: Final = 192 * 1024 * 1024
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.25, 10.0
 _PATIENCE = 1800.0  # seconds in which nothing more was found
-_DEADLINE = 6 * 3600.0  # seconds of waiting for one operation, whatever it says of itself
+_DEADLINE = 2 * 3600.0  # seconds of waiting for one operation, whatever it says of itself
 #: Lines of a file; Shopify's largest order has some thousands. Each becomes an object of several hundred bytes.
 _MOST_LINES: Final = 1_000_000
 _STARTS = 6

@@ -482,7 +482,7 @@ class Clock:
         self.seconds += seconds
 
 
-@pytest.mark.parametrize(("found", "hours"), [("0", 0.5), ("more with every poll", 6)])
+@pytest.mark.parametrize(("found", "hours"), [("0", 0.5), ("more with every poll", 2)])
 def test_a_bulk_operation_that_never_ends_is_cancelled_and_the_orders_are_paged(
     found: str, hours: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -504,7 +504,8 @@ def test_a_bulk_operation_that_never_ends_is_cancelled_and_the_orders_are_paged(
     with serve(graphql(answer, names)) as server, shopify(server.url, tmp_path) as made:
         assert [page.orders for page in made.pages(long, "created")] == [[]]
     assert [name for name, _ in names][-2:] == ["BulkCancel", "Orders"]
-    assert hours * 3600 < clock.seconds < hours * 3600 + 60
+    assert clock.seconds > hours * 3600
+    assert len(names) < hours * 3600 / 10 + 20
 
 
 @pytest.mark.parametrize("cursor", ["the same", None])
