@@ -244,7 +244,7 @@ def _refuse_foreign(topic: str, shop: str, members: Mapping[str, msgspec.Raw]) -
 
 def _names(members: Mapping[str, msgspec.Raw], name: str, shop: str) -> bool:
     try:
-        return msgspec.json.decode(members.get(name, b"null"), type=str).casefold() == shop.casefold()
+        return decode(members.get(name, b"null"), str).casefold() == shop.casefold()
     except msgspec.DecodeError:
         return False
 
@@ -259,8 +259,8 @@ def _request(members: Mapping[str, msgspec.Raw]) -> bytes:
 
     """
     try:
-        person = msgspec.json.decode(members.get("customer", b"null"), type=_Person | None) or _Person()
-        orders = msgspec.json.decode(members.get("orders_to_redact", b"[]"), type=list[int] | None) or []
+        person = decode(members.get("customer", b"null"), _Person | None) or _Person()
+        orders = decode(members.get("orders_to_redact", b"[]"), list[int] | None) or []
     except msgspec.DecodeError as problem:
         raise WebhookRefusedError(f"the body is not a request to forget a customer ({problem})") from problem
     whom = {"customer_id": person.id, "customer_email": person.email, "customer_phone": person.phone}
