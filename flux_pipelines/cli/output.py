@@ -12,6 +12,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from flux_pipelines.domain import inert
+
 # In a pipe there is no width to respect, and folding would break what reads it.
 _PIPE_WIDTH = 400
 
@@ -58,4 +60,5 @@ def flux_command() -> str:
 
 
 def _plain(text: str) -> str:
-    return text.replace("[", "\\[")
+    # Terminals obey what they are shown: an item name must not move the cursor. The line breaks are ours.
+    return "\n".join(map(inert.plain, text.split("\n"))).replace("[", "\\[")

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import errno
 
+from flux_pipelines.domain.inert import plain
+
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 #: The last two: a file stands where a folder should be.
 _REFUSED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST})
@@ -17,7 +19,7 @@ class FluxError(Exception):
     """Base of all errors raised on purpose.
 
     Args:
-        what: what happened, in one plain sentence.
+        what: what happened, in one plain sentence; words of a provider in it are made inert.
         connection: the connection it happened to (`square:acme`), when there is one.
         next_step: what the reader should do now; each class has a default.
 
@@ -34,9 +36,9 @@ class FluxError(Exception):
         next_step: str | None = None,
         rerun_helps: bool | None = None,
     ) -> None:
-        self.what = what
+        self.what = what = plain(what)
         self.connection = connection
-        self.next_step = self.default_next_step if next_step is None else next_step
+        self.next_step = self.default_next_step if next_step is None else plain(next_step)
         if rerun_helps is not None:
             self.rerun_helps = rerun_helps
         super().__init__(what)

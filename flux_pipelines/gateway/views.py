@@ -12,6 +12,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoes
 from markupsafe import Markup, escape
 from starlette.responses import HTMLResponse
 
+from flux_pipelines.domain import inert
 from flux_pipelines.domain.business_day import zone
 from flux_pipelines.domain.money import known_currencies
 
@@ -42,6 +43,8 @@ def _environment() -> Environment:
         autoescape=select_autoescape(default=True, default_for_string=True),
         # A value that a template names and nobody gave is a defect, not an empty text.
         undefined=StrictUndefined,
+        # Names come from providers: escaped, they could still turn the text around them.
+        finalize=lambda value: inert.plain(value) if type(value) is str else value,
         trim_blocks=True,
         lstrip_blocks=True,
     )
@@ -99,9 +102,9 @@ def money(amount: Decimal, currency: str) -> str:
 
 def marked(text: str) -> Markup:
     """Write a text for people in which `names` stand between backticks."""
-    parts = text.split("`")
+    parts = inert.plain(text).split("`")
     if len(parts) % 2 == 0:  # one of them has no partner
-        return escape(text)
+        return escape(inert.plain(text))
     return Markup("").join(
         Markup("<code>{}</code>").format(part) if place % 2 else escape(part) for place, part in enumerate(parts)
     )

@@ -8,6 +8,7 @@ from typing import Any
 
 import dagster as dg
 
+from flux_pipelines.domain import inert
 from flux_pipelines.domain.money import exponent
 from flux_pipelines.domain.tables import SQL_TYPES, Column, Table
 
@@ -57,7 +58,7 @@ def money(amount: Decimal, currency: str) -> str:
 def preview(
     columns: Sequence[str], records: Iterable[Sequence[object]], *, places: Mapping[str, str] | None = None
 ) -> dg.MarkdownMetadataValue:
-    """Return the records as a Markdown table.
+    """Return the records as a Markdown table; text in them is shown as it is, whatever it would mean as Markdown.
 
     Args:
         columns: what is above each column.
@@ -84,4 +85,4 @@ def _cell(value: object) -> str:
         shortest = value.normalize()
         places = -int(shortest.as_tuple().exponent)
         return f"{shortest:.2f}" if places == 1 else f"{shortest:f}"  # 469.40, as money is written; 83; 0.125
-    return str(value).replace("|", "\\|").replace("\n", " ")
+    return inert.markdown(str(value))

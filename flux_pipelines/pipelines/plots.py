@@ -14,6 +14,8 @@ from html import escape
 
 import dagster as dg
 
+from flux_pipelines.domain import inert
+
 _WIDTH, _HEIGHT = 640, 220
 _LEFT, _RIGHT, _TOP, _BOTTOM = 64, 12, 34, 28
 _PLOT_WIDTH, _PLOT_HEIGHT = _WIDTH - _LEFT - _RIGHT, _HEIGHT - _TOP - _BOTTOM
@@ -25,7 +27,7 @@ Point = tuple[date, Decimal]
 def markdown(svg: str, caption: str) -> dg.MarkdownMetadataValue:
     """Return a picture as Markdown metadata."""
     data = base64.b64encode(svg.encode()).decode()
-    return dg.MetadataValue.md(f"![{caption}](data:image/svg+xml;base64,{data})")
+    return dg.MetadataValue.md(f"![{inert.markdown(caption)}](data:image/svg+xml;base64,{data})")
 
 
 def bars(title: str, points: Sequence[Point], *, highlight: date | None = None) -> str:
@@ -61,11 +63,11 @@ def pairs(title: str, days: Sequence[tuple[date, Decimal, Decimal]], names: tupl
             body.append(
                 f'<rect x="{_LEFT + index * slot + slot * (0.1 + 0.4 * part):.1f}" y="{min(y, zero):.1f}" '
                 f'width="{slot * 0.4:.1f}" height="{abs(zero - y):.1f}" fill="{colour}">'
-                f"<title>{day}, {escape(name)}: {value:,}</title></rect>"
+                f"<title>{day}, {_text(name)}: {value:,}</title></rect>"
             )
     body.append(
         f'<text x="{_WIDTH - _RIGHT}" y="18" text-anchor="end" fill="{_INK}">'
-        f'<tspan fill="{_BLUE}">{escape(names[0])}</tspan> / <tspan fill="{_ORANGE}">{escape(names[1])}</tspan></text>'
+        f'<tspan fill="{_BLUE}">{_text(names[0])}</tspan> / <tspan fill="{_ORANGE}">{_text(names[1])}</tspan></text>'
     )
     labels = [(_LEFT + (i + 0.5) * slot, days[i][0]) for i in sorted({0, len(days) // 2, len(days) - 1})]
     return _frame(title, "".join(body), low, high, labels)
@@ -124,9 +126,13 @@ def _frame(title: str, body: str, low: Decimal, high: Decimal, labels: Sequence[
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{_WIDTH}" height="{_HEIGHT}" '
         f'viewBox="0 0 {_WIDTH} {_HEIGHT}" font-family="sans-serif" font-size="11">'
         f'<rect width="100%" height="100%" fill="#ffffff"/>'
-        f'<text x="{_LEFT}" y="18" font-size="13" fill="{_INK}">{escape(title)}</text>'
+        f'<text x="{_LEFT}" y="18" font-size="13" fill="{_INK}">{_text(title)}</text>'
         f"{''.join(grid)}{body}{dates}</svg>"
     )
+
+
+def _text(text: str) -> str:
+    return escape(inert.plain(text))
 
 
 def _anchor(x: float) -> str:
