@@ -22,7 +22,7 @@ def split_key(key: str) -> tuple[str, str]:
         ConfigurationError: the key does not have that form.
 
     """
-    match = _KEY.match(key)
+    match = _KEY.fullmatch(key)
     if match is None:
         raise ConfigurationError(
             f"{key!r} is not a connection name",

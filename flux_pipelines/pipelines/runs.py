@@ -11,6 +11,7 @@ import dagster as dg
 from dagster._core.storage.dagster_run import FINISHED_STATUSES
 from dagster._core.storage.tags import WILL_RETRY_TAG
 
+from flux_pipelines.domain import inert
 from flux_pipelines.pipelines.names import DAY_STATE, FETCHED_AT, OVER, RANGE_END, RANGE_START
 from flux_pipelines.pipelines.partitions import each_day, split_partition
 
@@ -80,7 +81,7 @@ def why_failed(instance: dg.DagsterInstance, run: dg.DagsterRun) -> str:
         elif event.message:
             others.append(event.message)
     told = steps or others or [f"it ended as {run.status.value.lower()}"]
-    return "; ".join(told)
+    return inert.plain("; ".join(told))
 
 
 def days_of(run: dg.DagsterRun) -> tuple[str, list[date]]:

@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 
 from flux_pipelines.domain.connection import Status
 from flux_pipelines.domain.errors import ConfigurationError
+from flux_pipelines.domain.inert import plain
 from flux_pipelines.state.database import Database
 from flux_pipelines.state.models import AlertRow, ConnectionRow, CursorRow
 
@@ -135,6 +136,7 @@ class Alerts:
             raise ConfigurationError(
                 f"{kind!r} is not a kind of alert", next_step=f"Known: {', '.join(get_args(Kind))}."
             )
+        message = plain(message)
         self._database.lock(session, f"alert/{kind}/{connection_key}")
         changed = session.execute(
             update(AlertRow)

@@ -257,7 +257,7 @@ def test_a_denial_says_why_and_what_to_do(ada: Browser, runtime: Runtime) -> Non
 
 def test_what_the_provider_says_is_shown_escaped_and_cut(ada: Browser) -> None:
     state = query_of(begin(ada))["state"]
-    said = "<script>alert(1)</script>" + "x" * 1000
+    said = "\u202e<script>alert(1)</script>" + "x" * 1000
     answer = ada.get(
         "/integrations/square/callback", params={"state": state, "error": "server_error", "error_description": said}
     )
@@ -265,6 +265,7 @@ def test_what_the_provider_says_is_shown_escaped_and_cut(ada: Browser) -> None:
     assert "<script" not in answer.text
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in answer.text
     assert "x" * 301 not in answer.text
+    assert "\u202e" not in answer.text, "it would turn around what follows it"
 
 
 def test_a_way_back_without_code_and_error_connects_nothing(ada: Browser, runtime: Runtime) -> None:

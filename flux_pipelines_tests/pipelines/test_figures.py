@@ -36,6 +36,8 @@ def test_amounts_are_written_exactly_with_their_currencys_places(amount: str, cu
 def test_a_preview_is_a_table_whatever_is_in_the_cells() -> None:
     shown = preview(("name", "amount"), [("a | b\nc", Decimal("1.500")), (None, 3)]).md_str
     assert shown == "| name | amount |\n| --- | --- |\n| a \\| b c | 1.50 |\n|  | 3 |"
+    picture = preview(("name",), [("![x](/graphql?query=mutation)",)]).md_str.splitlines()[-1]
+    assert picture == "| \\!\\[x\\](/graphql?query=mutation) |"
 
 
 def test_a_preview_calls_stores_by_their_names() -> None:
@@ -59,6 +61,8 @@ def test_plots_are_pictures_whatever_the_values(values: list[int]) -> None:
         assert root.tag.endswith("svg")
         for bar in root.iter("{http://www.w3.org/2000/svg}rect"):
             assert not str(bar.get("height")).startswith("-")
+    ElementTree.fromstring(plots.bars("\x1b[2J\x00 \u202e", points))  # no XML has such characters
+    assert plots.markdown("<svg/>", "a](x) ![b").md_str.startswith("![a\\](x) \\!\\[b](data:")
     assert plots.markdown("<svg/>", "x").md_str == "![x](data:image/svg+xml;base64,PHN2Zy8+)"
 
 
