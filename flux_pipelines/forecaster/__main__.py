@@ -17,9 +17,10 @@ PARENT_CHECK_SECONDS = 0.5
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(prog="forecaster", description=__doc__)
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on; a container's own is 0.0.0.0")
     commands = parser.add_subparsers(dest="command", required=True)
     command = commands.add_parser("serve", help="serve /ping and /invocations until SIGTERM")
-    command.add_argument("--host", default="0.0.0.0", help="address to listen on")  # noqa: S104 - a container's own
+    command.add_argument("--host", default=argparse.SUPPRESS, help="the same")
     command.add_argument("--port", type=int, default=8080)
     command.add_argument("--endpoint", action="append", default=[], help="also answer boto3's invoke_endpoint as this")
     command.add_argument("--workers", type=int, default=2, help="model processes")
