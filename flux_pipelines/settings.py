@@ -46,6 +46,11 @@ class Settings(BaseSettings):
         description="Where browsers and providers reach the gateway, for example `https://flux.example.com`; default: "
         "the loopback address it listens on.",
     )
+    dagster_url: str | None = Field(
+        default=None,
+        description="Where browsers reach the Dagster UI through a reverse proxy, for example "
+        "`https://dagster.example.com`; default: this machine's own names alone.",
+    )
     allowed_people: str = Field(
         default="",
         description="Who may sign in: e-mail addresses and `@domains`, comma-separated. Nobody when empty.",

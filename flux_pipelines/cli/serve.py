@@ -10,6 +10,7 @@ from flux_pipelines.cli.output import say, warn
 from flux_pipelines.cli.processes import Processes, answers, choose_port, port_is_free
 from flux_pipelines.connect import reconnect_to_sandbox
 from flux_pipelines.connect.sandbox_apps import register_at_sandbox
+from flux_pipelines.domain.addresses import origin_of
 from flux_pipelines.domain.errors import ConfigurationError
 from flux_pipelines.gateway.options import DEFAULT_PORT as GATEWAY_PORT
 from flux_pipelines.gateway.options import gateway_options
@@ -103,6 +104,8 @@ def start_dagster(processes: Processes, runtime: Runtime, port: int) -> None:
     from flux_pipelines.pipelines.drive import dagster_home
     from flux_pipelines.pipelines.instance import see_that_no_daemon_runs
 
+    if public := runtime.settings.dagster_url:
+        public = origin_of(public, "FLUX_DAGSTER_URL")  # refused here, and not in a log
     instance = dagster_home(runtime.settings)
     see_that_no_daemon_runs(instance)
     environment = {"DAGSTER_HOME": str(instance), "FLUX_HOME": str(runtime.settings.home)}
@@ -120,9 +123,18 @@ def start_dagster(processes: Processes, runtime: Runtime, port: int) -> None:
         )
     processes.start(
         "dagster",
-        ["dagster", "dev", "-w", str(PROJECT_ROOT / "workspace.yaml"), "-h", "127.0.0.1", "-p", str(port)],
+        [
+            "flux_pipelines.pipelines.webserver",
+            "dev",
+            "-w",
+            str(PROJECT_ROOT / "workspace.yaml"),
+            "-h",
+            "127.0.0.1",
+            "-p",
+            str(port),
+        ],
         ready=lambda: answers(port),
         environment=environment,
     )
-    say(f"Dagster UI   http://127.0.0.1:{port}")
+    say(f"Dagster UI   {public or f'http://127.0.0.1:{port}'}")
     say("Press Ctrl+C to stop.")

@@ -7,7 +7,7 @@ from ipaddress import ip_network
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from flux_pipelines.domain.addresses import is_loopback
+from flux_pipelines.domain.addresses import is_loopback, origin_of
 from flux_pipelines.domain.errors import ConfigurationError
 from flux_pipelines.settings import Settings
 
@@ -134,7 +134,7 @@ def gateway_options(settings: Settings, *, host: str = "127.0.0.1", port: int = 
             "the gateway does not know its own address",
             next_step="Set FLUX_PUBLIC_URL to what browsers and providers call it, such as https://flux.example.com.",
         )
-    public_url = _public_url(settings.public_url or default)
+    public_url = origin_of(settings.public_url or default, "FLUX_PUBLIC_URL")
     if public_url.startswith("https://"):
         if certificate is None and not proxies:
             raise ConfigurationError(
@@ -154,24 +154,6 @@ def gateway_options(settings: Settings, *, host: str = "127.0.0.1", port: int = 
         tls_key=key,
         session_idle_minutes=settings.session_idle_minutes,
     )
-
-
-def _public_url(text: str) -> str:
-    parts = urlsplit(text.strip())
-    try:
-        port = parts.port
-    except ValueError:
-        port = -1
-    wrong = parts.path not in ("", "/") or parts.query or parts.fragment or "@" in parts.netloc or port == -1
-    if parts.scheme not in ("http", "https") or not parts.hostname or wrong:
-        raise ConfigurationError(
-            "FLUX_PUBLIC_URL is not the address of a gateway",
-            next_step="Write scheme, host and port only, such as https://flux.example.com.",
-        )
-    # As browsers write it in Host and Origin: lower case, without the scheme's own port.
-    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-    usual = {"http": 80, "https": 443}[parts.scheme]
-    return f"{parts.scheme}://{host}" + (f":{port}" if port not in (None, usual) else "")
 
 
 def _proxies(text: str) -> tuple[str, ...]:

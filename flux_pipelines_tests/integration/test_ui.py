@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import httpx
 import pytest
 
 from flux_pipelines.cli.processes import answers
@@ -61,6 +62,18 @@ pytestmark = [
 TODAY = datetime.now(UTC).date()
 FIRST, LAST = TODAY - timedelta(days=4), TODAY - timedelta(days=2)
 CONNECTION = "square:harbor"
+
+MUTATION = '/graphql?query=mutation{wipeAssets(assetPartitionRanges:[{assetKey:{path:["daily_sales"]}}]){__typename}}'
+#: What a person can type at a till: each is the name of a line of one order, and what is to be seen of it.
+NAMES = {
+    f"![a]({MUTATION})": f"![a]({MUTATION})",
+    '<img src="https://evil.example/b.png"> ![b][b] [b]: https://evil.example/b': '<img src="https://evil.example/b.png"> '
+    "![b][b] [b]: https://evil.example/b",
+    "www.evil.example HTTP://evil.example/c c@evil.example": "www.evil.example HTTP://evil.example/c c@evil.example",
+    "d \\| ![d](//evil.example/d.png) | `d` &#33;[d](//evil.example) ~~d~~ **d**": "d \\| ![d](//evil.example/d.png) | `d` "
+    "&#33;[d](//evil.example) ~~d~~ **d**",
+    "e\u202e gnp.exe\n| e |\n\n# e": "e gnp.exe | e | # e",
+}
 
 
 @contextmanager
@@ -111,12 +124,15 @@ def test_an_analyst_backfills_days_in_the_ui_and_finds_figures_plots_and_running
     with RunningSandbox(options) as sandbox:
         flux("connections", "add", CONNECTION, "--tenant", "harbor", "--sandbox", sandbox.url)
         orders = orders_by_day(sandbox)
+        sells_what_is_named_to_do_harm(sandbox)
+        orders[str(LAST)] += 1
         with up(flux) as url, browsing(tmp_path / "failure.png") as page:
             sees_every_asset(page, url)
             backfill = materialises_up_to_daily_sales(page, url)
             sees_it_succeed(page, url, backfill)
             sees_verified_orders(page, url)
             sees_sales_and_their_plot(page, url, orders[str(LAST)])
+            sees_the_names_and_nothing_else(page, url)
             sees_automation_running(page, url)
     rows = flux.ask(
         f"select business_date, sum(orders)::integer as orders from daily_sales where business_date <= date '{LAST}' "
@@ -133,6 +149,33 @@ def orders_by_day(sandbox: RunningSandbox) -> dict[str, int]:
     assert len(orders) == 3
     assert min(orders.values()) > 0
     return orders
+
+
+def sells_what_is_named_to_do_harm(sandbox: RunningSandbox) -> None:
+    """Let an order be paid whose lines have names that are pictures, links and HTML; it is the first of its date."""
+    (store, *_) = next(
+        one["locations"]
+        for one in httpx.get(f"{sandbox.url}/sandbox/merchants", timeout=60).json()["merchants"]
+        if one["handle"] == "harbor" and one["provider"] == "square"
+    )
+    at, one, all_of_them = f"{LAST}T18:00:00Z", {"amount": 100, "currency": "USD"}, {"amount": 500, "currency": "USD"}
+    order = {
+        "id": "0",
+        "location_id": store["id"],
+        "state": "COMPLETED",
+        "created_at": at,
+        "updated_at": at,
+        "closed_at": at,
+        "line_items": [
+            {"uid": str(n), "name": name, "quantity": "1", "base_price_money": one, "total_money": one}
+            for n, name in enumerate(NAMES)
+        ],
+        "total_money": all_of_them,
+        "net_amount_due_money": {"amount": 0, "currency": "USD"},
+        "tenders": [{"id": "0p", "type": "CARD", "created_at": at, "amount_money": all_of_them}],
+    }
+    posted = {"location_id": store["id"], "kind": "orders", "document": order}
+    assert httpx.post(f"{sandbox.url}/sandbox/documents", json=posted, timeout=60).status_code == 200
 
 
 def sees_every_asset(page: Page, url: str) -> None:
@@ -222,6 +265,24 @@ def sees_sales_and_their_plot(page: Page, url: str, orders: int) -> None:
     picture = page.get_by_role("dialog").get_by_role("img", name="Net sales in USD")
     expect(picture).to_be_visible()
     assert picture.evaluate("image => image.complete && image.naturalWidth > 0"), "the plot is no picture"
+
+
+def sees_the_names_and_nothing_else(page: Page, url: str) -> None:
+    """The preview of names that are made to do harm shows them; the browser asks for nothing because of it."""
+    from playwright.sync_api import expect
+
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(f"{request.method} {request.url}"))
+    open_partition(page, url, "square/transactions", f"{CONNECTION}|{LAST}")
+    shown = metadata(page, "preview").locator(".dagster-markdown")  # a short one is shown unasked
+    expect(shown.locator("tbody tr")).to_have_count(len(NAMES))
+    # The word joiners that keep an address from being a link take no room.
+    cells = [text.replace("\u2060", "") for text in shown.locator("tbody tr td:nth-child(5)").all_inner_texts()]
+    assert [" ".join(cell.split()) for cell in cells] == [" ".join(name.split()) for name in NAMES.values()]
+    assert shown.locator("img, a, em, strong, del, code, h1, svg, iframe").count() == 0
+    page.wait_for_timeout(1_000)
+    assert asked, "the page itself"
+    assert [one for one in asked if "evil.example" in one or one.startswith(f"GET {url}/graphql")] == []
 
 
 def sees_automation_running(page: Page, url: str) -> None:
