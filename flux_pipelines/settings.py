@@ -105,6 +105,16 @@ class Settings(BaseSettings):
         return self.home / "dagster"
 
 
+def of_children() -> dict[str, str]:
+    """Return what the environment of a Python process that we start has beside our own's.
+
+    It imports nothing from the folder that this one was started in: `python -m` and `python -c` would look there first, and
+    an empty entry of PYTHONPATH means it too.
+    """
+    path = os.pathsep.join(filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep)))
+    return {"PYTHONSAFEPATH": "1", "PYTHONPATH": path}
+
+
 @lru_cache(maxsize=1)
 def settings() -> Settings:
     """Return the process's settings, read once. Tests that change the environment call `settings.cache_clear()`."""

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import sys
+
+if sys.argv[:1] == ["-m"] and not sys.flags.safe_path:
+    # `python -m` looks for modules in the folder that it is started in before anywhere else.
+    del sys.path[0]
+
 import gc
 import os
-import sys
 
 import typer
 

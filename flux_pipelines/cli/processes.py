@@ -17,6 +17,7 @@ from typing import IO
 from flux_pipelines.cli import supervisor
 from flux_pipelines.domain.errors import ConfigurationError
 from flux_pipelines.holding import Holder, hold
+from flux_pipelines.settings import of_children
 
 STOP_GRACE_SECONDS = 15.0
 #: A killed `flux up` leaves the lock to those who end its servers: they need so long at most, on a busy machine too.
@@ -147,7 +148,7 @@ class Processes:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                env={**os.environ, **(environment or {})},
+                env={**os.environ, **of_children(), **(environment or {})},
                 pass_fds=(self._lock.fileno(),),  # held until the last of them has ended
             )
         self._children.append(_Child(name, process, log))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -127,7 +129,7 @@ def start_dagster(processes: Processes, runtime: Runtime, port: int) -> None:
             "flux_pipelines.pipelines.webserver",
             "dev",
             "-w",
-            str(PROJECT_ROOT / "workspace.yaml"),
+            str(_workspace(instance)),
             "-h",
             "127.0.0.1",
             "-p",
@@ -138,3 +140,15 @@ def start_dagster(processes: Processes, runtime: Runtime, port: int) -> None:
     )
     say(f"Dagster UI   {public or f'http://127.0.0.1:{port}'}")
     say("Press Ctrl+C to stop.")
+
+
+def _workspace(instance: Path) -> Path:
+    """Write the workspace that names the code location, with a working directory in which there are no modules; return it.
+
+    Dagster's code server, and each run, looks for modules in its working directory first; without one that is where
+    `flux up` was started. It is a setting of the file and not where the process is: paths in our settings may be relative.
+    """
+    workspace = instance / "workspace.yaml"
+    text = (PROJECT_ROOT / "workspace.yaml").read_text().rstrip()
+    workspace.write_text(f"{text}\n      working_directory: {json.dumps(str(instance))}\n")
+    return workspace

@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import IO, Self
 
 from flux_pipelines.domain.errors import ForecastError
+from flux_pipelines.settings import of_children
 
 #: Loading takes 3 to 10 s on a free machine; SageMaker's own default allows a container four minutes.
 START_TIMEOUT = 240.0
@@ -161,7 +162,7 @@ def _environment() -> dict[str, str]:
     """Return the environment without what the server has no use for: Flux's and AWS's settings hold secrets."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("FLUX_", "AWS_"))}
     # Forecasts run in parallel in processes; threads inside numpy would only get in each other's way.
-    return kept | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    return kept | of_children() | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
 
 def _answers_ping(port: int) -> bool:

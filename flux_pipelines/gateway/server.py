@@ -22,7 +22,7 @@ from flux_pipelines.gateway.options import BODY_SECONDS, DEFAULT_PORT, HEAD_SECO
 from flux_pipelines.gateway.protocol import guarded_protocol
 from flux_pipelines.listening import listen
 from flux_pipelines.runtime import Runtime
-from flux_pipelines.settings import Settings
+from flux_pipelines.settings import Settings, of_children
 from flux_pipelines.settings import settings as process_settings
 from flux_pipelines.transport.redact import RedactingFilter
 
@@ -145,7 +145,7 @@ def _serve_with_workers(
     with Runtime(settings, patient=False) as runtime:
         _ = runtime.state  # keys and schema are made once, here, and not by all workers at once
     # What is only known here: the port, and with it the public URL.
-    os.environ.update({"FLUX_PUBLIC_URL": options.public_url, "FLUX_HOME": str(settings.home)})
+    os.environ.update({**of_children(), "FLUX_PUBLIC_URL": options.public_url, "FLUX_HOME": str(settings.home)})
     config = _config("flux_pipelines.gateway.server:worker", options)
     config["http"] = "flux_pipelines.gateway.server:WorkerProtocol"  # a name: workers are sent their configuration
     ready(options.public_url)

@@ -9,13 +9,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from importlib.metadata import packages_distributions
 from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 
 from flux_pipelines.cli.processes import answers
@@ -25,7 +27,7 @@ from flux_pipelines.lake import DeltaLake, object_store, session
 from flux_pipelines.pipelines import names
 from flux_pipelines.runtime import Runtime
 from flux_pipelines.sandbox.server import RunningSandbox
-from flux_pipelines.settings import PROJECT_ROOT, Settings
+from flux_pipelines.settings import PROJECT_ROOT, Settings, of_children
 from flux_pipelines_tests.integration.conftest import END_DAY, Flux, truth
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
@@ -137,6 +139,8 @@ class Up:
     """A running `flux up --sandbox`."""
 
     flux: Flux
+    pid: int
+    folder: Path
     sandbox: httpx.Client
     gateway: httpx.Client
     dagster: httpx.Client
@@ -166,9 +170,33 @@ class Up:
             time.sleep(0.5)
 
 
+def trapped(folder: Path) -> Path:
+    """Return a folder with a stray module of each name that a server or run could import; it tells that it was."""
+    folder.mkdir()
+    libraries = {name for name in packages_distributions() if name.isidentifier() and not name.startswith("flux_")}
+    absent = {
+        "h2",
+        "brotli",
+        "uvloop",
+        "httptools",
+        "wsproto",
+        "simplejson",
+        "sitecustomize",
+        "usercustomize",
+        "benchmarks",
+    }
+    standard = {"asyncio", "csv", "json", "logging", "multiprocessing", "socket", "sqlite3", "subprocess", "uuid"}
+    for name in libraries | absent | standard:
+        # Of an absent one, importing must fail as without it.
+        (folder / f"{name}.py").write_text(
+            f"open({str(folder)!r} + '/{name}.ran', 'w').close()\nraise ImportError('a trap')\n"
+        )
+    return folder
+
+
 @contextmanager
 def flux_up(flux: Flux) -> Iterator[Up]:
-    """Run `flux up --sandbox` on free ports."""
+    """Run `flux up --sandbox` on free ports, in a folder that is full of traps."""
     probes = [socket.socket() for _ in range(3)]
     for probe in probes:
         probe.bind(("127.0.0.1", 0))
@@ -176,10 +204,15 @@ def flux_up(flux: Flux) -> Iterator[Up]:
     for probe in probes:
         probe.close()
     log = flux.home.parent / "up.log"
+    folder = trapped(flux.home.parent / "downloads")
     ports = ("--port", str(ui), "--sandbox-port", str(sandbox), "--gateway-port", str(gateway))
     with log.open("wb") as output:
         process = subprocess.Popen(
-            flux.command("up", "--sandbox", *ports), env=flux.environment, stdout=output, stderr=subprocess.STDOUT
+            flux.command("up", "--sandbox", *ports),
+            cwd=folder,
+            env=flux.environment,
+            stdout=output,
+            stderr=subprocess.STDOUT,
         )
     try:
         wait_for(lambda: answers(ui) and answers(gateway), process, log)
@@ -188,55 +221,96 @@ def flux_up(flux: Flux) -> Iterator[Up]:
             httpx.Client(base_url=f"http://127.0.0.1:{gateway}", timeout=60) as pages,
             httpx.Client(base_url=f"http://127.0.0.1:{ui}", timeout=60) as dagster,
         ):
-            yield Up(flux, world, pages, dagster)
+            yield Up(flux, process.pid, folder, world, pages, dagster)
     finally:
         process.terminate()
         process.wait(60)
 
 
-def test_a_sale_an_edit_and_a_refund_are_in_core_transactions_within_a_minute_of_their_webhooks(
-    tmp_path: Path,
-) -> None:
+@pytest.fixture(scope="module")
+def running_up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
+    """One `flux up` for the tests that only look at it, beside the one that sells: starting it is dear."""
     flux = Flux(
-        tmp_path / "home",
+        tmp_path_factory.mktemp("up") / "home",
         FLUX_START_DATE=str(datetime.now(UTC).date() - timedelta(days=3)),
         FLUX_FORECAST_URL="embedded",
     )
     with flux_up(flux) as up:
         flux("connections", "add", "square:sakura", "--tenant", "kissa", "--sandbox", str(up.sandbox.base_url))
-        assert up.gateway.get("/readyz").status_code == 200
-        merchants = up.sandbox.get("/sandbox/merchants").json()["merchants"]
-        (store, *_) = next(one for one in merchants if one["handle"] == "sakura")["locations"]
-        # The automation has looked once, so that its first look is not a part of what is measured.
-        wait_for(lambda: "keep_core_tables" in (flux.home / "logs" / "dagster.log").read_text())
+        yield up
 
-        seconds = {}
-        sale = up.happens("sell", location_id=store["id"])
-        seconds["a sale"] = up.seconds_until(sale["order_id"], 3)
-        edited = up.happens("edit", order_id=sale["order_id"], add_units=2)
-        seconds["an edit"] = up.seconds_until(edited["order_id"], 5)
-        refund = up.happens("refund", order_id=sale["order_id"])
-        seconds["a refund"] = up.seconds_until(refund["order_id"], -5)
-        print(", ".join(f"{what}: {took:.1f} s" for what, took in seconds.items()), f"(load {os.getloadavg()[0]:.1f})")
-        # Two processes must start for each; on a machine that others keep busy that takes longer, and is not ours.
-        busy = max(1.0, os.getloadavg()[0] / (2 * (os.cpu_count() or 1)))
-        assert max(seconds.values()) < 60 * busy, seconds
 
-        told = up.sandbox.get("/sandbox/webhooks/acknowledged").json()["acknowledged"]
-        with Runtime(Settings(home=flux.home)) as runtime:
-            wait_for(lambda: runtime.state.inbox.counts()["done"] == len(told))
-        # What is beside sales (payments, stock, the tie-out) has runs of its own, which come when they come.
-        wait_for(lambda: {run["status"] for run in sales_runs(up.dagster)} <= ENDED)
-        runs = sales_runs(up.dagster)
-        assert len(runs) <= 8, "few runs for a handful of events"
-        assert {run["status"] for run in runs} == {"SUCCESS"}, runs
-        assert "FAILURE" not in {run["status"] for run in every_run(up.dagster)}
+def a_store(up: Up) -> dict[str, Any]:
+    merchants = up.sandbox.get("/sandbox/merchants").json()["merchants"]
+    store: dict[str, Any] = next(one for one in merchants if one["handle"] == "sakura")["locations"][0]
+    return store
+
+
+def test_a_sale_an_edit_and_a_refund_are_in_core_transactions_within_a_minute_of_their_webhooks(running_up: Up) -> None:
+    up, flux = running_up, running_up.flux
+    assert up.gateway.get("/readyz").status_code == 200
+    store = a_store(up)
+    # The automation has looked once, so that its first look is not a part of what is measured.
+    wait_for(lambda: "keep_core_tables" in (flux.home / "logs" / "dagster.log").read_text())
+
+    seconds = {}
+    sale = up.happens("sell", location_id=store["id"])
+    seconds["a sale"] = up.seconds_until(sale["order_id"], 3)
+    edited = up.happens("edit", order_id=sale["order_id"], add_units=2)
+    seconds["an edit"] = up.seconds_until(edited["order_id"], 5)
+    refund = up.happens("refund", order_id=sale["order_id"])
+    seconds["a refund"] = up.seconds_until(refund["order_id"], -5)
+    print(", ".join(f"{what}: {took:.1f} s" for what, took in seconds.items()), f"(load {os.getloadavg()[0]:.1f})")
+    # Two processes must start for each; on a machine that others keep busy that takes longer, and is not ours.
+    busy = max(1.0, os.getloadavg()[0] / (2 * (os.cpu_count() or 1)))
+    assert max(seconds.values()) < 60 * busy, seconds
+
+    told = up.sandbox.get("/sandbox/webhooks/acknowledged").json()["acknowledged"]
+    with Runtime(Settings(home=flux.home)) as runtime:
+        wait_for(lambda: runtime.state.inbox.counts()["done"] == len(told))
+    # What is beside sales (payments, stock, the tie-out) has runs of its own, which come when they come.
+    wait_for(lambda: {run["status"] for run in sales_runs(up.dagster)} <= ENDED)
+    runs = sales_runs(up.dagster)
+    assert len(runs) <= 8, "few runs for a handful of events"
+    assert {run["status"] for run in runs} == {"SUCCESS"}, runs
+    assert "FAILURE" not in {run["status"] for run in every_run(up.dagster)}
     day = BusinessCalendar(store["timezone"]).date_of(datetime.fromtimestamp(sale["created_ms"] / 1000, UTC))
     (row,) = flux.ask(f"select sum(orders) as orders from daily_sales where business_date = date '{day}'")
     assert row["orders"] >= 1
     for table in ("demand_forecasts", "forecast_accuracy"):
         (row,) = flux.ask(f"select count(*) as rows from {table}")
         assert row["rows"] == 0, "today is not over: nothing must be forecast from it"
+
+
+def test_what_flux_up_starts_listens_on_the_loopback_address_alone(running_up: Up) -> None:
+    listening = set()
+    for process in psutil.Process(running_up.pid).children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            found = process.net_connections(kind="inet")
+            listening |= {one.laddr[:2] for one in found if one.status == psutil.CONN_LISTEN}
+    assert len(listening) >= 4, "sandbox, gateway, Dagster UI and forecaster"
+    assert {ip for ip, _ in listening} <= {"127.0.0.1", "::1"}, listening
+
+
+def test_nothing_is_imported_from_the_folder_that_flux_up_was_started_in(running_up: Up) -> None:
+    running_up.happens("sell", location_id=a_store(running_up)["id"])
+    ended = len([run for run in every_run(running_up.dagster) if run["status"] in ENDED])
+    wait_for(lambda: len([run for run in every_run(running_up.dagster) if run["status"] in ENDED]) > ended)
+    assert len(list(running_up.folder.glob("*.py"))) > 100
+    assert sorted(trap.stem for trap in running_up.folder.glob("*.ran")) == []
+    assert "a trap" not in "".join(log.read_text() for log in (running_up.flux.home / "logs").iterdir())
+
+
+def test_an_empty_entry_of_pythonpath_is_not_the_current_folder_for_those_that_we_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = trapped(tmp_path / "downloads")
+    monkeypatch.setenv("PYTHONPATH", f"{os.pathsep}{tmp_path}{os.pathsep}")
+    command = [sys.executable, "-c", "import json, sys; print(sys.path.count(sys.argv[1]))", str(tmp_path)]
+    environment = {**os.environ, **of_children()}
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == "1\n"
+    assert list(folder.glob("*.ran")) == []
 
 
 def every_run(dagster: httpx.Client) -> list[dict[str, Any]]:
