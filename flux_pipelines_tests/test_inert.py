@@ -7,7 +7,7 @@ import io
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from rich.console import Console
@@ -16,6 +16,7 @@ from flux_pipelines.cli import output
 from flux_pipelines.domain.errors import BadRequestError
 from flux_pipelines.domain.inert import markdown, plain
 
+READER = MarkdownIt("commonmark").enable(["table", "strikethrough"])
 #: What GitHub's Markdown makes links of in bare text, as Dagster's UI looks for it: `mdast-util-gfm-autolink-literal`.
 LINKED = re.compile(r"(https?://|www(?=\.))([-.\w]+)|([-.\w+]+)@([-\w]+(\.[-\w]+)+)", re.IGNORECASE)
 #: Markup that tells something, beside anything at all.
@@ -26,6 +27,7 @@ MARKED = st.lists(
 ).map("".join)  # fmt: skip
 
 
+@settings(deadline=None)  # a busy machine is no defect
 @given(st.one_of(MARKED, st.text()))
 def test_a_cell_of_a_table_shows_its_text_and_nothing_else(text: str) -> None:
     page = (
@@ -41,6 +43,7 @@ def test_a_cell_of_a_table_shows_its_text_and_nothing_else(text: str) -> None:
     assert shown.replace("\u2060", "") == plain(text).strip(" ")
 
 
+@settings(deadline=None)  # a busy machine is no defect
 @given(st.text())
 def test_plain_text_is_one_line_without_anything_hidden(text: str) -> None:
     shown = plain(text)
