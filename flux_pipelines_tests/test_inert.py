@@ -22,7 +22,7 @@ LINKED = re.compile(r"(https?://|www(?=\.))([-.\w]+)|([-.\w+]+)@([-\w]+(\.[-\w]+
 #: Markup that tells something, beside anything at all.
 MARKED = st.lists(
     st.sampled_from(
-        ["![", "](", "http://", "www.", "WWW.", "a@b.c", "|", "\\", "`", "``", "<img src=x>", "&#33;", "&lt;", "*", "__", "~~", "[^1]", "\n", "\r\n", "- ", "# ", "x", " ", "\u202e", "\x1b[2J", "\u2060", "\u200b"]
+        ["![", "](", "http://", "www.", "WWW.", "a@b.c", "|", "\\", "`", "``", "<img src=x>", "&#33;", "&lt;", "*", "_", "__", "a_b", "~~", "[^1]", "\n", "\r\n", "- ", "# ", "x", " ", "\u202e", "\x1b[2J", "\u2060", "\u200b"]
     )
 ).map("".join)  # fmt: skip
 

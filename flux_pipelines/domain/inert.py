@@ -15,7 +15,8 @@ _BREAKS = "\t\n\v\f\r\x85\u2028\u2029"
 #: Controls, formats (among them those that turn the direction of what follows), halves of surrogates, separators of lines.
 _HIDDEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 #: What means something inside a line of CommonMark and its tables; a backslash before it takes the meaning away.
-_MARKUP = re.compile(r"[\\`*_\[\]<>&|~!]")
+#: An underscore within a word means nothing.
+_MARKUP = re.compile(r"[\\`*\[\]<>&|~!]|(?<![^\W_])_|_(?![^\W_])")
 #: Where GitHub's Markdown, which Dagster's UI reads, makes links of bare text. It looks for them after backslashes are gone.
 _LINKS = re.compile(r"www(?=\.)|:(?=//)|@", re.IGNORECASE)
 #: Takes no room, breaks no line, and is no part of an address.
