@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 from flux_pipelines.domain.addresses import is_loopback, origin_of
 from flux_pipelines.domain.errors import ConfigurationError
+from flux_pipelines.gateway.protocol import WRITE_SECONDS
 from flux_pipelines.settings import Settings
 
 DEFAULT_PORT = 8410
@@ -72,6 +73,7 @@ class GatewayOptions:
         max_body_bytes: the largest body of a request that is not a webhook.
         head_seconds: the longest a request may take to send its head.
         body_seconds: the longest a request may take to send its body.
+        write_seconds: the longest an answer may stay unread.
 
     """
 
@@ -86,6 +88,7 @@ class GatewayOptions:
     max_body_bytes: int = 256 * 1024
     head_seconds: float = HEAD_SECONDS
     body_seconds: float = BODY_SECONDS
+    write_seconds: float = WRITE_SECONDS
 
     @property
     def secure(self) -> bool:

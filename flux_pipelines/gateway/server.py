@@ -63,7 +63,9 @@ def serve(
 def _config(app: ASGIApp | str, options: GatewayOptions) -> dict[str, Any]:
     return {
         "app": app,
-        "http": guarded_protocol(head_seconds=options.head_seconds, body_seconds=options.body_seconds),
+        "http": guarded_protocol(
+            head_seconds=options.head_seconds, body_seconds=options.body_seconds, write_seconds=options.write_seconds
+        ),
         "ws": "none",
         "lifespan": "on",
         "log_config": None,
