@@ -16,6 +16,7 @@ from joserfc import jwt
 from joserfc.errors import JoseError
 from joserfc.jwk import RSAKey
 
+from flux_pipelines.domain.addresses import domain_of
 from flux_pipelines.domain.decoding import decode
 from flux_pipelines.domain.errors import ConfigurationError, SignInRefusedError
 from flux_pipelines.gateway.identity import Identity, RoundTrip, client_credentials, decoded, origin_of
@@ -62,7 +63,7 @@ class OpenId:
         clock: seconds that only go forward, for what is remembered of the issuer.
 
     Raises:
-        ConfigurationError: the issuer is not an https address, or secrets are missing.
+        ConfigurationError: the issuer is not an https address, `hosted_domain` no domain, or secrets are missing.
 
     """
 
@@ -78,7 +79,14 @@ class OpenId:
     ) -> None:
         self._name = app.name
         self._issuer = str(app.settings.get("issuer") or GOOGLE).rstrip("/")
-        self._hosted_domain = str(app.settings.get("hosted_domain") or "").casefold()
+        hosted = str(app.settings.get("hosted_domain") or "")
+        try:
+            self._hosted_domain = domain_of(hosted)
+        except ValueError:
+            raise ConfigurationError(
+                f"the app {app.name!r} has the hosted_domain {hosted!r}, which is no domain",
+                next_step="Write it in lower case, or as it is registered (xn--...).",
+            ) from None
         self._client_id, self._client_secret = client_credentials(app, secrets)
         self._transport = transport
         self._clock = clock
@@ -175,7 +183,7 @@ class OpenId:
                 next_step="Verify the address there, or sign in with another account.",
             )
         domain = claims.get("hd")
-        if self._hosted_domain and (not isinstance(domain, str) or domain.casefold() != self._hosted_domain):
+        if self._hosted_domain and not _is_domain(domain, self._hosted_domain):
             raise SignInRefusedError(
                 f"only accounts of {self._hosted_domain} may sign in",
                 next_step="Sign in with an account of that organisation.",
@@ -285,6 +293,13 @@ def _of_kid(jwks: dict[str, Any], kid: str | None) -> RSAKey | None:
         return RSAKey.import_key(chosen[0]) if len(chosen) == 1 else None
     except (JoseError, ValueError, KeyError):
         return None
+
+
+def _is_domain(claimed: object, domain: str) -> bool:
+    try:
+        return isinstance(claimed, str) and domain_of(claimed) == domain
+    except ValueError:
+        return False
 
 
 def _before(earlier: object, later: object) -> bool:

@@ -7,7 +7,7 @@ from ipaddress import ip_network
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from flux_pipelines.domain.addresses import is_loopback, origin_of
+from flux_pipelines.domain.addresses import email_of, is_loopback, origin_of
 from flux_pipelines.domain.errors import ConfigurationError
 from flux_pipelines.gateway.protocol import WRITE_SECONDS
 from flux_pipelines.settings import Settings
@@ -32,14 +32,16 @@ class AllowedPeople:
             ConfigurationError: an entry is neither an address nor a domain.
 
         """
-        entries = [entry.strip().casefold() for entry in text.split(",") if entry.strip()]
-        for entry in entries:
-            local, at, domain = entry.rpartition("@")
-            if not at or not domain or "@" in local or any(c.isspace() for c in entry):
+        entries: list[str] = []
+        for given in filter(None, (part.strip() for part in text.split(","))):
+            try:
+                entries.append(email_of(given))
+            except ValueError:
                 raise ConfigurationError(
-                    f"FLUX_ALLOWED_PEOPLE has the entry {entry!r}",
-                    next_step="Write e-mail addresses (ada@example.com) and domains (@example.com), comma-separated.",
-                )
+                    f"FLUX_ALLOWED_PEOPLE has the entry {given!r}",
+                    next_step="Write e-mail addresses (ada@example.com) and domains (@example.com), comma-separated; "
+                    "domains in lower case or as they are registered (xn--...).",
+                ) from None
         return cls(
             frozenset(entry for entry in entries if not entry.startswith("@")),
             frozenset(entry[1:] for entry in entries if entry.startswith("@")),
@@ -50,11 +52,12 @@ class AllowedPeople:
 
     def allows(self, email: str) -> bool:
         """Tell whether the owner of this (verified) address may sign in. Sub-domains are other domains."""
-        wanted = email.casefold()
-        local, at, domain = wanted.rpartition("@")
-        if not (local and at) or "@" in local:
+        try:
+            wanted = email_of(email)
+        except ValueError:
             return False
-        return wanted in self.emails or domain in self.domains
+        local, _, domain = wanted.rpartition("@")
+        return bool(local) and (wanted in self.emails or domain in self.domains)
 
 
 @dataclass(frozen=True, slots=True)

@@ -143,7 +143,9 @@ def test_claims_within_the_leeway_of_clocks_are_accepted(rooms: Runtime, issuer:
     assert identify(rooms, issuer, token).email == "ada@example.com"
 
 
-@pytest.mark.parametrize("domain", [None, "other.com", "sub.example.com", "", 5])
+@pytest.mark.parametrize(
+    "domain", [None, "other.com", "sub.example.com", "", 5, "example.\u212aom", "exampl\uff45.com"]
+)
 def test_only_the_hosted_domain_is_admitted(rooms: Runtime, issuer: Issuer, domain: Any) -> None:
     with pytest.raises(SignInRefusedError, match=r"only accounts of example\.com"):
         identify(rooms, issuer, issuer.sign(issuer.claims(TRIP.nonce, hd=domain)), hosted_domain="example.com")
@@ -153,6 +155,14 @@ def test_the_hosted_domain_itself_is_admitted(rooms: Runtime, issuer: Issuer) ->
     token = issuer.sign(issuer.claims(TRIP.nonce, hd="Example.com"))
 
     assert identify(rooms, issuer, token, hosted_domain="example.com").email == "ada@example.com"
+
+
+def test_a_hosted_domain_is_not_taken_for_another_and_what_is_none_is_refused(rooms: Runtime, issuer: Issuer) -> None:
+    token = issuer.sign(issuer.claims(TRIP.nonce, hd="strasse.example"))
+    with pytest.raises(SignInRefusedError, match=r"only accounts of xn--strae-oqa\.example"):
+        identify(rooms, issuer, token, hosted_domain="straße.example")
+    with pytest.raises(ConfigurationError, match="which is no domain"):
+        client(rooms, issuer, hosted_domain="\u212aelvin.example")
 
 
 def _part(value: Any) -> str:

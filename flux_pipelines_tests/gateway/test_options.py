@@ -158,6 +158,28 @@ def test_the_allow_list_admits_addresses_and_domains_exactly(email: str, admitte
     assert AllowedPeople.parse(" ada@example.com ,@Example.org,").allows(email) is admitted
 
 
+@pytest.mark.parametrize(
+    ("listed", "email", "admitted"),
+    [
+        ("@strasse.example", "x@straße.example", False),
+        ("@straße.example", "x@strasse.example", False),
+        ("@straße.example", "x@Straße.example", True),
+        ("@straße.example", "x@xn--strae-oqa.example", True),
+        ("@XN--strae-oqa.example", "x@straße.example", True),
+        ("@example.com", "x@example.c\u1d0fm", False),
+        ("@kelvin.example", "x@\u212aelvin.example", False),
+        ("@example.com", "x@ex\uff41mple.com", False),
+        ("@example.com", "x@exam\u00adple.com", False),
+        ("strasse@example.com", "straße@example.com", False),
+        ("kelvin@example.com", "\u212aelvin@example.com", False),
+        ("@example.com", "command line (x)@example.com", False),
+        ("@example.com", "x@" + "ä" * 300, False),
+    ],
+)
+def test_no_other_domain_or_address_is_taken_for_one_that_is_listed(listed: str, email: str, admitted: bool) -> None:
+    assert AllowedPeople.parse(listed).allows(email) is admitted
+
+
 def test_an_empty_allow_list_admits_nobody() -> None:
     nobody = AllowedPeople.parse("")
 
@@ -165,7 +187,9 @@ def test_an_empty_allow_list_admits_nobody() -> None:
     assert not nobody.allows("ada@example.com")
 
 
-@pytest.mark.parametrize("text", ["example.com", "ada@", "@", "*", "a@b@c", "ada example.com@x"])
+@pytest.mark.parametrize(
+    "text", ["example.com", "ada@", "@", "*", "a@b@c", "ada example.com@x", "@\u212aelvin.example", "@ä..example"]
+)
 def test_an_entry_that_is_neither_is_refused(text: str) -> None:
     with pytest.raises(ConfigurationError, match="FLUX_ALLOWED_PEOPLE"):
         AllowedPeople.parse(text)

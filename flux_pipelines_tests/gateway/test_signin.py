@@ -257,9 +257,23 @@ def test_a_stranger_cannot_begin_sign_ins_without_end(browser: Browser) -> None:
 
 
 def test_the_memory_of_the_throttle_is_bounded() -> None:
-    throttle = Throttle(1, most_keys=3)
+    throttle = Throttle(1, most_addresses=3)
     assert [throttle.passes(key) for key in ("a", "a", "b", "c", "d")] == [True, False, True, True, True]
     assert throttle.passes("a")  # forgotten, the price of flat memory
+
+
+def test_an_ipv6_subscriber_is_one_stranger_however_many_addresses_it_has() -> None:
+    throttle = Throttle(1)
+    hosts = (
+        "2001:db8::1",
+        "2001:db8::ffff:2",
+        "2001:db8:0:1::1",
+        "::ffff:192.0.2.1",
+        "192.0.2.1",
+        "192.0.2.2",
+        "unknown",
+    )
+    assert [throttle.passes(host) for host in hosts] == [True, False, True, True, False, True, True]
 
 
 @pytest.mark.parametrize("provider", ["github", "square", "nobody", "..%2f..", "google%00"])
