@@ -10,7 +10,9 @@ from typing import Annotated
 import typer
 
 from flux_pipelines.cli.output import say, stderr, table
+from flux_pipelines.gateway.options import AllowedPeople
 from flux_pipelines.runtime import Runtime
+from flux_pipelines.state.api_tokens import COMMAND_LINE, ApiToken
 
 app = typer.Typer(help="Tokens with which machines call the gateway.", no_args_is_help=True)
 
@@ -27,7 +29,7 @@ def create(
     expires_at = None if expires_days is None else datetime.now(UTC) + timedelta(days=expires_days)
     with Runtime() as runtime:
         token, plaintext = runtime.state.api_tokens.create(
-            name, f"command line ({_user()})", expires_at, ("read",) if read_only else ("read", "write")
+            name, f"{COMMAND_LINE} ({_user()})", expires_at, ("read",) if read_only else ("read", "write")
         )
     stderr.print(f"Token {token.id}; send it as `Authorization: Bearer ...`. It is not shown again.", soft_wrap=True)
     typer.echo(plaintext)
@@ -38,6 +40,7 @@ def list_() -> None:
     """List the tokens: how each begins, what it may do, and whether it still works."""
     with Runtime() as runtime:
         found = runtime.state.api_tokens.list()
+        allowed = AllowedPeople.parse(runtime.settings.allowed_people)
     if not found:
         say("No tokens yet. `flux tokens create NAME` makes one.")
         return
@@ -54,7 +57,7 @@ def list_() -> None:
                 _moment(token.created_at),
                 _moment(token.expires_at),
                 _moment(token.last_used_at),
-                "works" if token.usable else "revoked" if token.revoked_at else "expired",
+                _status(token, allowed),
             )
             for token in found
         ],
@@ -68,6 +71,12 @@ def revoke(token_id: Annotated[int, typer.Argument(metavar="ID", help="See `flux
     with Runtime() as runtime:
         token = runtime.state.api_tokens.revoke(token_id)
     say(f"Revoked token {token.id} ({token.name}).")
+
+
+def _status(token: ApiToken, allowed: AllowedPeople) -> str:
+    if not token.usable:
+        return "revoked" if token.revoked_at else "expired"
+    return "works" if allowed.allows_token_of(token.person) else "refused: its maker may not sign in any more"
 
 
 def _moment(moment: datetime | None) -> str:

@@ -59,6 +59,10 @@ class AllowedPeople:
         local, _, domain = wanted.rpartition("@")
         return bool(local) and (wanted in self.emails or domain in self.domains)
 
+    def allows_token_of(self, person: str | None) -> bool:
+        """Tell whether an API token of this person is good: it ends with who made it. None: of the command line."""
+        return person is None or self.allows(person)
+
 
 @dataclass(frozen=True, slots=True)
 class GatewayOptions:

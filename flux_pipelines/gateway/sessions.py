@@ -172,9 +172,13 @@ def caller(request: Request, _: Annotated[HTTPAuthorizationCredentials | None, D
         # A wrong token never falls back to a cookie: the caller would act as somebody else than it thinks.
         scheme, plaintext = (given.strip() + " ").split(" ", 1)
         token = runtime_of(request).state.api_tokens.find(plaintext.strip()) if scheme.lower() == "bearer" else None
+        if token is not None and not options_of(request).allowed_people.allows_token_of(token.person):
+            token = None
         if token is None:
             logger.warning("refused %s %s: the API token is not valid", request.method, request.url.path)
-            raise _unauthorized("The API token is wrong, revoked or too old.")
+            raise _unauthorized(
+                "The API token is wrong, revoked, too old, or of somebody who may not sign in any more."
+            )
         return Principal("token", token.name, frozenset(token.scopes))
     person = person_of(request)
     if person is None:

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Depends, Form, Path, Request
 from starlette.responses import RedirectResponse, Response
 
 from flux_pipelines.gateway.guard import logger
-from flux_pipelines.gateway.sessions import SignedIn, csrf_checked, runtime_of
+from flux_pipelines.gateway.sessions import SignedIn, csrf_checked, options_of, runtime_of
 from flux_pipelines.gateway.views import page
 from flux_pipelines.state.people import Person
 
@@ -74,6 +74,7 @@ def _tokens(
         person=person,
         here="tokens",
         tokens=sorted(found, key=lambda token: (not token.usable, -token.id)),
+        allowed=options_of(request).allowed_people,
         lifetimes=_LIFETIMES,
         said=said,
         plaintext=plaintext,

@@ -19,6 +19,8 @@ SCOPES: tuple[Scope, ...] = ("read", "write")
 
 #: Secret scanners and people recognise a leaked token by this.
 PREFIX = "flux_"
+#: How `created_by` begins for those made on the command line; all others are a person's, by their e-mail address.
+COMMAND_LINE = "command line"
 _SHOWN = len(PREFIX) + 8
 _USED_EVERY = timedelta(minutes=1)
 
@@ -42,6 +44,11 @@ class ApiToken:
         """Whether it is neither revoked nor expired."""
         return self.revoked_at is None and (self.expires_at is None or datetime.now(UTC) < self.expires_at)
 
+    @property
+    def person(self) -> str | None:
+        """The e-mail address of who made it in the gateway; None: whoever runs commands here, who needs no admission."""
+        return None if self.created_by.partition(" (")[0] == COMMAND_LINE else self.created_by
+
 
 class ApiTokens:
     """Creates, finds and revokes tokens."""
@@ -60,7 +67,7 @@ class ApiTokens:
 
         Args:
             name: what it is for, for people.
-            created_by: who asked for it.
+            created_by: who asked for it: an e-mail address, or `COMMAND_LINE` and in brackets the user.
             expires_at: when it ends by itself; None for never.
             scopes: what it may do.
 

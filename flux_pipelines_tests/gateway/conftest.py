@@ -49,7 +49,7 @@ def machine(gateway: RunningGateway, runtime: Runtime) -> Iterator[Callable[...,
     clients: list[httpx.Client] = []
 
     def make(*scopes: str) -> httpx.Client:
-        _, plaintext = runtime.state.api_tokens.create("machine", "tests", scopes=scopes or ("read", "write"))  # type: ignore[arg-type]
+        _, plaintext = runtime.state.api_tokens.create("machine", "ada@example.com", scopes=scopes or ("read", "write"))  # type: ignore[arg-type]
         client = httpx.Client(base_url=gateway.url, headers={"Authorization": f"Bearer {plaintext}"}, trust_env=False)
         clients.append(client)
         return client

@@ -7,6 +7,8 @@ from collections.abc import Callable
 import httpx
 import pytest
 
+from flux_pipelines.gateway.options import AllowedPeople
+from flux_pipelines.gateway.server import RunningGateway
 from flux_pipelines.gateway.sessions import local_path
 from flux_pipelines_tests.gateway.people import Browser
 from flux_pipelines_tests.gateway.routes import every_route, filled
@@ -69,6 +71,25 @@ def test_a_token_that_is_revoked_or_expired_is_refused(machine: Callable[..., ht
     tokens.revoke(tokens.list()[-1].id)
 
     assert client.get("/api/v1/me").status_code == 401
+
+
+def test_a_token_ends_when_its_maker_is_taken_off_the_list(ada: Browser) -> None:
+    tokens = ada.gateway.app.state.runtime.state.api_tokens
+    ada.submit("/tokens", {"name": "export", "days": "", "scope": "write"})
+    assert tokens.list()[-1].created_by == "ada@example.com"
+    _, hers = tokens.create("hers", "ada@example.com")
+    _, of_nobody = tokens.create("of nobody", "")
+    _, of_the_machine = tokens.create("cron", "command line (ada@corp.example)")
+    with RunningGateway(
+        ada.gateway.app.state.runtime, allowed_people=AllowedPeople.parse("grace@example.com")
+    ) as other:
+        for plaintext, before, after in ((hers, 200, 401), (of_nobody, 401, 401), (of_the_machine, 200, 200)):
+            headers = {"authorization": f"Bearer {plaintext}"}
+            assert ada.get("/api/v1/me", headers=headers).status_code == before
+            assert httpx.get(f"{other.url}/api/v1/me", headers=headers, trust_env=False).status_code == after
+        with Browser(other) as grace:
+            grace.sign_in_as("google:grace", "grace@example.com", "Grace")
+            assert "Refused: its maker may not sign in" in grace.get("/tokens").text
 
 
 @pytest.mark.parametrize("path", WRITES)

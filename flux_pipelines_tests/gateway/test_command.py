@@ -55,7 +55,7 @@ def test_two_workers_serve_one_port_and_end_together(tmp_path: Path) -> None:
             time.sleep(0.1)
         assert httpx.get(f"{url}/readyz", trust_env=False, timeout=60).text == "ready\n"
         with Runtime(Settings(home=tmp_path / "home"), patient=False) as rooms:
-            _, token = rooms.state.api_tokens.create("a machine", "tests")
+            _, token = rooms.state.api_tokens.create("a machine", "command line (tests)")
         for _ in range(10):  # whichever worker answers
             answer = httpx.get(f"{url}/api/v1/me", headers={"Authorization": f"Bearer {token}"}, trust_env=False)
             assert answer.json()["name"] == "a machine"

@@ -54,7 +54,7 @@ def furnished(
     with Runtime(Settings(home=tmp_path, database_url=url), patient=False) as rooms:  # type: ignore[arg-type]
         _furnish(rooms)
         with RunningGateway(rooms) as running:
-            _, TOKEN[running.url] = rooms.state.api_tokens.create("fuzzer", "tests")
+            _, TOKEN[running.url] = rooms.state.api_tokens.create("fuzzer", "command line (tests)")
             yield running
 
 
