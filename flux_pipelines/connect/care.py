@@ -1,4 +1,4 @@
-"""What people do with a connection that exists: pause it, resume it, try whether it works, disconnect it."""
+"""What people do with a connection that exists: pause it, resume it, try it, ask for a sync of it, disconnect it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from flux_pipelines.domain.connection import Connection
 from flux_pipelines.domain.errors import ConfigurationError, FluxError, ReauthorizationNeededError
 
 if TYPE_CHECKING:
+    from datetime import date
+
     from flux_pipelines.providers.base import Location
     from flux_pipelines.runtime import Runtime
 
@@ -71,6 +73,25 @@ def try_out(runtime: Runtime, key: str) -> list[Location]:
         raise
     runtime.remember(key, "test")
     return locations
+
+
+def ask_for_sync(runtime: Runtime, key: str, first: date, last: date, *, by: str, reason: str) -> int:
+    """Ask for a sync of these business dates, both included; return the request's id, of the same one if that waits.
+
+    Raises:
+        UnknownConnectionError: there is none of that name.
+        ConfigurationError: it is not active, so that nothing can be fetched.
+        TooManyWaitingError: too many wait already, of this connection or in all.
+
+    """
+    connection = runtime.state.connections.get(key)
+    if connection.status != "active":
+        why = f" ({connection.status_reason})" if connection.status_reason else ""
+        step = "Resume it first." if connection.status == "paused" else "Reconnect the account first."
+        raise ConfigurationError(
+            f"nothing can be fetched: it is {connection.status}{why}", connection=key, next_step=step
+        )
+    return runtime.state.requests.add(key, first, last, by, reason, capped=True)
 
 
 def disconnect(runtime: Runtime, key: str, *, by: str, forget_anyway: bool = False) -> bool:

@@ -227,6 +227,13 @@ class StorageRefusedError(FluxError):
     )
 
 
+class TooManyWaitingError(FluxError):
+    """So much that was asked for waits or is under way that no more is taken."""
+
+    rerun_helps = True
+    default_next_step = "Wait until some of it has ended, then ask again."
+
+
 class StateUnavailableError(FluxError):
     """The state database does not answer, or stayed locked for longer than Flux waits."""
 

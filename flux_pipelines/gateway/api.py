@@ -9,6 +9,7 @@ from fastapi import APIRouter, HTTPException, Path, Query, Request
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from starlette.responses import JSONResponse, Response
 
+from flux_pipelines.connect import care
 from flux_pipelines.connect.care import pause, resume, try_out
 from flux_pipelines.domain.business_day import newest_begun
 from flux_pipelines.domain.connection import Connection, Status
@@ -29,6 +30,7 @@ _PROBLEMS: dict[int | str, dict[str, Any]] = {
     409: {"model": Problem, "description": "Not possible in the present state."},
     413: {"model": Problem, "description": "The request is too large."},
     422: {"model": Problem, "description": "The request is not of the right form."},
+    429: {"model": Problem, "description": "Too much waits already; Retry-After says when to ask again."},
     502: {"model": Problem, "description": "The provider does not answer as it should."},
     503: {"model": Problem, "description": "The state database does not answer."},
 }
@@ -163,14 +165,16 @@ def resume_connection(request: Request, _: Writer, key: Key) -> ConnectionView:
 
 @v1.post("/connections/{key}/syncs", status_code=202)
 def ask_for_sync(request: Request, principal: Writer, key: Key, order: SyncOrder) -> SyncView:
-    """Ask for a sync of orders and of what is kept by the day beside them; `latest` follows it. Begins within a minute."""
+    """Ask for a sync of orders and of what is kept by the day beside them; `latest` follows it. Begins within a minute.
+
+    The same one asked for again while it waits is answered with the one that waits.
+    """
     runtime = runtime_of(request)
     first = runtime.settings.start_date
     last = newest_begun(datetime.now(UTC))
     if not first <= order.first_day <= order.last_day <= last:
         raise HTTPException(409, f"The days must be in order, from {first} to {last}.")
-    runtime.state.connections.get(key)
-    asked = runtime.state.requests.add(key, order.first_day, order.last_day, principal.name, order.reason)
+    asked = care.ask_for_sync(runtime, key, order.first_day, order.last_day, by=principal.name, reason=order.reason)
     return _sync(runtime.state.requests.get(asked))
 
 

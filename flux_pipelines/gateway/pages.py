@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Form, HTTPException, Path, Request
 from starlette.responses import RedirectResponse, Response
 
-from flux_pipelines.connect import disconnect
+from flux_pipelines.connect import care, disconnect
 from flux_pipelines.connect.care import pause, resume, try_out
 from flux_pipelines.domain.connection import split_key
 from flux_pipelines.domain.errors import ConfigurationError, FluxError, UnknownConnectionError
@@ -103,7 +103,7 @@ def ask_for_sync(
     if problems:
         return _connection(request, person, key, status=422, wanted={"first": first, "last": last, **problems})
     reason = "backfill asked for in the gateway" if now.landed_days else "first backfill"
-    runtime.state.requests.add(key, date.fromisoformat(first), date.fromisoformat(last), person.email, reason)
+    care.ask_for_sync(runtime, key, date.fromisoformat(first), date.fromisoformat(last), by=person.email, reason=reason)
     logger.info("%s asked for %s to %s of %s", person.email, first, last, key)
     return _back(key, "asked")
 

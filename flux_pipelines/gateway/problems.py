@@ -22,6 +22,7 @@ from flux_pipelines.domain.errors import (
     StateUnavailableError,
     StorageFullError,
     StorageRefusedError,
+    TooManyWaitingError,
     UnknownConnectionError,
 )
 from flux_pipelines.gateway.guard import logger
@@ -36,11 +37,14 @@ _STATUS: tuple[tuple[type[FluxError], int], ...] = (
     (ReauthorizationNeededError, 409),
     (PermissionLostError, 409),
     (ConfigurationError, 409),
+    (TooManyWaitingError, 429),
     (ProviderUnavailableError, 502),
     (StateUnavailableError, 503),
     (StorageFullError, 503),
     (StorageRefusedError, 503),
 )
+#: Seconds; with 429.
+RETRY_AFTER = "60"
 _TITLES = {
     400: "That cannot be completed",
     403: "Not allowed",
@@ -48,6 +52,7 @@ _TITLES = {
     409: "That is not possible now",
     413: "Too large",
     422: "Something is missing",
+    429: "Too many at once",
     502: "The provider does not answer",
     503: "Not available now",
 }
@@ -76,7 +81,7 @@ async def of_flux(request: Request, raised: Exception) -> Response:
     said = Problem(
         what=problem.what, connection=problem.connection, rerun_helps=problem.rerun_helps, next_step=problem.next_step
     )
-    return await _answer(request, status, said)
+    return await _answer(request, status, said, {"retry-after": RETRY_AFTER} if status == 429 else None)
 
 
 async def of_http(request: Request, raised: Exception) -> Response:

@@ -6,14 +6,18 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import Literal, cast
 
-from sqlalchemy import delete, select
+from sqlalchemy import ColumnElement, delete, func, select, true
+from sqlalchemy.orm import Session
 
-from flux_pipelines.domain.errors import ConfigurationError, UnknownConnectionError
+from flux_pipelines.domain.errors import ConfigurationError, TooManyWaitingError, UnknownConnectionError
 from flux_pipelines.state.database import Database
 from flux_pipelines.state.models import ConnectionRow, SyncRequestRow
 
 RequestStatus = Literal["waiting", "started", "done", "failed"]
 _OPEN = ("waiting", "started")
+#: Each may be a run for every month of the history, of orders and of every feed beside them.
+MOST_OF_A_CONNECTION = 3
+MOST_IN_ALL = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +44,30 @@ class SyncRequests:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def add(self, connection_key: str, first_day: date, last_day: date, asked_by: str, reason: str) -> int:
+    def add(
+        self,
+        connection_key: str,
+        first_day: date,
+        last_day: date,
+        asked_by: str,
+        reason: str,
+        *,
+        capped: bool = False,
+    ) -> int:
         """Ask for a sync and return the request's id. The same one asked for twice while it waits is one.
+
+        Args:
+            connection_key: the connection.
+            first_day: the first business date.
+            last_day: the last one, included.
+            asked_by: who asks.
+            reason: why, for people.
+            capped: take no more than `MOST_OF_A_CONNECTION` and `MOST_IN_ALL` that wait or are under way.
 
         Raises:
             UnknownConnectionError: there is no such connection.
             ConfigurationError: the first day comes after the last.
+            TooManyWaitingError: `capped`, and there are so many already.
 
         """
         if first_day > last_day:
@@ -64,6 +86,8 @@ class SyncRequests:
             ).first()
             if same is not None:
                 return same
+            if capped:
+                _require_room(session, connection_key)
             row = SyncRequestRow(
                 connection_key=connection_key,
                 first_day=first_day,
@@ -132,6 +156,19 @@ class SyncRequests:
                 .returning(SyncRequestRow.id)
             )
             return len(gone.all())
+
+
+def _require_room(session: Session, connection_key: str) -> None:
+    def count(which: ColumnElement[bool]) -> int:
+        query = select(func.count()).select_from(SyncRequestRow).where(SyncRequestRow.status.in_(_OPEN), which)
+        return session.scalar(query) or 0
+
+    mine = count(SyncRequestRow.connection_key == connection_key)
+    if mine >= MOST_OF_A_CONNECTION:
+        raise TooManyWaitingError(f"{mine} syncs of it wait or are under way", connection=connection_key)
+    every = count(true())
+    if every >= MOST_IN_ALL:
+        raise TooManyWaitingError(f"{every} syncs wait or are under way", connection=connection_key)
 
 
 def _request(row: SyncRequestRow) -> SyncRequest:

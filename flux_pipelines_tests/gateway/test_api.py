@@ -11,11 +11,13 @@ import pytest
 
 from flux_pipelines.connect import connect_to_sandbox
 from flux_pipelines.domain.business_day import newest_begun
-from flux_pipelines.domain.connection import Connection
+from flux_pipelines.domain.connection import Connection, Status
 from flux_pipelines.runtime import Runtime
 from flux_pipelines.sandbox.options import SandboxOptions
 from flux_pipelines.sandbox.server import RunningSandbox
+from flux_pipelines.state import requests as state_requests
 from flux_pipelines.state.inbox import NewEvent
+from flux_pipelines.state.requests import MOST_OF_A_CONNECTION
 from flux_pipelines_tests.gateway.people import Browser
 
 SECRET = "EAAAsecret-of-the-connection"
@@ -155,6 +157,78 @@ def test_the_answer_is_the_sync_that_was_asked_for(client: httpx.Client, acme: s
         answer = client.post(f"/api/v1/connections/{acme}/syncs", json=order)
         assert answer.status_code == 202
         assert {name: answer.json()[name] for name in order} == order
+
+
+def ask(client: httpx.Client, key: str, day: int = 1) -> httpx.Response:
+    body = {"first_day": "2025-01-01", "last_day": f"2026-01-{day:02}"}
+    return client.post(f"/api/v1/connections/{key}/syncs", json=body)
+
+
+def test_a_repetition_is_answered_with_the_sync_that_waits(client: httpx.Client, acme: str, runtime: Runtime) -> None:
+    answers = [ask(client, acme) for _ in range(10)]
+
+    assert {answer.status_code for answer in answers} == {202}
+    assert len({answer.json()["id"] for answer in answers}) == len(runtime.state.requests.open()) == 1
+
+
+def test_no_more_syncs_wait_or_run_than_a_connection_may_have(
+    client: httpx.Client, acme: str, runtime: Runtime
+) -> None:
+    requests = runtime.state.requests
+    taken = [ask(client, acme, day) for day in range(1, MOST_OF_A_CONNECTION + 1)]
+    assert {answer.status_code for answer in taken} == {202}
+    requests.start(taken[0].json()["id"], "request-1")  # its runs may be queued still
+    for day in (1, 25):  # one that was started does not wait any more: to ask for it again would be another
+        refused = ask(client, acme, day)
+        assert (refused.status_code, refused.headers["retry-after"]) == (429, "60")
+        assert refused.json() == {
+            "what": "3 syncs of it wait or are under way",
+            "connection": acme,
+            "rerun_helps": True,
+            "next_step": "Wait until some of it has ended, then ask again.",
+        }
+    assert len(requests.open()) == MOST_OF_A_CONNECTION
+    assert ask(client, acme, 2).json()["id"] == taken[1].json()["id"]
+    requests.finish(taken[0].json()["id"], ok=True)
+    assert ask(client, acme, 25).status_code == 202
+
+
+def test_no_more_syncs_wait_in_all_than_the_installation_may_have(
+    client: httpx.Client, acme: str, runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(state_requests, "MOST_IN_ALL", 2)
+    others = [f"square:other-{n}" for n in range(2)]
+    for key in others:
+        runtime.state.connections.add(Connection(key, "Acme", key))
+        assert ask(client, key).status_code == 202
+    try:
+        refused = ask(client, acme)
+        assert (refused.status_code, refused.headers["retry-after"]) == (429, "60")
+        assert refused.json()["what"] == "2 syncs wait or are under way"
+        # What the pipelines ask for themselves is not counted against anybody, and not refused.
+        runtime.state.requests.add(acme, date(2026, 1, 1), date(2026, 1, 1), "reconcile", "a difference")
+    finally:
+        for key in others:
+            runtime.state.connections.remove(key)
+
+
+@pytest.mark.parametrize(
+    ("status", "step"), [("paused", "Resume it first."), ("needs_reauth", "Reconnect the account first.")]
+)
+def test_a_sync_of_a_connection_that_is_not_active_is_refused_with_the_reason(
+    client: httpx.Client, acme: str, runtime: Runtime, status: Status, step: str
+) -> None:
+    runtime.state.connections.set_status(acme, status, "by ada@example.com")
+    refused = ask(client, acme)
+
+    assert refused.status_code == 409
+    assert refused.json() == {
+        "what": f"nothing can be fetched: it is {status} (by ada@example.com)",
+        "connection": acme,
+        "rerun_helps": False,
+        "next_step": step,
+    }
+    assert runtime.state.requests.open() == []
 
 
 def test_a_sync_ends_with_the_newest_day_that_has_begun(client: httpx.Client, acme: str) -> None:
