@@ -15,7 +15,7 @@ from ipaddress import ip_network
 from typing import Any
 
 from httptools import HttpParserError, HttpParserUpgrade
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from flux_pipelines.domain.addresses import ip_of, subscriber_of
 
@@ -93,6 +93,7 @@ def guarded_protocol(
         _stalled_at: float | None = None
         _evicted = False
         _counted = ""
+        _answered: RequestResponseCycle | None = None  # while others wait behind it, `cycle` is the last of those
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             super().connection_made(transport)
@@ -116,7 +117,15 @@ def guarded_protocol(
             mine.discard(self)
             if not mine:
                 places.pop(self._counted, None)
+            if self._answered is not None and not self._answered.response_complete:
+                # uvicorn tells the last request only: the answer to an earlier one would be written nowhere, and logged.
+                self._answered.disconnected = True
+                self._answered.message_event.set()
             super().connection_lost(exc)
+
+        def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+            self._answered = cycle
+            super()._start_asgi_task(cycle, app)
 
         def _make_room(self, among: Any) -> None:
             ranked = [(rank, id(one), one) for one in among if one is not self and (rank := one._rank()) is not None]

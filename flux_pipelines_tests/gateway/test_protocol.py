@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import socket
 import threading
@@ -33,9 +34,12 @@ async def large(request: Request) -> Response:
     return Response(b"x" * LARGE)
 
 
-APP = Starlette(
-    routes=[Route("/", small, methods=["GET", "POST"]), Route("/large", large)],
-)
+async def slow(request: Request) -> Response:
+    await asyncio.sleep(0.1)
+    return PlainTextResponse("fine")
+
+
+APP = Starlette(routes=[Route("/", small, methods=["GET", "POST"]), Route("/large", large), Route("/slow", slow)])
 
 
 @contextlib.contextmanager
@@ -183,6 +187,18 @@ def test_what_is_no_http_is_refused_and_not_logged(
     assert not caplog.records
 
 
+def test_who_leaves_while_requests_wait_behind_the_one_that_is_answered_leaves_no_error(
+    dial: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    with serving() as server:
+        for _ in range(5):
+            connection = dial(where(server), b"GET /slow HTTP/1.1\r\n\r\n" * 3)
+            until(lambda: server.server_state.tasks)
+            connection.close()
+            until(lambda: not server.server_state.tasks)
+    assert not caplog.records
+
+
 # --- answers that nobody reads ---
 
 
@@ -258,7 +274,7 @@ def test_one_address_has_its_share_only_and_others_keep_theirs(dial: Any) -> Non
         greedy += [dial(there, b"GET / HTTP/1.1\r\nx-slow: ") for _ in range(MOST)]
         until(lambda: len(server.server_state.connections) == OF_ONE + 3)
         assert all(ask(one).endswith(b"fine") for one in others)
-        assert gone(greedy[0])
+        assert any(gone(one, seconds=0.05) for one in greedy[:OF_ONE])
 
 
 def test_of_those_that_idle_the_one_that_has_for_longest_makes_room(dial: Any) -> None:
