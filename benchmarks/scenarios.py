@@ -210,6 +210,13 @@ def webhooks(size: Size) -> bool:
     return measure(size.rounds)
 
 
+def attack(_: Size) -> bool:
+    """Deep, long, wide, slow and endless input to a gateway: its memory, and its health beside a quiet one."""
+    from benchmarks.attack import measure
+
+    return measure()
+
+
 def bulk(size: Size) -> bool:
     """A year of one Shopify shop by bulk operations, beside page by page: same client, same engine, same bytes."""
     from benchmarks.bulk import measure
@@ -245,5 +252,6 @@ SCENARIOS: dict[str, Callable[[Size], bool]] = {
     "year": year,
     "limiter": limiter,
     "webhooks": webhooks,
+    "attack": attack,
     "bulk": bulk,
 }

@@ -1,0 +1,139 @@
+"""Deep, long, wide, compressed, slow and endless input to every route and every webhook endpoint, of a stranger and inside."""
+
+from __future__ import annotations
+
+import re
+import socket
+import threading
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from benchmarks.attack import FORGED, bodies, holding, memory_mib, requests, status_of
+from flux_pipelines.providers.registry import all_providers
+from flux_pipelines.providers.shopify import sandbox_webhooks as shopify
+from flux_pipelines.providers.square import sandbox_webhooks as square
+from flux_pipelines.providers.toast import sandbox_webhooks as toast
+from flux_pipelines.runtime import Runtime
+from flux_pipelines.settings import Settings
+from flux_pipelines_tests.gateway.routes import every_route, filled
+from flux_pipelines_tests.gateway.webhook_process import GatewayProcess
+
+KEY = "a-signature-key-of-the-tests"
+NOW = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.000Z}"
+#: How much more than before all of it the gateway may hold at any time: what is read at once, of 8 senders and those held.
+MOST_MIB = 96
+SIGNED: dict[str, Callable[[str, bytes], dict[str, str]]] = {
+    "square": lambda url, body: {"x-square-hmacsha256-signature": square.signature(KEY, url, body)},
+    "toast": lambda url, body: {"toast-signature": toast.signature(KEY, body, NOW)},
+    "shopify": lambda url, body: {
+        "x-shopify-hmac-sha256": shopify.signature(KEY, body),
+        "x-shopify-webhook-id": "e-1",
+        "x-shopify-topic": "orders/updated",
+        "x-shopify-shop-domain": "acme.myshopify.com",
+    },
+}
+WEBHOOKS = sorted(name for name, spec in all_providers().items() if spec.webhooks is not None)
+
+
+class Attacked:
+    """`flux gateway` in a process of its own, with every provider's webhooks, a session and a token."""
+
+    def __init__(self, home: Path) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as probe:
+            port = probe.getsockname()[1]
+        self.process = GatewayProcess(home, port)
+        self.url, self.host, self.address = self.process.url, f"127.0.0.1:{port}", ("127.0.0.1", port)
+        self.log = home / "gateway.log"
+        with Runtime(Settings(home=home), patient=False) as runtime:
+            for name in WEBHOOKS:
+                settings = {"base_url": "http://127.0.0.1:9", "notification_url": f"{self.url}/webhooks/{name}"}
+                secrets = {"client_id": "id", "client_secret": KEY, "webhook_signature_key": KEY}
+                runtime.state.apps.put(name, settings, secrets)
+            session = runtime.state.people.sign_in("google:ada", "ada@example.com", "Ada")
+            _, token = runtime.state.api_tokens.create("machine", "ada@example.com")
+        self.inside = {
+            "/api/": f"authorization: Bearer {token}\r\n",
+            "/": f"cookie: flux_session={session}\r\norigin: {self.url}\r\nsec-fetch-site: same-origin\r\n",
+        }
+
+    def everything(self) -> Iterator[tuple[str, bytes]]:
+        for method, path in [*every_route(), ("GET", "/static/flux.css"), ("GET", "/nothing-here")]:
+            target = filled(path)
+            callers = (
+                ("",) if path.startswith("/webhooks/") else ("", self.inside["/api/" * path.startswith("/api/") or "/"])
+            )
+            for more in callers:
+                for name, sent in requests(method, target, self.host, more):
+                    yield f"{method} {target}{' inside' * bool(more)}: {name}", sent
+        for name in WEBHOOKS:
+            for what, (_, body) in bodies().items():
+                for signed in (body, b'{"timestamp":"%s","guid":"g","data":' % NOW.encode() + body + b"}"):
+                    headers = SIGNED[name](f"{self.url}/webhooks/{name}", signed)
+                    lines = "".join(f"{header}: {value}\r\n" for header, value in headers.items())
+                    head = f"POST /webhooks/{name} HTTP/1.1\r\nhost: {self.host}\r\nconnection: close\r\n{lines}"
+                    yield (
+                        f"{name}, signed: {what}",
+                        f"{head}content-length: {len(signed)}\r\n\r\n".encode() + signed,
+                    )
+
+
+@pytest.fixture(scope="module")
+def attacked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Attacked]:
+    monkeypatch = pytest.MonkeyPatch()
+    monkeypatch.setenv("FLUX_ALLOWED_PEOPLE", "ada@example.com")
+    attacked = Attacked(tmp_path_factory.mktemp("home"))
+    try:
+        attacked.process.start()
+        yield attacked
+    finally:
+        attacked.process.close()
+        monkeypatch.undo()
+
+
+def probe(url: str, over: threading.Event, taken: list[float]) -> None:
+    while not over.wait(0.05):
+        began = time.monotonic()
+        with urllib.request.urlopen(f"{url}/healthz", timeout=30) as answer:
+            assert answer.read() == b"ok\n"
+        taken.append(time.monotonic() - began)
+
+
+def test_no_input_breaks_the_gateway_fills_its_memory_or_writes_its_log(attacked: Attacked) -> None:
+    """The cost of all of it is bounded, and health is told meanwhile."""
+    assert set(WEBHOOKS) == set(SIGNED), "say how each provider signs"
+    paths = sorted({filled(path) for _, path in every_route()})
+    over, taken = threading.Event(), list[float]()
+    with ThreadPoolExecutor(9) as threads:
+        list(threads.map(lambda path: status_of(attacked.address, plain(attacked, path)), paths))
+        before = memory_mib(attacked.process.pid)
+        prober = threads.submit(probe, attacked.url, over, taken)
+        try:
+            with holding(attacked.address, attacked.host, paths):
+                told = list(
+                    threads.map(lambda one: (one[0], status_of(attacked.address, one[1])), attacked.everything())
+                )
+        finally:
+            over.set()
+        prober.result()
+    most = memory_mib(attacked.process.pid, "VmHWM")
+    log = attacked.log.read_text()
+
+    broken = [f"{name} ({status})" for name, status in told if status >= 500]
+    assert not broken, "\n".join(broken)
+    assert {200, 400, 401, 403, 404, 413, 422, 431} <= {status for _, status in told}, "they get to what is behind"
+    assert max(taken) < 5, "seconds, on a machine that does everything else too"
+    assert most - before < MOST_MIB, f"{before:.0f} MiB before, {most:.0f} at most"
+    assert "Traceback" not in log
+    assert FORGED in log, "it was tried"
+    assert all(re.match(r"20\d\d-\d\d-\d\d [\d:,]+ (INFO|WARNING|ERROR) ", line) for line in log.splitlines())
+    assert not any(line.startswith(FORGED) for line in log.splitlines())
+
+
+def plain(attacked: Attacked, path: str) -> bytes:
+    return f"GET {path} HTTP/1.1\r\nhost: {attacked.host}\r\nconnection: close\r\n\r\n".encode()
