@@ -91,7 +91,7 @@ class Guard:
             await refusal(scope, receive, send_guarded)
             return
         if not scope["path"].startswith(_READS_ITS_OWN_BODY):
-            receive = self._bounded(scope, receive)
+            receive = _without_body(receive) if scope["method"] in _BODILESS else self._bounded(scope, receive)
         try:
             await self._app(scope, receive, send_guarded)
         except Exception:
@@ -137,6 +137,17 @@ class Guard:
         return receive_bounded
 
 
+def _without_body(receive: Receive) -> Receive:
+    """Drop bodies that mean nothing. To refuse them would be too late: files are sent while it is awaited that one leaves."""
+
+    async def receive_without_body() -> MutableMapping[str, Any]:
+        message = await receive()
+        return {**message, "body": b""} if message["type"] == "http.request" else message
+
+    return receive_without_body
+
+
+_BODILESS = frozenset({"GET", "HEAD"})
 _NO_STORE = (b"cache-control", b"no-store")
 
 

@@ -260,6 +260,16 @@ def test_a_large_body_without_a_length_is_refused_while_it_is_read(ada: Browser)
     assert ada.get("/api/v1/me").status_code == 200
 
 
+def test_a_large_body_with_a_request_for_a_file_leaves_no_error(
+    gateway: RunningGateway, caplog: pytest.LogCaptureFixture
+) -> None:
+    head = f"GET /static/flux.css HTTP/1.1\r\nHost: {gateway.options.public_host}\r\nConnection: close\r\n"
+    for length in ("Content-Length: 300000", "Transfer-Encoding: chunked"):
+        body = b"a" * 300_000 if length.startswith("C") else b"493e0\r\n" + b"a" * 300_000 + b"\r\n0\r\n\r\n"
+        assert raw(gateway, f"{head}{length}\r\n\r\n".encode() + body).startswith(b"HTTP/1.1 200")
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
+
+
 @pytest.mark.parametrize("length", ["-1", "x", "1e9", "+5", "99999999999999999999999"])
 def test_a_length_that_is_no_number_is_refused(gateway: RunningGateway, length: str) -> None:
     host = gateway.options.public_host
