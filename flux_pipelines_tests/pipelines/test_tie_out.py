@@ -274,7 +274,7 @@ def evaluation(result: dg.ExecuteInProcessResult) -> dg.AssetCheckEvaluation:
 
 def sample(result: dg.ExecuteInProcessResult) -> list[tuple[str, ...]]:
     """Return the rows of what the check shows: partition, what, problem."""
-    lines = str(evaluation(result).metadata["sample"].value).splitlines()[2:]
+    lines = str(evaluation(result).metadata["sample"].value).replace("\\`", "`").splitlines()[2:]
     return [tuple(cell.strip() for cell in line.strip("|").split(" | ")) for line in lines]
 
 
