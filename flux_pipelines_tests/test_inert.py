@@ -14,7 +14,7 @@ from rich.console import Console
 
 from flux_pipelines.cli import output
 from flux_pipelines.domain.errors import BadRequestError
-from flux_pipelines.domain.inert import markdown, plain
+from flux_pipelines.domain.inert import markdown, plain, shown
 
 READER = MarkdownIt("commonmark").enable(["table", "strikethrough"])
 #: What GitHub's Markdown makes links of in bare text, as Dagster's UI looks for it: `mdast-util-gfm-autolink-literal`.
@@ -37,10 +37,11 @@ def test_a_cell_of_a_table_shows_its_text_and_nothing_else(text: str) -> None:
     )
     cells = re.findall(r"<td>(.*?)</td>", page, re.DOTALL)
     assert len(cells) == 2
-    shown = html.unescape(cells[0])
+    seen = html.unescape(cells[0])
     assert not re.search(r"<(?!/?td)", cells[0]), "an element was made of it"
-    assert not LINKED.search(shown), "a link would be made of it"
-    assert shown.replace("\u2060", "") == plain(text).strip(" ")
+    assert not LINKED.search(seen), "a link would be made of it"
+    assert seen.replace("\u2060", "") == plain(text).strip(" ")
+    assert shown(markdown(text)) == plain(text)
 
 
 @settings(deadline=None)  # a busy machine is no defect

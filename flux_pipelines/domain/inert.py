@@ -21,6 +21,7 @@ _MARKUP = re.compile(r"[\\`*\[\]<>&|~!]|(?<![^\W_])_|_(?![^\W_])")
 _LINKS = re.compile(r"www(?=\.)|:(?=//)|@", re.IGNORECASE)
 #: Takes no room, breaks no line, and is no part of an address.
 _WORD_JOINER = "\u2060"
+_WRITTEN = re.compile(rf"\\(?P<char>[\\`*\[\]<>&|~!_])|{_WORD_JOINER}")
 
 
 def plain(text: str) -> str:
@@ -37,3 +38,8 @@ def plain(text: str) -> str:
 def markdown(text: str) -> str:
     """Return the Markdown that shows a text of others as it is, inside a line or a cell: no markup, picture, HTML or link."""
     return _MARKUP.sub(r"\\\g<0>", _LINKS.sub(rf"\g<0>{_WORD_JOINER}", plain(text)))
+
+
+def shown(written: str) -> str:
+    """Return the text that `markdown` was given, as far as it is to be seen: for whoever searches what was written."""
+    return _WRITTEN.sub(r"\g<char>", written)

@@ -7,6 +7,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 
+from flux_pipelines.domain import inert
 from flux_pipelines.domain.errors import ConfigurationError
 from flux_pipelines.privacy import Pseudonyms, Redactor, normalised
 from flux_pipelines.providers.base import Erasure, Redaction
@@ -88,8 +89,14 @@ class Wanted:
 
     def mentions(self, text: str) -> bool:
         """Tell whether a text that is of no record names the person: a cell of a table, or of a preview."""
-        parts = (part.strip().removeprefix("name:") for part in _PARTS.split(text))
-        return self._is_within(text) or any(self._is_text(part) for part in parts if not part.isdecimal())
+        spellings = {
+            text,
+            inert.shown(text),
+        }  # a preview's addresses and signs are written so that no markup comes of them
+        parts = {part.strip().removeprefix("name:") for one in spellings for part in _PARTS.split(one)}
+        return any(map(self._is_within, spellings)) or any(
+            self._is_text(part) for part in parts if not part.isdecimal()
+        )
 
     def without(self, text: str) -> str:
         """Return a text with `erased` in the place of each line that names the person."""
@@ -98,7 +105,11 @@ class Wanted:
     def may_be_in(self, data: bytes) -> bool:
         """Tell whether JSON may name the person: quickly, and sometimes wrongly so."""
         plain = folded(_unescaped(data))
-        return any(needle in plain for needle in self._needles) or self._is_within(plain)
+        # Only what has been made inert has these; records are many, and looked at once.
+        spellings = {plain, inert.shown(plain)} if "\\" in plain or "\u2060" in plain else {plain}
+        return any(needle in one for one in spellings for needle in self._needles) or any(
+            map(self._is_within, spellings)
+        )
 
     def _is_within(self, text: str) -> bool:
         return self._within is not None and self._within.search(folded(text)) is not None

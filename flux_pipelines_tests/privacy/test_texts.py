@@ -16,6 +16,7 @@ from flux_pipelines.erasure import Wanted
 from flux_pipelines.lake import session
 from flux_pipelines.pipelines.drive import dagster_home, sync
 from flux_pipelines.pipelines.erasures import forget
+from flux_pipelines.pipelines.metadata import preview
 from flux_pipelines.privacy import Pseudonyms
 from flux_pipelines.providers.base import Erasure
 from flux_pipelines.providers.square.privacy import REDACTION
@@ -53,6 +54,16 @@ def test_a_text_is_found_however_it_is_written(person: str, thorough: bool) -> N
     assert [json.loads(record)["name"] for record in erased] == ["erased"] * len(records)
     assert all(record.endswith(b'"amount":1.10}') for record in erased)
     assert same is other
+
+
+@pytest.mark.parametrize("person", ["ada@example.com", "Ada_*Lovelace*", "A|da ~ [Love] \\ lace"])
+def test_a_text_is_found_in_a_preview_which_writes_it_so_that_no_markup_comes_of_it(person: str) -> None:
+    wanted = Wanted(Erasure(texts=(person,)), REDACTION, Pseudonyms(b"k" * 32))
+    shown = preview(("order", "product"), [("1", person), ("2", "Latte *large*")]).md_str
+    assert person not in shown
+    assert wanted.may_be_in(json.dumps({"md_str": shown}).encode())
+    assert not wanted.may_be_in(json.dumps({"md_str": shown.splitlines()[-1]}).encode())
+    assert wanted.without(shown).splitlines()[2:] == ["erased", "| 2 | Latte \\*large\\* |"]
 
 
 def test_a_number_of_a_phone_is_found_within_a_text_and_amounts_are_none() -> None:
