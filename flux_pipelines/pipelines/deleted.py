@@ -49,7 +49,7 @@ def where_kept(runtime: Runtime, provider: Provider, connection: str, order_ids:
     with session(runtime.lake, there, where={"connection": [connection]}) as database:
         for table in there:
             found = database.execute(
-                f"SELECT DISTINCT order_id, raw_date, business_date FROM {table.replace('/', '.')} WHERE order_id IN ({ids})"
+                f"SELECT DISTINCT order_id, raw_date, business_date FROM {table.replace('/', '_')} WHERE order_id IN ({ids})"
             ).fetchall()
             for order_id, raw_date, day in found:
                 counted.setdefault(order_id, (raw_date, set()))[1].add(day)

@@ -21,6 +21,12 @@ from flux_pipelines.transport.redact import (
 SECRET = "zQ8vN2pLx7Tt5Rr3Kk1"
 
 
+@pytest.fixture(autouse=True)
+def nothing_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What other tests of this process gave as secrets, such as the word "secret", is none here."""
+    monkeypatch.setattr("flux_pipelines.transport.redact._known", {})
+
+
 @pytest.mark.parametrize(
     "text",
     [
