@@ -35,6 +35,7 @@ _USERINFO = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]*://)[^/@\s]+:[^/@\s]*@", re
 _SECRET_HEADERS = re.compile(r"authorization|cookie|token|secret|api-?key|signature", re.IGNORECASE)
 
 _SHORTEST = 6  # shorter values would mask ordinary words
+_LONGEST_WORD = 16  # longer values of letters alone are masked within words too
 _MOST = 1024
 
 _known: dict[str, None] = {}
@@ -63,11 +64,19 @@ def redact(text: str) -> str:
     """Return the text with every secret masked."""
     for secret in list(_known):
         if secret in text:
-            text = text.replace(secret, MASK)
+            text = _mask_known(text, secret)
     text = _SCHEMES.sub(rf"\1 {MASK}", text)
     text = _PAIRS.sub(_mask_pair, text)
     text = _SHAPES.sub(MASK, text)
     return _USERINFO.sub(rf"\g<scheme>{MASK}@", text)
+
+
+def _mask_known(text: str, secret: str) -> str:
+    if secret.isalpha() and len(secret) < _LONGEST_WORD:
+        # Somebody's password may be the word `secret`: to mask it in `client_secret=` would hide the name by which the value
+        # behind it is known to be one.
+        return re.sub(rf"""(?<!\w){secret}(?!\w|["']?\s*[:=])""", MASK, text)
+    return text.replace(secret, MASK)
 
 
 def redact_url(url: str) -> str:
