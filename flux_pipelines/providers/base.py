@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 import msgspec
 
 from flux_pipelines.domain.business_day import Earlier
+from flux_pipelines.domain.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from flux_pipelines.domain.connection import Connection
@@ -147,6 +148,19 @@ class Provider:
     tables: tuple[FeedTable, ...] = ()
     redaction: Redaction = Redaction()
     capabilities: frozenset[str] = field(default_factory=frozenset)
+
+    def __post_init__(self) -> None:
+        """See that events are told from those that nothing is done for: of these not even the body is kept.
+
+        Raises:
+            ConfigurationError: there are webhooks, and no types of events.
+
+        """
+        if self.webhooks and not self.webhook_types:
+            raise ConfigurationError(
+                f"the provider {self.name} declares webhooks and no webhook_types, so that all of its events would be dropped",
+                next_step="Declare the types of events that its `affected` does something for.",
+            )
 
     def load(self, reference: str) -> Any:
         """Import and return the object behind a `module:attribute` reference."""
