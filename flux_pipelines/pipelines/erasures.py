@@ -75,6 +75,7 @@ def _forget_in_tables(runtime: "Runtime", connection: "Connection", wanted: "Wan
         if table.name not in again:
             for partition in sorted(partitions):
                 blank(runtime, connection, table, partition, wanted)
+    failures: list[str] = []
     if days.keys() & set(again):
         sold = {day for name in again[:3] for day in days.get(name, {}).get("business_date", ())}
         with driving(runtime) as driver:
@@ -88,14 +89,15 @@ def _forget_in_tables(runtime: "Runtime", connection: "Connection", wanted: "Wan
             for first, last in runs_of(sorted(days.get(again[3], {}).get("as_of", ()))):
                 driver.run(names.FORECAST_JOB, day_tags(first, last))
             failures = list(driver.failures)
-        if failures or (found := in_tables(runtime, connection, wanted)):
-            raise FluxError(
-                f"tables still name who was to be forgotten ({', '.join(sorted(table.name for table in found))}): "
-                f"{'; '.join(failures) or 'they were made again, and are as they were'}",
-                connection=connection.key,
-                rerun_helps=True,
-                next_step="Correct that, then ask for the erasure again; what is done is done.",
-            )
+    left = in_tables(runtime, connection, wanted) if found else {}
+    if failures or left:
+        raise FluxError(
+            f"tables still name who was to be forgotten ({', '.join(sorted(table.name for table in left or found))}): "
+            f"{'; '.join(failures) or 'they were made again, and are as they were'}",
+            connection=connection.key,
+            rerun_helps=True,
+            next_step="Correct that, then ask for the erasure again; what is done is done.",
+        )
     # Also where nothing names them now: a table that was made again since has earlier versions that do.
     for table in tables_of(runtime, connection):
         runtime.lake.forget_history(table.name)
