@@ -10,7 +10,7 @@ from authlib.oauth2.rfc6749.parameters import prepare_grant_uri
 from authlib.oauth2.rfc7636 import create_s256_code_challenge
 
 from flux_pipelines.domain.errors import SignInRefusedError
-from flux_pipelines.gateway.identity import Identity, RoundTrip, client_credentials, decoded, origin_of
+from flux_pipelines.gateway.identity import Identity, RoundTrip, client_credentials, decoded, safe_origin_of
 from flux_pipelines.transport import RefusedError
 from flux_pipelines.transport.redact import remember
 
@@ -72,7 +72,7 @@ class GitHub:
         )
 
     def _client(self, transport: Transport, url: str, what: str, headers: dict[str, str]) -> ApiClient:
-        base_url = origin_of(url, f"`{what}` of the app {self._name!r}") + urlsplit(url).path
+        base_url = safe_origin_of(url, f"`{what}` of the app {self._name!r}") + urlsplit(url).path
         return transport.client(
             provider=self._name, connection="", base_url=base_url, limits=(), credentials=None, headers=headers
         )

@@ -135,7 +135,7 @@ def client_credentials(app: App, secrets: dict[str, str]) -> tuple[str, str]:
     return client_id, client_secret
 
 
-def origin_of(url: str, what: str) -> str:
+def safe_origin_of(url: str, what: str) -> str:
     """Return scheme, host and port of an address that Flux itself may call.
 
     Raises:

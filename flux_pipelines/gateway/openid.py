@@ -19,7 +19,7 @@ from joserfc.jwk import RSAKey
 from flux_pipelines.domain.addresses import domain_of
 from flux_pipelines.domain.decoding import decode
 from flux_pipelines.domain.errors import ConfigurationError, SignInRefusedError
-from flux_pipelines.gateway.identity import Identity, RoundTrip, client_credentials, decoded, origin_of
+from flux_pipelines.gateway.identity import Identity, RoundTrip, client_credentials, decoded, safe_origin_of
 from flux_pipelines.transport import RefusedError
 from flux_pipelines.transport.redact import remember
 
@@ -90,7 +90,7 @@ class OpenId:
         self._client_id, self._client_secret = client_credentials(app, secrets)
         self._transport = transport
         self._clock = clock
-        home = origin_of(self._issuer, "the issuer")
+        home = safe_origin_of(self._issuer, "the issuer")
         self._hosts = _HOSTS.get(self._issuer, frozenset({home}))
         self._names = _NAMES.get(self._issuer, frozenset({self._issuer}))
         self._clients: dict[str, ApiClient] = {}
@@ -255,7 +255,7 @@ class OpenId:
             ConfigurationError: it leads elsewhere: to a stranger, or into our own network.
 
         """
-        origin = origin_of(url, "an address in the issuer's discovery document")
+        origin = safe_origin_of(url, "an address in the issuer's discovery document")
         if origin not in self._hosts:
             raise ConfigurationError(f"the issuer {self._issuer} names an address of somebody else: {origin}")
         return origin
