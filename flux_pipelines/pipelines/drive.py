@@ -12,7 +12,7 @@ import shutil
 import socket
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date, timedelta
@@ -322,9 +322,17 @@ class Driver:
         partitions = (event.partition for event in events if event.asset_key == key)
         return {date.fromisoformat(partition.rpartition("|")[2]) for partition in partitions if partition}
 
-    def run_through(self, job: str, tags: Mapping[str, str]) -> list[ExecuteInProcessResult]:
-        """Run a job, and once more what it has left out because what comes before it failed in part."""
-        result = self.run(job, tags)
+    def fetched(self, days: Collection[date]) -> set[date]:
+        """Return the business dates of which orders of some connection have been fetched."""
+        raw = self._runtime.raw
+        return {day for key in raw.connections() for day in raw.landed(key, days)}
+
+    def run_through(
+        self, job: str, tags: Mapping[str, str], *, without: Collection[dg.AssetKey] = ()
+    ) -> list[ExecuteInProcessResult]:
+        """Run a job, or all of it but some assets, and once more what it has left out because what comes before it failed in part."""
+        every = self._definitions.resolve_job_def(job).asset_layer.executable_asset_keys
+        result = self.run(job, tags, [key for key in every if key not in without] if without else None)
         if result.success:
             return [result]
         begun = {event.step_key for event in result.all_events if event.is_step_start}

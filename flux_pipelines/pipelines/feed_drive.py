@@ -78,9 +78,14 @@ class FeedDriver:
             self._driver.run(names.MAPPING_JOB, {})
 
     def refresh_books(self, days: Collection[date]) -> None:
-        """Bring the core tables of payments and hours, and what is compared with them, up to date for business dates."""
-        for first, last in runs_of(sorted(days)):
-            self._driver.run_through(names.REFRESH_BOOKS_JOB, day_tags(first, last))
+        """Bring the core tables of payments and hours, and what is compared with them, up to date for business dates.
+
+        Payments are collected for a date more than orders: of that one there are no sales that could be shown.
+        """
+        sold = self._driver.fetched(days)
+        for some, without in ((sold, ()), (set(days) - sold, (names.DAILY_SALES,))):
+            for first, last in runs_of(sorted(some)):
+                self._driver.run_through(names.REFRESH_BOOKS_JOB, day_tags(first, last), without=without)
 
     def make(self, spec: Provider, table: FeedTable, connection: str, days: Sequence[date]) -> set[date]:
         """Make a table of what has been fetched of a feed by day; return the dates that it has."""

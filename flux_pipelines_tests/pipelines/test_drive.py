@@ -51,6 +51,24 @@ _COUNTS = "kind not in ('void', 'open')"
 _SKIPPED = f"select count(*) from demand_forecasts where status <> 'forecast' and as_of = '{END_DAY}'"
 
 
+def test_of_a_date_whose_orders_were_not_fetched_there_are_payments_and_no_sales(home: Home) -> None:
+    """Payments are collected for a date more than orders, so that those of the last one are known."""
+    (key,) = home.connect("harbor")
+    day = END_DAY - timedelta(days=1)
+    assert sync(home.runtime, [key], [day]).failures == []
+    assert home.partitions("daily_sales") == [str(day)], "a date with 0 orders would look as if nothing had been sold"
+    assert home.partitions("tie_out") == [str(day), str(END_DAY)]
+    reasons = home.ask(f"select gap_reason from tie_out where business_date = '{END_DAY}'")
+    assert reasons
+    for (reason,) in reasons:
+        assert "of a date that was not fetched" in reason
+        assert "not there" not in reason
+
+    assert sync(home.runtime, [key], [END_DAY]).failures == []
+    assert home.partitions("daily_sales") == [str(day), str(END_DAY)]
+    assert home.ask(f"select gap_reason from tie_out where business_date = '{END_DAY}' and gap <> 0") == []
+
+
 def test_one_connection_that_is_revoked_leaves_the_others_complete_and_says_what_to_do(changing_home: Home) -> None:
     home = changing_home
     keys = home.connect("fjord", "harbor", "sakura")

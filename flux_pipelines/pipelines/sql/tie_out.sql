@@ -48,8 +48,8 @@ judged as (
         when not b.is_counted and e.order_id is not null then 'amounts differ'
         when not b.is_counted and (
             select count(*) from fetched_orders f where f.connection = b.connection
-                and f.business_date between b.business_date - {reach} and b.business_date - 1
-        ) < {reach}
+                and f.business_date between b.business_date - {reach} and b.business_date
+        ) <= {reach}
             then 'paid for an order of a date that was not fetched'
         when not b.is_counted then 'paid for an order that is not there'
         when b.pending = b.gap then 'payment pending'
