@@ -5,15 +5,18 @@ from __future__ import annotations
 import logging
 import socket
 import ssl
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
+from types import SimpleNamespace
 
 import httpx
 import pytest
 
 from flux_pipelines.domain.errors import StateUnavailableError
+from flux_pipelines.gateway import health
 from flux_pipelines.gateway.server import RunningGateway
 from flux_pipelines.runtime import Runtime
 from flux_pipelines.settings import Settings
@@ -340,11 +343,15 @@ def test_readiness_asks_the_database_once_a_second_however_often_strangers_ask(
     asked: list[int] = []
     real = database.migrate
     monkeypatch.setattr(database, "migrate", lambda: (asked.append(1), real())[1])
+    clock = [time.monotonic()]
+    monkeypatch.setattr(health, "time", SimpleNamespace(monotonic=lambda: clock[0]))
     gateway.app.state.readiness = (float("-inf"), False)
 
-    for _ in range(20):
-        assert httpx.get(f"{gateway.url}/readyz", trust_env=False).status_code == 200
-    assert len(asked) <= 2
+    for seconds, times in ((0.0, 1), (0.9, 1), (0.2, 2)):
+        clock[0] += seconds
+        for _ in range(5):
+            assert httpx.get(f"{gateway.url}/readyz", trust_env=False).status_code == 200
+        assert len(asked) == times
 
 
 def test_a_web_socket_is_refused(gateway: RunningGateway) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -160,7 +160,9 @@ class RoundTrip:
 @contextmanager
 def round_trip(home: Path) -> Iterator[RoundTrip]:
     """Run a sandbox and connect to a restaurant of it. The clock is the real one: tokens are checked against it."""
-    options = SandboxOptions(seed=4, history_days=1, rate_limit=UNLIMITED)
+    # Over at whatever hour this runs: a restaurant's day ends hours after midnight.
+    end_day = datetime.now(UTC).date() - timedelta(days=2)
+    options = SandboxOptions(seed=4, history_days=1, end_day=end_day, rate_limit=UNLIMITED)
     with RunningSandbox(options) as sandbox, Runtime(Settings(home=home)) as runtime:
         yield RoundTrip(sandbox, runtime)
 
