@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
+from itertools import groupby
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, BinaryIO, Protocol
@@ -44,13 +45,14 @@ class Segment:
     not on how they were grouped into calls: zstd fills its own blocks.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, window: int = 0) -> None:
         import zstandard
 
+        self.window = window
         self.orders = 0
         self.bytes = 0
         self.compressed_bytes = 0
-        self._path = path
+        self.path = path
         self._file: BinaryIO | None = None
         self._frame: _Compressor | None = zstandard.ZstdCompressor(level=_LEVEL).compressobj()
         self._digest = hashlib.sha256()
@@ -76,7 +78,7 @@ class Segment:
             StorageFullError: no space left for temporary files.
 
         """
-        if not orders:
+        if not lines:
             return
         assert self._frame is not None, "written to after it was committed or discarded"  # noqa: S101
         self.orders += orders
@@ -89,14 +91,14 @@ class Segment:
         if self._file is not None:
             self._file.close()
             self._file = None
-        self._path.unlink(missing_ok=True)
+        self.path.unlink(missing_ok=True)
 
     def _emit(self, data: bytes) -> None:
         if not data:
             return
-        with disk_trouble_is_an_error_of_ours(str(self._path)):
+        with disk_trouble_is_an_error_of_ours(str(self.path)):
             if self._file is None:
-                self._file = self._path.open("wb")
+                self._file = self.path.open("wb")
             self._file.write(data)
         self._digest.update(data)
         self.compressed_bytes += len(data)
@@ -114,7 +116,7 @@ class Segment:
             self._emit(self._frame.flush())
         self._frame = None
         if self._file is not None:
-            with disk_trouble_is_an_error_of_ours(str(self._path)):
+            with disk_trouble_is_an_error_of_ours(str(self.path)):
                 self._file.close()
             self._file = None
 
@@ -190,9 +192,13 @@ class RawWriter:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self.abort()
 
-    def segment(self) -> Segment:
-        """Return a new segment. Threads may hold one each and write at the same time."""
-        segment = Segment(self._store.staging.new_file())
+    def segment(self, window: int = 0) -> Segment:
+        """Return a new segment. Threads may hold one each and write at the same time.
+
+        Segments of one `window` that follow one another become one frame: where threads cut it between them is a matter of
+        time, and must not show in the file.
+        """
+        segment = Segment(self._store.staging.new_file(), window)
         self._segments.append(segment)
         return segment
 
@@ -219,8 +225,8 @@ class RawWriter:
     ) -> RawManifest:
         """Make these segments, in this order, the partition's content. Segments left out are thrown away.
 
-        The same orders in the same segments give the same file; when that file is already there only the manifest is
-        replaced. No orders at all is a valid commit where none were stored: there is no file then. Where there are some,
+        The same orders give the same file, however threads divided a window; when that file is already there only the
+        manifest is replaced. No orders at all is a valid commit where none were stored: there is no file then. Where there are some,
         it takes `accept_empty`, and so it does when all records of one kind are gone, unless it is a `passing` kind. With
         `replacing`, nothing is done unless that is what the partition is.
 
@@ -283,19 +289,37 @@ class RawWriter:
         """Append the later segments to the file of the first one: zstd frames may follow one another."""
         for segment in segments:
             segment.finish()
-        filled = [segment for segment in segments if segment.compressed_bytes]
+        written = [segment for segment in segments if segment.compressed_bytes]
+        filled = [self._joined(list(of_window)) for _, of_window in groupby(written, lambda one: one.window)]
         if not filled:
             return None, hashlib.sha256().hexdigest(), 0
         first, *rest = filled
         digest = first._digest
-        with disk_trouble_is_an_error_of_ours(self.folder_of), first._path.open("ab") as whole:
+        with disk_trouble_is_an_error_of_ours(self.folder_of), first.path.open("ab") as whole:
             for segment in rest:
-                with segment._path.open("rb") as part:
+                with segment.path.open("rb") as part:
                     while chunk := part.read(_CHUNK):
                         digest.update(chunk)
                         whole.write(chunk)
-                segment._path.unlink()
-        return first._path, digest.hexdigest(), sum(segment.compressed_bytes for segment in filled)
+                segment.path.unlink()
+        return first.path, digest.hexdigest(), sum(segment.compressed_bytes for segment in filled)
+
+    def _joined(self, segments: Sequence[Segment]) -> Segment:
+        """Return one frame of what several threads have written."""
+        import zstandard
+
+        if len(segments) == 1:
+            return segments[0]
+        joined = self.segment(segments[0].window)
+        for segment in segments:
+            with disk_trouble_is_an_error_of_ours(self.folder_of), segment.path.open("rb") as file:
+                orders = segment.orders
+                for lines in zstandard.ZstdDecompressor().read_to_iter(file, write_size=_CHUNK):
+                    joined.write_lines(lines, orders)
+                    orders = 0
+            segment.discard()
+        joined.finish()
+        return joined
 
     def _previous(self) -> bytes | None:
         """Return the manifest that is there, read or not: one that the system does not let us read is replaced as well."""

@@ -283,7 +283,7 @@ class Landing:
         day = self._open.get(number)
         if day is None:
             with self._lock:
-                segment = self._days[number].writer.segment()
+                segment = self._days[number].writer.segment(self._piece.group)
                 self._opened += 1
                 key = (self._piece.group, self._piece.start, self._opened)
                 self._days[number].segments.append((key, segment))

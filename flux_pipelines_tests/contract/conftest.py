@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import date, timedelta
@@ -28,7 +27,6 @@ from flux_pipelines.sandbox.truth import truth
 from flux_pipelines.settings import Settings
 from flux_pipelines.sync.normalise import Normalisation
 from flux_pipelines.sync.orders import sync_orders
-from flux_pipelines.sync.reading import raw_blocks
 from flux_pipelines.sync.records import BadRecord, DayOutcome
 
 HISTORY = 6
@@ -94,19 +92,12 @@ class Played:
             source.close()
 
     def landed(self, outcomes: dict[date, DayOutcome]) -> dict[date, tuple[int, str]]:
-        """Return how many orders each day holds, and the checksum of them in their order.
-
-        Not of the file: where a window was cut between two threads, a frame ends, and time decides where that is.
-        """
+        """Return how many orders each day holds, and the checksum of its file."""
         found = {}
         for day, outcome in outcomes.items():
             assert outcome.error is None, outcome.error
             assert outcome.manifest is not None
-            digest = hashlib.sha256()
-            with self.runtime.raw.local_file(outcome.manifest) as file:
-                for block in raw_blocks(file) if file is not None else ():
-                    digest.update(b"\n".join([*block, b""]))
-            found[day] = (outcome.manifest.orders, digest.hexdigest())
+            found[day] = (outcome.manifest.orders, outcome.manifest.sha256)
         return found
 
     def totals(self, outcomes: dict[date, DayOutcome]) -> dict[tuple[date, str], Decimal]:

@@ -36,7 +36,7 @@ def test_every_order_lands_once_is_proved_and_adds_up_to_the_truth(connect: Conn
     assert played.totals(outcomes) == played.true_totals(played.days)
     assert played.bad == []
     again = played.sync(played.days)
-    assert played.landed(again) == first, "a rerun gives the same orders, byte for byte"
+    assert played.landed(again) == first, "a rerun gives identical files"
 
 
 def test_failures_of_every_kind_change_nothing(connect: Connect, name: str) -> None:

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterable
 from datetime import UTC, date, datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 
 import duckdb
@@ -98,6 +99,24 @@ def test_duckdb_reads_the_file(raw: RawStore) -> None:
             "columns={id: 'VARCHAR'})"
         ).fetchall()
     assert answer == [(60_000, 60_000)]
+
+
+@pytest.mark.parametrize("cuts", [[], [1], [700, 1400], [1999]])
+def test_the_file_is_the_same_wherever_threads_cut_a_window(raw: RawStore, cuts: list[int]) -> None:
+    def committed(*windows: list[list[int]]) -> RawManifest:
+        writer = raw.writer(ACME, DAY)
+        segments = []
+        for number, pieces in enumerate(windows):
+            for piece in pieces:
+                segments.append(writer.segment(number))
+                segments[-1].write_many(order(n, 300) for n in piece)
+        return writer.commit(segments, fetched_at=NOW)
+
+    numbers = list(range(2000))
+    pieces = [numbers[first:last] for first, last in pairwise([0, *cuts, len(numbers)])]
+    first, again = committed([numbers], [[5000]]), committed(pieces, [[5000]])
+    assert (again.sha256, again.orders, again.bytes) == (first.sha256, first.orders, first.bytes)
+    assert content(raw, again) == [order(n, 300) for n in [*numbers, 5000]]
 
 
 def test_a_day_without_orders_is_a_commit_and_a_day_never_fetched_is_not(raw: RawStore, store: ObjectStore) -> None:
