@@ -31,6 +31,7 @@ FAULTS = "error500=0.03,error429=0.03,html=0.02,truncate=0.02,cursor=0.2"
 TABLES = {
     *("transactions", "transactions, orders", "transactions, voids", "daily_sales", "daily_item_demand", "tie_out"),
     *("payments", "products", "locations", "inventory_levels", "time_entries"),
+    *("reported_sales", "reported_sales, asked for"),
 }
 FIGURES = ("net", "tax", "tips", "gift_cards", "rounding", "total")
 

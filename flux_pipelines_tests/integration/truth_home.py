@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -21,20 +22,17 @@ from flux_pipelines.lake import session
 from flux_pipelines.pipelines.drive import SyncReport, sync
 from flux_pipelines.runtime import Runtime
 from flux_pipelines.settings import settings
-from flux_pipelines_tests.integration.truths import Findings, Merchant
+from flux_pipelines_tests.integration.truths import Ask, Findings, Merchant
 from flux_pipelines_tests.integration.truths_feeds import catalogue, labour, payments, stock
 from flux_pipelines_tests.integration.truths_sales import sales
+from flux_pipelines_tests.pipelines.bare import HURRIED, fingerprints
 
-#: Nobody waits for a limit here: the limits have tests of their own.
-_HURRIED = {
-    "square": {"requests_per_minute": 1_000_000},
-    "toast": {"requests_per_hour": 100_000_000, "history_pause_seconds": 0},
-    "shopify": {},
-}
 #: One of the shops is read page by page, however many days are asked for.
 _OTHERWISE = {"fjord-shop": {"bulk_days": 0}}
 #: Members that hold a few digits of a card: four digits alone are in many an id.
 _CARD_DIGITS = re.compile(rb'"(?:last_?4\w*|bin|card_bin|first6\w*|number)"\s*:\s*"[^"]*\d[^"]*"')
+#: What is compared with a provider's report, as far as it has it.
+_REPORTED = "net, tax, tips"
 _PIECE = 64 * 1024 * 1024
 
 
@@ -56,7 +54,7 @@ class SyncedHome:
             key,
             tenant=merchant["tenant"],
             url=self.url,
-            settings={**_HURRIED[merchant["provider"]], **_OTHERWISE.get(handle, {})},
+            settings={**HURRIED[merchant["provider"]], **_OTHERWISE.get(handle, {})},
         )
         self.dates[key] = [first + timedelta(days=n) for n in range((last - first).days + 1)]
 
@@ -84,6 +82,7 @@ class SyncedHome:
                 with Merchant(self.url, key.partition(":")[2], days[0], days[-1]) as merchant:
                     for part in (sales, payments, catalogue, stock, labour):
                         part(findings, merchant, ask)
+                reports(findings, key, days, ask)
             quarantined = ask("select connection, asset, reason, count(*) from quarantine group by all")
         findings.compare("quarantine", "anybody", {row[:-1]: row[-1] for row in quarantined}, {})
         return findings
@@ -94,15 +93,7 @@ class SyncedHome:
         But for the providers' reports: one that could not be had is asked for again.
         """
         tables = [name for name in self.runtime.lake.tables() if not name.endswith("reported_sales")]
-        names = {name: name.replace("/", ".") for name in tables}
-        with session(self.runtime.lake) as database:
-            return {
-                name: database.execute(
-                    "select count(*), bit_xor(md5_number(row)), sum(hash(row)) "
-                    f"from (select cast(t as varchar) as row from {view} t)"
-                ).fetchall()[0]
-                for name, view in names.items()
-            }
+        return fingerprints(self.runtime, [name.replace("/", ".") for name in tables])
 
     def people(self) -> list[bytes]:
         """Return every name, phone number and street of the merchants' people, in lower case.
@@ -154,6 +145,37 @@ def _contents(path: Path) -> Iterator[bytes]:
         while piece := reader.read(_PIECE):
             yield kept + piece
             kept = piece[-256:]
+
+
+def reports(findings: Findings, key: str, days: list[date], ask: Ask) -> None:
+    """Compare what each store sold with the provider's report of it, which the sandbox adds up by code of its own.
+
+    A date without a witness says nothing, and is counted: failures may leave some.
+    """
+    where = f"connection = '{key}' and business_date between '{days[0]}' and '{days[-1]}'"
+    sold = {
+        tuple(row[:2]): row[2:]
+        for row in ask(f"select location_id, business_date, {_REPORTED} from daily_sales where {where}")
+    }
+    told = ask(f"select location_id, business_date, {_REPORTED}, status from reported_sales where {where}")
+    here, there = {}, {}
+    for place, day, *figures, status in told:
+        if status != "reported":
+            findings.compared["reported_sales, no witness"] += 1
+            continue
+        there[place, day] = tuple(figures)
+        ours = sold.get((place, day), (Decimal(0),) * len(figures))
+        # A figure that a report does not have is none to compare.
+        here[place, day] = tuple(
+            None if figure is None else amount for amount, figure in zip(ours, figures, strict=True)
+        )
+    turned = ask(f'select sum(discounts) < 0, sum("returns") > 0 from reported_sales where {where}')
+    findings.compare("reported_sales, signs", key, {key: turned}, {key: [(False, False)]})
+    asked = {(place, day) for place, day, *_ in told}
+    findings.compare("reported_sales", key, here, there)
+    findings.compare(
+        "reported_sales, asked for", key, dict.fromkeys(sold.keys() & asked, True), dict.fromkeys(sold, True)
+    )
 
 
 @contextmanager

@@ -29,6 +29,13 @@ from flux_pipelines.sync.orders import sync_orders
 #: The core tables that are made of orders and payments, in the order in which they are made.
 TABLES = ("transactions", "payments", "daily_sales", "daily_item_demand", "open_items", "tie_out")
 
+#: Nobody waits for a limit here: the limits have tests of their own.
+HURRIED: dict[str, dict[str, int]] = {
+    "square": {"requests_per_minute": 1_000_000},
+    "toast": {"requests_per_hour": 100_000_000, "history_pause_seconds": 0},
+    "shopify": {},
+}
+
 
 @contextmanager
 def connected(
@@ -115,3 +122,15 @@ def contents(runtime: Runtime, tables_: Iterable[str] = TABLES) -> dict[str, lis
     """Return the rows of tables."""
     with session(runtime.lake) as database:
         return {name: database.execute(f"select * from {name} order by all").fetchall() for name in tables_}
+
+
+def fingerprints(runtime: Runtime, tables_: Iterable[str] = TABLES) -> dict[str, tuple[Any, ...]]:
+    """Return how many rows tables have, and a fingerprint of all of them, in no order."""
+    with session(runtime.lake) as database:
+        return {
+            name: database.execute(
+                "select count(*), bit_xor(md5_number(row)), sum(hash(row)) "
+                f"from (select cast(t as varchar) as row from {name} t)"
+            ).fetchall()[0]
+            for name in tables_
+        }

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import random
+import time
 from collections.abc import Iterator, Sequence
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -17,7 +19,7 @@ from flux_pipelines.domain.tables import TIE_OUT, TRANSACTIONS
 from flux_pipelines.pipelines.whole import faults
 from flux_pipelines.sandbox.options import SandboxOptions
 from flux_pipelines.sandbox.server import RunningSandbox
-from flux_pipelines_tests.pipelines.bare import bring_in, connected, contents
+from flux_pipelines_tests.pipelines.bare import HURRIED, bring_in, connected, contents, fingerprints
 
 KEY = "square:sakura"
 TOKYO = ZoneInfo("Asia/Tokyo")
@@ -137,6 +139,42 @@ def test_the_tables_are_the_same_however_a_range_is_cut(sandbox: RunningSandbox,
     assert sum(row[held] for row in whole["tie_out"]) > 0, (
         "part-paid orders do not count yet, and what was paid is held"
     )
+
+
+# --- A year ---
+
+LONG = int(os.environ.get("TRUTH_DAYS", "0"))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(4 * 3600)
+@pytest.mark.skipif(not LONG, reason="TRUTH_DAYS says how many days the long run has")
+@pytest.mark.parametrize("key", ["square:sakura", "toast:harbor-kitchen", "shopify:fjord-shop"])
+def test_a_year_is_the_same_day_by_day_as_one_range_and_in_random_order(tmp_path: Path, key: str) -> None:
+    provider, _, merchant = key.partition(":")
+    last = datetime.now(UTC).date() - timedelta(days=6)  # since then, every card fee has become known
+    days = [last - timedelta(days=n) for n in reversed(range(LONG))]
+    chance, left = random.Random(7), list(days)
+    pieces = []
+    while left:
+        length = chance.randrange(1, 21)
+        pieces.append(left[:length])
+        left = left[length:]
+    chance.shuffle(pieces)
+    options = SandboxOptions(seed=7, history_days=LONG, rate_limit=1_000_000, end_day=last)
+    with RunningSandbox(options, process=True) as sandbox:
+        found = {}
+        for name, cut in {"whole": [days], "random": pieces, "day by day": [[day] for day in days]}.items():
+            began = time.monotonic()
+            home = tmp_path / name.replace(" ", "-")
+            with connected(home, sandbox, key, days[0], merchant, **HURRIED[provider]) as runtime:
+                for piece in cut:
+                    bring_in(runtime, key, piece)
+                found[name] = fingerprints(runtime)
+            print(f"{key}, {days[0]} to {last}, {name}: {time.monotonic() - began:.0f} s, {found[name]}")
+    assert all(rows for rows, *_ in found["whole"].values())
+    assert found["random"] == found["whole"]
+    assert found["day by day"] == found["whole"]
 
 
 def test_what_is_on_two_dates_or_on_none_is_found(sandbox: RunningSandbox, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@
 --   out  the contract's columns, `problem` and `record`
 --
 -- `net_sales` is after discounts and returns, before tax, and without shipping, which is told apart (help.shopify.com, the
--- sales reports) and is revenue here. The report has no tips.
+-- sales reports) and is revenue here. Discounts are negative there. The report has no tips.
 
 CREATE MACRO amount(o, member) AS TRY_CAST(o ->> member AS DECIMAL(18,4));
 
@@ -39,7 +39,7 @@ SELECT
     END AS net,
     amount(object, 'taxes') AS tax,
     NULL::DECIMAL(18,4) AS tips,
-    amount(object, 'discounts') AS discounts,
+    -amount(object, 'discounts') AS discounts,
     amount(object, 'returns') AS "returns",
     source_system,
     source_version,

@@ -6,7 +6,7 @@
 --
 -- `netSalesAmount` is "the total sales, excluding tax, gratuity, tips, discounts, and deferred amounts"; refunds count on the
 -- day of the refund (devguide, "Understanding aggregated sales reporting data"; platform guide, "Viewing refunds in Toast
--- reports"). The report has neither tax nor tips.
+-- reports"), as positive amounts. The report has neither tax nor tips.
 
 CREATE MACRO amount(o, member) AS round(TRY_CAST(o ->> member AS DECIMAL(18,4)), 2)::DECIMAL(18,4);
 
@@ -40,7 +40,7 @@ SELECT
     NULL::DECIMAL(18,4) AS tax,
     NULL::DECIMAL(18,4) AS tips,
     amount(object, 'discountAmount') AS discounts,
-    amount(object, 'refundAmount') AS "returns",
+    -amount(object, 'refundAmount') AS "returns",
     source_system,
     source_version,
     problem,
