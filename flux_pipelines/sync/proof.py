@@ -83,7 +83,8 @@ class Recount:
                 headers = {order_id: header for order_id, header in headers.items() if order_id not in seen}
             ids |= headers.keys()
             self._own[number].add(list(headers.values()))
-        self._recent.append(ids)
+        if ids:  # pages that repeat what has been counted push nothing out
+            self._recent.append(ids)
         if self._every is not None:
             self._every |= ids
         with self._lock:

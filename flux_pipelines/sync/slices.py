@@ -249,16 +249,19 @@ class SliceRunner:
             return page.last
         instant_of = INSTANT_OF[self._basis]
         instants = [None if o.header is None else instant_of(o.header) for o in page.orders]
-        last = max((instant for instant in instants if instant is not None), default=piece.reached)
+        known = [instant for instant in instants if instant is not None]
+        first, last = min(known, default=piece.reached), max(known, default=piece.reached)
         with self._changed:
             # Before the orders are handed over: no other thread may cut behind what this page holds.
             end = piece.end
+            # A list that had to begin again repeats what has been handed over.
+            since = piece.reached if piece.pages else first
             piece.pages += 1
             piece.reached = max(piece.reached, min(last, end))
             piece.done = page.last
             self._changed.notify_all()
         orders: Sequence[Order] = page.orders
-        if last >= end:
-            orders = [o for o, instant in zip(orders, instants, strict=True) if instant is None or instant < end]
+        if last >= end or first < since:
+            orders = [o for o, at in zip(orders, instants, strict=True) if at is None or since <= at < end]
         sink.take(orders, cost)
         return page.last or last >= end

@@ -71,6 +71,7 @@ class MemorySource:
         page_size: int = 10,
         seconds_a_page: float = 0.0,
         restart_every: int = 0,
+        from_the_start: int = 0,
     ) -> None:
         self.orders = orders
         self.asked: list[tuple[Basis, OrderWindow]] = []
@@ -81,6 +82,7 @@ class MemorySource:
         self._page_size = page_size
         self._seconds = seconds_a_page
         self._restart_every = restart_every
+        self._from_the_start = from_the_start
         self._lock = threading.Lock()
 
     def divisible(self, _window: OrderWindow, _basis: Basis) -> bool:
@@ -115,6 +117,8 @@ class MemorySource:
                 # A dead cursor: the search starts again at the last instant seen.
                 reached = found[at - 1][0]
                 at = next(i for i, (instant, _) in enumerate(found) if instant == reached)
+            if number == self._from_the_start:
+                at = 0  # a dead cursor of a provider whose search can only start from its beginning
 
     def _matching(self, window: OrderWindow, basis: Basis) -> Iterator[tuple[datetime, Order]]:
         for given in self.orders:

@@ -103,6 +103,21 @@ def test_every_order_lands_once_on_its_day(parallel: int, restart_every: int, tm
         assert sum(window.end - window.start > timedelta(hours=22) for window in manifest.windows) == 2
 
 
+@pytest.mark.parametrize("parallel", [1, 8])
+@pytest.mark.parametrize("number", [3, 9, 14])
+def test_a_list_that_begins_again_brings_nothing_twice(parallel: int, number: int, tmp_path: Path) -> None:
+    """Dates that were complete already come again, in what lands and in what is counted to prove it."""
+    orders = world(700)
+    source = MemorySource(orders, LOCATIONS, from_the_start=number, page_size=7)
+    raw = raw_store(tmp_path)
+    outcomes = sync(source, raw, parallel=parallel)
+    for day, ids in expected(orders).items():
+        assert sorted(landed(raw, day)) == sorted(ids)
+        assert outcomes[day].error is None
+    if parallel == 1:
+        assert len(source.asked) == 12, "three groups in two batches, fetched once and counted once"
+
+
 def test_a_long_window_is_cut_so_that_all_threads_work(tmp_path: Path) -> None:
     orders = world(3000)
     source = MemorySource(orders, LOCATIONS, page_size=10, seconds_a_page=0.01)
@@ -135,7 +150,7 @@ def test_a_second_sync_leaves_the_same_files(tmp_path: Path) -> None:
     orders = world(500)
     raw = raw_store(tmp_path)
     first = sync(MemorySource(orders, LOCATIONS), raw, parallel=1)
-    second = sync(MemorySource(orders, LOCATIONS), raw, parallel=1)
+    second = sync(MemorySource(orders, LOCATIONS, seconds_a_page=0.005), raw, parallel=8)
     assert {d: o.manifest.sha256 for d, o in first.items() if o.manifest} == {
         d: o.manifest.sha256 for d, o in second.items() if o.manifest
     }
