@@ -26,7 +26,7 @@ def sandbox(days: int) -> Iterator[str]:
     """Run the sandbox with so many days of history for the length of a `with` block; gives where it answers."""
     options = {"history_days": days, "end_day": END.isoformat()}
     process = subprocess.Popen(
-        [sys.executable, "-m", "flux_pipelines.sandbox.server"],
+        [sys.executable, "-m", "flux_sandbox.server"],
         cwd=ROOT,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

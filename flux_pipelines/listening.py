@@ -6,6 +6,9 @@ import socket
 
 from flux_pipelines.domain.errors import ConfigurationError
 
+#: Where `flux sandbox` answers unless told otherwise.
+SANDBOX_PORT = 8411
+
 
 def listen(what: str, host: str, port: int) -> socket.socket:
     """Bind a listening socket.

@@ -16,6 +16,8 @@ from packaging.utils import canonicalize_name
 from flux_pipelines.settings import PROJECT_ROOT
 
 PACKAGE = PROJECT_ROOT / "flux_pipelines"
+#: Beside the product, and above it: a room that nobody imports.
+SANDBOX = PROJECT_ROOT / "flux_sandbox"
 
 #: What each room may import of the others. `__init__` stands for the package's own file, which everyone may import.
 BELOW: dict[str, set[str]] = {
@@ -27,11 +29,10 @@ BELOW: dict[str, set[str]] = {
     "transport": {"domain", "sqlite", "providers"},  # only `providers.base`, for types: see below
     "state": {"domain", "sqlite"},
     "lake": {"domain"},
-    "providers": {"domain", "transport", "sandbox"},  # sandbox only from a provider's own sandbox files
+    "providers": {"domain", "transport"},
     "privacy": {"domain", "providers"},  # only `providers.base`: see below
     "sync": {"domain", "transport", "lake", "providers"},
     "forecaster": {"domain", "settings"},
-    "sandbox": {"domain", "providers", "settings", "listening"},
     "runtime": {"domain", "settings", "transport", "state", "lake", "providers", "privacy", "sync", "forecaster"},
     "connect": {"domain", "transport", "runtime", "providers"},
     "mapping": {"domain", "state", "lake", "runtime"},
@@ -46,20 +47,23 @@ BELOW: dict[str, set[str]] = {
     },
     "definitions": {"pipelines"},
     "cli": {
-        "domain", "settings", "transport", "state", "lake", "providers", "privacy", "sync", "forecaster", "sandbox",
-        "runtime", "erasure", "mapping", "connect", "gateway", "pipelines", "holding",
+        "domain", "settings", "transport", "state", "lake", "providers", "privacy", "sync", "forecaster",
+        "runtime", "erasure", "mapping", "connect", "gateway", "pipelines", "holding", "listening",
     },
+    "flux_sandbox": {"domain", "providers", "listening"},
 }  # fmt: skip
 
 #: Only these rooms know Dagster; a provider's resource.py does too.
 DAGSTER = {"pipelines"}
-SETTINGS_READERS = {"runtime", "pipelines", "cli", "sandbox", "forecaster", "gateway"}
+SETTINGS_READERS = {"runtime", "pipelines", "cli", "forecaster", "gateway"}
 
 
 def modules() -> Iterator[tuple[Path, str]]:
     for path in sorted(PACKAGE.rglob("*.py")):
         first = path.relative_to(PACKAGE).parts[0]
         yield path, first.removesuffix(".py")
+    for path in sorted(SANDBOX.rglob("*.py")):
+        yield path, SANDBOX.name
 
 
 def imports(path: Path) -> Iterator[str]:
@@ -76,7 +80,7 @@ def imports(path: Path) -> Iterator[str]:
 
 
 @pytest.mark.parametrize(
-    ("path", "room"), list(modules()), ids=lambda value: str(value).removeprefix(str(PACKAGE) + "/")
+    ("path", "room"), list(modules()), ids=lambda value: str(value).removeprefix(str(PROJECT_ROOT) + "/")
 )
 def test_imports_go_down_only(path: Path, room: str) -> None:
     if room == "__init__":
@@ -87,6 +91,7 @@ def test_imports_go_down_only(path: Path, room: str) -> None:
             assert room in DAGSTER or path.name == "resource.py", f"{path.name} imports Dagster"
         if parts[0] == "httpx":
             assert room == "transport", f"{path.name} imports httpx: use the transport"
+        assert parts[0] != SANDBOX.name or room == SANDBOX.name, f"{room}/{path.name} imports {name}"
         if parts[0] != "flux_pipelines" or len(parts) == 1:
             continue
         other = parts[1]
@@ -99,8 +104,6 @@ def test_imports_go_down_only(path: Path, room: str) -> None:
             assert room in SETTINGS_READERS, f"{path.name} reads settings: give it arguments"
         if (room, other) in (("transport", "providers"), ("privacy", "providers")):
             assert name == "flux_pipelines.providers.base", f"{path.name} imports {name}"
-        if (room, other) == ("providers", "sandbox"):
-            assert path.name.startswith("sandbox"), f"{path.name} imports {name}"
 
 
 def test_every_room_is_in_the_table() -> None:
@@ -115,8 +118,8 @@ def test_nobody_but_its_own_folder_names_a_provider() -> None:
     """Adding a provider is adding a folder."""
     named = {folder.name for folder in (PACKAGE / "providers").iterdir() if (folder / "__init__.py").exists()}
     for path, room in modules():
-        owner = path.relative_to(PACKAGE).parts[1] if room == "providers" else ""
-        if room == "sandbox" and path.name in MERCHANTS:
+        owner = path.parent.name if room in ("providers", SANDBOX.name) else ""
+        if room == SANDBOX.name and path.name in MERCHANTS:
             continue
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Constant) and isinstance(node.value, str):
@@ -150,10 +153,9 @@ def test_what_is_imported_is_declared() -> None:
     sandbox = product | names_of(project["optional-dependencies"]["sandbox"])
     distributions, lacking = packages_distributions(), []
     for path, room in modules():
-        mine = (
-            sandbox if room == "sandbox" or path.name.startswith("sandbox") or path.parent.name == "schema" else product
-        )
-        for name in {name.partition(".")[0] for name in imports(path)} - sys.stdlib_module_names - {"flux_pipelines"}:
+        mine = sandbox if room == SANDBOX.name else product
+        own = {"flux_pipelines", SANDBOX.name}
+        for name in {name.partition(".")[0] for name in imports(path)} - sys.stdlib_module_names - own:
             ours = {canonicalize_name(one) for one in distributions.get(name, ())}
             if not (name.startswith("mypy_") or mine & ours):  # stubs are for type checking
                 lacking.append(f"{path} imports {name}")
@@ -182,9 +184,9 @@ def test_json_of_others_is_decoded_in_one_place() -> None:
     """Its depth and width are bounded there."""
     found = set()
     for path, room in modules():
-        name = str(path.relative_to(PACKAGE))
-        if room == "sandbox" or path.name.startswith("sandbox") or "/schema/" in name:
+        if room == SANDBOX.name:
             continue
+        name = str(path.relative_to(PACKAGE))
         names = {ast.unparse(node) for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Attribute)}
         if names & {"json.loads", "json.load", "msgspec.json.decode", "msgspec.json.Decoder"}:
             found.add(name)

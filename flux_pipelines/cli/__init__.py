@@ -10,6 +10,7 @@ if sys.argv[:1] == ["-m"] and not sys.flags.safe_path:
 
 import gc
 import os
+from importlib.metadata import entry_points
 
 import typer
 
@@ -22,7 +23,6 @@ from flux_pipelines.cli import (
     lake,
     operations,
     privacy,
-    sandbox,
     serve,
     sync,
     tokens,
@@ -40,7 +40,6 @@ app = typer.Typer(
 )
 app.command()(demo.demo)
 app.command()(serve.up)
-app.add_typer(sandbox.app, name="sandbox")
 app.command()(gateway.gateway)
 app.add_typer(connections.app, name="connections")
 app.command()(sync.sync)
@@ -55,6 +54,8 @@ app.add_typer(tokens.app, name="tokens")
 app.add_typer(inbox.app, name="inbox")
 app.add_typer(privacy.app, name="privacy")
 app.add_typer(mapping.app, name="map")
+for further in entry_points(group=serve.COMMANDS):
+    app.add_typer(further.load(), name=further.name)
 
 
 def main() -> None:

@@ -23,8 +23,8 @@ from flux_pipelines.cli.sync import print_report
 from flux_pipelines.connect import connect_to_sandbox, sandbox_accounts, sandbox_last_day
 from flux_pipelines.domain.connection import split_key
 from flux_pipelines.gateway.options import DEFAULT_PORT as GATEWAY_PORT
+from flux_pipelines.listening import SANDBOX_PORT
 from flux_pipelines.runtime import Runtime
-from flux_pipelines.sandbox.options import DEFAULT_PORT
 
 #: The accounts that the demo connects in the sandbox, each with its tenant: coffee bars, restaurants and a web shop of one
 #: business, and a tea house that counts in yen.
@@ -48,7 +48,7 @@ def demo(
     with Runtime() as runtime, Processes(runtime.settings.make_home(), "`flux demo`") as processes:
         runtime.warm_forecaster()
         say(f"Everything this demo writes lives under {runtime.settings.home}.")
-        url = start_sandbox(processes, choose_port(DEFAULT_PORT))
+        url = start_sandbox(processes, choose_port(SANDBOX_PORT))
         ui_port, gateway_port = choose_port(port), choose_port(GATEWAY_PORT)
         register(runtime, url, gateway_port)
         reconnect(runtime, url)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Annotated
 
@@ -16,11 +17,13 @@ from flux_pipelines.domain.addresses import origin_of
 from flux_pipelines.domain.errors import ConfigurationError
 from flux_pipelines.gateway.options import DEFAULT_PORT as GATEWAY_PORT
 from flux_pipelines.gateway.options import gateway_options
+from flux_pipelines.listening import SANDBOX_PORT
 from flux_pipelines.runtime import Runtime
-from flux_pipelines.sandbox.options import DEFAULT_PORT
 from flux_pipelines.settings import PROJECT_ROOT
 
 UI_PORT = 3000
+#: Entry points of this group are further commands: the sandbox's, where it is installed.
+COMMANDS = "flux.commands"
 FORECASTER_PORT = 8412
 #: Who may sign in at a sandbox's Google and GitHub, unless the settings name others.
 SANDBOX_PEOPLE = "ada@example.com,grace@example.com"
@@ -29,7 +32,7 @@ SANDBOX_PEOPLE = "ada@example.com,grace@example.com"
 def up(
     sandbox: Annotated[bool, typer.Option("--sandbox", help="Start the sandbox too.")] = False,
     port: Annotated[int, typer.Option(min=1, help="Port of the Dagster UI.")] = UI_PORT,
-    sandbox_port: Annotated[int, typer.Option(help="Port of the sandbox.")] = DEFAULT_PORT,
+    sandbox_port: Annotated[int, typer.Option(help="Port of the sandbox.")] = SANDBOX_PORT,
     gateway_port: Annotated[int, typer.Option(min=1, help="Port of the gateway.")] = GATEWAY_PORT,
     gateway: Annotated[bool, typer.Option(help="Start the gateway too.")] = True,
 ) -> None:
@@ -84,7 +87,16 @@ def start_gateway(processes: Processes, runtime: Runtime, port: int, *, with_san
 
 
 def start_sandbox(processes: Processes, port: int, *arguments: str) -> str:
-    """Start the sandbox as a child; return its URL."""
+    """Start the sandbox as a child; return its URL.
+
+    Raises:
+        ConfigurationError: it is not installed, or the port is in use.
+
+    """
+    if not entry_points(group=COMMANDS, name="sandbox"):
+        raise ConfigurationError(
+            "the sandbox is not installed", next_step="Install it: pip install 'flux-pipelines[sandbox]'."
+        )
     if not port_is_free(port):
         raise ConfigurationError(f"port {port} is in use", next_step="Choose another with --sandbox-port.")
     processes.start(

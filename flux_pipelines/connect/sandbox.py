@@ -19,6 +19,7 @@ import msgspec
 from flux_pipelines.connect.accounts import add_with_secrets, connect_with_code
 from flux_pipelines.domain.addresses import is_loopback
 from flux_pipelines.domain.connection import Connection, split_key
+from flux_pipelines.domain.decoding import decode
 from flux_pipelines.domain.errors import BadResponseError, ConfigurationError, FluxError
 from flux_pipelines.providers.apps import address_of
 from flux_pipelines.providers.base import Location, OAuthProvider, Provider
@@ -80,7 +81,7 @@ def _world_of(runtime: Runtime, url: str) -> _SandboxWorld:
             "/sandbox/merchants",
             idempotent=True,
             auth=False,
-            decode=lambda body: msgspec.json.decode(body, type=_SandboxWorld),
+            decode=lambda body: decode(body, _SandboxWorld),
         )
     finally:
         browser.close()
@@ -261,7 +262,7 @@ def _connect(
 ) -> tuple[Connection, list[Location]]:
     answer = browser.request("GET", "/sandbox/app", idempotent=True, auth=False)
     try:
-        app = msgspec.json.decode(answer.content, type=_SandboxApp)
+        app = decode(answer.content, _SandboxApp)
     except msgspec.DecodeError as problem:
         raise ConfigurationError(f"{url} is not a Flux sandbox", connection=key) from problem
     if spec.oauth is None:
@@ -272,7 +273,7 @@ def _connect(
             idempotent=True,
             auth=False,
         )
-        given = msgspec.json.decode(answer.content, type=_Credentials)
+        given = decode(answer.content, _Credentials)
         settings = {**given.settings, **settings, "base_url": f"{url}/{spec.name}"}
         return add_with_secrets(runtime, key, tenant=tenant, settings=settings, secrets=given.secrets, again=again)
     registered = app.apps.get(spec.name)

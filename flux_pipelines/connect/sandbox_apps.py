@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from flux_pipelines.domain.addresses import is_loopback
+from flux_pipelines.domain.decoding import decode
 from flux_pipelines.domain.errors import ConfigurationError
 from flux_pipelines.providers.registry import all_providers
 
@@ -43,7 +44,7 @@ def register_at_sandbox(runtime: Runtime, url: str, gateway_url: str) -> list[st
     )
     answer = sandbox.request("GET", "/sandbox/app", idempotent=True, auth=False)
     try:
-        found = msgspec.json.decode(answer.content, type=_SandboxApps).apps
+        found = decode(answer.content, _SandboxApps).apps
     except msgspec.DecodeError as problem:
         raise ConfigurationError(f"{base_url} is not a Flux sandbox") from problem
     left: list[str] = []

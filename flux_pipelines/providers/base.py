@@ -1,6 +1,6 @@
 """What a provider declares, and the small protocols (capabilities) it implements.
 
-Pipelines, sandbox and command line know providers only through this file and `registry.py`; none of them names one.
+Pipelines and command line know providers only through this file and `registry.py`; none of them names one.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ class Redaction:
 class Provider:
     """The declaration of a provider: everything the rest of Flux needs to know without importing its code.
 
-    `pos_source`, `oauth`, `webhooks` and `sandbox` are `module:attribute` references, imported when first used, so that loading
+    `pos_source`, `oauth` and `webhooks` are `module:attribute` references, imported when first used, so that loading
     the code location stays cheap.
     """
 
@@ -138,7 +138,6 @@ class Provider:
     webhooks_signed_with: Literal["webhook_signature_key", "client_secret"] = "webhook_signature_key"
     #: The types of events that something is done for, as patterns (`orders/*`). Of all others no body is kept.
     webhook_types: tuple[str, ...] = ()
-    sandbox: str | None = None  # Callable[[World, SandboxOptions], Starlette app]
     transactions_sql: Path | None = None
     #: When the provider stops answering `api_version`, where it says so in advance.
     sunset: date | None = None

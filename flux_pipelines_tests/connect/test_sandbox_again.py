@@ -19,9 +19,9 @@ from flux_pipelines.domain.connection import Connection
 from flux_pipelines.domain.errors import ConfigurationError, FluxError
 from flux_pipelines.providers.base import Location
 from flux_pipelines.runtime import Runtime
-from flux_pipelines.sandbox.options import SandboxOptions
-from flux_pipelines.sandbox.server import RunningSandbox
 from flux_pipelines.settings import Settings
+from flux_sandbox.options import SandboxOptions
+from flux_sandbox.server import RunningSandbox
 
 SETTINGS: dict[str, dict[str, Any]] = {"toast": {"history_pause_seconds": 0}, "shopify": {"bulk_days": 7}}
 

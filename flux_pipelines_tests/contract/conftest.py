@@ -20,20 +20,21 @@ from flux_pipelines.lake.raw import OLDER
 from flux_pipelines.providers.base import Provider
 from flux_pipelines.providers.registry import all_providers
 from flux_pipelines.runtime import Runtime
-from flux_pipelines.sandbox.model import Merchant
-from flux_pipelines.sandbox.options import SandboxOptions
-from flux_pipelines.sandbox.server import RunningSandbox
-from flux_pipelines.sandbox.truth import truth
 from flux_pipelines.settings import Settings
 from flux_pipelines.sync.normalise import Normalisation
 from flux_pipelines.sync.orders import sync_orders
 from flux_pipelines.sync.records import BadRecord, DayOutcome
+from flux_sandbox.model import Merchant
+from flux_sandbox.options import SandboxOptions
+from flux_sandbox.registry import simulated
+from flux_sandbox.server import RunningSandbox
+from flux_sandbox.truth import truth
 
 HISTORY = 6
 
 
 def providers() -> list[str]:
-    return [name for name, spec in all_providers().items() if spec.pos_source and spec.sandbox]
+    return [name for name, spec in all_providers().items() if spec.pos_source and name in simulated()]
 
 
 @pytest.fixture(scope="package")

@@ -17,14 +17,14 @@ from flux_pipelines.gateway.server import RunningGateway
 from flux_pipelines.providers.apps import app_kinds
 from flux_pipelines.providers.registry import provider
 from flux_pipelines.runtime import Runtime
-from flux_pipelines.sandbox.server import RunningSandbox
-from flux_pipelines.sandbox.truth import truth
 from flux_pipelines.settings import Settings
 from flux_pipelines.sync.feeds import collect_now
 from flux_pipelines.sync.normalise import Normalisation
 from flux_pipelines.sync.records_sql import derive
 from flux_pipelines_tests.contract.conftest import Connect, Played
 from flux_pipelines_tests.gateway.people import Browser
+from flux_sandbox.server import RunningSandbox
+from flux_sandbox.truth import truth
 
 LINK = re.compile(r'class="button main" href="(http[^"]+)"')
 

@@ -1,6 +1,6 @@
-"""A fourth provider, Acorn: written out of docs/add-a-provider.md into a temporary folder, and nothing else is needed.
+"""A fourth provider, Acorn: written out of docs/add-a-provider.md into temporary folders, and nothing else is needed.
 
-It is played in a process of its own, which finds one folder of providers more than this one. There it is put through the
+It is played in a process of its own, which finds one folder of providers, and one of the sandbox's, more than this one. There it is put through the
 contract suite, and through `fourth_provider.py`: assets, gateway, sandbox, and tables that equal the truth.
 """
 
@@ -23,15 +23,17 @@ PLAYED = [*sorted(HERE.glob("test_*.py")), HERE / "fourth_provider.py"]
 OF_A_REPORT = HERE / "test_reports.py"
 PLUGIN = "one_folder_more"
 _PLUGIN = """
+import flux_sandbox
 from flux_pipelines import providers
 
-providers.__path__.append({folder!r})
+providers.__path__.append({folder!r} + "/flux_pipelines/providers")
+flux_sandbox.__path__.append({folder!r} + "/flux_sandbox")
 """
 
 
 def files_of_the_page() -> dict[str, str]:
-    """Return the worked provider's files by name."""
-    blocks = re.findall(r"^`flux_pipelines/providers/acorn/([\w.]+)`\n\n```\w+\n(.*?)^```$", PAGE, re.M | re.S)
+    """Return the worked provider's files by path."""
+    blocks = re.findall(r"^`(flux_[\w/]+/acorn/[\w.]+)`\n\n```\w+\n(.*?)^```$", PAGE, re.M | re.S)
     assert len(blocks) == len(dict(blocks)), "a file stands twice"
     return dict(blocks)
 
@@ -45,21 +47,20 @@ def functions_of(path: Path) -> set[str]:
 
 
 def test_nothing_outside_its_folder_names_it() -> None:
-    for path in (PROJECT_ROOT / "flux_pipelines").rglob("*"):
+    for path in [*(PROJECT_ROOT / "flux_pipelines").rglob("*"), *(PROJECT_ROOT / "flux_sandbox").rglob("*")]:
         if path.suffix in {".py", ".sql", ".html"}:
             assert "acorn" not in path.read_text().lower(), path
 
 
 def test_a_folder_is_all_that_a_provider_needs(tmp_path: Path) -> None:
-    folder = tmp_path / "providers" / "acorn"
-    folder.mkdir(parents=True)
     files = files_of_the_page()
     assert all(witness.FEED not in text for text in files.values()), (
         "it has a report now: the suite's tests of it count"
     )
     for name, text in files.items():
-        (folder / name).write_text(text)
-    (tmp_path / f"{PLUGIN}.py").write_text(_PLUGIN.format(folder=str(folder.parent)))
+        (tmp_path / "worked" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "worked" / name).write_text(text)
+    (tmp_path / f"{PLUGIN}.py").write_text(_PLUGIN.format(folder=str(tmp_path / "worked")))
     played = [path for path in PLAYED if path != Path(__file__)]
     options = ("-p", PLUGIN, "-p", "no:cacheprovider", "-p", "no:xdist", "-q", "-rA", "-k", "acorn")
     ran = subprocess.run(

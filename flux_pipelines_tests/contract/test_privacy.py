@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import pytest
 
-from flux_pipelines.sandbox.people import personal
 from flux_pipelines.sync.reading import raw_blocks
 from flux_pipelines_tests.contract.conftest import Connect, Played, providers
+from flux_sandbox.people import personal
 
 pytestmark = pytest.mark.parametrize("name", providers())
 

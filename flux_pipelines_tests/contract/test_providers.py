@@ -7,11 +7,11 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from flux_pipelines.domain.errors import EmptiedError, FluxError, PermissionLostError, ReauthorizationNeededError
-from flux_pipelines.sandbox.world import MALFORMED
 from flux_pipelines.sync.feeds import collect_days, collect_now
 from flux_pipelines.sync.records import DayOutcome
 from flux_pipelines.sync.records_sql import derive
 from flux_pipelines_tests.contract.conftest import Connect, Played, providers
+from flux_sandbox.world import MALFORMED
 
 pytestmark = pytest.mark.parametrize("name", providers())
 

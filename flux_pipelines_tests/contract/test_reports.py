@@ -14,11 +14,11 @@ from flux_pipelines.domain.business_day import BusinessCalendar
 from flux_pipelines.domain.money import from_minor
 from flux_pipelines.providers import witness
 from flux_pipelines.providers.base import FeedWindow
-from flux_pipelines.sandbox.server import RunningSandbox
-from flux_pipelines.sandbox.truth import truth
 from flux_pipelines.sync.feeds import collect_days
 from flux_pipelines.sync.records_sql import derive
 from flux_pipelines_tests.contract.conftest import Connect, Played, all_providers, providers
+from flux_sandbox.server import RunningSandbox
+from flux_sandbox.truth import truth
 
 REPORTING = [name for name in providers() if any(feed.name == witness.FEED for feed in all_providers()[name].feeds)]
 

@@ -11,8 +11,8 @@ from flux_pipelines.connect.sandbox_apps import register_at_sandbox
 from flux_pipelines.domain.business_day import BusinessCalendar
 from flux_pipelines.gateway.server import RunningGateway
 from flux_pipelines.providers.registry import all_providers
-from flux_pipelines.sandbox.deliveries import Delivery
 from flux_pipelines_tests.contract.conftest import Connect, Played, providers
+from flux_sandbox.deliveries import Delivery
 
 TELLING = [name for name in providers() if all_providers()[name].webhooks is not None]
 

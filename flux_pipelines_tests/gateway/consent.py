@@ -9,8 +9,8 @@ import httpx
 
 from flux_pipelines.gateway.server import RunningGateway
 from flux_pipelines.runtime import Runtime
-from flux_pipelines.sandbox.server import RunningSandbox
 from flux_pipelines_tests.gateway.people import Browser, query_of
+from flux_sandbox.server import RunningSandbox
 
 KEY = "square:harbor"
 

@@ -13,12 +13,12 @@ from flux_pipelines.connect import connect_to_sandbox
 from flux_pipelines.domain.business_day import newest_begun
 from flux_pipelines.domain.connection import Connection, Status
 from flux_pipelines.runtime import Runtime
-from flux_pipelines.sandbox.options import SandboxOptions
-from flux_pipelines.sandbox.server import RunningSandbox
 from flux_pipelines.state import requests as state_requests
 from flux_pipelines.state.inbox import NewEvent
 from flux_pipelines.state.requests import MOST_OF_A_CONNECTION
 from flux_pipelines_tests.gateway.people import Browser
+from flux_sandbox.options import SandboxOptions
+from flux_sandbox.server import RunningSandbox
 
 SECRET = "EAAAsecret-of-the-connection"
 

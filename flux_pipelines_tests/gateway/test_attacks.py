@@ -17,13 +17,13 @@ import pytest
 
 from benchmarks.attack import FORGED, bodies, holding, memory_mib, requests, status_of
 from flux_pipelines.providers.registry import all_providers
-from flux_pipelines.providers.shopify import sandbox_webhooks as shopify
-from flux_pipelines.providers.square import sandbox_webhooks as square
-from flux_pipelines.providers.toast import sandbox_webhooks as toast
 from flux_pipelines.runtime import Runtime
 from flux_pipelines.settings import Settings
 from flux_pipelines_tests.gateway.routes import every_route, filled
 from flux_pipelines_tests.gateway.webhook_process import GatewayProcess
+from flux_sandbox.shopify import webhooks as shopify
+from flux_sandbox.square import webhooks as square
+from flux_sandbox.toast import webhooks as toast
 
 KEY = "a-signature-key-of-the-tests"
 NOW = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.000Z}"

@@ -13,10 +13,10 @@ import time_machine
 
 from flux_pipelines.gateway.server import RunningGateway
 from flux_pipelines.runtime import Runtime
-from flux_pipelines.sandbox.options import SandboxOptions
-from flux_pipelines.sandbox.server import RunningSandbox
 from flux_pipelines_tests.gateway.consent import KEY, agree, begin, connect, deny, register
 from flux_pipelines_tests.gateway.people import Browser, query_of
+from flux_sandbox.options import SandboxOptions
+from flux_sandbox.server import RunningSandbox
 
 
 @pytest.fixture(scope="module")

@@ -10,12 +10,12 @@ import pytest
 
 from flux_pipelines.connect.sandbox_apps import register_at_sandbox
 from flux_pipelines.gateway.server import RunningGateway
-from flux_pipelines.providers.shopify.sandbox_consent import signed
 from flux_pipelines.runtime import Runtime
-from flux_pipelines.sandbox.options import SandboxOptions
-from flux_pipelines.sandbox.server import RunningSandbox
 from flux_pipelines_tests.gateway.consent import agree, begin, deny
 from flux_pipelines_tests.gateway.people import Browser, query_of
+from flux_sandbox.options import SandboxOptions
+from flux_sandbox.server import RunningSandbox
+from flux_sandbox.shopify.consent import signed
 
 KEY = "shopify:harbor-shop"
 SHOP = {"provider": "shopify", "shop": "harbor-shop"}

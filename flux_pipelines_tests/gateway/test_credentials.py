@@ -13,9 +13,9 @@ import pytest
 from flux_pipelines.connect.sandbox_apps import register_at_sandbox
 from flux_pipelines.gateway.server import RunningGateway
 from flux_pipelines.runtime import Runtime
-from flux_pipelines.sandbox.options import SandboxOptions
-from flux_pipelines.sandbox.server import RunningSandbox
 from flux_pipelines_tests.gateway.people import Browser
+from flux_sandbox.options import SandboxOptions
+from flux_sandbox.server import RunningSandbox
 
 KEY = "toast:kitchen"
 FORM = "/integrations/toast/connect"

@@ -18,13 +18,13 @@ from flux_pipelines.domain.errors import FluxError, PermissionLostError
 from flux_pipelines.gateway.overview import summaries
 from flux_pipelines.gateway.server import RunningGateway
 from flux_pipelines.runtime import Runtime
-from flux_pipelines.sandbox.options import SandboxOptions
-from flux_pipelines.sandbox.server import RunningSandbox
 from flux_pipelines.transport import RetryPolicy, SqliteLimitStore, Transport
 from flux_pipelines.transport.client import Timeout
 from flux_pipelines_tests.gateway.consent import KEY, connect, register
 from flux_pipelines_tests.gateway.lakefill import land
 from flux_pipelines_tests.gateway.people import Browser
+from flux_sandbox.options import SandboxOptions
+from flux_sandbox.server import RunningSandbox
 
 END_DAY = datetime.now(UTC).date() - timedelta(days=2)
 

@@ -15,10 +15,10 @@ import pytest
 from flux_pipelines.gateway.server import RunningGateway
 from flux_pipelines.gateway.views import STATIC
 from flux_pipelines.runtime import Runtime
-from flux_pipelines.sandbox.options import SandboxOptions
-from flux_pipelines.sandbox.server import RunningSandbox
 from flux_pipelines_tests.gateway.consent import KEY
 from flux_pipelines_tests.gateway.lakefill import land
+from flux_sandbox.options import SandboxOptions
+from flux_sandbox.server import RunningSandbox
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page

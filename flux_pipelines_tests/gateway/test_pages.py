@@ -19,13 +19,13 @@ from flux_pipelines.gateway.server import RunningGateway
 from flux_pipelines.gateway.views import ago, money
 from flux_pipelines.providers.base import Location
 from flux_pipelines.runtime import Runtime
-from flux_pipelines.sandbox.options import SandboxOptions
-from flux_pipelines.sandbox.server import RunningSandbox
-from flux_pipelines.sandbox.truth import truth
 from flux_pipelines.state import Alert
 from flux_pipelines_tests.gateway.consent import KEY, agree, begin, connect, register
 from flux_pipelines_tests.gateway.lakefill import land
 from flux_pipelines_tests.gateway.people import Browser
+from flux_sandbox.options import SandboxOptions
+from flux_sandbox.server import RunningSandbox
+from flux_sandbox.truth import truth
 
 END_DAY = datetime.now(UTC).date() - timedelta(days=2)
 DAYS = [END_DAY - timedelta(days=1), END_DAY]

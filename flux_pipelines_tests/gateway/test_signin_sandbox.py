@@ -12,9 +12,9 @@ from flux_pipelines.gateway.app import SIGN_INS_A_MINUTE
 from flux_pipelines.gateway.server import RunningGateway
 from flux_pipelines.gateway.throttle import Throttle
 from flux_pipelines.runtime import Runtime
-from flux_pipelines.sandbox.options import SandboxOptions
-from flux_pipelines.sandbox.server import RunningSandbox
 from flux_pipelines_tests.gateway.people import Browser, query_of
+from flux_sandbox.options import SandboxOptions
+from flux_sandbox.server import RunningSandbox
 
 WAYS = ("google", "github")
 

@@ -18,9 +18,9 @@ import pytest
 
 from flux_pipelines.cli import main
 from flux_pipelines.forecaster.embedded import EmbeddedForecaster
-from flux_pipelines.sandbox.options import SandboxOptions
-from flux_pipelines.sandbox.server import RunningSandbox
 from flux_pipelines.settings import PROJECT_ROOT, Settings, settings
+from flux_sandbox.options import SandboxOptions
+from flux_sandbox.server import RunningSandbox
 
 SHARED = PROJECT_ROOT.parent / "shared"
 PIZZA = SHARED / "data" / "pizza"

@@ -33,9 +33,9 @@ from flux_pipelines.pipelines import names
 from flux_pipelines.pipelines.drive import dagster_home
 from flux_pipelines.pipelines.partitions import each_day
 from flux_pipelines.runtime import Runtime
-from flux_pipelines.sandbox.options import SandboxOptions
-from flux_pipelines.sandbox.server import RunningSandbox
 from flux_pipelines.settings import PROJECT_ROOT, settings
+from flux_sandbox.options import SandboxOptions
+from flux_sandbox.server import RunningSandbox
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 

@@ -16,10 +16,10 @@ import pytest
 
 from flux_pipelines.domain.money import from_minor
 from flux_pipelines.runtime import Runtime
-from flux_pipelines.sandbox.options import SandboxOptions
-from flux_pipelines.sandbox.server import RunningSandbox
 from flux_pipelines.settings import Settings
 from flux_pipelines_tests.integration.conftest import END_DAY, FIRST, PIZZA, RANGE, Flux, FluxProcess, truth
+from flux_sandbox.options import SandboxOptions
+from flux_sandbox.server import RunningSandbox
 
 MONEY = {
     "gross": "gross",

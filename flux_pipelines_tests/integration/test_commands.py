@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from flux_pipelines.sandbox.server import RunningSandbox
 from flux_pipelines_tests.integration.conftest import PIZZA, Flux
+from flux_sandbox.server import RunningSandbox
 
 pytestmark = pytest.mark.usefixtures("world")
 
@@ -134,7 +134,7 @@ def test_sql_only_reads(flux: Flux) -> None:
 def test_the_doctor_is_content_with_a_new_home_and_finds_a_revoked_connection(flux: Flux) -> None:
     import httpx
 
-    from flux_pipelines.sandbox.options import SandboxOptions
+    from flux_sandbox.options import SandboxOptions
 
     assert "forecasts" in flux("doctor")
     with RunningSandbox(SandboxOptions(history_days=3)) as own:

@@ -26,9 +26,9 @@ from flux_pipelines.domain.business_day import BusinessCalendar
 from flux_pipelines.lake import DeltaLake, object_store, session
 from flux_pipelines.pipelines import names
 from flux_pipelines.runtime import Runtime
-from flux_pipelines.sandbox.server import RunningSandbox
 from flux_pipelines.settings import PROJECT_ROOT, Settings, of_children
 from flux_pipelines_tests.integration.conftest import END_DAY, Flux, truth
+from flux_sandbox.server import RunningSandbox
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 

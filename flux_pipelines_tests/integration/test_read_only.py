@@ -15,9 +15,9 @@ import pytest
 from flux_pipelines.pipelines.drive import dagster_home
 from flux_pipelines.pipelines.instance import FluxStorage
 from flux_pipelines.runtime import Runtime
-from flux_pipelines.sandbox.server import RunningSandbox
 from flux_pipelines.settings import settings
 from flux_pipelines_tests.integration.conftest import END_DAY, FluxProcess
+from flux_sandbox.server import RunningSandbox
 
 ONE_DAY = ("--from", str(END_DAY), "--to", str(END_DAY))
 SYNC = ("sync", "square", "--sales-only", *ONE_DAY)

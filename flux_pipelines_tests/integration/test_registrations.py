@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from flux_pipelines.runtime import Runtime
-from flux_pipelines.sandbox.server import RunningSandbox
 from flux_pipelines.settings import Settings
 from flux_pipelines.state import NewEvent
 from flux_pipelines_tests.integration.conftest import Flux
+from flux_sandbox.server import RunningSandbox
 
 SECRETS = json.dumps({"client_id": "geheim-id", "client_secret": "geheim-secret"})
 

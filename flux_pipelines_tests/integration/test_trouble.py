@@ -9,10 +9,10 @@ from decimal import Decimal
 import httpx
 
 from flux_pipelines.domain.money import from_minor
-from flux_pipelines.sandbox.options import SandboxOptions
-from flux_pipelines.sandbox.server import RunningSandbox
-from flux_pipelines.sandbox.world import MALFORMED
 from flux_pipelines_tests.integration.conftest import END_DAY, Flux, truth
+from flux_sandbox.options import SandboxOptions
+from flux_sandbox.server import RunningSandbox
+from flux_sandbox.world import MALFORMED
 
 ONE_DAY = ("--from", str(END_DAY), "--to", str(END_DAY))
 

@@ -17,11 +17,11 @@ import pytest
 import time_machine
 
 from flux_pipelines.lake import session
-from flux_pipelines.sandbox.options import SandboxOptions
-from flux_pipelines.sandbox.server import RunningSandbox
 from flux_pipelines_tests.integration.conftest import Flux
 from flux_pipelines_tests.integration.truth_changes import Changes
 from flux_pipelines_tests.integration.truth_home import SyncedHome, synced_home
+from flux_sandbox.options import SandboxOptions
+from flux_sandbox.server import RunningSandbox
 
 # Clocks go back in Helsinki on 25 October, in America on 1 November.
 FIRST, LAST = date(2026, 10, 24), date(2026, 11, 3)

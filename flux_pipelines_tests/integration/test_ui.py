@@ -17,9 +17,9 @@ import httpx
 import pytest
 
 from flux_pipelines.cli.processes import answers
-from flux_pipelines.sandbox.options import SandboxOptions
-from flux_pipelines.sandbox.server import RunningSandbox
 from flux_pipelines_tests.integration.conftest import Flux, truth
+from flux_sandbox.options import SandboxOptions
+from flux_sandbox.server import RunningSandbox
 
 if TYPE_CHECKING:
     from playwright.sync_api import Locator, Page

@@ -5,8 +5,8 @@ from __future__ import annotations
 from datetime import date, timedelta
 
 from flux_pipelines.domain.business_day import BusinessCalendar
-from flux_pipelines.sandbox.model import Location, Merchant, Sale
-from flux_pipelines.sandbox.world import World
+from flux_sandbox.model import Location, Merchant, Sale
+from flux_sandbox.world import World
 
 _HOUR = 3_600_000
 

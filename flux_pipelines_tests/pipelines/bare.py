@@ -21,10 +21,10 @@ from flux_pipelines.pipelines.partitions import each_day, ranges
 from flux_pipelines.providers.base import Provider
 from flux_pipelines.providers.registry import provider as provider_named
 from flux_pipelines.runtime import Runtime
-from flux_pipelines.sandbox.server import RunningSandbox
 from flux_pipelines.settings import settings
 from flux_pipelines.sync.feeds import collect_days
 from flux_pipelines.sync.orders import sync_orders
+from flux_sandbox.server import RunningSandbox
 
 #: The core tables that are made of orders and payments, in the order in which they are made.
 TABLES = ("transactions", "payments", "daily_sales", "daily_item_demand", "open_items", "tie_out")

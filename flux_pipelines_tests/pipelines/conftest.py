@@ -23,9 +23,9 @@ from flux_pipelines.pipelines.names import RANGE_END, RANGE_START
 from flux_pipelines.pipelines.partitions import partition_key
 from flux_pipelines.pipelines.resources import lend
 from flux_pipelines.runtime import Runtime
-from flux_pipelines.sandbox.options import SandboxOptions
-from flux_pipelines.sandbox.server import RunningSandbox
 from flux_pipelines.settings import settings
+from flux_sandbox.options import SandboxOptions
+from flux_sandbox.server import RunningSandbox
 
 START = date(2026, 3, 1)
 END_DAY = date(2026, 3, 10)

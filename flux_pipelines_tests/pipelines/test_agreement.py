@@ -13,10 +13,10 @@ from flux_pipelines.connect import connect_to_sandbox
 from flux_pipelines.domain.money import from_minor
 from flux_pipelines.pipelines import names
 from flux_pipelines.pipelines.partitions import partition_key
-from flux_pipelines.providers.shopify.sandbox_ids import legacy
 from flux_pipelines.providers.square import reports as square_reports
-from flux_pipelines.sandbox.truth import truth
 from flux_pipelines_tests.pipelines.conftest import END_DAY, Home
+from flux_sandbox.shopify.ids import legacy
+from flux_sandbox.truth import truth
 
 FIRST = END_DAY - timedelta(days=1)
 

@@ -17,9 +17,9 @@ import pytest
 
 from flux_pipelines.domain.tables import TIE_OUT, TRANSACTIONS
 from flux_pipelines.pipelines.whole import faults
-from flux_pipelines.sandbox.options import SandboxOptions
-from flux_pipelines.sandbox.server import RunningSandbox
 from flux_pipelines_tests.pipelines.bare import HURRIED, bring_in, connected, contents, fingerprints
+from flux_sandbox.options import SandboxOptions
+from flux_sandbox.server import RunningSandbox
 
 KEY = "square:sakura"
 TOKYO = ZoneInfo("Asia/Tokyo")

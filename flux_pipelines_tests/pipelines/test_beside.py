@@ -16,11 +16,11 @@ from flux_pipelines.domain.money import from_minor
 from flux_pipelines.pipelines import names
 from flux_pipelines.pipelines.drive import dagster_home, sync
 from flux_pipelines.runtime import Runtime
-from flux_pipelines.sandbox.options import SandboxOptions
-from flux_pipelines.sandbox.server import RunningSandbox
 from flux_pipelines_tests.pipelines.conftest import END_DAY, Home
 from flux_pipelines_tests.pipelines.test_assets import truth
 from flux_pipelines_tests.pipelines.test_publishing import NOON, poison, yen
+from flux_sandbox.options import SandboxOptions
+from flux_sandbox.server import RunningSandbox
 
 GOOD, POISONED, DAMAGED, DOWN = "square:harbor", "square:sakura", "square:fjord", "square:tarn"
 BEFORE, DAY = END_DAY - timedelta(days=1), END_DAY

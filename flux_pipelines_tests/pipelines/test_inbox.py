@@ -16,12 +16,12 @@ from flux_pipelines.domain.connection import Connection
 from flux_pipelines.domain.money import from_minor
 from flux_pipelines.pipelines import inbox, names
 from flux_pipelines.pipelines.touched import ORDERS, Run, Unit, batches
-from flux_pipelines.sandbox.model import Sale
-from flux_pipelines.sandbox.options import SandboxOptions
-from flux_pipelines.sandbox.server import RunningSandbox
-from flux_pipelines.sandbox.truth import truth
 from flux_pipelines_tests.pipelines.conftest import Home, open_home
 from flux_pipelines_tests.pipelines.webhooks import Drain, days, event, later, payment, stub
+from flux_sandbox.model import Sale
+from flux_sandbox.options import SandboxOptions
+from flux_sandbox.server import RunningSandbox
+from flux_sandbox.truth import truth
 
 A, B = "square:harbor", "square:sakura"
 

@@ -11,14 +11,14 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from flux_pipelines.pipelines import names
-from flux_pipelines.sandbox.options import SandboxOptions
-from flux_pipelines.sandbox.server import RunningSandbox
 from flux_pipelines.state import NewEvent
 from flux_pipelines_tests.gateway.storm import shuffled, storm
 from flux_pipelines_tests.gateway.webhook_process import GatewayProcess
 from flux_pipelines_tests.pipelines.conftest import Home, open_home
 from flux_pipelines_tests.pipelines.test_inbox import assert_equals_truth
 from flux_pipelines_tests.pipelines.webhooks import SIGNATURE_KEY, Drain, days, payment, stub
+from flux_sandbox.options import SandboxOptions
+from flux_sandbox.server import RunningSandbox
 
 DELIVERIES = 10_000
 

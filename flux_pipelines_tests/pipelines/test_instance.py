@@ -20,9 +20,9 @@ from flux_pipelines.pipelines.drive import dagster_home
 from flux_pipelines.pipelines.names import RANGE_END, RANGE_START
 from flux_pipelines.pipelines.partitions import business_days, connection_days, partition_key
 from flux_pipelines.runtime import Runtime
-from flux_pipelines.sandbox.server import RunningSandbox
 from flux_pipelines.settings import PROJECT_ROOT, settings
 from flux_pipelines_tests.pipelines.conftest import Home
+from flux_sandbox.server import RunningSandbox
 
 FIRST = date(2026, 3, 1)
 

@@ -300,10 +300,10 @@ def marts_and_checks() -> list[tuple[Callable[[], sales.Mart], str]]:
 
 @pytest.fixture(scope="module")
 def filled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
-    from flux_pipelines.sandbox.options import SandboxOptions
-    from flux_pipelines.sandbox.server import RunningSandbox
     from flux_pipelines.settings import settings
     from flux_pipelines_tests.pipelines.conftest import START, open_home
+    from flux_sandbox.options import SandboxOptions
+    from flux_sandbox.server import RunningSandbox
 
     options = SandboxOptions(seed=12, end_day=END_DAY, history_days=3, rate_limit=1_000_000)
     with pytest.MonkeyPatch.context() as patch, RunningSandbox(options) as sandbox:

@@ -15,11 +15,11 @@ from flux_pipelines.connect import connect_to_sandbox, reconfigure
 from flux_pipelines.pipelines import names, requested
 from flux_pipelines.pipelines.partitions import partition_key
 from flux_pipelines.pipelines.resources import lend
-from flux_pipelines.sandbox.options import SandboxOptions
-from flux_pipelines.sandbox.server import RunningSandbox
 from flux_pipelines.state import Alert, NewEvent
 from flux_pipelines_tests.pipelines.conftest import END_DAY, Home, open_home
 from flux_pipelines_tests.pipelines.webhooks import Drain, days, later, payment
+from flux_sandbox.options import SandboxOptions
+from flux_sandbox.server import RunningSandbox
 
 A, B = "square:harbor", "square:sakura"
 #: In Tokyo the last day of the sandbox's history has closed, in Los Angeles it has not.

@@ -22,11 +22,11 @@ from flux_pipelines.lake import session
 from flux_pipelines.pipelines import names, tags
 from flux_pipelines.pipelines.drive import sync
 from flux_pipelines.pipelines.partitions import partition_key
-from flux_pipelines.sandbox.pricing import price
-from flux_pipelines.sandbox.truth import truth
-from flux_pipelines.sandbox.truth_feeds import payments_truth
 from flux_pipelines.sync.reading import raw_blocks
 from flux_pipelines_tests.pipelines.conftest import END_DAY, Home
+from flux_sandbox.pricing import price
+from flux_sandbox.truth import truth
+from flux_sandbox.truth_feeds import payments_truth
 
 KEY = "square:sakura"
 FIRST = END_DAY - timedelta(days=2)

@@ -13,9 +13,9 @@ import time_machine
 from flux_pipelines.pipelines import names
 from flux_pipelines.pipelines.resources import lend
 from flux_pipelines.runtime import Runtime
-from flux_pipelines.sandbox.model import Sale
 from flux_pipelines.state import NewEvent
 from flux_pipelines_tests.pipelines.conftest import Home
+from flux_sandbox.model import Sale
 
 
 def payment(sale: Sale, event_id: str = "", **changes: Any) -> NewEvent:

@@ -25,10 +25,10 @@ from flux_pipelines.pipelines.partitions import partition_key
 from flux_pipelines.pipelines.resources import lend
 from flux_pipelines.providers.base import Erasure
 from flux_pipelines.runtime import Runtime
-from flux_pipelines.sandbox.options import SandboxOptions
-from flux_pipelines.sandbox.server import RunningSandbox
 from flux_pipelines.settings import settings
 from flux_pipelines.sync.records import BadRecord
+from flux_sandbox.options import SandboxOptions
+from flux_sandbox.server import RunningSandbox
 
 PARTITION = "dagster/partition"
 END_DAY = date(2026, 3, 10)

@@ -21,10 +21,10 @@ from flux_pipelines.privacy import Pseudonyms
 from flux_pipelines.providers.base import Erasure
 from flux_pipelines.providers.square.privacy import REDACTION
 from flux_pipelines.runtime import Runtime
-from flux_pipelines.sandbox.options import SandboxOptions
-from flux_pipelines.sandbox.server import RunningSandbox
 from flux_pipelines.settings import settings
 from flux_pipelines_tests.privacy.test_nothing_personal import files
+from flux_sandbox.options import SandboxOptions
+from flux_sandbox.server import RunningSandbox
 
 KEY = "square:sakura"
 PERSON = "Zoë Müller"

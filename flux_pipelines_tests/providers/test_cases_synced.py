@@ -18,12 +18,12 @@ import pytest
 
 from flux_pipelines.domain import tables
 from flux_pipelines.lake import session
-from flux_pipelines.sandbox.options import SandboxOptions
-from flux_pipelines.sandbox.server import RunningSandbox
 from flux_pipelines_tests.pipelines.bare import TABLES, bring_in, connected, contents
 from flux_pipelines_tests.providers.shopify import cases as shopify
 from flux_pipelines_tests.providers.square import cases as square
 from flux_pipelines_tests.providers.toast import cases as toast
+from flux_sandbox.options import SandboxOptions
+from flux_sandbox.server import RunningSandbox
 
 if not square.FOLDER.is_dir():
     pytest.skip("the shared cases are not here", allow_module_level=True)

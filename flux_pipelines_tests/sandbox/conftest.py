@@ -11,9 +11,9 @@ from typing import Any
 import httpx
 import pytest
 
-from flux_pipelines.sandbox.options import SandboxOptions
-from flux_pipelines.sandbox.server import RunningSandbox
 from flux_pipelines.settings import PROJECT_ROOT
+from flux_sandbox.options import SandboxOptions
+from flux_sandbox.server import RunningSandbox
 
 SHARED = PROJECT_ROOT.parent / "shared"
 #: New York's clocks went back on the 1st: the day has 25 hours.

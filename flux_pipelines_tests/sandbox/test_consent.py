@@ -11,8 +11,8 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 import httpx
 import pytest
 
-from flux_pipelines.sandbox.server import RunningSandbox
 from flux_pipelines_tests.sandbox.conftest import Square
+from flux_sandbox.server import RunningSandbox
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser

@@ -7,13 +7,13 @@ from datetime import UTC, date, datetime
 import pytest
 
 from flux_pipelines.domain.business_day import BusinessCalendar
-from flux_pipelines.sandbox.counting import counted, paid_at
-from flux_pipelines.sandbox.model import Line, Location, Payment, Sale, State
-from flux_pipelines.sandbox.options import SandboxOptions
-from flux_pipelines.sandbox.pricing import price
-from flux_pipelines.sandbox.truth import DayTruth, truth
-from flux_pipelines.sandbox.truth_feeds import payments_truth
-from flux_pipelines.sandbox.world import World
+from flux_sandbox.counting import counted, paid_at
+from flux_sandbox.model import Line, Location, Payment, Sale, State
+from flux_sandbox.options import SandboxOptions
+from flux_sandbox.pricing import price
+from flux_sandbox.truth import DayTruth, truth
+from flux_sandbox.truth_feeds import payments_truth
+from flux_sandbox.world import World
 
 DAY, HOUR = 86_400_000, 3_600_000
 NOON = int(datetime(2026, 11, 10, 12, tzinfo=UTC).timestamp() * 1000)

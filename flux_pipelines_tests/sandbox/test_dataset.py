@@ -8,11 +8,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from flux_pipelines.providers.square.sandbox_orders import OrderWriter
-from flux_pipelines.sandbox.app import build_world
-from flux_pipelines.sandbox.dataset import DatasetError, load_dataset
-from flux_pipelines.sandbox.options import SandboxOptions
-from flux_pipelines.sandbox.truth import total_of, truth
+from flux_sandbox.app import build_world
+from flux_sandbox.dataset import DatasetError, load_dataset
+from flux_sandbox.options import SandboxOptions
+from flux_sandbox.square.orders import OrderWriter
+from flux_sandbox.truth import total_of, truth
 
 ITEMS = "item_id,name,category,variation,price\np,Pie,Food,L,12.50\nt,Tea,Drink,,0.10\n"
 ORDERS = "order_id,ordered_at,location,kind,source_order_id\n1,2015-07-01T11:38:36,main,sale,\n"

@@ -16,10 +16,10 @@ import pytest
 
 from flux_pipelines.cli.processes import answers
 from flux_pipelines.domain.errors import ConfigurationError
-from flux_pipelines.sandbox.deliveries import Delivery, Outbox, retry_minutes
-from flux_pipelines.sandbox.server import RunningSandbox
 from flux_pipelines_tests.sandbox.conftest import Square
 from flux_pipelines_tests.sandbox.receiver import Received, Receiver
+from flux_sandbox.deliveries import Delivery, Outbox, retry_minutes
+from flux_sandbox.server import RunningSandbox
 
 Start = Callable[..., RunningSandbox]
 #: A receiver in a process of its own, so that it takes nothing from the sender's interpreter.

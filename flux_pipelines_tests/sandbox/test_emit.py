@@ -11,9 +11,9 @@ from typer.testing import CliRunner, Result
 
 from flux_pipelines.cli import app
 from flux_pipelines.domain.errors import ConfigurationError
-from flux_pipelines.sandbox.server import RunningSandbox
 from flux_pipelines_tests.sandbox.conftest import Square
 from flux_pipelines_tests.sandbox.receiver import Receiver
+from flux_sandbox.server import RunningSandbox
 
 Emit = Callable[..., Result]
 

@@ -9,9 +9,9 @@ import msgspec
 import pytest
 
 from flux_pipelines.domain.errors import ConfigurationError
-from flux_pipelines.sandbox.faults import FAULTS, FaultInjector, parse_faults
-from flux_pipelines.sandbox.server import RunningSandbox
 from flux_pipelines_tests.sandbox.conftest import Square, error_of, search_body
+from flux_sandbox.faults import FAULTS, FaultInjector, parse_faults
+from flux_sandbox.server import RunningSandbox
 
 Start = Callable[..., RunningSandbox]
 

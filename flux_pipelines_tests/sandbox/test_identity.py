@@ -15,8 +15,8 @@ import pytest
 from joserfc import jwt
 from joserfc.jwk import KeySet
 
-from flux_pipelines.sandbox.server import RunningSandbox
 from flux_pipelines_tests.sandbox.conftest import Clock
+from flux_sandbox.server import RunningSandbox
 
 Start = Callable[..., RunningSandbox]
 REDIRECT = "http://127.0.0.1:1/callback?keep=1"

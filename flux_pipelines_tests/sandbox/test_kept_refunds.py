@@ -10,11 +10,11 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from flux_pipelines.domain.errors import ConfigurationError
-from flux_pipelines.sandbox.options import SandboxOptions
-from flux_pipelines.sandbox.pricing import half_even, price
-from flux_pipelines.sandbox.truth import total_of, truth
-from flux_pipelines.sandbox.truth_feeds import payments_total, payments_truth
-from flux_pipelines.sandbox.world import World
+from flux_sandbox.options import SandboxOptions
+from flux_sandbox.pricing import half_even, price
+from flux_sandbox.truth import total_of, truth
+from flux_sandbox.truth_feeds import payments_total, payments_truth
+from flux_sandbox.world import World
 
 HOUR = 3_600_000
 END = date(2026, 11, 20)

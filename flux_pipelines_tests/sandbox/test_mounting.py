@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import date
 
 import httpx
@@ -11,11 +10,10 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from flux_pipelines.providers.registry import all_providers
-from flux_pipelines.sandbox import app
-from flux_pipelines.sandbox.options import SandboxOptions
-from flux_pipelines.sandbox.server import RunningSandbox
-from flux_pipelines.sandbox.world import World
+from flux_sandbox import registry
+from flux_sandbox.options import SandboxOptions
+from flux_sandbox.server import RunningSandbox
+from flux_sandbox.world import World
 
 
 async def _here(request: Request) -> Response:
@@ -44,11 +42,14 @@ class Lone(Twin):
 
 
 def test_who_shares_a_path_is_found_under_its_prefix_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    square = all_providers()["square"]
-    twin = replace(square, name="a_twin", sandbox=f"{__name__}:Twin")
-    lone = replace(square, name="lone", sandbox=f"{__name__}:Lone")
+    ours, real = {"a_twin": Twin, "lone": Lone}, registry.build
     # First by name, and yet Square keeps `/`: its merchants are the world's first.
-    monkeypatch.setattr(app, "all_providers", lambda: {"a_twin": twin, "lone": lone, "square": square})
+    monkeypatch.setattr(registry, "simulated", lambda: [*ours, "square"])
+    monkeypatch.setattr(
+        registry,
+        "build",
+        lambda name, world: ours[name](world, world.options) if name in ours else real(name, world),
+    )
     with (
         RunningSandbox(SandboxOptions(history_days=1, end_day=date(2026, 11, 2))) as sandbox,
         httpx.Client(base_url=sandbox.url, timeout=30) as client,

@@ -8,9 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import json as msgjson
 
-from flux_pipelines.providers.square.sandbox_orders import order
-from flux_pipelines.sandbox.businesses import tax
-from flux_pipelines.sandbox.model import (
+from flux_sandbox.businesses import tax
+from flux_sandbox.model import (
     Charge,
     Chosen,
     Discount,
@@ -21,7 +20,8 @@ from flux_pipelines.sandbox.model import (
     Returned,
     Sale,
 )
-from flux_pipelines.sandbox.pricing import half_even, price, share
+from flux_sandbox.pricing import half_even, price, share
+from flux_sandbox.square.orders import order
 
 
 def store(*taxes: object, currency: str = "USD", country: str = "US", cash_step: int = 1) -> Location:

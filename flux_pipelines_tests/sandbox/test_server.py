@@ -14,9 +14,9 @@ import httpx
 import pytest
 
 from flux_pipelines.domain.errors import ConfigurationError
-from flux_pipelines.sandbox.options import SandboxOptions
-from flux_pipelines.sandbox.server import RunningSandbox, options_from, serve
 from flux_pipelines_tests.sandbox.conftest import END_DAY, Square
+from flux_sandbox.options import SandboxOptions
+from flux_sandbox.server import RunningSandbox, options_from, serve
 
 Start = Callable[..., RunningSandbox]
 SMALL = SandboxOptions(history_days=1, end_day=END_DAY)
@@ -35,8 +35,8 @@ def test_a_child_process_serves_the_same_world_and_ends_with_the_context() -> No
 
 STARTER = """
 import sys, time
-from flux_pipelines.sandbox.options import SandboxOptions
-from flux_pipelines.sandbox.server import RunningSandbox
+from flux_sandbox.options import SandboxOptions
+from flux_sandbox.server import RunningSandbox
 sandbox = RunningSandbox(SandboxOptions(history_days=1), process=True).__enter__()
 print(sandbox.url, flush=True)
 time.sleep(60)

@@ -12,8 +12,8 @@ from urllib.parse import parse_qs, urlsplit
 import httpx
 import pytest
 
-from flux_pipelines.sandbox.server import RunningSandbox
 from flux_pipelines_tests.sandbox.conftest import VERSION, Clock, Square, error_of
+from flux_sandbox.server import RunningSandbox
 
 Start = Callable[..., RunningSandbox]
 REDIRECT = "http://127.0.0.1:1/callback?keep=1"

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from flux_pipelines.sandbox.server import RunningSandbox
 from flux_pipelines_tests.sandbox.conftest import Square, search_body
+from flux_sandbox.server import RunningSandbox
 
 
 @pytest.mark.parametrize("handle", ["harbor", "sakura", "fjord"])

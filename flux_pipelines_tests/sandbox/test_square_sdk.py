@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
-from flux_pipelines.sandbox.server import RunningSandbox
 from flux_pipelines_tests.sandbox.conftest import Clock
+from flux_sandbox.server import RunningSandbox
 
 square = pytest.importorskip("square", reason="the official squareup SDK is not installed")
 

@@ -8,10 +8,10 @@ from collections.abc import Callable
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flux_pipelines.sandbox.options import SandboxOptions
-from flux_pipelines.sandbox.server import RunningSandbox
-from flux_pipelines.sandbox.traffic import Traffic, max_in_window
 from flux_pipelines_tests.sandbox.conftest import Square, error_of, search_body
+from flux_sandbox.options import SandboxOptions
+from flux_sandbox.request_log import Traffic, max_in_window
+from flux_sandbox.server import RunningSandbox
 
 Start = Callable[..., RunningSandbox]
 

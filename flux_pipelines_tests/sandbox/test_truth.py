@@ -11,10 +11,10 @@ import msgspec
 import pytest
 
 from flux_pipelines.domain.business_day import BusinessCalendar
-from flux_pipelines.providers.square.sandbox_orders import OrderWriter
-from flux_pipelines.sandbox.options import SandboxOptions
-from flux_pipelines.sandbox.truth import total_of, truth
-from flux_pipelines.sandbox.world import World
+from flux_sandbox.options import SandboxOptions
+from flux_sandbox.square.orders import OrderWriter
+from flux_sandbox.truth import total_of, truth
+from flux_sandbox.world import World
 
 
 def amount(money: dict[str, Any] | None) -> int:

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from flux_pipelines.domain.money import from_minor
-from flux_pipelines.providers.square.sandbox_orders import OrderWriter
-from flux_pipelines.sandbox.options import SandboxOptions
-from flux_pipelines.sandbox.truth import total_of, truth
-from flux_pipelines.sandbox.world import World
 from flux_pipelines_tests.sync.rawfiles import normalise
+from flux_sandbox.options import SandboxOptions
+from flux_sandbox.square.orders import OrderWriter
+from flux_sandbox.truth import total_of, truth
+from flux_sandbox.world import World
 
 TENDERS = {"CASH": "cash", "CARD": "card", "WALLET": "card", "GIFT_CARD": "gift_card", "REFUND": "refund"}
 GOODS = ("item", "custom_amount")

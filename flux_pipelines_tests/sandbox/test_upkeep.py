@@ -12,13 +12,13 @@ import httpx
 import pytest
 
 from flux_pipelines.domain.errors import ConfigurationError
-from flux_pipelines.sandbox.happenings import Happening
-from flux_pipelines.sandbox.options import SandboxOptions
-from flux_pipelines.sandbox.people import personal
-from flux_pipelines.sandbox.pricing import price
-from flux_pipelines.sandbox.server import RunningSandbox
-from flux_pipelines.sandbox.truth_feeds import inventory_truth, labor_truth, products_truth
-from flux_pipelines.sandbox.world import World
+from flux_sandbox.events import Happening
+from flux_sandbox.options import SandboxOptions
+from flux_sandbox.people import personal
+from flux_sandbox.pricing import price
+from flux_sandbox.server import RunningSandbox
+from flux_sandbox.truth_feeds import inventory_truth, labor_truth, products_truth
+from flux_sandbox.world import World
 
 HOUR = 3_600_000
 END = date(2026, 11, 20)

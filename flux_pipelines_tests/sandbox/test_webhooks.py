@@ -10,11 +10,11 @@ from typing import Any
 import httpx
 import pytest
 
-from flux_pipelines.providers.square.sandbox_webhooks import signature
-from flux_pipelines.sandbox.options import PERSONAL_ACCESS_TOKEN, WEBHOOK_SIGNATURE_KEY
-from flux_pipelines.sandbox.server import RunningSandbox
 from flux_pipelines_tests.sandbox.conftest import Square, error_of
 from flux_pipelines_tests.sandbox.receiver import Received, Receiver
+from flux_sandbox.options import PERSONAL_ACCESS_TOKEN, WEBHOOK_SIGNATURE_KEY
+from flux_sandbox.server import RunningSandbox
+from flux_sandbox.square.webhooks import signature
 
 webhooks_helper = pytest.importorskip("square.utils.webhooks_helper", reason="the official squareup SDK is missing")
 

@@ -6,10 +6,10 @@ from datetime import UTC, date, datetime
 import pytest
 
 from flux_pipelines.domain.errors import ConfigurationError
-from flux_pipelines.providers.square.sandbox_orders import OrderWriter
-from flux_pipelines.sandbox.options import SandboxOptions
-from flux_pipelines.sandbox.pricing import price
-from flux_pipelines.sandbox.world import World
+from flux_sandbox.options import SandboxOptions
+from flux_sandbox.pricing import price
+from flux_sandbox.square.orders import OrderWriter
+from flux_sandbox.world import World
 
 HOUR = 3_600_000
 MONTH = SandboxOptions(history_days=45, end_day=date(2026, 11, 20))

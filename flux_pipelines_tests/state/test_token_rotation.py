@@ -19,13 +19,13 @@ from flux_pipelines.connect import connect_to_sandbox
 from flux_pipelines.domain.errors import ConfigurationError, ProviderUnavailableError, ReauthorizationNeededError
 from flux_pipelines.providers.registry import provider
 from flux_pipelines.runtime import Runtime
-from flux_pipelines.sandbox.options import CLIENT_ID, SandboxOptions
-from flux_pipelines.sandbox.server import RunningSandbox
 from flux_pipelines.settings import Settings
 from flux_pipelines.state import State, TokenKeeper
 from flux_pipelines_tests.state import workers
 from flux_pipelines_tests.state.endpoint import TokenEndpoint, TokenSet, refresher
 from flux_pipelines_tests.state.processes import alone, together
+from flux_sandbox.options import CLIENT_ID, SandboxOptions
+from flux_sandbox.server import RunningSandbox
 
 
 def store(state: State, key: str, *, expires_in: float = -1, **more: str) -> None:

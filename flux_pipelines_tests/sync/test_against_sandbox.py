@@ -18,9 +18,6 @@ from flux_pipelines.domain.money import from_minor
 from flux_pipelines.lake.raw import RawStore
 from flux_pipelines.providers.square import PROVIDER
 from flux_pipelines.providers.square.client import SquareClient
-from flux_pipelines.sandbox.options import SandboxOptions
-from flux_pipelines.sandbox.server import RunningSandbox
-from flux_pipelines.sandbox.truth import truth
 from flux_pipelines.settings import PROJECT_ROOT
 from flux_pipelines.sync.feeds import collect_days
 from flux_pipelines.sync.normalise import Normalisation
@@ -29,6 +26,9 @@ from flux_pipelines.sync.plan import estimate
 from flux_pipelines.sync.records import BadRecord, DayOutcome
 from flux_pipelines_tests.providers.squarewire import square
 from flux_pipelines_tests.sync.rawfiles import raw_store
+from flux_sandbox.options import SandboxOptions
+from flux_sandbox.server import RunningSandbox
+from flux_sandbox.truth import truth
 
 PIZZA = PROJECT_ROOT.parent / "shared" / "data" / "pizza"
 END_DAY = date(2026, 11, 2)  # New York's clocks went back on the 1st

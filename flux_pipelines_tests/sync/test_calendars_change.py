@@ -19,14 +19,14 @@ from flux_pipelines.connect.accounts import reconfigure
 from flux_pipelines.domain.business_day import BusinessCalendar, known_calendars
 from flux_pipelines.lake import RawManifest
 from flux_pipelines.providers.registry import provider as provider_named
-from flux_pipelines.providers.shopify.sandbox_ids import legacy
 from flux_pipelines.runtime import Runtime
-from flux_pipelines.sandbox.options import SandboxOptions
-from flux_pipelines.sandbox.server import RunningSandbox
 from flux_pipelines.settings import Settings
 from flux_pipelines.sync.orders import sync_orders
 from flux_pipelines.sync.reading import business_date_macro, order_lines
 from flux_pipelines_tests.test_business_day import changing
+from flux_sandbox.options import SandboxOptions
+from flux_sandbox.server import RunningSandbox
+from flux_sandbox.shopify.ids import legacy
 
 LAST = date(2026, 3, 12)  # the clocks went forward on the 8th
 FIRST = LAST - timedelta(days=7)

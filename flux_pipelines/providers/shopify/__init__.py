@@ -60,7 +60,6 @@ PROVIDER = Provider(
         "tender_transactions/*",
         "variants/*",
     ),
-    sandbox="flux_pipelines.providers.shopify.sandbox:build",
     transactions_sql=_HERE / "transactions.sql",
     order_id_field="legacyResourceId",
     feeds=(

@@ -60,7 +60,6 @@ PROVIDER = Provider(
         "refund.created",
         "refund.updated",
     ),
-    sandbox="flux_pipelines.providers.square.sandbox:build",
     transactions_sql=_HERE / "transactions.sql",
     feeds=(
         Feed("payments", "payments and refunds", "day", passing=("refunded_tender", "refunded_payment")),

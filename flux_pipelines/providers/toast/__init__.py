@@ -43,7 +43,6 @@ PROVIDER = Provider(
         "partner_*",
         "stock",
     ),
-    sandbox="flux_pipelines.providers.toast.sandbox:ToastSandbox",
     transactions_sql=_HERE / "transactions.sql",
     order_id_field="guid",
     feeds=(

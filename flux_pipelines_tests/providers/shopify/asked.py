@@ -23,7 +23,7 @@ from graphql import (
 )
 
 from flux_pipelines.providers.shopify.queries import operation
-from flux_pipelines.providers.shopify.schema import admin_schema
+from flux_sandbox.shopify.schema import admin_schema
 
 Json = dict[str, Any]
 #: What is said of a thing where the schema allows no null and the example says nothing.

@@ -17,10 +17,11 @@ from flux_pipelines.domain.connection import Connection
 from flux_pipelines.lake.raw import RawStore
 from flux_pipelines.lake.store import object_store
 from flux_pipelines.providers.base import Location
-from flux_pipelines.providers.shopify import PROVIDER, sandbox_documents
-from flux_pipelines.providers.shopify.sandbox_values import Nodes
+from flux_pipelines.providers.shopify import PROVIDER
 from flux_pipelines.sync.normalise import Normalisation
 from flux_pipelines_tests.providers.shopify.asked import ORDERS
+from flux_sandbox.shopify import documents as sandbox_documents
+from flux_sandbox.shopify.values import Nodes
 
 CONNECTION = Connection("shopify:test", "tenant")
 DAY = date(2026, 3, 2)

@@ -18,10 +18,7 @@ from flux_pipelines.domain import tables
 from flux_pipelines.domain.business_day import known_calendars
 from flux_pipelines.lake import RawManifest
 from flux_pipelines.providers.shopify import PROVIDER
-from flux_pipelines.providers.shopify.sandbox_ids import legacy
 from flux_pipelines.runtime import Runtime
-from flux_pipelines.sandbox.options import SandboxOptions
-from flux_pipelines.sandbox.server import RunningSandbox
 from flux_pipelines.sync.feeds import collect_now
 from flux_pipelines.sync.history import merge
 from flux_pipelines.sync.normalise import Normalisation
@@ -30,6 +27,9 @@ from flux_pipelines.sync.reading import raw_blocks
 from flux_pipelines.sync.records_sql import derive, has_history
 from flux_pipelines_tests.providers.shopify.asked import ORDERS
 from flux_pipelines_tests.providers.shopify.nodes import served
+from flux_sandbox.options import SandboxOptions
+from flux_sandbox.server import RunningSandbox
+from flux_sandbox.shopify.ids import legacy
 
 SHOP = "harbor-shop"
 #: How orders are fetched: the setting of each way.

@@ -10,10 +10,10 @@ from typing import Any
 
 import httpx
 
-from flux_pipelines.providers.shopify.sandbox import ShopifySandbox
-from flux_pipelines.sandbox.options import SandboxOptions
-from flux_pipelines.sandbox.server import RunningSandbox
-from flux_pipelines.sandbox.world import World
+from flux_sandbox.options import SandboxOptions
+from flux_sandbox.server import RunningSandbox
+from flux_sandbox.shopify.api import ShopifySandbox
+from flux_sandbox.world import World
 
 END_DAY = date(2026, 11, 2)
 

@@ -23,14 +23,14 @@ from flux_pipelines.pipelines.checks import TABLE_RULES, TRANSACTION_RULES
 from flux_pipelines.providers.base import Location
 from flux_pipelines.providers.shopify import PROVIDER
 from flux_pipelines.runtime import Runtime
-from flux_pipelines.sandbox.options import SandboxOptions
-from flux_pipelines.sandbox.server import RunningSandbox
 from flux_pipelines.settings import Settings
 from flux_pipelines.sync.normalise import Normalisation
 from flux_pipelines.sync.orders import sync_orders
 from flux_pipelines.sync.records_sql import derive
 from flux_pipelines_tests.providers.shopify.cases import APART, CASES, FOLDER, document
 from flux_pipelines_tests.providers.shopify.nodes import gid
+from flux_sandbox.options import SandboxOptions
+from flux_sandbox.server import RunningSandbox
 
 if not FOLDER.is_dir():
     pytest.skip("the shared cases are not here", allow_module_level=True)

@@ -18,12 +18,12 @@ from flux_pipelines.domain.errors import FluxError, PermissionLostError, RateLim
 from flux_pipelines.providers.base import FeedWindow, Location, Order, OrderWindow, Record
 from flux_pipelines.providers.shopify import PROVIDER
 from flux_pipelines.providers.shopify.client import ShopifyClient
-from flux_pipelines.sandbox.options import SandboxOptions
-from flux_pipelines.sandbox.server import RunningSandbox
 from flux_pipelines.transport import RetryPolicy
 from flux_pipelines_tests.providers.shopify.nodes import normalise
 from flux_pipelines_tests.providers.shopify.wire import shopify
 from flux_pipelines_tests.sync.feedfiles import run_sql
+from flux_sandbox.options import SandboxOptions
+from flux_sandbox.server import RunningSandbox
 
 SHOPS = ("harbor-shop", "fjord-shop")
 END = date(2026, 11, 10)

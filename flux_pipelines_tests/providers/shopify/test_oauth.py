@@ -14,10 +14,10 @@ import time_machine
 
 from flux_pipelines.domain.errors import BadResponseError, ConfigurationError, ReauthorizationNeededError
 from flux_pipelines.providers.shopify.oauth import is_signed
-from flux_pipelines.sandbox.options import SandboxOptions
-from flux_pipelines.sandbox.server import RunningSandbox
 from flux_pipelines_tests.providers.shopify.wire import SECRET, oauth, shopify
 from flux_pipelines_tests.transport.server import Reply, Seen, serve
+from flux_sandbox.options import SandboxOptions
+from flux_sandbox.server import RunningSandbox
 
 AT = 1337178173
 # Both of shopify_python_api@307fa92 test/session_test.py, secret `hush`.

@@ -10,8 +10,8 @@ import httpx
 import msgspec
 import pytest
 
-from flux_pipelines.sandbox.server import RunningSandbox
 from flux_pipelines_tests.providers.shopify.sandboxwire import Clock, Shopify, provider_of, sandbox_of
+from flux_sandbox.server import RunningSandbox
 
 RUN = """mutation($query: String!, $group: Boolean!) { bulkOperationRunQuery(query: $query, groupObjects: $group) {
   bulkOperation { id status } userErrors { field message code } } }"""

@@ -11,13 +11,13 @@ import httpx
 import pytest
 
 from flux_pipelines.runtime import Runtime
-from flux_pipelines.sandbox.documents import DocumentedSandbox
-from flux_pipelines.sandbox.server import RunningSandbox
 from flux_pipelines_tests.providers.shopify.asked import LEVELS, ORDERS, PRODUCTS
 from flux_pipelines_tests.providers.shopify.handwritten import back, line, made, refund, tax
 from flux_pipelines_tests.providers.shopify.nodes import bag, gid, nodes
 from flux_pipelines_tests.providers.shopify.roundtrip import ConnectedShop, round_trip, shop_of
 from flux_pipelines_tests.providers.shopify.sandboxwire import Clock, Shopify, provider_of, sandbox_of
+from flux_sandbox.documents import DocumentedSandbox
+from flux_sandbox.server import RunningSandbox
 
 Json = dict[str, Any]
 DAY = date(2026, 3, 2)

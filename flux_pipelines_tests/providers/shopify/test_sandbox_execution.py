@@ -11,15 +11,15 @@ from typing import Any
 import httpx
 import pytest
 
-from flux_pipelines.providers.shopify import schema
-from flux_pipelines.providers.shopify.sandbox_execute import Execution
-from flux_pipelines.providers.shopify.sandbox_queries import compiled
-from flux_pipelines.providers.shopify.sandbox_root import Root
-from flux_pipelines.providers.shopify.sandbox_values import Call, Nodes, Page
-from flux_pipelines.providers.shopify.schema import VERSION, admin_schema
-from flux_pipelines.providers.shopify.schema.vendor import trimmed
-from flux_pipelines.sandbox.server import RunningSandbox
 from flux_pipelines_tests.providers.shopify.sandboxwire import Clock, Shopify, provider_of, sandbox_of
+from flux_sandbox.server import RunningSandbox
+from flux_sandbox.shopify import schema
+from flux_sandbox.shopify.execute import Execution
+from flux_sandbox.shopify.queries import compiled
+from flux_sandbox.shopify.root import Root
+from flux_sandbox.shopify.schema import VERSION, admin_schema
+from flux_sandbox.shopify.schema.vendor import trimmed
+from flux_sandbox.shopify.values import Call, Nodes, Page
 
 SCOPES = frozenset(
     {"read_orders", "read_all_orders", "read_products", "read_inventory", "read_locations", "read_returns"}

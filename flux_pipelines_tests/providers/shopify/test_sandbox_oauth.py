@@ -11,9 +11,9 @@ from urllib.parse import parse_qs, urlsplit
 import httpx
 import pytest
 
-from flux_pipelines.sandbox.options import CLIENT_ID, CLIENT_SECRET
-from flux_pipelines.sandbox.server import RunningSandbox
 from flux_pipelines_tests.providers.shopify.sandboxwire import Clock, Shopify, sandbox_of
+from flux_sandbox.options import CLIENT_ID, CLIENT_SECRET
+from flux_sandbox.server import RunningSandbox
 
 CALLBACK = "http://127.0.0.1:1/callback?from=flux"
 

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from flux_pipelines.domain.business_day import BusinessCalendar
-from flux_pipelines.providers.shopify.sandbox_ids import exponent, legacy
-from flux_pipelines.sandbox.pricing import price
-from flux_pipelines.sandbox.server import RunningSandbox
-from flux_pipelines.sandbox.truth import truth
 from flux_pipelines_tests.providers.shopify.sandboxwire import Clock, Shopify, sandbox_of
+from flux_sandbox.pricing import price
+from flux_sandbox.server import RunningSandbox
+from flux_sandbox.shopify.ids import exponent, legacy
+from flux_sandbox.truth import truth
 
 BAG = "{ shopMoney { amount currencyCode } presentmentMoney { amount currencyCode } }"
 ORDER = f"""

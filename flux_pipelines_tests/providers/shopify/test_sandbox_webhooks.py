@@ -13,13 +13,13 @@ from typing import Any
 
 import pytest
 
-from flux_pipelines.providers.shopify.sandbox_topics import TOPICS
-from flux_pipelines.providers.shopify.sandbox_webhooks import RETRY_MINUTES, signature
-from flux_pipelines.sandbox.deliveries import Delivery
-from flux_pipelines.sandbox.options import CLIENT_SECRET
-from flux_pipelines.sandbox.pricing import price
-from flux_pipelines.sandbox.server import RunningSandbox
 from flux_pipelines_tests.providers.shopify.sandboxwire import Clock, Shopify, provider_of, sandbox_of
+from flux_sandbox.deliveries import Delivery
+from flux_sandbox.options import CLIENT_SECRET
+from flux_sandbox.pricing import price
+from flux_sandbox.server import RunningSandbox
+from flux_sandbox.shopify.topics import TOPICS
+from flux_sandbox.shopify.webhooks import RETRY_MINUTES, signature
 
 CREATE = """mutation($topic: WebhookSubscriptionTopic!, $sub: WebhookSubscriptionInput!) {
   webhookSubscriptionCreate(topic: $topic, webhookSubscription: $sub) {
@@ -91,7 +91,7 @@ def test_payloads_have_the_members_of_the_published_examples(shopify: Shopify, e
     sale = world.sell(shopify.merchant.locations[1].id)
     world.refund(sale.id)
     provider = provider_of(world)
-    from flux_pipelines.providers.shopify.sandbox_rest import RestWriter
+    from flux_sandbox.shopify.rest import RestWriter
 
     shop = provider.shops[shopify.merchant.id]
     ours = RestWriter(shop).order(shop.write(sale))

@@ -13,12 +13,12 @@ import pytest
 
 from flux_pipelines.providers.base import FeedWindow, Location, Record
 from flux_pipelines.providers.square.client import SquareClient
-from flux_pipelines.sandbox.model import Merchant
-from flux_pipelines.sandbox.options import SandboxOptions
-from flux_pipelines.sandbox.server import RunningSandbox
-from flux_pipelines.sandbox.world import World
 from flux_pipelines_tests.providers.squarewire import square
 from flux_pipelines_tests.sandbox.conftest import VERSION, Clock, shared, validate
+from flux_sandbox.model import Merchant
+from flux_sandbox.options import SandboxOptions
+from flux_sandbox.server import RunningSandbox
+from flux_sandbox.world import World
 
 __all__ = ["shared", "validate"]
 

@@ -14,8 +14,6 @@ from flux_pipelines.domain.connection import Connection
 from flux_pipelines.lake.raw import RawManifest, RawStore
 from flux_pipelines.lake.store import object_store
 from flux_pipelines.providers.square import PROVIDER
-from flux_pipelines.sandbox.options import SandboxOptions
-from flux_pipelines.sandbox.server import RunningSandbox
 from flux_pipelines.sync.feeds import collect_days, collect_now
 from flux_pipelines.sync.normalise import Normalisation
 from flux_pipelines.sync.orders import sync_orders
@@ -24,6 +22,8 @@ from flux_pipelines.sync.records_sql import Derivation, derive
 from flux_pipelines_tests.providers.square.cases import CASES, FOLDER, STORE, Case, documents
 from flux_pipelines_tests.providers.square.conftest import LAST, House
 from flux_pipelines_tests.sandbox.conftest import Clock
+from flux_sandbox.options import SandboxOptions
+from flux_sandbox.server import RunningSandbox
 
 if not FOLDER.is_dir():
     pytest.skip("the shared cases are not here", allow_module_level=True)

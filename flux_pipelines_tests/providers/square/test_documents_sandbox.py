@@ -11,11 +11,11 @@ from typing import Any
 import httpx
 import pytest
 
-from flux_pipelines.sandbox.options import SandboxOptions
-from flux_pipelines.sandbox.server import RunningSandbox
-from flux_pipelines.sandbox.truth import total_of, truth
 from flux_pipelines_tests.providers.square.conftest import LAST, House, instant
 from flux_pipelines_tests.sandbox.conftest import Clock, error_of
+from flux_sandbox.options import SandboxOptions
+from flux_sandbox.server import RunningSandbox
+from flux_sandbox.truth import total_of, truth
 
 Json = dict[str, Any]
 SPAN = {"begin_time": "2026-10-25T00:00:00Z", "end_time": "2026-11-03T12:00:00Z"}

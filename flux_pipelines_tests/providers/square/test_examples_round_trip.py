@@ -11,8 +11,6 @@ from typing import Any
 import httpx
 import pytest
 
-from flux_pipelines.sandbox.options import SandboxOptions
-from flux_pipelines.sandbox.server import RunningSandbox
 from flux_pipelines_tests.providers.square.conftest import LAST, House
 from flux_pipelines_tests.providers.square.examples import (
     EXAMPLES,
@@ -27,6 +25,8 @@ from flux_pipelines_tests.providers.square.examples import (
 )
 from flux_pipelines_tests.providers.square.roundtrip import Home, as_text, stored
 from flux_pipelines_tests.sandbox.conftest import Clock
+from flux_sandbox.options import SandboxOptions
+from flux_sandbox.server import RunningSandbox
 
 Json = dict[str, Any]
 

@@ -21,9 +21,9 @@ from flux_pipelines.privacy import Redactor
 from flux_pipelines.privacy.pseudonyms import Pseudonyms
 from flux_pipelines.providers.base import FeedWindow, OrderWindow, Record
 from flux_pipelines.providers.square import PROVIDER
-from flux_pipelines.sandbox.people import personal
 from flux_pipelines_tests.providers.square.conftest import FIRST, LAST, House
 from flux_pipelines_tests.sync.feedfiles import run_sql
+from flux_sandbox.people import personal
 
 Settled = Callable[[str], House]
 DAYS = [FIRST + timedelta(days=n) for n in range((LAST - FIRST).days + 1)]

@@ -17,9 +17,6 @@ from flux_pipelines.domain.tables import TRANSACTIONS, named
 from flux_pipelines.lake.raw import RawManifest
 from flux_pipelines.providers.toast import PROVIDER
 from flux_pipelines.runtime import Runtime
-from flux_pipelines.sandbox.model import Location
-from flux_pipelines.sandbox.options import SandboxOptions
-from flux_pipelines.sandbox.server import RunningSandbox
 from flux_pipelines.settings import Settings
 from flux_pipelines.sync.feeds import collect_now
 from flux_pipelines.sync.history import merge
@@ -28,6 +25,9 @@ from flux_pipelines.sync.orders import sync_orders
 from flux_pipelines.sync.reading import raw_blocks
 from flux_pipelines.sync.records_sql import derive, has_history
 from flux_pipelines_tests.providers.toast.sandboxed import HANDLE, UNLIMITED
+from flux_sandbox.model import Location
+from flux_sandbox.options import SandboxOptions
+from flux_sandbox.server import RunningSandbox
 
 Json = dict[str, Any]
 

@@ -11,10 +11,10 @@ from typing import Any
 
 import httpx
 
-from flux_pipelines.providers.toast.sandbox_ids import restaurant_guid
-from flux_pipelines.sandbox.options import SandboxOptions
-from flux_pipelines.sandbox.server import RunningSandbox
 from flux_pipelines_tests.sandbox.conftest import END_DAY, Clock
+from flux_sandbox.options import SandboxOptions
+from flux_sandbox.server import RunningSandbox
+from flux_sandbox.toast.ids import restaurant_guid
 
 HANDLE = "harbor-kitchen"
 LOGIN = "/toast/authentication/v1/authentication/login"

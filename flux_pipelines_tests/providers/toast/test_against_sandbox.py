@@ -22,15 +22,15 @@ from flux_pipelines.privacy.redactor import Redactor
 from flux_pipelines.providers.base import FeedWindow, Location, Order, OrderWindow
 from flux_pipelines.providers.toast import PROVIDER
 from flux_pipelines.providers.toast.client import ToastClient
-from flux_pipelines.sandbox.server import RunningSandbox
-from flux_pipelines.sandbox.truth import truth
-from flux_pipelines.sandbox.truth_feeds import inventory_truth, labor_truth, payments_truth, products_truth
 from flux_pipelines.sync.normalise import Normalisation
 from flux_pipelines.sync.records_sql import derive
 from flux_pipelines_tests.providers.squarewire import FixedToken
 from flux_pipelines_tests.providers.toast.sandboxed import HANDLE, Toast, toast_sandbox
 from flux_pipelines_tests.providers.toast.wire import CONNECTION, toast
 from flux_pipelines_tests.sync.feedfiles import land
+from flux_sandbox.server import RunningSandbox
+from flux_sandbox.truth import truth
+from flux_sandbox.truth_feeds import inventory_truth, labor_truth, payments_truth, products_truth
 
 CENT = Decimal("0.01")
 FIRST, LAST = date(2026, 10, 26), date(2026, 11, 2)  # over New York's change of clocks on 1 November

@@ -20,8 +20,6 @@ from flux_pipelines.lake.store import object_store
 from flux_pipelines.providers.base import Location
 from flux_pipelines.providers.toast import PROVIDER
 from flux_pipelines.runtime import Runtime
-from flux_pipelines.sandbox.options import SandboxOptions
-from flux_pipelines.sandbox.server import RunningSandbox
 from flux_pipelines.settings import Settings
 from flux_pipelines.sync.normalise import Normalisation
 from flux_pipelines.sync.orders import sync_orders
@@ -29,6 +27,8 @@ from flux_pipelines.sync.records_sql import derive
 from flux_pipelines_tests.providers.toast.cases import CASES, FOLDER, orders
 from flux_pipelines_tests.providers.toast.roundtrip import day_of
 from flux_pipelines_tests.providers.toast.sandboxed import HANDLE, UNLIMITED
+from flux_sandbox.options import SandboxOptions
+from flux_sandbox.server import RunningSandbox
 
 if not FOLDER.is_dir():
     pytest.skip("the shared cases are not here", allow_module_level=True)

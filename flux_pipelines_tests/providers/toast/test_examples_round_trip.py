@@ -16,7 +16,6 @@ from typing import Any
 import pytest
 
 from flux_pipelines.providers.toast import PROVIDER
-from flux_pipelines.sandbox.truth import truth
 from flux_pipelines_tests.providers.toast.examples import (
     ABSENT,
     STOCK,
@@ -44,6 +43,7 @@ from flux_pipelines_tests.providers.toast.roundtrip import (
 )
 from flux_pipelines_tests.providers.toast.sandboxed import HANDLE
 from flux_pipelines_tests.providers.toast.wire import EXAMPLES
+from flux_sandbox.truth import truth
 
 D = Decimal
 ORDERS = (

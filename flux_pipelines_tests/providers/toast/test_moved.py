@@ -15,9 +15,9 @@ from flux_pipelines.connect import connect_to_sandbox
 from flux_pipelines.lake import session
 from flux_pipelines.pipelines.drive import sync
 from flux_pipelines.runtime import Runtime
-from flux_pipelines.sandbox.options import SandboxOptions
-from flux_pipelines.sandbox.server import RunningSandbox
 from flux_pipelines.settings import PROJECT_ROOT, settings
+from flux_sandbox.options import SandboxOptions
+from flux_sandbox.server import RunningSandbox
 
 FOLDER = PROJECT_ROOT.parent / "shared" / "cases" / "toast"
 KEY = "toast:harbor-kitchen"

@@ -11,11 +11,11 @@ from datetime import timedelta
 import httpx
 import pytest
 
-from flux_pipelines.providers.toast.sandbox_ids import order_guid
-from flux_pipelines.providers.toast.sandbox_limits import Limiter
-from flux_pipelines.providers.toast.sandbox_values import instant_ms, stamp
 from flux_pipelines_tests.providers.toast.sandboxed import BULK, HANDLE, Toast, exact, message_of, toast_sandbox
 from flux_pipelines_tests.sandbox.conftest import END_DAY, Clock
+from flux_sandbox.toast.ids import order_guid
+from flux_sandbox.toast.limits import Limiter
+from flux_sandbox.toast.values import instant_ms, stamp
 
 
 @pytest.fixture(scope="module")

@@ -12,12 +12,12 @@ from typing import Any
 import httpx
 import pytest
 
-from flux_pipelines.providers.toast.sandbox_ids import guid_of, restaurant_guid
-from flux_pipelines.providers.toast.sandbox_values import instant_ms
-from flux_pipelines.sandbox.model import Count, Shift
 from flux_pipelines.settings import PROJECT_ROOT
 from flux_pipelines_tests.providers.toast.sandboxed import HANDLE, Toast, exact, message_of, toast_sandbox
 from flux_pipelines_tests.sandbox.conftest import END_DAY, Clock
+from flux_sandbox.model import Count, Shift
+from flux_sandbox.toast.ids import guid_of, restaurant_guid
+from flux_sandbox.toast.values import instant_ms
 
 EXAMPLES = PROJECT_ROOT.parent / "shared" / "examples" / "toast"
 

@@ -12,14 +12,14 @@ from typing import Any
 
 import pytest
 
-from flux_pipelines.providers.toast.sandbox_ids import order_guid, restaurant_guid
-from flux_pipelines.providers.toast.sandbox_values import decimal_text
-from flux_pipelines.sandbox.model import Sale
-from flux_pipelines.sandbox.pricing import price
-from flux_pipelines.sandbox.truth import truth
 from flux_pipelines.settings import PROJECT_ROOT
 from flux_pipelines_tests.providers.toast.sandboxed import Toast, exact, toast_sandbox
 from flux_pipelines_tests.sandbox.conftest import END_DAY
+from flux_sandbox.model import Sale
+from flux_sandbox.pricing import price
+from flux_sandbox.toast.ids import order_guid, restaurant_guid
+from flux_sandbox.toast.values import decimal_text
+from flux_sandbox.truth import truth
 
 EXAMPLES = PROJECT_ROOT.parent / "shared" / "examples" / "toast"
 DAYS = 20

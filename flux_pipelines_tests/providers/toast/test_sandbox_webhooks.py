@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from flux_pipelines.providers.toast.sandbox_webhooks import retries, signature, stock_event
-from flux_pipelines.sandbox.deliveries import Failure
 from flux_pipelines.settings import PROJECT_ROOT
 from flux_pipelines_tests.providers.toast.sandboxed import HANDLE, Toast, toast_sandbox
 from flux_pipelines_tests.sandbox.receiver import Received, Receiver
+from flux_sandbox.deliveries import Failure
+from flux_sandbox.toast.webhooks import retries, signature, stock_event
 
 EXAMPLES = PROJECT_ROOT.parent / "shared" / "examples" / "toast"
 KEY = "secret-tenant-a"

@@ -12,9 +12,9 @@ from flux_pipelines.connect import add_with_secrets, disconnect, reconfigure
 from flux_pipelines.domain.connection import Connection
 from flux_pipelines.domain.errors import ConfigurationError, PermissionLostError, ReauthorizationNeededError
 from flux_pipelines.runtime import Runtime
-from flux_pipelines.sandbox.server import RunningSandbox
 from flux_pipelines.settings import Settings
 from flux_pipelines_tests.providers.toast.sandboxed import HANDLE, toast_sandbox
+from flux_sandbox.server import RunningSandbox
 
 KEY = "toast:kitchen"
 

@@ -1,0 +1,354 @@
+"""What the world is made of: stores, goods, and what was really sold. Providers' JSON is made from this, never read back.
+
+Amounts are integer minor units. Rates are millionths (7.25 % is 72,500), beside the text that a receipt shows.
+Quantities are integers scaled by `10 ** precision`, so that weighed goods stay exact. Instants are UTC milliseconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+if TYPE_CHECKING:
+    from flux_sandbox.pricing import Priced
+
+LineKind = Literal["ITEM", "CUSTOM_AMOUNT", "GIFT_CARD"]
+State = Literal["OPEN", "COMPLETED", "CANCELED"]
+IdStyle = Literal["token", "guid", "number"]
+Trade = Literal["counter", "restaurant", "shop"]
+#: When an order counts in the merchant's own report at the provider: once, when it is `paid` in full; on the day that it
+#: is `dated`, paid or not, and refunds on theirs; when it is `placed`, whatever became of it, and every change on its own
+#: day: edits, refunds, and a cancellation, which takes everything back.
+CountsWhen = Literal["paid", "dated", "placed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Modifier:
+    """Something added to an item: oat milk, an extra shot, a size."""
+
+    id: str
+    name: str
+    price: int
+    group: str = ""  # the name of the group it is chosen from
+    required: bool = False  # whether exactly one of the group is chosen with every unit, as a size is
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One sellable variation of a product."""
+
+    id: str
+    name: str
+    variation: str
+    category: str
+    price: int
+    tax_class: str = "food"
+    unit: str = ""  # weighed goods: the unit's name
+    modifiers: tuple[Modifier, ...] = ()
+    product_id: str = ""  # of the product that it is a variation of
+    sku: str = ""
+    upc: str = ""
+    tracked: bool = False  # whether stock of it is counted
+    updated: int = 0  # UTC milliseconds
+    deleted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Customer:
+    """A person who bought something, with everything that must never reach the lake."""
+
+    id: str
+    given_name: str
+    family_name: str
+    email: str
+    phone: str
+    street: str
+    city: str
+    region: str
+    postal_code: str
+    country: str
+    card_first6: str
+    card_last4: str
+
+
+@dataclass(frozen=True, slots=True)
+class Employee:
+    """A person who works there. `wage` is minor units an hour."""
+
+    id: str
+    given_name: str
+    family_name: str
+    email: str
+    phone: str
+    job_id: str
+    job: str
+    wage: int
+
+
+@dataclass(slots=True)
+class Shift:
+    """A period worked. `breaks` are unpaid minutes; `end` is None while it goes on; instants are UTC milliseconds."""
+
+    id: str
+    employee: Employee
+    location: Location
+    start: int
+    end: int | None
+    breaks: int = 0
+    tips: int = 0  # cash tips declared, minor units
+    updated: int = 0
+    deleted: bool = False
+
+
+@dataclass(slots=True)
+class Count:
+    """The stock of an item at a location: units, possibly below zero; `updated` is UTC milliseconds."""
+
+    quantity: int
+    updated: int
+
+
+class Chosen(NamedTuple):
+    """A modifier on a line, `quantity` times per unit of the line."""
+
+    modifier: Modifier
+    quantity: int
+
+
+class Line(NamedTuple):
+    """One line of a sale, before any arithmetic."""
+
+    kind: LineKind
+    item: Item | None
+    name: str
+    quantity: int
+    unit_price: int
+    precision: int = 0
+    modifiers: tuple[Chosen, ...] = ()
+    tax_class: str = "food"
+    note: str = ""
+
+
+class Discount(NamedTuple):
+    """A discount: a rate or an amount, on the whole order or on one line (its index)."""
+
+    name: str
+    percent: str = ""
+    rate: int = 0
+    amount: int = 0
+    line: int | None = None
+
+
+class Tax(NamedTuple):
+    """A tax of a location, on the lines whose tax class it covers."""
+
+    name: str
+    percent: str
+    rate: int
+    covers: frozenset[str]
+    inclusive: bool = False
+
+
+class Charge(NamedTuple):
+    """A service charge on the order: a rate of the discounted goods, or an amount.
+
+    An apportioned one (a rate) is spread over the goods, before tax: it is part of the lines' totals.
+    """
+
+    name: str
+    percent: str = ""
+    rate: int = 0
+    amount: int = 0
+    auto_gratuity: bool = False
+    taxable: bool = False
+    after_tax: bool = False
+    apportioned: bool = False
+
+
+class Payment(NamedTuple):
+    """A tender: pays up to `limit`, or whatever is left; `at` another instant than that of closing, UTC milliseconds."""
+
+    type: str
+    limit: int | None = None
+    at: int | None = None
+
+
+class Returned(NamedTuple):
+    """What came back: `parts` of a source order as (index of its line, quantity), or `lines` with prices of their own.
+
+    `links` are the source's lines that `lines` belong to, by index; -1 for none.
+    """
+
+    source: Sale | None
+    parts: tuple[tuple[int, int], ...] = ()
+    lines: tuple[Line, ...] = ()
+    links: tuple[int, ...] = ()
+    tip_back: bool = False
+    charges_back: bool = False
+    reason: str = "Returned goods"
+    itemised: bool = True
+
+
+@dataclass(slots=True)
+class Location:
+    """A store. `reported_timezone` is what the provider's API says, which a test may make wrong."""
+
+    id: str
+    merchant_id: str
+    name: str
+    timezone: str
+    currency: str
+    country: str
+    city: str
+    region: str
+    postal_code: str
+    taxes: tuple[Tax, ...] = ()
+    cash_step: int = 1
+    active: bool = True
+    opens: int = 7
+    hours: float = 12.0
+    busy: float = 40.0
+    created: str = "2021-03-01T09:00:00Z"
+    reported_timezone: str = ""
+
+    def __post_init__(self) -> None:
+        self.reported_timezone = self.reported_timezone or self.timezone
+
+
+class Document(NamedTuple):
+    """A record that is not made up but given out as it was taken in: see `documents`."""
+
+    kind: str
+    location_id: str
+    body: Mapping[str, Any]
+
+
+@dataclass(slots=True)
+class Merchant:
+    """A business with an account at the providers."""
+
+    id: str
+    handle: str
+    name: str
+    currency: str
+    country: str
+    language: str
+    cutoff_hour: int = 0
+    locations: list[Location] = field(default_factory=list)
+    items: list[Item] = field(default_factory=list)
+    provider: str = ""  # where its account is
+    tenant: str = ""  # the business that it belongs to; several accounts can be of one
+    refunds_on_source: bool = False  # whether the provider keeps a refund on the order that was sold
+    counts_when: CountsWhen = "paid"
+    customers: list[Customer] = field(default_factory=list)
+    employees: list[Employee] = field(default_factory=list)
+    shifts: list[Shift] = field(default_factory=list)
+    counts: dict[tuple[str, str], Count] = field(default_factory=dict)  # by location id and item id
+    gratuity_is_tip: bool = False  # whether an automatic gratuity is no revenue but a tip
+    id_style: IdStyle = "token"  # what the provider's ids look like
+    counter: str = "Point of Sale"  # where a sale at the counter says it came from
+    online: str = "Online"  # where one that was ordered online says it came from
+    goods_by_product: bool = False  # whether a line names its product (`Item.product_id`) instead of its variation
+    trade: Trade = "counter"  # how it sells, which is how its past is made up
+    published: int = 0  # when the catalogue was last published, UTC milliseconds
+    documents: list[Document] = field(default_factory=list)
+
+
+class Sale:
+    """One order as it really happened: a sale, a return, an exchange, or a ticket that was opened or cancelled.
+
+    `revision` counts changes; whatever is derived from a sale is kept only for the revision it was derived from.
+    """
+
+    __slots__ = (
+        "arrived",
+        "charges",
+        "closed",
+        "corrupt",
+        "created",
+        "customer",
+        "deleted",
+        "discounts",
+        "document",
+        "earlier",
+        "id",
+        "lines",
+        "location",
+        "payments",
+        "presentment",
+        "priced",
+        "reference",
+        "returns",
+        "revision",
+        "source",
+        "state",
+        "test",
+        "ticket",
+        "tip",
+        "tip_rate",
+        "updated",
+        "version",
+    )
+
+    def __init__(
+        self,
+        id: str,
+        location: Location,
+        created: int,
+        updated: int,
+        closed: int | None,
+        state: State = "COMPLETED",
+        *,
+        lines: tuple[Line, ...] = (),
+        discounts: tuple[Discount, ...] = (),
+        charges: tuple[Charge, ...] = (),
+        payments: tuple[Payment, ...] = (),
+        returns: tuple[Returned, ...] = (),
+        tip_rate: int = 0,
+        tip: int = 0,
+        source: str = "",
+        ticket: str = "",
+        reference: str = "",
+        version: int = 0,
+        corrupt: str = "",
+        customer: Customer | None = None,
+        presentment: tuple[str, int] | None = None,
+        test: bool = False,
+        document: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.id = id
+        self.location = location
+        self.created = created
+        self.updated = updated
+        self.closed = closed
+        self.state: State = state
+        self.lines = lines
+        self.discounts = discounts
+        self.charges = charges
+        self.payments = payments
+        self.returns = returns
+        self.tip_rate = tip_rate
+        self.tip = tip
+        self.source = source
+        self.ticket = ticket
+        self.reference = reference
+        self.version = version
+        self.corrupt = corrupt
+        self.customer = customer
+        #: The currency that the buyer saw, and how many millionths of it one of the store's is; None: the store's own.
+        self.presentment = presentment
+        self.test = test  # a trial of the till: no sale at all
+        self.document = document  # not made up: what is given out as it is; nothing else is known of it
+        #: What was on it before each edit, oldest first, and when that was (UTC milliseconds).
+        self.earlier: tuple[tuple[int, tuple[Line, ...]], ...] = ()
+        self.arrived: int | None = None  # rung up offline: when the provider learnt of it, UTC milliseconds
+        self.deleted = False  # emptied by a merge, where providers keep such orders and say so
+        self.revision = 0
+        self.priced: Priced | None = None
+
+    @property
+    def is_paid(self) -> bool:
+        """Whether it is paid in full: every order that is closed, and an open one of which every tender was paid."""
+        ahead = bool(self.payments) and all(payment.at is not None for payment in self.payments)
+        return self.state == "COMPLETED" or (self.state == "OPEN" and ahead)

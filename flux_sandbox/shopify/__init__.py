@@ -1,0 +1,1 @@
+"""Shopify's side of the wire over the shared world."""

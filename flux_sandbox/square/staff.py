@@ -1,0 +1,166 @@
+"""`POST /v2/labor/timecards/search` over who worked when in the world.
+
+Facts: SearchTimecards and Timecard of Square's OpenAPI document 2025-08-20. Times carry the offset of the store and are cut
+to whole minutes; at most 200 a page; deleted timecards are in no list.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+from zoneinfo import ZoneInfo
+
+from flux_sandbox.ids import code
+from flux_sandbox.square.cursors import Cursors, Position, fingerprint
+from flux_sandbox.square.orders import stamp
+from flux_sandbox.square.params import (
+    FIRST,
+    LAST,
+    a_body,
+    a_range,
+    an_object,
+    expect,
+    forbidden,
+    limit,
+    not_played,
+    one_of,
+    strings,
+)
+
+if TYPE_CHECKING:
+    from flux_sandbox.model import Merchant, Shift
+    from flux_sandbox.world import World
+
+Json = dict[str, Any]
+
+_PAGE = 200
+_MINUTE = 60_000
+_FILTERS = frozenset({"location_ids", "status", "start", "end", "workday", "team_member_ids"})
+_FIELDS = ("START_AT", "END_AT", "CREATED_AT", "UPDATED_AT")
+
+
+class Staff:
+    """The timecards of Square's merchants."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._cursors = Cursors(world)
+
+    def search(self, merchant: Merchant, body: Any) -> Json:
+        """Answer `POST /v2/labor/timecards/search`."""
+        body = a_body(body, "query", "limit", "cursor")
+        query = an_object(body.get("query"), "query", frozenset({"filter", "sort"}))
+        wanted = an_object(query.get("filter"), "query.filter", _FILTERS)
+        if wanted.get("workday") is not None:
+            raise not_played("filters by workday")
+        own = [location.id for location in merchant.locations]
+        places = strings(wanted.get("location_ids"), "query.filter.location_ids", 1000) or tuple(own)
+        if not set(own).issuperset(places):
+            raise forbidden()
+        people = strings(wanted.get("team_member_ids"), "query.filter.team_member_ids", 1000)
+        status = wanted.get("status")
+        if status is not None:
+            one_of(status, "query.filter.status", ("OPEN", "CLOSED"))
+        start = a_range(wanted.get("start"), "query.filter.start")
+        end = a_range(wanted.get("end"), "query.filter.end")
+        sort = an_object(query.get("sort"), "query.sort", frozenset({"field", "order"}))
+        field = one_of(sort.get("field"), "query.sort.field", _FIELDS)
+        descending = one_of(sort.get("order"), "query.sort.order", ("DESC", "ASC")) == "DESC"
+        size = limit(body.get("limit"), _PAGE, _PAGE)
+        found = []
+        for shift in self._world.shifts_between(places, "start", FIRST, LAST):
+            if shift.deleted or (people and shift.employee.id not in people):
+                continue
+            if status is not None and status != ("OPEN" if shift.end is None else "CLOSED"):
+                continue
+            if _within(_minute(shift.start), start) and _within(None if shift.end is None else _minute(shift.end), end):
+                found.append((_instant(shift, field), shift.id, shift))
+        return self._page(body, found, size, descending=descending)
+
+    def _page(self, body: Json, found: list[tuple[int, str, Shift]], size: int, *, descending: bool) -> Json:
+        query = fingerprint(body.get("query"))
+        now = self._world.clock().timestamp()
+        after = None
+        if text := body.get("cursor"):
+            position = self._cursors.open(expect(text, str, "EXPECTED_STRING", "cursor"), query, now)
+            after = (position.at, position.id)
+        found.sort(key=lambda one: one[:2], reverse=descending)
+        rest = [one for one in found if after is None or (one[:2] < after if descending else one[:2] > after)]
+        page = rest[: self._cursors.page_size(size, query, after)]
+        answer: Json = {"timecards": [timecard(shift) for _, _, shift in page]} if page else {}
+        if len(page) < len(rest):
+            answer["cursor"] = self._cursors.seal(Position(query, now, 0, page[-1][0], page[-1][1]))
+        return answer
+
+
+def _within(at: int | None, span: tuple[int, int | None]) -> bool:
+    if at is None:
+        return span == (FIRST, None)
+    return span[0] <= at and (span[1] is None or at <= span[1])
+
+
+def _minute(ms: int) -> int:
+    return ms // _MINUTE * _MINUTE
+
+
+def _instant(shift: Shift, field: str) -> int:
+    if field == "END_AT":
+        return _minute(shift.end) if shift.end is not None else LAST
+    if field == "UPDATED_AT":
+        return shift.updated
+    return _minute(shift.start)
+
+
+def timecard(shift: Shift) -> Json:
+    """Return the Timecard object of a period worked."""
+    zone = ZoneInfo(shift.location.timezone)
+    currency = shift.location.currency
+    employee = shift.employee
+    wage = {
+        "title": employee.job,
+        "hourly_rate": {"amount": employee.wage, "currency": currency},
+        "job_id": employee.job_id,
+        "tip_eligible": employee.job == "Server",
+    }
+    result: Json = {
+        "id": shift.id,
+        "location_id": shift.location.id,
+        "timezone": shift.location.timezone,
+        "start_at": _local(shift.start, zone),
+        "wage": wage,
+        "status": "OPEN" if shift.end is None else "CLOSED",
+        "version": 1 if shift.end is None else 2,
+        "created_at": _seconds(shift.start),
+        "updated_at": _seconds(shift.updated),
+        "team_member_id": employee.id,
+        "declared_cash_tip_money": {"amount": shift.tips, "currency": currency},
+    }
+    if shift.end is not None:
+        result["end_at"] = _local(shift.end, zone)
+        result["breaks"] = [_break(shift, zone, paid=True)]
+        if shift.breaks:
+            result["breaks"].append(_break(shift, zone, paid=False))
+    return result
+
+
+def _break(shift: Shift, zone: ZoneInfo, *, paid: bool) -> Json:
+    """Return a break: the one that is paid, early on, is ten minutes long."""
+    minutes = 10 if paid else shift.breaks
+    begin = shift.start + (60 if paid else 120) * _MINUTE
+    return {
+        "id": code(shift.id, "break", paid, length=13),
+        "start_at": _local(begin, zone),
+        "end_at": _local(begin + minutes * _MINUTE, zone),
+        "break_type_id": code(shift.location.merchant_id, "break", paid, length=13),
+        "name": "Tea Break" if paid else "Lunch Break",
+        "expected_duration": f"PT{minutes}M",
+        "is_paid": paid,
+    }
+
+
+def _local(ms: int, zone: ZoneInfo) -> str:
+    return datetime.fromtimestamp(_minute(ms) // 1000, zone).isoformat()
+
+
+def _seconds(ms: int) -> str:
+    return f"{stamp(ms)[:19]}Z"

@@ -1,0 +1,1 @@
+"""Toast's side of the wire over the shared world."""
