@@ -6,9 +6,10 @@ Pipelines and command line know providers only through this file and `registry.p
 from __future__ import annotations
 
 import importlib
+from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from pathlib import Path
@@ -57,6 +58,8 @@ class Feed:
         passing: kinds of records that may well be there today and not tomorrow. Where all records of another kind are gone,
             that is an error, and what is stored is kept.
         again: the kind of record that says that a day should be asked for again before long; empty without one.
+        dates_a_window: the most business dates that one question may be of, for a feed by day. Where that is more than one,
+            each record tells when it happened (`Record.at`).
 
     """
 
@@ -65,6 +68,7 @@ class Feed:
     grain: Grain
     passing: tuple[str, ...] = ()
     again: str = ""
+    dates_a_window: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -320,25 +324,33 @@ class PosSource(Protocol):
 class Record(NamedTuple):
     """One object of a feed exactly as received, and what it is: `payment`, `refund`, `item`, `count`, `time_entry`.
 
-    `location_id` is empty for what belongs to no one location.
+    `location_id` is empty for what belongs to no one location. `at` is the instant that decides the business date, where a
+    window may be of several: None for a record whose time cannot be read.
     """
 
     kind: str
     location_id: str
     raw: msgspec.Raw
+    at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class FeedWindow:
     """A question about a feed: these locations; for a feed by day, this half-open interval of UTC instants as well.
 
-    `business_date` is the partition. For a feed of what there is now, `start` and `end` are both the present instant.
+    `business_date` is the partition. For a feed of what there is now, `start` and `end` are both the present instant. A
+    question about several business dates has the first one here, and in `starts` when each of them begins.
     """
 
     location_ids: tuple[str, ...]
     start: datetime
     end: datetime
     business_date: date
+    starts: tuple[datetime, ...] = ()
+
+    def date_of(self, at: datetime) -> date:
+        """Return the business date of an instant in the interval; dates follow one another without gaps."""
+        return self.business_date + timedelta(days=max(0, bisect_right(self.starts, at) - 1))
 
 
 class FeedSource(Protocol):

@@ -1,20 +1,23 @@
 """Collects feeds, which are what a provider can be asked for beside orders, into raw partitions.
 
 A line of a raw file is one record: `{"kind":"payment","location_id":"L1","object":{...}}`, the object's bytes as received
-but for what is personal in them. A feed by day is fetched like orders: several days at a time, each committed when all
-of its calendars are complete, and not fetched again by the same sync. Of the other feeds there is only the present.
+but for what is personal in them. A feed by day is fetched like orders: several days at a time, in one question where its
+records tell when they happened, each committed when all of its calendars are complete, and not fetched again by the same
+sync. Of the other feeds there is only the present.
 """
 
 from __future__ import annotations
 
 import threading
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
+from functools import partial
 from itertools import groupby
+from operator import itemgetter
 
 import msgspec
 
@@ -34,13 +37,14 @@ from flux_pipelines.lake.raw import (
 )
 from flux_pipelines.providers.base import Feed, FeedSource, FeedWindow, Location, Provider, Record
 from flux_pipelines.sync.records import BadRecord, DayOutcome, emptied
-from flux_pipelines.sync.windows import Group, group_locations
-from flux_pipelines.transport import metered
+from flux_pipelines.sync.windows import Group, feed_window, group_locations
+from flux_pipelines.transport import Stats, metered
 
 #: Takes what is personal out of JSON objects, as `privacy.Redactor` does.
 RedactObjects = Callable[[Sequence[bytes | msgspec.Raw]], list[bytes | msgspec.Raw]]
 
 _FAILURES_IN_A_ROW = 2
+_DAY = timedelta(days=1)
 _UNPROVEN = Verification(detail="this feed cannot be asked for in a second way")
 
 
@@ -54,25 +58,50 @@ def line_of(kind: str, location_id: str, raw: bytes) -> bytes:
 class _Part:
     """What one calendar group gave for a partition."""
 
-    segment: Segment
+    day: date
+    open: Callable[[], Segment]
+    segment: Segment | None = None
     kinds: Counter[str] = field(default_factory=Counter)
     bad: list[BadRecord] = field(default_factory=list)
     requests: int = 0
     retries: int = 0
     waited_seconds: float = 0.0
 
+    def write(self, kinds: Sequence[str], lines: Sequence[bytes]) -> None:
+        if self.segment is None:
+            self.segment = self.open()
+        self.segment.write_many(lines)
+        self.kinds.update(kinds)
+
+    def spend(self, cost: Stats) -> None:
+        self.requests += cost.requests
+        self.retries += cost.retries
+        self.waited_seconds += cost.waited_seconds
+
 
 @dataclass(slots=True)
 class _Partition:
-    """A partition under way: who is asked what, and the answers."""
+    """A partition under way: what it is asked for with, and what each group gave."""
 
     day: date
     began: datetime
     writer: RawWriter
     windows: list[FeedWindow]
-    parts: list[Future[_Part]]
+    parts: list[_Part]
     #: The snapshot before this one: stock does not vanish from one hour to the next.
     before: RawManifest | None = None
+
+
+@dataclass(slots=True)
+class _Batch:
+    """Business dates that follow one another and are asked for together, by a question a group."""
+
+    partitions: list[_Partition]
+    reading: list[Future[None]]
+
+    @property
+    def days(self) -> list[date]:
+        return [partition.day for partition in self.partitions]
 
 
 def collect_days(
@@ -101,7 +130,7 @@ def collect_days(
         redact: takes out what is personal; None stores records as received.
         token: names this sync. A day that is stored under the same token already is not fetched again.
         most_locations: the most that may be asked for in one call.
-        parallel: most days under way, and most windows read at a time.
+        parallel: most questions' dates under way, and most windows read at a time.
         accept_empty: whether a day that holds records may become one without any; otherwise such a day fails
             (`EmptiedError`) and keeps what it has.
 
@@ -164,6 +193,7 @@ class _Engine:
         self._redact = redact
         self._token = token
         self._accept_empty = accept_empty
+        self._feed = next((feed for feed in provider.feeds if feed.name == raw.feed), Feed(raw.feed, raw.feed, "day"))
         self._stopped = threading.Event()
 
     def days(
@@ -184,34 +214,60 @@ class _Engine:
             yield from (DayOutcome(day, "failed", error=error) for day in wanted)
             return
         pool = ThreadPoolExecutor(max(1, parallel), thread_name_prefix=f"feed-{self._raw.feed}")
-        running: deque[_Partition] = deque()
+        running: deque[_Batch] = deque()
+        alone: set[date] = set()  # dates that are asked for one by one, because a question about several failed
         failures = 0
         try:
             while wanted or running:
                 while wanted and len(running) < parallel:
-                    day = wanted.popleft()
-                    early = self._not_begun(day, groups)
+                    early = self._not_begun(wanted[0], groups)
                     if early is not None:
-                        yield DayOutcome(day, "failed", error=early)
+                        yield DayOutcome(wanted.popleft(), "failed", error=early)
                         continue
-                    running.append(self._begin_day(pool, day, groups))
+                    running.append(self._begin(pool, self._next(wanted, groups, alone), groups))
                 if not running:
                     continue
-                outcome = self._finish(running.popleft())
-                yield outcome
-                broken = outcome.error
-                # A day that lies too far back says nothing of the next one, nor does one that came back empty.
-                if isinstance(broken, HistoryUnavailableError | EmptiedError):
+                batch = running.popleft()
+                broken = self._read(batch)
+                if len(batch.partitions) > 1 and broken is not None and _of_one_date(broken):
+                    alone.update(batch.days)
+                    wanted.extendleft(reversed(batch.days))
                     continue
+                outcomes = [self._finish(partition, broken) for partition in batch.partitions]
+                yield from outcomes
+                # A day that lies too far back says nothing of the next one, nor does one that came back empty.
+                if isinstance(outcomes[-1].error, HistoryUnavailableError | EmptiedError):
+                    continue
+                broken = outcomes[-1].error
                 failures = failures + 1 if broken is not None else 0
                 if broken is not None and (not broken.rerun_helps or failures >= _FAILURES_IN_A_ROW):
-                    left = [*(one.day for one in running), *wanted]
+                    left = [*(day for one in running for day in one.days), *wanted]
                     yield from (DayOutcome(day, "failed", error=broken) for day in left)
                     return
         finally:
             self._stopped.set()  # threads end with the page they are at
             pool.shutdown(wait=True, cancel_futures=True)
-            for partition in running:
+            self._abandon(running)
+
+    def _next(self, wanted: deque[date], groups: Sequence[Group], alone: Set[date]) -> list[date]:
+        """Take the next dates that are asked for together: they follow one another, and have begun somewhere."""
+        days = [wanted.popleft()]
+        while (
+            wanted
+            and len(days) < self._feed.dates_a_window
+            and wanted[0] == days[-1] + _DAY
+            and alone.isdisjoint((days[0], wanted[0]))
+            and self._not_begun(wanted[0], groups) is None
+        ):
+            days.append(wanted.popleft())
+        return days
+
+    def _abandon(self, batches: Iterable[_Batch]) -> None:
+        for batch in batches:
+            for reading in batch.reading:  # they may still be writing
+                if not reading.cancel():
+                    reading.exception()
+            for partition in batch.partitions:
                 partition.writer.abort()
 
     def now(self, locations: Sequence[Location], now: datetime, slot: str) -> DayOutcome:
@@ -219,16 +275,17 @@ class _Engine:
         ids = tuple(sorted(one.location_id for one in locations))
         writer = self._raw.writer(self._connection.key, day, slot)
         window = FeedWindow(ids, now, now, day)
-        part: Future[_Part] = Future()
+        part = _Part(day, writer.segment)
+        broken: FluxError | None = None
         try:
-            part.set_result(self._fetch(window, writer.segment()))
+            self._fetch(window, [part])
         except FluxError as error:
-            part.set_exception(error)
+            broken = error
         except BaseException:
             writer.abort()
             raise
         before = None if slot == CURRENT or self._accept_empty else self._last_snapshot()
-        return self._finish(_Partition(day, now, writer, [window], [part], before))
+        return self._finish(_Partition(day, now, writer, [window], [part], before), broken)
 
     def _last_snapshot(self) -> RawManifest | None:
         """Return the newest snapshot that can be read."""
@@ -247,27 +304,62 @@ class _Engine:
             next_step="Ask for it again after it has begun.",
         )
 
-    def _begin_day(self, pool: ThreadPoolExecutor, day: date, groups: Sequence[Group]) -> _Partition:
-        writer = self._raw.writer(self._connection.key, day)
-        windows = [FeedWindow(group.location_ids, *group.calendar.window(day), day) for group in groups]
+    def _begin(self, pool: ThreadPoolExecutor, days: Sequence[date], groups: Sequence[Group]) -> _Batch:
         began = datetime.now(UTC)
-        fetch: Callable[[FeedWindow, Segment], _Part] = self._fetch
-        parts = [pool.submit(copy_context().run, fetch, window, writer.segment()) for window in windows]
-        return _Partition(day, began, writer, windows, parts)
+        partitions = []
+        for day in days:
+            writer = self._raw.writer(self._connection.key, day)
+            windows = [feed_window(group, [day]) for group in groups]
+            parts = [_Part(day, partial(writer.segment, number)) for number in range(len(groups))]
+            partitions.append(_Partition(day, began, writer, windows, parts))
+        fetch: Callable[[FeedWindow, Sequence[_Part]], None] = self._fetch
+        reading = [
+            pool.submit(
+                copy_context().run,
+                fetch,
+                feed_window(group, days),
+                [partition.parts[number] for partition in partitions],
+            )
+            for number, group in enumerate(groups)
+        ]
+        return _Batch(partitions, reading)
 
-    def _fetch(self, window: FeedWindow, segment: Segment) -> _Part:
-        """Read a window to its end into a segment of its own."""
-        part = _Part(segment)
+    def _read(self, batch: _Batch) -> FluxError | None:
+        """Wait until everything has been read; return what went wrong first."""
+        try:
+            for reading in batch.reading:
+                reading.result()
+        except FluxError as error:
+            self._abandon([batch])
+            return error
+        except BaseException:
+            self._abandon([batch])
+            raise
+        return None
+
+    def _fetch(self, window: FeedWindow, parts: Sequence[_Part]) -> None:
+        """Read a window to its end; `parts` are its business dates."""
         asked = frozenset(window.location_ids)
         pages = iter(self._source.collect(self._raw.feed, window))
-        with metered() as cost:
-            while not self._stopped.is_set() and (page := next(pages, None)) is not None:
-                self._land(part, window, asked, page)
-        part.requests, part.retries, part.waited_seconds = cost.requests, cost.retries, cost.waited_seconds
-        segment.finish()
-        return part
+        of = {part.day: part for part in parts}
+        at = parts[0]
+        while not self._stopped.is_set():
+            with metered() as cost:
+                page = next(pages, None)
+            if page:
+                # What has no time of its own stays with the record before it.
+                days = [at.day if one.at is None else window.date_of(one.at) for one in page]
+                for day, records in groupby(zip(days, page, strict=True), key=itemgetter(0)):
+                    at = of[day]
+                    self._land(at, asked, [record for _, record in records])
+            at.spend(cost)
+            if page is None:
+                break
+        for part in parts:
+            if part.segment is not None:
+                part.segment.finish()
 
-    def _land(self, part: _Part, window: FeedWindow, asked: frozenset[str], page: Sequence[Record]) -> None:
+    def _land(self, part: _Part, asked: frozenset[str], page: Sequence[Record]) -> None:
         good: list[Record] = []
         objects: list[bytes] = []
         for record in page:
@@ -275,7 +367,7 @@ class _Engine:
                 reason = f"it is of the location {record.location_id!r}, which was not asked for"
                 # Redacted like the others: quarantine is stored too.
                 (payload,) = self._redacted([bytes(record.raw)])
-                part.bad.append(BadRecord(self._connection.key, window.business_date, reason, payload))
+                part.bad.append(BadRecord(self._connection.key, part.day, reason, payload))
             else:
                 good.append(record)
                 objects.append(bytes(record.raw))
@@ -283,27 +375,30 @@ class _Engine:
             line_of(record.kind, record.location_id, text)
             for record, text in zip(good, self._redacted(objects), strict=True)
         ]
-        part.segment.write_many(lines)
-        part.kinds.update(record.kind for record in good)
+        if lines:
+            part.write([record.kind for record in good], lines)
 
     def _redacted(self, objects: list[bytes]) -> list[bytes]:
         return objects if self._redact is None else [bytes(one) for one in self._redact(objects)]
 
-    def _finish(self, partition: _Partition) -> DayOutcome:
-        """Wait for a partition's parts and commit it; whatever fails, it stays what it was."""
+    def _finish(self, partition: _Partition, broken: FluxError | None) -> DayOutcome:
+        """Commit a partition, unless reading it failed; whatever fails, it stays what it was."""
+        if broken is not None:
+            partition.writer.abort()  # of what there is now, nothing else does
+            return DayOutcome(partition.day, "failed", error=broken)
+        parts = partition.parts
         try:
-            parts = [part.result() for part in partition.parts]
             bad = tuple(record for part in parts for record in part.bad)
             kinds: Counter[str] = Counter()
             for part in parts:
                 kinds.update(part.kinds)
-            passing = next((feed.passing for feed in self._provider.feeds if feed.name == self._raw.feed), ())
+            passing = self._feed.passing
             if partition.before is not None and not bad:
                 lost = lost_kinds(partition.before, kinds.total(), kinds, passing)
                 if lost:
                     raise PartitionEmptiedError(partition.before, lost)
             manifest = partition.writer.commit(
-                [part.segment for part in parts],
+                [part.segment for part in parts if part.segment is not None],
                 fetched_at=partition.began,
                 quarantined=len(bad),
                 states=kinds,
@@ -325,13 +420,15 @@ class _Engine:
             what = emptied(self._connection.key, where, nothing.lost, self._raw.feed)
             return DayOutcome(partition.day, "failed", nothing.kept, what)
         except FluxError as error:
-            for other in partition.parts:  # they may still be writing
-                if not other.cancel():
-                    other.exception()
             return DayOutcome(partition.day, "failed", error=error)
         finally:
             partition.writer.abort()
         return DayOutcome(partition.day, "committed", manifest, bad=bad)
+
+
+def _of_one_date(error: FluxError) -> bool:
+    """Tell whether an error may be of one date among several: too old a one, or a page that could not be had."""
+    return isinstance(error, HistoryUnavailableError) or error.rerun_helps
 
 
 def _windows(windows: Sequence[FeedWindow]) -> list[Window]:

@@ -15,9 +15,9 @@ from math import ceil
 
 from flux_pipelines.domain.connection import Connection
 from flux_pipelines.domain.errors import PermissionLostError
-from flux_pipelines.providers.base import FeedSource, FeedWindow, Location, OrderWindow, PosSource, Provider
+from flux_pipelines.providers.base import FeedSource, Location, OrderWindow, PosSource, Provider
 from flux_pipelines.sync.orders import batch_sizes
-from flux_pipelines.sync.windows import DayIndex, Group, contiguous, group_locations
+from flux_pipelines.sync.windows import DayIndex, Group, contiguous, feed_window, group_locations
 from flux_pipelines.transport import Stats, metered
 
 #: Seconds that Dagster itself spends on one partition of the whole chain, measured on two shared cores with its SQLite
@@ -92,13 +92,13 @@ def estimate(
             # Each batch of days ends with a page that is only partly full.
             calls += rounds * (ceil(found / page_size) + len(batch_sizes(len(run), found / len(run))))
         calls_by_group.append(calls)
-    sample, uncounted = ([], ()) if feeds is None else _feeds_of_a_date(feeds, provider, groups, days)
-    # The sample itself is one date more.
-    repeated = len(set(days)) + 1
-    feed_calls = sum(cost.requests for cost in sample) * repeated
+    sample, uncounted = ([], ()) if feeds is None else _feeds_by_sample(source, feeds, provider, groups, days)
+    feed_calls = 0
     by_key: Counter[str] = Counter()
-    for cost in sample:
-        by_key.update({key: count * repeated for key, count in cost.by_key.items()})
+    for cost, windows in sample:
+        # The sample itself is one window more.
+        feed_calls += cost.requests * (windows + 1)
+        by_key.update({key: count * (windows + 1) for key, count in cost.by_key.items()})
     for group, calls in zip(groups, calls_by_group, strict=True):
         by_key.update({f"{provider.name}/{connection.key}/{place}": calls for place in group.location_ids})
     busiest = max(by_key.values())
@@ -115,23 +115,30 @@ def estimate(
     )
 
 
-def _feeds_of_a_date(
-    feeds: FeedSource, provider: Provider, groups: Sequence[Group], days: Sequence[date]
-) -> tuple[list[Stats], tuple[str, ...]]:
-    """Read every feed by business date for the middle date; return what each cost, and which could not be read and why."""
+def _feeds_by_sample(
+    source: PosSource, feeds: FeedSource, provider: Provider, groups: Sequence[Group], days: Sequence[date]
+) -> tuple[list[tuple[Stats, int]], tuple[str, ...]]:
+    """Read every feed by business date for the dates in the middle.
+
+    Returns:
+        What each cost and of how many such questions the dates are, and which could not be read and why.
+
+    """
     now = datetime.now(UTC)
     begun = [day for day in sorted(set(days)) if min(group.calendar.start(day) for group in groups) <= now]
+    by_day = [feed for feed in provider.feeds if begun and feed.grain == "day"]
+    if by_day:
+        source.confirm_access()  # what is proved once a sync is no part of a sample
     costs, uncounted = [], []
-    for feed in provider.feeds if begun else ():
-        if feed.grain != "day":
-            continue
-        day = begun[len(begun) // 2]
+    for feed in by_day:
+        most = feed.dates_a_window
+        windows = [run[at : at + most] for run in contiguous(begun) for at in range(0, len(run), most)]
         try:
             with metered() as cost:
                 for group in groups:
-                    for _ in feeds.collect(feed.name, FeedWindow(group.location_ids, *group.calendar.window(day), day)):
+                    for _ in feeds.collect(feed.name, feed_window(group, windows[len(windows) // 2])):
                         pass
-            costs.append(cost)
+            costs.append((cost, len(windows)))
         except PermissionLostError as lost:  # the sync will fail at this feed alone, at its first date
             uncounted.append(str(lost))
     return costs, tuple(uncounted)

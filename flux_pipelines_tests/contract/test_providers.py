@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from collections.abc import Iterable
+from datetime import UTC, date, datetime, timedelta
 
 import pytest
 
 from flux_pipelines.domain.errors import EmptiedError, FluxError, PermissionLostError, ReauthorizationNeededError
+from flux_pipelines.lake.raw import RawStore
 from flux_pipelines.sync.feeds import collect_days, collect_now
+from flux_pipelines.sync.reading import raw_blocks
 from flux_pipelines.sync.records import DayOutcome
 from flux_pipelines.sync.records_sql import derive
 from flux_pipelines_tests.contract.conftest import Connect, Played, providers
@@ -201,6 +204,35 @@ def test_every_feed_is_collected_and_every_table_is_made_of_it(connect: Connect,
         made = derive(spec, table, connection, locations, runtime.raw.of(table.feed), manifests)
         assert made.bad == [], (table.table, made.bad[:1])
         assert made.rows.num_rows, table.table
+
+
+def test_dates_of_a_feed_hold_the_same_asked_for_together_or_one_by_one(connect: Connect, name: str) -> None:
+    played = connect(name)
+    spec, runtime, connection = played.spec, played.runtime, played.connection
+    source = runtime.source(connection)
+    locations = runtime.refresh_locations(connection, source)
+
+    def held(raw: RawStore, outcomes: Iterable[DayOutcome]) -> dict[date, list[bytes]]:
+        found = {}
+        for outcome in outcomes:
+            assert outcome.error is None
+            assert outcome.manifest is not None
+            with raw.local_file(outcome.manifest) as file:
+                found[outcome.day] = sorted(line for block in raw_blocks(file) for line in block) if file else []
+        return found
+
+    try:
+        for feed in spec.feeds:
+            if feed.grain != "day":
+                continue
+            raw = runtime.raw.of(feed.name)
+            together = held(raw, collect_days(source, connection, locations, played.days, raw, provider=spec))  # type: ignore[arg-type]
+            assert together.keys() == set(played.days)
+            for day in played.days:
+                alone = held(raw, collect_days(source, connection, locations, [day], raw, provider=spec))  # type: ignore[arg-type]
+                assert alone == {day: together[day]}
+    finally:
+        source.close()
 
 
 def test_personal_data_is_declared(connect: Connect, name: str) -> None:

@@ -5,15 +5,23 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import pytest
 import zstandard
 
 from flux_pipelines.domain.connection import Connection
-from flux_pipelines.domain.errors import EmptiedError, PermissionLostError, ProviderUnavailableError
+from flux_pipelines.domain.errors import (
+    EmptiedError,
+    FluxError,
+    HistoryUnavailableError,
+    PermissionLostError,
+    ProviderUnavailableError,
+)
 from flux_pipelines.lake.raw import RawManifest, RawStore
 from flux_pipelines.lake.store import object_store
 from flux_pipelines.providers.base import Feed, FeedWindow, Location, Provider, Record
@@ -48,7 +56,7 @@ class MemoryFeeds:
         self.before(window)
         now = window.start == window.end
         found = [
-            Record("payment", location, msgspec.Raw(raw))
+            Record("payment", location, msgspec.Raw(raw), None if b"timeless" in raw else at)
             for at, location, raw in self.records
             if location in (*window.location_ids, "L9") and (now or window.start <= at < window.end)
         ]
@@ -109,6 +117,53 @@ def test_days_hold_what_fell_on_them_byte_for_byte(tmp_path: Path) -> None:
     assert sorted(tmp_path.glob("lake/raw/toy/*/acme/*")) == [
         tmp_path / "lake/raw/toy/payments/acme" / day.isoformat() for day in DAYS
     ]
+
+
+#: A feed whose records tell when they happened, so that dates are asked for together.
+TOGETHER = replace(TOY, feeds=(Feed("payments", "payments", "day", dates_a_window=3),))
+
+
+def test_dates_that_are_asked_for_together_hold_what_they_hold_alone(tmp_path: Path) -> None:
+    given = [*records(), (at("2026-03-09T13:00:00-04:00"), "L2", b'{"id":"timeless"}')]
+    found = []
+    for provider in (TOY, TOGETHER):
+        source, raw = MemoryFeeds(given), store(tmp_path / str(len(found)))
+        outcomes = list(collect_days(source, CONNECTION, LOCATIONS, DAYS, raw, provider=provider))
+        assert [(o.day, o.status) for o in outcomes] == [(day, "committed") for day in DAYS]
+        found.append({o.day: (lines(raw, o.manifest), o.manifest.windows) for o in outcomes if o.manifest})
+    assert found[0] == found[1]
+    asked = {(window.business_date, len(window.starts), window.location_ids) for window in source.asked}
+    assert asked == {(day, n, ids) for day, n in ((DAYS[0], 3), (DAYS[3], 0)) for ids in (("L1", "L2"), ("L3",))}
+
+
+def test_dates_that_do_not_follow_one_another_are_not_asked_for_together(tmp_path: Path) -> None:
+    source, raw = MemoryFeeds(records()), store(tmp_path)
+    days = [DAYS[0], DAYS[2], DAYS[3], date(2999, 1, 1)]
+    outcomes = {o.day: o.status for o in collect_days(source, CONNECTION, LOCATIONS, days, raw, provider=TOGETHER)}
+    assert [outcomes[day] for day in days] == ["committed", "committed", "committed", "failed"]
+    assert {(window.business_date, len(window.starts)) for window in source.asked} == {(DAYS[0], 0), (DAYS[2], 2)}
+
+
+@pytest.mark.parametrize(
+    "error", [ProviderUnavailableError("it is down"), HistoryUnavailableError("it lies too far back")]
+)
+def test_a_date_that_fails_costs_none_that_was_asked_for_with_it(error: FluxError, tmp_path: Path) -> None:
+    source, raw = MemoryFeeds(records()), store(tmp_path)
+
+    def before(window: FeedWindow) -> None:
+        if window.start <= at("2026-03-07T12:00:00-04:00") < window.end:
+            raise error
+
+    source.before = before
+    outcomes = {o.day: o for o in collect_days(source, CONNECTION, LOCATIONS, DAYS, raw, provider=TOGETHER)}
+    assert [outcomes[day].status for day in DAYS] == ["committed", "failed", "committed", "committed"]
+    assert outcomes[DAYS[1]].error is error
+    assert {day: len(lines(raw, outcomes[day].manifest)) for day in (DAYS[0], *DAYS[2:])} == {
+        DAYS[0]: 0,
+        DAYS[2]: 2,
+        DAYS[3]: 5,
+    }
+    assert not [path for path in tmp_path.glob("lake/.staging/**/*") if path.is_file() and path.suffix == ".zst"]
 
 
 def test_the_same_sync_does_not_ask_twice_and_another_one_replaces(tmp_path: Path) -> None:

@@ -62,10 +62,16 @@ PROVIDER = Provider(
     ),
     transactions_sql=_HERE / "transactions.sql",
     feeds=(
-        Feed("payments", "payments and refunds", "day", passing=("refunded_tender", "refunded_payment")),
+        Feed(
+            "payments",
+            "payments and refunds",
+            "day",
+            passing=("refunded_tender", "refunded_payment"),
+            dates_a_window=14,
+        ),
         Feed("catalog", "catalogue and locations", "current"),
         Feed("inventory", "stock counts", "hour", passing=("sold_out",)),
-        Feed("labor", "timecards", "day"),
+        Feed("labor", "timecards", "day", dates_a_window=31),
         Feed(witness.FEED, "own sales report", "day", passing=witness.PASSING, again=witness.NOT_YET),
     ),
     tables=(

@@ -5,7 +5,7 @@ What there is beside orders is in `feeds.py`. Sources of every fact here are in 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -255,7 +255,8 @@ class SquareClient:
             credentials=context.credentials,
             headers={"Square-Version": context.provider.api_version},
         )
-        self._feeds = SquareFeeds(self._api, self._connection, lambda: self._token_status().scopes)
+        self._scopes: Collection[str] | None = None
+        self._feeds = SquareFeeds(self._api, self._connection, self._granted)
         self._reports = SquareReports(self._api, self._connection, float(settings["report_wait_seconds"]))
 
     @property
@@ -347,10 +348,15 @@ class SquareClient:
         self._api.close()
 
     def _token_status(self) -> _TokenStatus:
-        answer = self._api.request(
+        status = self._api.request(
             "POST", "/oauth2/token/status", json={}, idempotent=True, decode=_decode_token_status
-        )
-        return answer.value
+        ).value
+        self._scopes = status.scopes
+        return status
+
+    def _granted(self) -> Collection[str]:
+        """Return what the token may do, as it was when this client last asked: that is once a sync."""
+        return self._token_status().scopes if self._scopes is None else self._scopes
 
     def _search(self, window: OrderWindow, start: datetime, basis: Basis, cursor: str) -> _DecodedPage:
         body: dict[str, Any] = {

@@ -49,7 +49,7 @@ class SquareFeeds:
     Args:
         api: the connection's client.
         connection: its key, for errors.
-        granted: asks Square which permissions the token has.
+        granted: tells which permissions the token has, as Square said when it was last asked.
 
     """
 
@@ -62,7 +62,8 @@ class SquareFeeds:
         """Yield a feed's records; see `FeedSource`.
 
         Raises:
-            PermissionLostError: a permission is missing. Where nothing was found, Square has been asked whether it is.
+            PermissionLostError: a permission is missing. Where nothing was found, Square has been asked whether it is: once
+                a client, which is as long as a sync.
 
         """
         pages = {

@@ -41,7 +41,7 @@ def collect(api: ApiClient, connection: str, window: FeedWindow) -> Iterator[lis
 
         for page in follow(ask, window.start, _latest_start, connection=connection, what=_PATH):
             records = [
-                Record("time_entry", one.head.location_id or "", one.raw)
+                Record("time_entry", one.head.location_id or "", one.raw, one.head.happened)
                 for one in page.found
                 if (began := one.head.happened) is None or began < window.end
             ]

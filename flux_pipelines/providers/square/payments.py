@@ -13,8 +13,8 @@ names its tender is asked for one by one.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from datetime import datetime, timedelta
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import quote
 
@@ -69,9 +69,12 @@ def _offline(window: FeedWindow) -> _Order:
 
 
 def collect(api: ApiClient, connection: str, window: FeedWindow) -> Iterator[list[Record]]:
-    """Yield the payments and refunds of the window, a page at a time, each once; then what was paid elsewhere and given back."""
-    taken: set[str] = set()
-    given_back: dict[str, _Back] = {}  # by the payment's id
+    """Yield the payments and refunds of the window, a page at a time, each once; then what was paid elsewhere and given back.
+
+    Elsewhere is another business date: what a date tells is the same whatever others it was asked for with.
+    """
+    taken: dict[str, date] = {}
+    given_back: dict[tuple[str, date], _Back] = {}  # by the payment's id and the date of the refund
     for location_id in window.location_ids:
         seen: set[str] = set()
         for which, by in ((_PAYMENTS, _CREATED), (_PAYMENTS, _offline(window)), (_REFUNDS, _CREATED)):
@@ -87,40 +90,47 @@ def collect(api: ApiClient, connection: str, window: FeedWindow) -> Iterator[lis
                             continue
                         seen.add(one.head.id)
                     place = one.head.location_id or location_id
-                    records.append(Record(which.kind, place, one.raw))
+                    records.append(Record(which.kind, place, one.raw, happened))
+                    day = window.date_of(happened or window.start)
                     if which is _PAYMENTS:
-                        taken.add(one.head.id)
+                        taken[one.head.id] = day
                     elif one.head.payment_id:
-                        given_back.setdefault(one.head.payment_id, _Back(place, one.head.order_id))
+                        back = _Back(place, one.head.order_id, happened)
+                        given_back.setdefault((one.head.payment_id, day), back)
                 if records:
                     yield records
-    elsewhere = {payment_id: back for payment_id, back in given_back.items() if payment_id not in taken}
+    elsewhere: dict[str, list[_Back]] = {}
+    for (payment_id, day), back in given_back.items():
+        if taken.get(payment_id) != day:
+            elsewhere.setdefault(payment_id, []).append(back)
     if elsewhere and (records := [*_paid_elsewhere(api, elsewhere)]):
         yield records
 
 
 class _Back(NamedTuple):
-    """Where a payment was given back, and with which order."""
+    """Where and when a payment was given back, and with which order."""
 
     place: str
     order_id: str | None
+    at: datetime | None
 
 
-def _paid_elsewhere(api: ApiClient, given_back: Mapping[str, _Back]) -> Iterator[Record]:
-    """Yield what was paid with, of each payment, as far as Square knows of it."""
+def _paid_elsewhere(api: ApiClient, given_back: Mapping[str, Sequence[_Back]]) -> Iterator[Record]:
+    """Yield what was paid with, of each payment, as far as Square knows of it: on each date on which some was given back."""
     missing = dict(given_back)
     # The order of a refund is one of its own, which names the order that it gives back; or it is that order itself.
-    asked = [back.order_id for back in given_back.values() if back.order_id]
+    asked = [back.order_id for backs in given_back.values() for back in backs if back.order_id]
     for _ in ("refunds", "sales"):
         orders = [*_orders(api, asked)]
         for one in orders:
             for payment_id, tender in one.tenders:
-                if payment_id in missing:
-                    yield Record(TENDER, missing.pop(payment_id).place, tender)
+                for back in missing.pop(payment_id, ()):
+                    yield Record(TENDER, back.place, tender, back.at)
         asked = [source for one in orders for source in one.sources] if missing else []
-    for payment_id, back in missing.items():
+    for payment_id, backs in missing.items():
         if (payment := _payment(api, payment_id)) is not None:
-            yield Record(PAYMENT, back.place, payment)
+            for back in backs:
+                yield Record(PAYMENT, back.place, payment, back.at)
 
 
 def _orders(api: ApiClient, order_ids: Iterable[str]) -> Iterator[Paid]:
