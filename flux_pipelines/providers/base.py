@@ -8,10 +8,11 @@ from __future__ import annotations
 import importlib
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from fnmatch import fnmatchcase
 from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
@@ -347,6 +348,14 @@ class FeedWindow:
     end: datetime
     business_date: date
     starts: tuple[datetime, ...] = ()
+
+    def apart(self) -> list[FeedWindow]:
+        """Return the questions about each of its business dates."""
+        starts = self.starts or (self.start,)
+        return [
+            replace(self, start=start, end=end, business_date=self.date_of(start), starts=())
+            for start, end in pairwise((*starts, self.end))
+        ]
 
     def date_of(self, at: datetime) -> date:
         """Return the business date of an instant in the interval; dates follow one another without gaps."""

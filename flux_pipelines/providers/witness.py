@@ -1,14 +1,16 @@
 """The provider's own sales report as a feed by day: what every provider that has one does the same way.
 
 A report is a witness, and no more: where it cannot be had, the day's records say so and why, and nothing fails. Each store
-that was asked for has one record a day.
+that was asked for has a record a day, or several that add up.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from functools import cache, partial
 from typing import NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import msgspec
@@ -17,7 +19,7 @@ from flux_pipelines.domain.errors import PermissionLostError, ProviderUnavailabl
 from flux_pipelines.providers.base import FeedWindow, Record
 from flux_pipelines.transport.errors import RefusedError
 
-T = TypeVar("T", bound=Mapping[str, msgspec.Raw] | Sequence["ReportedOrder"])
+T = TypeVar("T", bound=Mapping[str, Sequence[msgspec.Raw]] | Sequence["ReportedOrder"])
 
 FEED = "reported_sales"
 #: What the report says of a store, as received.
@@ -73,9 +75,43 @@ class ReportSource(Protocol):
         """
 
 
-def records(
-    window: FeedWindow, ask: Callable[[], Mapping[str, msgspec.Raw]], permission: str
+#: What a report says of each store: a row, or several that add up.
+Said = Mapping[str, Sequence[msgspec.Raw]]
+
+
+def dated(
+    window: FeedWindow, ask: Callable[[FeedWindow], Mapping[date, Said]], permission: str
 ) -> Iterator[list[Record]]:
+    """Yield what `records` does for a window of several dates: those that are over are asked for together, once.
+
+    Args:
+        window: the stores and the dates.
+        ask: returns what the report says of several dates.
+        permission: what it takes to read the report, for people.
+
+    """
+    dates = window.apart()
+    over = [one for one in dates if datetime.now(UTC) >= one.end + FRESH_AFTER]
+
+    @cache
+    def told() -> Mapping[date, Said] | Exception:
+        starts = tuple(one.start for one in over) if len(over) > 1 else ()
+        try:
+            return ask(replace(over[0], end=over[-1].end, starts=starts))
+        except (PermissionLostError, RefusedError, ProviderUnavailableError, NoWitnessError) as nothing:
+            return nothing  # for each of the dates
+
+    def of(day: date) -> Said:
+        if isinstance(said := told(), Exception):
+            raise said
+        return said.get(day, {})
+
+    for one in dates:
+        for page in records(one, partial(of, one.business_date), permission):
+            yield [record._replace(at=one.start) for record in page]
+
+
+def records(window: FeedWindow, ask: Callable[[], Said], permission: str) -> Iterator[list[Record]]:
     """Yield what the report says of each store of a window, or why it says nothing.
 
     Args:
@@ -91,11 +127,11 @@ def records(
         why = msgspec.Raw(msgspec.json.encode({"reason": nothing.reason}))
         yield [Record(kind, location, why) for location in window.location_ids]
         return
+    nothing_of_it = [Record(NOTHING, "", msgspec.Raw(b"{}"))]
     yield [
-        Record(REPORTED, location, said[location])
-        if location in said
-        else Record(NOTHING, location, msgspec.Raw(b"{}"))
+        record._replace(location_id=location)
         for location in window.location_ids
+        for record in [Record(REPORTED, location, row) for row in said.get(location, ())] or nothing_of_it
     ]
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from flux_pipelines.domain.business_day import BusinessCalendar
 from flux_pipelines.domain.money import from_minor
-from flux_sandbox.reported import reported
+from flux_sandbox.reported import order_id, reported
 from flux_sandbox.shopify.errors import QueryError
 from flux_sandbox.shopify.ids import Json, legacy
 
@@ -42,7 +42,7 @@ def answer(shop: Shop, query: str) -> Json:
     window = BusinessCalendar(shop.zone).window(date.fromisoformat(found["first"]))
     low, high = (int(instant.timestamp() * 1000) for instant in window)
     own = [location.id for location in shop.merchant.locations]
-    sums = reported(shop.world, shop.merchant, own, low, high - 1, by_order=_ORDER in by)
+    sums = reported(shop.world, shop.merchant, own, low, high - 1, apart=order_id if _ORDER in by else None)
     rows = []
     for (place, order), figures in sums.items():
         values = {name: value for name, value in _figures(figures).items() if name in shown}

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from flux_pipelines.domain.money import from_minor
-from flux_sandbox.reported import reported
+from flux_sandbox.reported import hour, order_id, reported
 from flux_sandbox.square.errors import ApiError, invalid
 
 if TYPE_CHECKING:
@@ -83,9 +83,12 @@ class Reports:
         low, high = _span(query)
         own = [location.id for location in merchant.locations]
         wanted = _places(query, own)
-        by_order = "order_id" in asked["dimensions"]
-        found = reported(self._world, merchant, wanted, low, high, by_order=by_order)
-        rows = [_row(place, order, figures, asked) for (place, order), figures in sorted(found.items())]
+        by_hour, by_order = _is_by_hour(query), "order_id" in asked["dimensions"]
+        if by_hour and by_order:
+            raise invalid("BAD_REQUEST", "this sandbox reports orders or hours")
+        apart = hour if by_hour else order_id if by_order else None
+        found = reported(self._world, merchant, wanted, low, high, apart=apart)
+        rows = [_row(place, part, figures, asked, by_hour=by_hour) for (place, part), figures in sorted(found.items())]
         return {"query": query, "data": rows[: query.get("limit", _DEFAULT_ROWS)]}
 
 
@@ -111,6 +114,14 @@ def _span(query: Mapping[str, Any]) -> tuple[int, int]:
         raise invalid("BAD_REQUEST", "this sandbox takes one range of sale_timestamp, in UTC") from None
 
 
+def _is_by_hour(query: Mapping[str, Any]) -> bool:
+    """Tell whether hours are told apart; days and weeks are, in this sandbox, not."""
+    granularity = query["timeDimensions"][0].get("granularity")
+    if granularity not in (None, "hour"):
+        raise invalid("BAD_REQUEST", "this sandbox knows the granularity `hour` only")
+    return granularity is not None
+
+
 def _ms(text: str) -> int:
     return round(datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp() * 1000)
 
@@ -124,10 +135,12 @@ def _places(query: Mapping[str, Any], own: list[str]) -> list[str]:
     return wanted
 
 
-def _row(place: str, order: str, figures: DayTruth, asked: Mapping[str, list[str]]) -> Json:
+def _row(place: str, part: str, figures: DayTruth, asked: Mapping[str, list[str]], *, by_hour: bool) -> Json:
     row: Json = {}
     for name in asked["dimensions"]:
-        row[f"{_CUBE}.{name}"] = place if name == "location_id" else order
+        row[f"{_CUBE}.{name}"] = place if name == "location_id" else part
+    if by_hour:  # a time dimension is told with its granularity, and without
+        row |= {f"{_CUBE}.sale_timestamp.hour": part, f"{_CUBE}.sale_timestamp": part}
     for name in asked["measures"]:
         if name == "count":
             row[f"{_CUBE}.count"] = str(figures.orders)

@@ -11,7 +11,7 @@ from datetime import date, timedelta
 from typing import TYPE_CHECKING, Any
 
 from flux_sandbox.ids import guid
-from flux_sandbox.reported import reported
+from flux_sandbox.reported import order_id, reported
 from flux_sandbox.toast.errors import ApiError, forbidden, invalid, missing
 from flux_sandbox.toast.ids import guid_of, restaurant_guid
 from flux_sandbox.toast.values import date_of, dollars, window_ms
@@ -79,7 +79,7 @@ class Reports:
 
     def _day(self, merchant: Merchant, place: Location, day: date, *, by_order: bool) -> dict[str, DayTruth]:
         low, high = window_ms(day, place.timezone, merchant.cutoff_hour)
-        found = reported(self._world, merchant, [place.id], low, high - 1, by_order=by_order)
+        found = reported(self._world, merchant, [place.id], low, high - 1, apart=order_id if by_order else None)
         return {order: figures for (_, order), figures in found.items()}
 
     def _sales(self, merchant: Merchant, places: list[Location], days: list[date]) -> Iterator[Json]:

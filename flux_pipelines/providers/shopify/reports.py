@@ -54,11 +54,11 @@ class ShopifyReports:
         self._shop = shop
         self._locations = locations
 
-    def stores(self, window: FeedWindow) -> dict[str, msgspec.Raw]:
+    def stores(self, window: FeedWindow) -> dict[str, list[msgspec.Raw]]:
         """Return what the report says of each location of a business date."""
-        found: dict[str, msgspec.Raw] = {}
+        found: dict[str, list[msgspec.Raw]] = {}
         for raw, row in self._rows(window, f"{_MEASURES} GROUP BY {_PLACE}"):
-            found[self._place(row)] = raw
+            found[self._place(row)] = [raw]
         return found
 
     def orders(self, window: FeedWindow) -> list[ReportedOrder]:

@@ -72,7 +72,14 @@ PROVIDER = Provider(
         Feed("catalog", "catalogue and locations", "current"),
         Feed("inventory", "stock counts", "hour", passing=("sold_out",)),
         Feed("labor", "timecards", "day", dates_a_window=31),
-        Feed(witness.FEED, "own sales report", "day", passing=witness.PASSING, again=witness.NOT_YET),
+        Feed(
+            witness.FEED,
+            "own sales report",
+            "day",
+            passing=witness.PASSING,
+            again=witness.NOT_YET,
+            dates_a_window=31,
+        ),
     ),
     tables=(
         FeedTable("payments", "payments", _HERE / "payments.sql"),

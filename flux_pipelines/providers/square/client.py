@@ -332,7 +332,7 @@ class SquareClient:
 
         """
         if feed == witness.FEED:
-            return witness.records(window, lambda: self._reports.stores(window), PERMISSION)
+            return witness.dated(window, self._reports.stores, PERMISSION)
         return self._feeds.collect(feed, window)
 
     def changed(self, feed: str, window: FeedWindow) -> Iterator[tuple[str, datetime]]:

@@ -4,8 +4,9 @@
 --                   and `no_witness_yet` with a `reason`; `stores`
 --   out  the contract's columns, `problem` and `record`
 --
--- Amounts are decimal units, as text (developer.squareup.com/docs/reporting-api/core-cubes). A member's name begins with
--- that of its cube. `net_sales` is after discounts and returns, and before tax.
+-- A store's date is a row, or one an hour, which add up. Amounts are decimal units, as text
+-- (developer.squareup.com/docs/reporting-api/core-cubes). A member's name begins with that of its cube. `net_sales` is after
+-- discounts and returns, and before tax.
 
 CREATE MACRO said(o, member) AS list_extract(list_transform(
     list_filter(json_keys(o), lambda k: k = member OR k LIKE '%.' || member),
@@ -30,6 +31,28 @@ judged AS (
             WHEN kind LIKE 'no_witness%' AND (object ->> '$.reason') IS NULL THEN 'it does not say why there is no report'
         END AS problem
     FROM read
+),
+
+added_up AS (
+    SELECT
+        connection,
+        tenant,
+        location_id,
+        raw_date,
+        currency,
+        reported,
+        object ->> '$.reason' AS reason,
+        sum(amount(object, 'net_sales')) AS net,
+        sum(amount(object, 'sales_tax_amount')) AS tax,
+        sum(amount(object, 'tips_amount')) AS tips,
+        sum(amount(object, 'discounts_amount')) AS discounts,
+        sum(amount(object, 'itemized_returns')) AS "returns",
+        source_system,
+        source_version,
+        problem,
+        any_value(CASE WHEN problem IS NOT NULL THEN object::VARCHAR END) AS record
+    FROM judged
+    GROUP BY ALL
 )
 
 SELECT
@@ -39,14 +62,14 @@ SELECT
     raw_date AS business_date,
     currency,
     CASE WHEN reported THEN 'reported' ELSE 'no_witness' END AS status,
-    object ->> '$.reason' AS reason,
-    CASE WHEN reported THEN coalesce(amount(object, 'net_sales'), 0) END AS net,
-    amount(object, 'sales_tax_amount') AS tax,
-    amount(object, 'tips_amount') AS tips,
-    amount(object, 'discounts_amount') AS discounts,
-    amount(object, 'itemized_returns') AS "returns",
+    reason,
+    CASE WHEN reported THEN coalesce(net, 0)::DECIMAL(18,4) END AS net,
+    tax::DECIMAL(18,4) AS tax,
+    tips::DECIMAL(18,4) AS tips,
+    discounts::DECIMAL(18,4) AS discounts,
+    "returns"::DECIMAL(18,4) AS "returns",
     source_system,
     source_version,
     problem,
-    CASE WHEN problem IS NOT NULL THEN object::VARCHAR END AS record
-FROM judged;
+    record
+FROM added_up;

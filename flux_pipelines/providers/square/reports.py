@@ -11,7 +11,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Any
 
@@ -79,12 +79,27 @@ class SquareReports:
         self._connection = connection
         self._patience = patience
 
-    def stores(self, window: FeedWindow) -> dict[str, msgspec.Raw]:
-        """Return what the report says of each store of a business date."""
+    def stores(self, window: FeedWindow) -> dict[date, dict[str, list[msgspec.Raw]]]:
+        """Return what the report says of each store of each business date.
+
+        Several dates are asked for together by the hour, and their rows add up: a trading day that ends at three in the
+        morning is no day of Square's. Where a date does not begin with an hour in UTC, each is asked for alone.
+        """
+        dates = window.apart()
+        by_hour = len(dates) > 1 and all((one.start.minute, one.start.second) == (0, 0) for one in dates)
+        if len(dates) > 1 and not by_hour:
+            return {one.business_date: self.stores(one)[one.business_date] for one in dates}
         names = self._names(_NET, _PLACE, _AT, _SEGMENT)
         measures = [names[name] for name in (_NET, *_MORE) if name in names]
-        rows = self._load(self._query(window, names, measures, [names[_PLACE]]))
-        return {str(_row(raw).get(names[_PLACE])): raw for raw in rows}
+        rows = self._load(self._query(window, names, measures, [names[_PLACE]], by_hour=by_hour))
+        if len(rows) >= _MOST_ROWS:
+            raise NoWitnessError(f"the report has more than {_MOST_ROWS:,} rows")
+        found: dict[date, dict[str, list[msgspec.Raw]]] = {one.business_date: {} for one in dates}
+        for raw in rows:
+            row = _row(raw)
+            day = window.date_of(_hour(row.get(f"{names[_AT]}.hour"))) if by_hour else window.business_date
+            found[day].setdefault(str(row.get(names[_PLACE])), []).append(raw)
+        return found
 
     def orders(self, window: FeedWindow) -> list[ReportedOrder]:
         """Return what the report says of each order of some stores' business date."""
@@ -103,15 +118,22 @@ class SquareReports:
         return found
 
     def _query(
-        self, window: FeedWindow, names: dict[str, str], measures: Sequence[str], dimensions: Sequence[str]
+        self,
+        window: FeedWindow,
+        names: dict[str, str],
+        measures: Sequence[str],
+        dimensions: Sequence[str],
+        *,
+        by_hour: bool = False,
     ) -> dict[str, Any]:
         # Both ends of a range of instants belong to it. `order` is refused.
         span = [_stamp(window.start), _stamp(window.end - _MILLISECOND)]
+        hours = {"granularity": "hour"} if by_hour else {}
         return {
             "measures": measures,
             "dimensions": dimensions,
             "segments": [names[_SEGMENT]],
-            "timeDimensions": [{"dimension": names[_AT], "dateRange": span}],
+            "timeDimensions": [{"dimension": names[_AT], "dateRange": span, **hours}],
             "filters": [{"member": names[_PLACE], "operator": "equals", "values": window.location_ids}],
             "timezone": "UTC",
             "limit": _MOST_ROWS,
@@ -156,6 +178,14 @@ class SquareReports:
 def _row(raw: msgspec.Raw) -> dict[str, Any]:
     found: dict[str, Any] = decode(raw, dict[str, Any])
     return found
+
+
+def _hour(text: object) -> datetime:
+    """Return the instant of an hour: without an offset, as the question was in UTC."""
+    try:
+        return datetime.fromisoformat(str(text)).replace(tzinfo=UTC)
+    except ValueError:
+        raise NoWitnessError("an hour of the report cannot be read") from None
 
 
 def _stamp(instant: datetime) -> str:

@@ -84,7 +84,7 @@ class ToastReports:
         self._mutex = threading.Lock()
         self._known: dict[tuple[date, date], _Rows | Exception] = {}
 
-    def stores(self, window: FeedWindow) -> dict[str, msgspec.Raw]:
+    def stores(self, window: FeedWindow) -> dict[str, list[msgspec.Raw]]:
         """Return what the report says of a business date, of every restaurant."""
         span, first, last = _asked_with(window.business_date)
         with self._mutex:
@@ -96,7 +96,7 @@ class ToastReports:
             found = self._known[first, last]
         if isinstance(found, Exception):
             raise found
-        return found.get(window.business_date, {})
+        return {store: [row] for store, row in found.get(window.business_date, {}).items()}
 
     def orders(self, window: FeedWindow) -> list[ReportedOrder]:
         """Return what the report says of the checks of each order of a business date, before tax."""
