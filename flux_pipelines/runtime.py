@@ -50,7 +50,7 @@ from flux_pipelines.settings import settings as process_settings
 if TYPE_CHECKING:
     from flux_pipelines.forecaster.client import DemandEndpoint
     from flux_pipelines.forecaster.embedded import EmbeddedForecaster
-    from flux_pipelines.lake import DeltaLake, ObjectStore, Quarantine, RawStore
+    from flux_pipelines.lake import DeltaLake, Quarantine, RawStore
     from flux_pipelines.privacy import Pseudonyms, Redactor
     from flux_pipelines.state import App, State, TokenKeeper
     from flux_pipelines.transport import Transport
@@ -134,12 +134,6 @@ class Runtime:
             timeout=Timeout(connect=3.0, read=10.0, total=12.0),
             give_up_after=5.0,
         )
-
-    @cached_property
-    def _objects(self) -> ObjectStore:
-        from flux_pipelines.lake import object_store
-
-        return object_store(self.settings.lake_root)
 
     @cached_property
     def lake(self) -> DeltaLake:

@@ -121,12 +121,6 @@ def local_path(text: str) -> str:
 # --- forms ---
 
 
-def csrf_token(request: Request) -> str:
-    """Return the token that every form of this session carries in its hidden field `csrf`."""
-    person = person_of(request)
-    return person.csrf if person is not None else ""
-
-
 async def csrf_checked(request: Request, person: SignedIn) -> None:
     """Refuse a form that did not come from a page of this session; a dependency of every POST of a page."""
     require_own_origin(request)

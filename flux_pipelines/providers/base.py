@@ -1,4 +1,4 @@
-"""What a provider declares, and the small protocols (capabilities) it implements.
+"""What a provider declares, and the small protocols it implements.
 
 Pipelines and command line know providers only through this file and `registry.py`; none of them names one.
 """
@@ -151,7 +151,6 @@ class Provider:
     feeds: tuple[Feed, ...] = ()
     tables: tuple[FeedTable, ...] = ()
     redaction: Redaction = Redaction()
-    capabilities: frozenset[str] = field(default_factory=frozenset)
 
     def __post_init__(self) -> None:
         """See that events are told from those that nothing is done for: of these not even the body is kept.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
-from sqlalchemy import delete, or_, select, update
+from sqlalchemy import delete, or_, update
 
 from flux_pipelines.state.database import Database
 from flux_pipelines.state.digests import derived, digest, new_token
@@ -103,14 +103,6 @@ class People:
         with self._database.session() as session:
             gone = session.execute(delete(SessionRow).where(SessionRow.subject == subject).returning(SessionRow.id))
             return len(gone.all())
-
-    def sessions(self, subject: str) -> int:
-        """Return how many sessions of a person have not expired."""
-        with self._database.reading() as session:
-            rows = session.scalars(
-                select(SessionRow.id).where(SessionRow.subject == subject, SessionRow.expires_at > datetime.now(UTC))
-            )
-            return len(rows.all())
 
     def purge(self, idle: timedelta = IDLE) -> int:
         """Delete the sessions that are over; return how many."""

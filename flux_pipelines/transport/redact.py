@@ -88,11 +88,6 @@ def redact_url(url: str) -> str:
     return redact(base) + (f"?{names}" if names else "")
 
 
-def redact_headers(headers: Mapping[str, str]) -> dict[str, str]:
-    """Return the headers with those that carry secrets masked."""
-    return {name: MASK if _SECRET_HEADERS.search(name) else redact(value) for name, value in headers.items()}
-
-
 class RedactingFilter(logging.Filter):
     """A filter for loggers and handlers of `logging` that masks secrets in messages and tracebacks."""
 

@@ -165,5 +165,4 @@ PROVIDER = Provider(
             }
         ),
     ),
-    capabilities=frozenset({"PosSource", "FeedSource", "OAuthProvider", "WebhookSource"}),
 )

@@ -90,5 +90,4 @@ PROVIDER = Provider(
         FeedTable("reported_sales", witness.FEED, _HERE / "reported_sales.sql"),
     ),
     redaction=REDACTION,
-    capabilities=frozenset({"PosSource", "FeedSource", "OAuthProvider", "WebhookSource"}),
 )

@@ -94,5 +94,4 @@ PROVIDER = Provider(
             }
         ),
     ),
-    capabilities=frozenset({"PosSource", "FeedSource", "MachineLogin", "WebhookSource"}),
 )

@@ -57,5 +57,4 @@ PROVIDER = Provider(
     secrets=(("access_token",),),
     webhooks="flux_pipelines.providers.toy:ToyWebhooks",
     webhook_types=("*",),
-    capabilities=frozenset({"WebhookSource"}),
 )
