@@ -29,7 +29,7 @@ AT = datetime(2026, 3, 3, 4, tzinfo=UTC)
 
 def land(raw: RawStore, lines: Sequence[bytes], slot: str = "") -> RawManifest:
     with raw.writer(KEY, DAY, slot) as writer:
-        first, second = writer.segment(), writer.segment()
+        first, second = writer.segment(0), writer.segment(1)
         first.write_many(lines[:1])
         second.write_many(lines[1:])
         verified = Verification(status="verified", expected=len(lines), confirmed=len(lines))
