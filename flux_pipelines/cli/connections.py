@@ -169,7 +169,7 @@ def configure(
     given = json_object(sys.stdin.read(), "the secrets") if secrets == "-" else None
     with Runtime(patient=False) as runtime:
         connection, locations = reconfigure(runtime, key, settings=changes, secrets=given)
-        say(f"{connection.key} works with what it was given.")
+        say(f"{connection.key}: settings saved; test passed.")
         _print_locations(locations)
 
 

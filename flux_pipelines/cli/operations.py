@@ -90,7 +90,7 @@ def _inbox(runtime: Runtime) -> str:
             f"{counts['failed']} webhook events could not be dealt with",
             next_step="See `flux inbox list --status failed`; `flux inbox retry` tries them again.",
         )
-    return f"{counts['received'] + counts['assigned']} wait, {counts['done'] + counts['kept']} are dealt with"
+    return f"{counts['received'] + counts['assigned']} pending, {counts['done'] + counts['kept']} processed"
 
 
 def _lake(runtime: Runtime) -> str:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 Provider = Annotated[str, typer.Argument(metavar="PROVIDER", help="The provider, for example square.")]
 Connections = Annotated[
     list[str] | None,
-    typer.Option("--connection", metavar="PROVIDER:NAME", help="Only this connection; may be given again."),
+    typer.Option("--connection", metavar="PROVIDER:NAME", help="Only this connection; repeatable."),
 ]
 From = Annotated[str, typer.Option("--from", metavar="DATE", help="First business date, YYYY-MM-DD.")]
 To = Annotated[str, typer.Option("--to", metavar="DATE", help="Last business date, YYYY-MM-DD.")]
@@ -37,7 +37,8 @@ AcceptEmpty = Annotated[
         "that the records are really gone.",
     ),
 ]
-_LIMITS = ("minutes at the limit", "share of the quota")
+_OF_FEEDS = "of which payments, labor and reports"
+_LIMITS = ("minimum minutes (rate limit)", "% of daily quota")
 
 
 def days_between(first: str, last: str, earliest: date) -> list[date]:
@@ -138,7 +139,7 @@ def print_report(report: SyncReport) -> None:
         *((f"net sales {currency}", f"{net:,.{exponent(currency)}f}") for currency, net in sorted(report.net.items())),
         ("requests", f"{report.requests:,}"),
         ("retries", f"{report.retries:,}"),
-        ("waited for limits", f"{report.waited_seconds:.1f} s"),
+        ("rate-limit wait", f"{report.waited_seconds:.1f} s"),
         ("quarantined", f"{report.quarantined:,}"),
         ("products forecast", f"{report.forecast_items:,}"),
         ("products not forecast", f"{report.unforecast_items:,}"),
@@ -148,13 +149,13 @@ def print_report(report: SyncReport) -> None:
         ),
         ("took", f"{report.seconds:.1f} s"),
     ]
-    table("What this sync did", ("", ""), rows)
+    table("Sync summary", ("", ""), rows)
 
 
 def plan(
     provider: Provider, first: From, last: To, connection: Connections = None, sales_only: SalesOnly = False
 ) -> None:
-    """Tell what a backfill will cost before it runs: calls, minutes at the rate limit, share of the quota."""
+    """Tell what a backfill will cost before it runs: API calls, minimum minutes, share of the daily quota."""
     from flux_pipelines.sync.plan import estimate
 
     with Runtime() as runtime:
@@ -171,7 +172,7 @@ def plan(
                 source.close()
     table(
         f"What fetching {days[0]} to {days[-1]} ({len(days)} business dates) will cost",
-        ("connection", "locations", "orders (estimated)", "calls", "of them for feeds", *_LIMITS),
+        ("connection", "locations", "orders (estimated)", "API calls", _OF_FEEDS, *_LIMITS),
         [
             (
                 e.connection,
@@ -184,7 +185,7 @@ def plan(
             )
             for e in estimates
         ],
-        right=("locations", "orders (estimated)", "calls", "of them for feeds", *_LIMITS),
+        right=("locations", "orders (estimated)", "API calls", _OF_FEEDS, *_LIMITS),
     )
     for problem in (problem for e in estimates for problem in e.uncounted):
         warn(f"Not counted: {problem}")

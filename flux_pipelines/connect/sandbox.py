@@ -185,7 +185,7 @@ def _not_ours(connection: Connection, url: str) -> FluxError:
 
 def _not_again(runtime: Runtime, connection: Connection, url: str, problem: FluxError) -> FluxError:
     """Record and return why an account of the sandbox is not connected again: its tokens are good for nothing now."""
-    what = f"the sandbox at {url} was started anew, and did not connect it again: {problem.what}"
+    what = f"the sandbox at {url} restarted, and did not connect it again: {problem.what}"
     if connection.status == "active":
         runtime.state.connections.set_status(connection.key, "needs_reauth", what)
     return ConfigurationError(

@@ -27,6 +27,8 @@ class FluxError(Exception):
 
     rerun_helps: bool = False
     default_next_step: str = ""
+    #: Whether it is worth saying that a rerun does not help: of a wrong name or argument everybody knows.
+    tells_of_reruns: bool = True
 
     def __init__(
         self,
@@ -46,7 +48,8 @@ class FluxError(Exception):
     def __str__(self) -> str:
         subject = f"{self.connection}: " if self.connection else ""
         stop = "" if self.what.endswith((".", "!", "?")) else "."
-        rerun = "Running it again can help." if self.rerun_helps else "Running it again will not help by itself."
+        rerun = "Running it again will not help by itself." if self.tells_of_reruns else ""
+        rerun = "Running it again can help." if self.rerun_helps else rerun
         return " ".join(part for part in (f"{subject}{self.what}{stop}", rerun, self.next_step) if part)
 
     def __reduce__(self) -> tuple[object, ...]:
@@ -60,6 +63,8 @@ def _rebuild(kind: type[FluxError], what: str, connection: str | None, next_step
 
 class ConfigurationError(FluxError):
     """A setting, argument or file the user gave is wrong or missing."""
+
+    tells_of_reruns = False
 
 
 class UnknownConnectionError(ConfigurationError):

@@ -29,7 +29,7 @@ _SAID = {
     "connected": "The account is connected, and a test of its credentials succeeded.",
     "paused": "Paused. Nothing is fetched until you resume it.",
     "resumed": "Resumed. What was missed meanwhile is made up for.",
-    "asked": "The backfill is asked for. It begins within a minute.",
+    "asked": "Backfill queued. It begins within a minute.",
     "disconnected": "Disconnected. The authorisation was revoked at the provider and the credentials were deleted here.",
     "forgotten": "The credentials were deleted here. There was nothing to revoke any more, or the provider was not told.",
     "acknowledged": "Noted. The alert stays in the list until its cause is gone.",

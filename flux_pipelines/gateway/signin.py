@@ -95,7 +95,7 @@ def callback(
     try:
         payload = runtime.state.authorizations.redeem(state, "sign_in", provider, before)
         if error or not code:
-            said = "was not allowed" if error == "access_denied" else "did not succeed"
+            said = "was cancelled" if error == "access_denied" else "did not succeed"
             raise SignInRefusedError(f"the sign-in {said} at the identity provider")
         trip = RoundTrip(payload["redirect_uri"], payload["code_verifier"], payload["nonce"])
         identity = _identities(request).get(provider).identify(code, trip, issuer)

@@ -17,7 +17,7 @@ from flux_pipelines.state.people import Person
 router = APIRouter(include_in_schema=False)
 _POST = [Depends(csrf_checked)]
 
-_LIFETIMES = {"30": "30 days", "90": "90 days", "365": "a year", "": "no end"}
+_LIFETIMES = {"30": "30 days", "90": "90 days", "365": "a year", "": "never"}
 _LONGEST_NAME = 100
 
 

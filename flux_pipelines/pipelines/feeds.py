@@ -309,7 +309,7 @@ def raw_metadata(provider: Provider, manifests: Sequence["RawManifest"]) -> Meta
         "requests": sum(manifest.requests for manifest in manifests),
         "retries": sum(manifest.retries for manifest in manifests),
         # Floats: seconds to plot.
-        "seconds waited for the limit": round(sum(manifest.waited_seconds for manifest in manifests), 3),
+        "rate-limit wait (s)": round(sum(manifest.waited_seconds for manifest in manifests), 3),
         f"{provider.title} API version": newest.api_version,
         "quarantined": sum(manifest.quarantined for manifest in manifests),
         "bytes": sum(manifest.bytes for manifest in manifests),

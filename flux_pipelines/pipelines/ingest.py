@@ -290,7 +290,7 @@ def raw_metadata(provider: Provider, manifest: "RawManifest") -> Metadata:
         "requests": manifest.requests,
         "retries": manifest.retries,
         # Floats: seconds to plot.
-        "seconds waited for the limit": round(manifest.waited_seconds, 3),
+        "rate-limit wait (s)": round(manifest.waited_seconds, 3),
         f"{provider.title} API version": manifest.api_version,
         "verification": verified,
         "verified by": proof.method or "nothing",

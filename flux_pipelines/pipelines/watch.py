@@ -182,7 +182,7 @@ def _yesterday(runtime: "Runtime", provider: Provider, now: datetime) -> tuple[b
             if day >= runtime.settings.start_date and not is_complete(
                 manifest := runtime.raw.read_manifest(connection.key, day), day, zones
             ):
-                why = "not landed" if manifest is None else "landed before it had ended"
+                why = "not fetched" if manifest is None else "landed before it had ended"
                 if manifest is not None and manifest.verification.status == "short":
                     why = f"orders are missing: {manifest.verification.detail}"
                 elif manifest is not None and manifest.verification.emptied_at is not None:

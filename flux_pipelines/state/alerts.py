@@ -169,7 +169,7 @@ class Alerts:
     def follow_status(self, session: Session, connection_key: str, status: Status, reason: str) -> None:
         """Open or close the alert that goes with a connection's status, inside the transaction that changes it."""
         if status == "needs_reauth":
-            message = f"It is not read any more until somebody reconnects the account: {reason}."
+            message = f"Syncing stopped. Reconnect the account to resume: {reason}."
             self.raise_within(session, "needs_reauth", connection_key, message)
         elif status == "active":
             self.resolve_within(session, connection_key, "needs_reauth")

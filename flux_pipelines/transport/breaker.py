@@ -141,9 +141,9 @@ class Breaker:
         closed_for, being_tried, healthy = self._store.update([self._name], change)
         if closed_for > 0:
             until = datetime.now(UTC) + timedelta(seconds=closed_for)
-            why = "another call is trying whether it is back" if being_tried else "it failed repeatedly"
+            why = "another call is trying whether it is back" if being_tried else "the provider failed repeatedly"
             raise CircuitOpenError(
-                f"the provider is not called until {until:%Y-%m-%d %H:%M:%S} UTC, because {why}",
+                f"calls are paused until {until:%Y-%m-%d %H:%M:%S} UTC (circuit open), because {why}",
                 connection=self._connection,
                 next_step=f"Run the failed partitions again after {until:%H:%M:%S} UTC.",
             )

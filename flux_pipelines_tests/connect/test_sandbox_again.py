@@ -77,7 +77,7 @@ def test_every_providers_accounts_are_connected_again_on_the_same_port_and_on_an
     for _ in range(5):  # nobody answers, until the breaker lets nobody try any more
         with pytest.raises(FluxError):
             care.try_out(runtime, failing)
-    with pytest.raises(FluxError, match="is not called until"):
+    with pytest.raises(FluxError, match="calls are paused until"):
         care.try_out(runtime, failing)
     care.pause(runtime, paused, by="ada")
     disconnected = kept(runtime, given_up)

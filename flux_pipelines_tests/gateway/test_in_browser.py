@@ -115,7 +115,7 @@ def connects_a_shop(page: Page) -> None:
     page.get_by_role("link", name="Connect an account").click()
     page.get_by_role("link", name="Connect Shopify").click()
     page.get_by_label("Name of the connection").fill("harbor-shop")
-    page.get_by_label("Tenant").fill("Harbor Group")
+    page.get_by_label("Company").fill("Harbor Group")
     page.get_by_label("Shop").fill("harbor shop")
     page.get_by_role("button", name="Continue").click()
     expect(page.get_by_role("alert")).to_contain_text("needs to be corrected")
@@ -147,7 +147,7 @@ def connects_restaurants(page: Page, url: str, sandbox: RunningSandbox) -> None:
     page.get_by_role("link", name="Connect Toast").click()
     fits(page)
     page.get_by_label("Name of the connection").fill("kitchen")
-    page.get_by_label("Tenant").fill("Harbor Group")
+    page.get_by_label("Company").fill("Harbor Group")
     for secret in ("not this one", secrets["client_secret"]):
         page.get_by_label("Client id").fill(secrets["client_id"])
         page.get_by_label("Client secret").fill(secret)
@@ -192,7 +192,7 @@ def signs_in(page: Page, url: str) -> None:
 
 def fills_in_the_form(page: Page) -> None:
     page.get_by_label("Name of the connection").fill("harbor")
-    page.get_by_label("Tenant").fill("Harbor Group")
+    page.get_by_label("Company").fill("Harbor Group")
     fits(page)
     page.get_by_role("button", name="Continue").click()
     fits(page)

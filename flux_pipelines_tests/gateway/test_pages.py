@@ -159,7 +159,7 @@ def test_a_test_that_fails_says_why(ada: Browser, harbor: str, runtime: Runtime,
     httpx.post(f"{sandbox.url}/sandbox/tokens/revoke", json={"merchant": "harbor"}, timeout=30).raise_for_status()
     answer = ada.submit(f"/connections/{harbor}/test")
     assert answer.status_code == 409
-    assert "That did not work." in answer.text
+    assert "Connection test failed." in answer.text
     assert "Needs reconnecting" in answer.text
     assert runtime.state.connections.get(harbor).status == "needs_reauth"
     assert "Needs reconnecting" in ada.get("/connections").text

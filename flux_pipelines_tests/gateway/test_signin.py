@@ -133,7 +133,7 @@ def test_denial_is_said_and_leads_back_to_the_start(browser: Browser) -> None:
     answer = browser.get(denied, params={"error": "access_denied", "state": query_of(url)["state"]})
 
     assert answer.status_code == 403
-    assert "was not allowed" in answer.text
+    assert "was cancelled" in answer.text
     assert whoever(browser) is None
     # The state is used up, even so.
     again = browser.get("/sign-in/google/callback", params={"state": query_of(url)["state"], "code": "x"})

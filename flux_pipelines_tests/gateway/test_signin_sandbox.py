@@ -88,7 +88,7 @@ def test_denial_is_said(browser: Browser, way: str) -> None:
     answer = browser.get(consent(begin(browser, way), deny="1"))
 
     assert answer.status_code == 403
-    assert "was not allowed" in answer.text
+    assert "was cancelled" in answer.text
     assert whoever(browser) is None
 
 

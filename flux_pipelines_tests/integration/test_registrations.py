@@ -113,7 +113,7 @@ def test_the_doctor_looks_at_apps_and_events(flux: Registering) -> None:
     state.apps.put("google", {}, json.loads(SECRETS))
     said = flux.fails("doctor")
     assert "registered at google; their secrets can be decrypted" in said
-    assert "0 wait, 0 are dealt with" in said
+    assert "0 pending, 0 processed" in said
     state.apps.put("google", {}, {"client_id": "x"})
     state.inbox.add_many([NewEvent("square", "e", "t", "a", None, b"")])
     state.inbox.fail([event.id for event in state.inbox.pending("square")], "x")

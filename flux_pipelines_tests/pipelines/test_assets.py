@@ -39,7 +39,7 @@ def test_one_day_of_one_connection_runs_from_raw_to_marts_and_tells_its_figures(
     assert raw["orders"] == raw["rows"] > 100
     assert raw["requests"] > 0
     assert raw["retries"] == 0
-    assert raw["seconds waited for the limit"] == 0.0
+    assert raw["rate-limit wait (s)"] == 0.0
     assert raw["Square API version"] == "2026-09-16"
     assert raw["verification"] == "verified"
     assert "COMPLETED" in raw["preview"]

@@ -49,7 +49,7 @@ def test_consecutive_failures_of_all_processes_open_it(make: Callable[[], Breake
     fail(one, 2)
     other.check()
     other.failed()
-    with pytest.raises(CircuitOpenError, match=r"square:acme: .* not called until \d{4}-.* UTC") as caught:
+    with pytest.raises(CircuitOpenError, match=r"square:acme: calls are paused until \d{4}-.* UTC") as caught:
         one.check()
     assert caught.value.rerun_helps
 
