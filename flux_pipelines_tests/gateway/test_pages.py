@@ -228,7 +228,7 @@ def test_an_alert_stands_on_the_page_until_its_cause_is_gone(ada: Browser, harbo
     assert ada.submit(f"/alerts/{alert.id}/acknowledge").status_code == 303
     page = ada.get("/connections").text
     assert "The permission ends on Sunday." in page
-    assert "ada@example.com has seen it" in page
+    assert "acknowledged by ada@example.com" in page
     assert connect(ada, again="yes").status_code == 303
     assert "The permission ends on Sunday." not in ada.get("/connections").text
 
