@@ -303,6 +303,13 @@ CREATE MACRO returned_rows(backs) AS rows_of(list_transform(backs, lambda b: str
     source := coalesce(b.line.parent, b.line.id)
 )));
 
+-- The refund transactions that a check's lines name.
+CREATE MACRO named_by(c) AS list_transform(list_filter(list_concat(c.sold, c.charged), lambda l: l.given), lambda l: l.tx);
+
+-- Whether a refund of a check's payments is of lines of another check of the order: one that both name, and its own do not.
+CREATE MACRO is_of_another(f, c, checks) AS coalesce(f.tx <> '' AND NOT list_contains(named_by(c), f.tx)
+    AND list_contains(flatten(list_transform(checks, lambda k: named_by(k))), f.tx), false);
+
 -- What is known to have come back of a check. When all that it came to was given back and its lines do not say for what,
 -- that is everything (`whole`): a refund of the entire check.
 CREATE MACRO things_of(c) AS returned_rows(CASE
@@ -503,7 +510,8 @@ taxed AS (
             owed := c.total + c.gratuity,
             due := c.due,
             whole := c.total + c.gratuity > 0 AND sum_of(c.refunds) = c.total + c.gratuity
-                AND said_of(c.sold) + said_of(c.charged) + said_of(c.modifiers) <> c.total + c.gratuity,
+                AND said_of(c.sold) + said_of(c.charged) + said_of(c.modifiers) <> c.total + c.gratuity
+                AND len(list_filter(c.refunds, lambda f: is_of_another(f, c, checks))) = 0,
             payments := c.payments,
             refunds := c.refunds,
             factor := factor

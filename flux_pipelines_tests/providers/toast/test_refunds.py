@@ -301,6 +301,16 @@ def test_only_the_check_that_was_given_back_comes_back(tmp_path: Path) -> None:
     assert returned(tmp_path, order(first, second)) == {"return:a": (5, -1, -10, -1, -11)}
 
 
+def test_a_refund_of_another_checks_line_is_not_the_check_that_comes_to_the_same(tmp_path: Path) -> None:
+    """The payment that was refunded stands in a check whose total is the amount by chance: the transaction tells."""
+    first = check(
+        selection("a", 3.25, 0.33, refundDetails=back(3.25, 0.33, "x")), total=3.58, payments=[payment(3.58, guid="p1")]
+    )
+    given_back = payment(3.58, guid="p2", refundStatus="PARTIAL", refund=refund(3.58, refundTransaction={"guid": "x"}))
+    second = check(selection("b", 3.25, 0.33), total=3.58, guid="c2", payments=[given_back])
+    assert list(returned(tmp_path, order(first, second))) == ["return:a"]
+
+
 def test_a_refund_of_a_payment_that_moved_no_money_gives_nothing_back(tmp_path: Path) -> None:
     dead = payment(10, guid="p2", paymentStatus="PROCESSING_VOID", refund=refund(10))
     rows = one(tmp_path, order(check(selection(), total=10, payments=[payment(10), dead])))
