@@ -40,7 +40,8 @@ def test_a_cell_of_a_table_shows_its_text_and_nothing_else(text: str) -> None:
     seen = html.unescape(cells[0])
     assert not re.search(r"<(?!/?td)", cells[0]), "an element was made of it"
     assert not LINKED.search(seen), "a link would be made of it"
-    assert seen.replace("\u2060", "") == plain(text).strip(" ")
+    # Space around a text is not shown, of whatever width: a renderer takes it off.
+    assert seen.replace("\u2060", "").strip() == plain(text).strip()
     assert shown(markdown(text)) == plain(text)
 
 
