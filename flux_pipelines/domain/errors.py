@@ -267,6 +267,7 @@ class DecryptionError(ConfigurationError):
     """A stored credential cannot be decrypted with any of the configured keys."""
 
     default_next_step = "Set FLUX_ENCRYPTION_KEYS to include the key it was encrypted with."
+    tells_of_reruns = True
 
 
 class ForecastError(FluxError):

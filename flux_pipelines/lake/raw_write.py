@@ -45,7 +45,7 @@ class Segment:
     not on how they were grouped into calls: zstd fills its own blocks.
     """
 
-    def __init__(self, path: Path, window: int = 0) -> None:
+    def __init__(self, path: Path, window: int) -> None:
         import zstandard
 
         self.window = window
@@ -226,9 +226,9 @@ class RawWriter:
         """Make these segments, in this order, the partition's content. Segments left out are thrown away.
 
         The same orders give the same file, however threads divided a window; when that file is already there only the
-        manifest is replaced. No orders at all is a valid commit where none were stored: there is no file then. Where there are some,
-        it takes `accept_empty`, and so it does when all records of one kind are gone, unless it is a `passing` kind. With
-        `replacing`, nothing is done unless that is what the partition is.
+        manifest is replaced. No orders at all is a valid commit where none were stored: there is no file then. Where there
+        are some, it takes `accept_empty`, and so it does when all records of one kind are gone, unless it is a `passing`
+        kind. With `replacing`, nothing is done unless that is what the partition is.
 
         Raises:
             StorageFullError: no space left; the partition is what it was before.

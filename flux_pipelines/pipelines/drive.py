@@ -331,15 +331,18 @@ class Driver:
         self, job: str, tags: Mapping[str, str], *, without: Collection[dg.AssetKey] = ()
     ) -> list[ExecuteInProcessResult]:
         """Run a job, or all of it but some assets, and once more what it has left out because what comes before it failed in part."""
-        every = self._definitions.resolve_job_def(job).asset_layer.executable_asset_keys
-        result = self.run(job, tags, [key for key in every if key not in without] if without else None)
+        some = None
+        if without:
+            every = self._definitions.resolve_job_def(job).asset_layer.executable_asset_keys
+            some = [key for key in every if key not in without]
+        result = self.run(job, tags, some)
         if result.success:
             return [result]
         begun = {event.step_key for event in result.all_events if event.is_step_start}
         layer = result.job_def.asset_layer
         left = [key for key in layer.executable_asset_keys if layer.get(key).assets_def.node_def.name not in begun]
-        some = any(self.recorded(result, key) for key in layer.executable_asset_keys)
-        return [result, self.run(job, tags, left)] if left and some else [result]
+        recorded = any(self.recorded(result, key) for key in layer.executable_asset_keys)
+        return [result, self.run(job, tags, left)] if left and recorded else [result]
 
     def run(
         self, job: str, tags: Mapping[str, str], assets: Sequence[dg.AssetKey] | None = None

@@ -130,7 +130,7 @@ def collect_days(
         redact: takes out what is personal; None stores records as received.
         token: names this sync. A day that is stored under the same token already is not fetched again.
         most_locations: the most that may be asked for in one call.
-        parallel: most questions' dates under way, and most windows read at a time.
+        parallel: most questions under way (of a date, or of several), and most windows read at a time.
         accept_empty: whether a day that holds records may become one without any; otherwise such a day fails
             (`EmptiedError`) and keeps what it has.
 
@@ -233,12 +233,19 @@ class _Engine:
                     alone.update(batch.days)
                     wanted.extendleft(reversed(batch.days))
                     continue
-                outcomes = [self._finish(partition, broken) for partition in batch.partitions]
-                yield from outcomes
-                # A day that lies too far back says nothing of the next one, nor does one that came back empty.
-                if isinstance(outcomes[-1].error, HistoryUnavailableError | EmptiedError):
+                telling: list[FluxError | None] = []
+                try:
+                    for partition in batch.partitions:
+                        outcome = self._finish(partition, broken)
+                        yield outcome
+                        # A day that lies too far back says nothing of the next one, nor does one that came back empty.
+                        if not isinstance(outcome.error, HistoryUnavailableError | EmptiedError):
+                            telling.append(outcome.error)
+                finally:
+                    self._abandon([batch])
+                if not telling:
                     continue
-                broken = outcomes[-1].error
+                broken = next((error for error in telling if error is not None), None)
                 failures = failures + 1 if broken is not None else 0
                 if broken is not None and (not broken.rerun_helps or failures >= _FAILURES_IN_A_ROW):
                     left = [*(day for one in running for day in one.days), *wanted]
@@ -346,12 +353,14 @@ class _Engine:
         while not self._stopped.is_set():
             with metered() as cost:
                 page = next(pages, None)
-            if page:
+            days, day = [], at.day
+            for record in page or ():
                 # What has no time of its own stays with the record before it.
-                days = [at.day if one.at is None else window.date_of(one.at) for one in page]
-                for day, records in groupby(zip(days, page, strict=True), key=itemgetter(0)):
-                    at = of[day]
-                    self._land(at, asked, [record for _, record in records])
+                day = day if record.at is None else window.date_of(record.at)
+                days.append(day)
+            for day, records in groupby(zip(days, page or (), strict=True), key=itemgetter(0)):
+                at = of[day]
+                self._land(at, asked, [record for _, record in records])
             at.spend(cost)
             if page is None:
                 break

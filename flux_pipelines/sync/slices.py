@@ -254,8 +254,9 @@ class SliceRunner:
         with self._changed:
             # Before the orders are handed over: no other thread may cut behind what this page holds.
             end = piece.end
-            # A list that had to begin again repeats what has been handed over.
-            since = piece.reached if piece.pages else first
+            # A list that had to begin again repeats what has been handed over. Within a second a provider may sort as it
+            # likes; who takes the orders still knows those of that second.
+            since = piece.reached.replace(microsecond=0) if piece.pages else first
             piece.pages += 1
             piece.reached = max(piece.reached, min(last, end))
             piece.done = page.last

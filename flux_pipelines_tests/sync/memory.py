@@ -77,6 +77,7 @@ class MemorySource:
         self.asked: list[tuple[Basis, OrderWindow]] = []
         self.pages_given = 0
         self.access_confirmed = 0
+        self.sorted_by: Callable[[tuple[datetime, Order]], Any] = lambda item: item[0]
         self.before_page: Callable[[Basis, OrderWindow, int], None] = lambda basis, window, number: None
         self._locations = locations
         self._page_size = page_size
@@ -103,7 +104,7 @@ class MemorySource:
             self.before_page(basis, window, number)
             if self._seconds:
                 time.sleep(self._seconds)
-            found = sorted(self._matching(window, basis), key=lambda item: item[0])
+            found = sorted(self._matching(window, basis), key=self.sorted_by)
             page = [order for _, order in found[at : at + self._page_size]]
             at += self._page_size
             number += 1

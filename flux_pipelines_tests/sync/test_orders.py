@@ -118,6 +118,19 @@ def test_a_list_that_begins_again_brings_nothing_twice(parallel: int, number: in
         assert len(source.asked) == 12, "three groups in two batches, fetched once and counted once"
 
 
+def test_orders_of_one_second_may_come_in_any_order_over_pages(tmp_path: Path) -> None:
+    begin, day = datetime(2026, 3, 7, 15, tzinfo=UTC), date(2026, 3, 7)
+    orders = [sale(f"O{n}", begin + timedelta(milliseconds=250 * n)) for n in range(12)]
+    source = MemorySource(orders, LOCATIONS, page_size=3)
+    # A provider that sorts by whole seconds; within one the latest come first.
+    source.sorted_by = lambda item: (item[0].replace(microsecond=0), -item[0].microsecond)
+    raw = raw_store(tmp_path)
+    outcome = sync(source, raw, [day], parallel=1)[day]
+    assert outcome.manifest is not None
+    assert outcome.manifest.verification.status == "verified"
+    assert sorted(landed(raw, day)) == sorted(order["id"] for order in orders)
+
+
 def test_a_long_window_is_cut_so_that_all_threads_work(tmp_path: Path) -> None:
     orders = world(3000)
     source = MemorySource(orders, LOCATIONS, page_size=10, seconds_a_page=0.01)

@@ -15,6 +15,8 @@ CREATE MACRO said(o, member) AS list_extract(list_transform(
 
 CREATE MACRO amount(o, member) AS TRY_CAST(said(o, member) AS DECIMAL(18,4));
 
+CREATE MACRO whole_sum(o, member) AS CASE WHEN count(amount(o, member)) = count(*) THEN sum(amount(o, member)) END;
+
 WITH read AS (
     SELECT r.*, s.currency
     FROM records AS r
@@ -33,6 +35,7 @@ judged AS (
     FROM read
 ),
 
+-- A figure that one of the rows does not have is not known, and a row that cannot be read makes the store's date unreadable.
 added_up AS (
     SELECT
         connection,
@@ -43,13 +46,13 @@ added_up AS (
         reported,
         object ->> '$.reason' AS reason,
         sum(amount(object, 'net_sales')) AS net,
-        sum(amount(object, 'sales_tax_amount')) AS tax,
-        sum(amount(object, 'tips_amount')) AS tips,
-        sum(amount(object, 'discounts_amount')) AS discounts,
-        sum(amount(object, 'itemized_returns')) AS "returns",
+        whole_sum(object, 'sales_tax_amount') AS tax,
+        whole_sum(object, 'tips_amount') AS tips,
+        whole_sum(object, 'discounts_amount') AS discounts,
+        whole_sum(object, 'itemized_returns') AS "returns",
         source_system,
         source_version,
-        problem,
+        max(problem) AS problem,
         any_value(CASE WHEN problem IS NOT NULL THEN object::VARCHAR END) AS record
     FROM judged
     GROUP BY ALL

@@ -86,7 +86,7 @@ class SquareReports:
         morning is no day of Square's. Where a date does not begin with an hour in UTC, each is asked for alone.
         """
         dates = window.apart()
-        by_hour = len(dates) > 1 and all((one.start.minute, one.start.second) == (0, 0) for one in dates)
+        by_hour = len(dates) > 1 and all((at.minute, at.second) == (0, 0) for at in (*window.starts, window.end))
         if len(dates) > 1 and not by_hour:
             return {one.business_date: self.stores(one)[one.business_date] for one in dates}
         names = self._names(_NET, _PLACE, _AT, _SEGMENT)
@@ -97,8 +97,10 @@ class SquareReports:
         found: dict[date, dict[str, list[msgspec.Raw]]] = {one.business_date: {} for one in dates}
         for raw in rows:
             row = _row(raw)
-            day = window.date_of(_hour(row.get(f"{names[_AT]}.hour"))) if by_hour else window.business_date
-            found[day].setdefault(str(row.get(names[_PLACE])), []).append(raw)
+            at = _hour(row.get(f"{names[_AT]}.hour")) if by_hour else window.start
+            if not window.start <= at < window.end:
+                raise NoWitnessError(f"the report has an hour that was not asked for, {at:%Y-%m-%d %H:%M} UTC")
+            found[window.date_of(at)].setdefault(str(row.get(names[_PLACE])), []).append(raw)
         return found
 
     def orders(self, window: FeedWindow) -> list[ReportedOrder]:

@@ -304,7 +304,9 @@ CREATE MACRO returned_rows(backs) AS rows_of(list_transform(backs, lambda b: str
 )));
 
 -- The refund transactions that a check's lines name.
-CREATE MACRO named_by(c) AS list_transform(list_filter(list_concat(c.sold, c.charged), lambda l: l.given), lambda l: l.tx);
+CREATE MACRO named_by(c) AS list_transform(
+    list_filter(list_concat(c.sold, c.charged, c.modifiers), lambda l: l.given), lambda l: l.tx
+);
 
 -- Whether a refund of a check's payments is of lines of another check of the order: one that both name, and its own do not.
 CREATE MACRO is_of_another(f, c, checks) AS coalesce(f.tx <> '' AND NOT list_contains(named_by(c), f.tx)
