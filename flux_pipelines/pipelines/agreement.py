@@ -124,21 +124,21 @@ class DailySales(Mart):
         """Write business dates, describe what was written, and compare every date with its report."""
         checks = tuple(check for check in self.checks if check is not AGREES)
         written = Mart.replace(replace(self, checks=checks), runtime, days)
-        near = _compared(runtime, days[0] - timedelta(days=PLOT_DAYS - 1), days[-1])
+        near = _compared(runtime, Scope(days).around(PLOT_DAYS - 1))
         told = {key: {**entries, **_told(runtime, near, key)} for key, entries in written.done.items()}
         there = sorted(date.fromisoformat(key) for (key,) in runtime.lake.rows_by_partition(self.table.name))
-        every = _compared(runtime, max(there[0], there[-1] - LOOK_BACK), there[-1]) if there else []
+        every = _compared(runtime, Scope([day for day in there if day >= there[-1] - LOOK_BACK]))
         written.findings.tell(_agrees(runtime, dg.AssetKey(self.table.name), every))
         return Written(told, written.findings, written.refused)
 
 
-def _compared(runtime: "Runtime", first: date, last: date) -> list[Compared]:
+def _compared(runtime: "Runtime", scope: Scope) -> list[Compared]:
     """Return every store's date that has been fetched, the latest first."""
     from flux_pipelines.lake import session
 
     read = [tables.DAILY_SALES.name, tables.REPORTED_SALES.name]
-    query = _COMPARED.replace("{scope}", Scope(first, last).where("business_date"))
-    where = {"business_date": each_day(first, last)}
+    query = _COMPARED.replace("{scope}", scope.where("business_date"))
+    where = {"business_date": scope.days}
     with session(runtime.lake, read, where=where, memory_limit=CHECK_MEMORY) as database:
         rows = database.execute(query).fetchall()
     reporting = {provider.name for provider in names.with_table(tables.REPORTED_SALES.name)}

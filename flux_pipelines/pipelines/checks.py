@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, timedelta
 from typing import TYPE_CHECKING, Any, Protocol
 
 import dagster as dg
@@ -17,6 +17,7 @@ import dagster as dg
 from flux_pipelines.domain.tables import Table
 from flux_pipelines.domain.tables.sales import NOT_REVENUE
 from flux_pipelines.pipelines.metadata import preview
+from flux_pipelines.pipelines.partitions import ranges
 
 if TYPE_CHECKING:
     import duckdb
@@ -36,7 +37,7 @@ class Check:
     Args:
         name: as shown in the UI.
         description: what holds when it passes, and what to do when it does not.
-        sql: selects the offenders; `{view}` is the table, `$first` and `$last` the step's business dates.
+        sql: selects the offenders; `{view}` is the table, `{scope}` selects the rows of the step.
         reads: the tables it reads besides its own, as the lake names them.
         suspects: selects a number that is 0 when there cannot be an offender; cheaper than `sql`, which is then not run.
         blocking: whether what comes after must wait for it.
@@ -66,16 +67,21 @@ class Rows(Protocol):
 class Scope:
     """The rows that a step has written: business dates, and connections unless it is all of them."""
 
-    first: date
-    last: date
+    days: Sequence[date]
     connections: tuple[str, ...] | None = None
 
     def where(self, day: str) -> str:
         """Return the SQL condition that selects the scope. Literals, so that DuckDB prunes partitions by it."""
-        condition = f"{day} between date '{self.first}' and date '{self.last}'"
+        runs = [f"{day} between date '{first}' and date '{last}'" for first, last in ranges(self.days)]
+        condition = f"({' or '.join(runs)})" if runs else "false"
         if self.connections is not None:
             condition += f" and {Everything(self.connections).where(day)}"
         return condition
+
+    def around(self, before: int, after: int = 0) -> Scope:
+        """Return the scope with so many days more before and after each of its dates."""
+        near = {day + timedelta(days=n) for day in self.days for n in range(-before, after + 1)}
+        return Scope(sorted(near), self.connections)
 
 
 @dataclass(frozen=True, slots=True)

@@ -125,7 +125,7 @@ def _forecast(runtime: "Runtime", as_of: date, findings: Findings) -> dict[str, 
         }
     table = forecast_rows(as_of, runtime.settings.forecast_endpoint, plan.skipped, answers)
     drafting = runtime.lake.draft(DEMAND_FORECASTS, table, [{"as_of": as_of}])
-    commit = publish(runtime.lake, drafting, findings, Scope(as_of, as_of), where={"as_of": [as_of]})
+    commit = publish(runtime.lake, drafting, findings, Scope([as_of]), where={"as_of": [as_of]})
     forecast = [answer for answer in answers if answer.failure is None]
     skipped: dict[str, int] = {}
     for item in plan.skipped:
@@ -244,7 +244,7 @@ def _forecast_accuracy() -> dg.AssetsDefinition:
             sold = _read_demand(lake, accuracy_window(days[0])[0], days[-1])
             unsettled = [(key, day) for day in days for key in open_then(flux.runtime, day)]
             evaluated = accuracy(made, sold, days, unsettled=unsettled)
-            scope = Scope(days[0], days[-1])
+            scope = Scope(days)
             findings = Findings(_ACCURACY_CHECKS, names.FORECAST_ACCURACY)
             found: dict[str, dict[str, Any]] = {}
             commit = publish(

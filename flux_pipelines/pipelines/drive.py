@@ -395,7 +395,7 @@ def _describe(
                 report.retries += manifest.retries
                 report.waited_seconds += manifest.waited_seconds
         report.quarantined += len(runtime.quarantine.list(connection=key, first_day=days[0], last_day=days[-1]))
-    scope = Scope(days[0], days[-1], tuple(connections))
+    scope = Scope(days, tuple(connections))
     core = (TRANSACTIONS, DAILY_SALES, DEMAND_FORECASTS, FORECAST_ACCURACY)
     with session(runtime.lake, [table.name for table in core]) as database:
         report.lines = _number(
@@ -415,11 +415,11 @@ def _describe(
                 f"select currency, sum(net) from daily_sales where {scope.where('business_date')} group by 1 order by 1"
             ).fetchall()
         )
-        last = Scope(days[-1], days[-1], tuple(connections)).where("as_of")
+        last = Scope(days[-1:], tuple(connections)).where("as_of")
         items = f"select count(distinct (connection, location_id, product_id)) from demand_forecasts where {last} and"
         report.forecast_items = _number(database.execute(f"{items} status = 'forecast'"))
         report.unforecast_items = _number(database.execute(f"{items} status <> 'forecast'"))
-        evaluated = Scope(days[-1] - timedelta(days=HORIZON - 1), days[-1], tuple(connections)).where("target_date")
+        evaluated = Scope(days[-1:], tuple(connections)).around(HORIZON - 1).where("target_date")
         report.accuracy = [
             (key, error / sold, naive / sold)
             for key, sold, error, naive in database.execute(

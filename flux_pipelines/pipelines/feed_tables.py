@@ -135,7 +135,7 @@ def _rows_of(
     """Return the partitions of some connections and days, and the condition that selects their rows."""
     if table.day is None:
         return {"connection": connections}, Everything(tuple(connections))
-    return {"connection": connections, table.day: days}, Scope(days[0], days[-1], tuple(connections))
+    return {"connection": connections, table.day: days}, Scope(days, tuple(connections))
 
 
 class _Deriving:

@@ -68,7 +68,7 @@ class Figures:
             from {self.view} where {where} group by 1
             """
         ).fetchall():
-            if name not in found:  # a partition that lies between those of the step
+            if name not in found:  # another connection has this date in the step
                 continue
             found[name] |= rows(n)
             found[name] |= {label: int(value) for (label, _), value in zip(self.counts, values, strict=True)}

@@ -442,7 +442,7 @@ class _Normalising:
             {"connection": c.key, "raw_date": m.business_date} for c, manifests in todo for m in manifests
         ]
         days = sorted({manifest.business_date for _, manifests in todo for manifest in manifests})
-        scope = Scope(days[0], days[-1], tuple(connection.key for connection, _ in todo))
+        scope = Scope(days, tuple(connection.key for connection, _ in todo))
         lake = self._runtime.lake
 
         @contextmanager

@@ -132,7 +132,7 @@ def _compare(
 
     lake = runtime.lake
     settled = [row for row in _settled(runtime, days) if f"{row[0]}|{row[3]}" not in refused]
-    scope = Scope(days[0], days[-1]).where("t.business_date")
+    scope = Scope(days).where("t.business_date")
     names_read = [tables.TRANSACTIONS.name, tables.SETTLED_ORDERS.name, tables.RESTATEMENTS.name]
     without = leaving_out([tables.TRANSACTIONS.name], refused)
     with session(

@@ -135,7 +135,7 @@ class Mart:
         return mart
 
     def replace(self, runtime: "Runtime", days: Sequence[date]) -> Written:
-        """Write business dates, and describe what was written.
+        """Write business dates, whichever, in one commit, and describe what was written.
 
         What the checks refuse, and what cannot be read, is left as it was: of a connection and date, not of the others.
         """
@@ -154,7 +154,8 @@ class Mart:
     def _unreadable(self, lake: "DeltaLake", days: Sequence[date]) -> dict[str, FluxError]:
         """Return the units that cannot be made, because something that they are made of cannot be read."""
         reach = timedelta(days=self.reach)
-        damaged = damaged_units(lake, self._parts(), {"business_date": each_day(days[0] - reach, days[-1] + reach)})
+        around = Scope(days).around(self.reach, self.reach).days
+        damaged = damaged_units(lake, self._parts(), {"business_date": around})
         found: dict[str, FluxError] = {}
         for unit, error in damaged.items():
             connection, day = split_partition(unit)
@@ -198,8 +199,8 @@ class Mart:
         lake, key = runtime.lake, dg.AssetKey(self.table.name)
         without = self._without(runtime, days, refused)
         findings = Findings(self.checks, key)
-        scope = Scope(days[0], days[-1])
-        since = Scope(days[0] - timedelta(days=PLOT_DAYS - 1), days[-1])
+        scope = Scope(days)
+        since = scope.around(PLOT_DAYS - 1)
         told: dict[str, dict[str, Any]] = {}
 
         def describe(database: "duckdb.DuckDBPyConnection") -> None:
@@ -214,7 +215,7 @@ class Mart:
             findings,
             scope,
             reads=set[str]().union(*(check.reads for check in self.checks)),
-            where={"business_date": each_day(since.first, since.last)},
+            where={"business_date": since.days},
             held=since.where("business_date"),
             refused=refused,
             without=without,
@@ -236,7 +237,7 @@ def by_query(table: Table, query: str) -> Writer:
         with session(
             runtime.lake, sources, where={"business_date": days}, memory_limit=CHECK_MEMORY, without=without
         ) as database:
-            scoped = query.replace("{scope}", Scope(days[0], days[-1]).where("business_date"))
+            scoped = query.replace("{scope}", Scope(days).where("business_date"))
             rows = database.sql(conform(table, scoped)).to_arrow_reader(_ROWS_A_BATCH)
             with runtime.lake.draft(table, rows, [{"business_date": day} for day in days]) as draft:
                 yield draft

@@ -27,7 +27,7 @@ from flux_pipelines.pipelines.checks import (
 )
 from flux_pipelines.pipelines.figures import Figures
 from flux_pipelines.pipelines.metadata import amounts, money
-from flux_pipelines.pipelines.partitions import each_day, ranges
+from flux_pipelines.pipelines.partitions import each_day
 from flux_pipelines.pipelines.sales import PLOT_DAYS, SQL, Mart, Without, Written, conform
 
 if TYPE_CHECKING:
@@ -172,8 +172,8 @@ class TieOut(Mart):
         """Write business dates, and those that have changed with them; look at every date that is open."""
         mart = replace(self, checks=tuple(check for check in self.checks if check is not TIES_OUT))
         written = Mart.replace(mart, runtime, days)
-        for first, last in ranges(_moved(runtime, days)):
-            others = Mart.replace(mart, runtime, each_day(first, last))
+        if moved := _moved(runtime, days):
+            others = Mart.replace(mart, runtime, moved)
             written = Written(
                 {**written.done, **others.done},
                 written.findings.merged(others.findings),
@@ -189,7 +189,7 @@ def _ties_out(runtime: "Runtime", asset: dg.AssetKey) -> dg.AssetCheckResult:
 
     written = sorted(date.fromisoformat(key) for (key,) in runtime.lake.rows_by_partition(tables.TIE_OUT.name))
     days = [day for day in written if day > written[-1] - LOOK_BACK]
-    recent = Scope(days[0], days[-1]).where("business_date") if days else "true"
+    recent = Scope(days).where("business_date")
     view = tables.TIE_OUT.name
     before = datetime.now(UTC).date() - PATIENCE
     with session(runtime.lake, [view], where={"business_date": written}, memory_limit=CHECK_MEMORY) as database:
@@ -241,16 +241,15 @@ def _write_items(runtime: "Runtime", days: Sequence[date], _: Collection[str], w
 @contextmanager
 def _write(runtime: "Runtime", days: Sequence[date], _: Collection[str], without: Without) -> Iterator["Draft"]:
     """Stage `tie_out` of business dates."""
-    first, last = days[0] - timedelta(days=AROUND), days[-1] + timedelta(days=AROUND)
+    scope = Scope(days)
+    around = scope.around(AROUND, AROUND)
     read = [tables.TRANSACTIONS.name, tables.PAYMENTS.name]
-    with _over(runtime, read, days, each_day(first, last), without) as database:
+    with _over(runtime, read, days, around.days, without) as database:
         _balances(database, runtime, _items_query(days))
         database.execute("create temp table fetched_orders (connection varchar, business_date date)")
-        _insert(database, "fetched_orders", _fetched_orders(runtime, first, last))
-        query = (SQL / "tie_out.sql").read_text().replace("{around}", Scope(first, last).where("business_date"))
-        query = query.replace("{scope}", Scope(days[0], days[-1]).where("business_date")).replace(
-            "{reach}", str(AROUND)
-        )
+        _insert(database, "fetched_orders", _fetched_orders(runtime, around.days[0], around.days[-1]))
+        query = (SQL / "tie_out.sql").read_text().replace("{around}", around.where("business_date"))
+        query = query.replace("{scope}", scope.where("business_date")).replace("{reach}", str(AROUND))
         made = database.sql(conform(tables.TIE_OUT, query)).to_arrow_reader(_ROWS_A_BATCH)
         with runtime.lake.draft(tables.TIE_OUT, made, [{"business_date": day} for day in days]) as draft:
             yield draft
@@ -276,7 +275,7 @@ def _insert(database: "duckdb.DuckDBPyConnection", table: str, rows: Sequence[tu
 
 
 def _items_query(days: Sequence[date]) -> str:
-    query = (SQL / "open_items.sql").read_text().replace("{scope}", Scope(days[0], days[-1]).where("business_date"))
+    query = (SQL / "open_items.sql").read_text().replace("{scope}", Scope(days).where("business_date"))
     return conform(tables.OPEN_ITEMS, query)
 
 
@@ -351,23 +350,22 @@ def looked_at(runtime: "Runtime", days: Sequence[date]) -> list[tuple[str, date,
     Nothing is missing once `payments` has what was fetched last: until then it may have none of a date, or fewer. Every
     connection that has ever landed something is looked at: what was fetched of one that was removed is history.
     """
-    span = each_day(days[0], days[-1])
-    core = runtime.lake.rows_by_partition(tables.PAYMENTS.name, {"business_date": span})
+    core = runtime.lake.rows_by_partition(tables.PAYMENTS.name, {"business_date": days})
     found = []
     for provider, feed in _payment_feeds().items():
         part = f"{provider}/{tables.PAYMENTS.name}"
         own: Counter[tuple[str, str]] = Counter()
-        for (key, _, counted_on), number in runtime.lake.rows_by_partition(part, {"business_date": span}).items():
+        for (key, _, counted_on), number in runtime.lake.rows_by_partition(part, {"business_date": days}).items():
             own[key, counted_on] += number
         landed: Counter[tuple[str, str]] = Counter()
-        for (key, of, _), number in runtime.lake.rows_by_partition(part, {"raw_date": span}).items():
+        for (key, of, _), number in runtime.lake.rows_by_partition(part, {"raw_date": days}).items():
             landed[key, of] += number
         raw = runtime.raw.of(feed)
         for key in (key for key in raw.connections() if split_key(key)[0] == provider):
             stored = raw.survey(key, days[0], days[-1])
             fetched = {manifest.business_date: manifest for manifest in stored.readable}
             # One that cannot be read has been fetched all the same, and the tables keep the rows they have of it.
-            there = stored.days
+            there = stored.days.intersection(days)
             made = raw.made(key, sorted(there), tables.PAYMENTS.name)
             known = {
                 day
@@ -396,16 +394,15 @@ def _fetched_orders(runtime: "Runtime", first: date, last: date) -> list[tuple[s
 
 def _pictures(database: "duckdb.DuckDBPyConnection", scope: Scope) -> dict[str, dict[str, Any]]:
     """Return a picture of the days up to each business date, one a currency: owed beside received."""
-    since = scope.first - timedelta(days=PLOT_DAYS - 1)
     found: dict[str, dict[date, tuple[Decimal, Decimal]]] = {}
     for currency, day, owed, received in database.execute(
         f"select currency, business_date, sum(owed), sum(paid + refunded) from {tables.TIE_OUT.name} "
-        f"where payments_known and {Scope(since, scope.last).where('business_date')} group by 1, 2 order by 1, 2"
+        f"where payments_known and {scope.around(PLOT_DAYS - 1).where('business_date')} group by 1, 2 order by 1, 2"
     ).fetchall():
         found.setdefault(currency, {})[day] = (owed, received)
     nothing = (Decimal(0), Decimal(0))
     drawn: dict[str, dict[str, Any]] = {}
-    for day in each_day(scope.first, scope.last):
+    for day in scope.days:
         window = each_day(day - timedelta(days=PLOT_DAYS - 1), day)
         drawn[day.isoformat()] = {
             f"plot {currency}": plots.markdown(

@@ -17,7 +17,6 @@ from flux_pipelines.pipelines import agreement, books, names, sales, tie_out
 from flux_pipelines.pipelines.checks import Findings
 from flux_pipelines.pipelines.feed_tables import _Deriving
 from flux_pipelines.pipelines.ingest import _Normalising
-from flux_pipelines.pipelines.partitions import each_day, ranges
 from flux_pipelines.providers.base import Provider
 from flux_pipelines.providers.registry import provider as provider_named
 from flux_pipelines.runtime import Runtime
@@ -67,9 +66,8 @@ def bring_in(runtime: Runtime, key: str, days: Sequence[date]) -> None:
         tie_out.tie_out(),
     )
     for mart in marts:
-        for first, last in ranges(dates):
-            written = mart.replace(runtime, each_day(first, last))
-            assert (written.refused, written.findings.refused) == ({}, {})
+        written = mart.replace(runtime, dates)
+        assert (written.refused, written.findings.refused) == ({}, {})
 
 
 def _fetch(runtime: Runtime, spec: Provider, key: str, days: Sequence[date]) -> None:

@@ -16,7 +16,7 @@ from flux_pipelines.pipelines import checks, sales
 from flux_pipelines.pipelines.checks import Findings, Scope
 
 DAY = date(2026, 3, 9)
-SCOPE = Scope(DAY, DAY)
+SCOPE = Scope([DAY])
 ASSET = dg.AssetKey("transactions")
 LINE: dict[str, Any] = {
     "connection": "square:a",
@@ -157,9 +157,9 @@ def test_a_coupon_that_comes_back_takes_nothing_away(database: duckdb.DuckDBPyCo
 def test_only_the_rows_of_the_step_are_judged(database: duckdb.DuckDBPyConnection) -> None:
     insert(database, "transactions", TRANSACTIONS, LINE, LINE)
     check = checks.no_duplicate_lines(TRANSACTIONS)
-    assert offenders(database, check, scope=Scope(date(2026, 3, 1), date(2026, 3, 8))) == []
-    assert offenders(database, check, scope=Scope(DAY, DAY, ("square:o'brien",))) == []
-    assert len(offenders(database, check, scope=Scope(DAY, DAY, ("square:o'brien", "square:a")))) == 1
+    assert offenders(database, check, scope=Scope([date(2026, 3, 1), date(2026, 3, 8)])) == []
+    assert offenders(database, check, scope=Scope([DAY], ("square:o'brien",))) == []
+    assert len(offenders(database, check, scope=Scope([DAY], ("square:o'brien", "square:a")))) == 1
 
 
 def test_a_row_that_is_lost_or_too_many_on_the_way_is_named(database: duckdb.DuckDBPyConnection) -> None:

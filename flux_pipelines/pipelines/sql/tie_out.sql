@@ -58,9 +58,8 @@ judged as (
         when b.tendered = b.owed then 'changed since its payments were fetched'
         else 'amounts differ'
     end as reason
-    from balances b
+    from (select * from balances where {scope}) b
     left join elsewhere e on e.connection = b.connection and e.order_id = b.book
-    where b.{scope}
 ),
 
 reasons as (
