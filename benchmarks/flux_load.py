@@ -36,7 +36,7 @@ def prepare(home: Path, first_day: date) -> None:
 
 def connect(runtime: Runtime, url: str, requests_per_minute: int) -> None:
     """Add the connection, as `flux connections add` does."""
-    from flux_pipelines.connect import add_with_secrets
+    from flux_pipelines.connections import add_with_secrets
 
     add_with_secrets(
         runtime,
@@ -73,11 +73,11 @@ def main() -> None:
 
     import dagster as dg
 
-    from flux_pipelines.pipelines.code_location import build_definitions
-    from flux_pipelines.pipelines.drive import dagster_home
-    from flux_pipelines.pipelines.names import RANGE_END, RANGE_START
-    from flux_pipelines.pipelines.partitions import partition_key
-    from flux_pipelines.pipelines.resources import lend
+    from flux_pipelines.defs.code_location import build_definitions
+    from flux_pipelines.defs.names import RANGE_END, RANGE_START
+    from flux_pipelines.defs.partitions import partition_key
+    from flux_pipelines.defs.resources import lend
+    from flux_pipelines.defs.runner import dagster_home
     from flux_pipelines.runtime import Runtime
 
     import_everything()

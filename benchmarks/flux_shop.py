@@ -31,7 +31,7 @@ CONNECTION = f"shopify:{SHOP}"
 
 def connect(runtime: Runtime, url: str, bulk_days: int) -> None:
     """Add the connection, through the sandbox's own OAuth."""
-    from flux_pipelines.connect.sandbox import connect_to_sandbox
+    from flux_pipelines.connections.sandbox import connect_to_sandbox
     from flux_pipelines.privacy import Pseudonyms
 
     # Every run has a home of its own, and so a key of its own: with one for all, equal orders are stored as equal bytes.
@@ -75,8 +75,8 @@ def stored(runtime: Runtime, days: list[date]) -> dict[str, Any]:
     """
     import zstandard
 
+    from flux_pipelines.defs.names import provider_transactions
     from flux_pipelines.domain.tables import TRANSACTIONS
-    from flux_pipelines.pipelines.names import provider_transactions
 
     manifests = runtime.raw.manifests(CONNECTION, days[0], days[-1])
     if missing := set(days) - manifests.keys():
@@ -128,11 +128,11 @@ def main() -> None:
 
     import dagster as dg
 
-    from flux_pipelines.pipelines.code_location import build_definitions
-    from flux_pipelines.pipelines.drive import dagster_home
-    from flux_pipelines.pipelines.names import RANGE_END, RANGE_START, sync_job
-    from flux_pipelines.pipelines.partitions import connections_of, partition_key
-    from flux_pipelines.pipelines.resources import lend
+    from flux_pipelines.defs.code_location import build_definitions
+    from flux_pipelines.defs.names import RANGE_END, RANGE_START, sync_job
+    from flux_pipelines.defs.partitions import connections_of, partition_key
+    from flux_pipelines.defs.resources import lend
+    from flux_pipelines.defs.runner import dagster_home
     from flux_pipelines.runtime import Runtime
 
     import_everything()

@@ -19,7 +19,7 @@ def main() -> None:
     chosen = parser.parse_args()
     prepare(chosen.work / "home", chosen.first_day)
 
-    from flux_pipelines.pipelines.drive import sync
+    from flux_pipelines.defs.runner import sync
     from flux_pipelines.runtime import Runtime
 
     import_everything()

@@ -1,5 +1,5 @@
 """What Dagster loads. Loading reads no secret, calls nobody and writes nothing."""
 
-from flux_pipelines.pipelines.code_location import build_definitions
+from flux_pipelines.defs.code_location import build_definitions
 
 defs = build_definitions()

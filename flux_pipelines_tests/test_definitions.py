@@ -12,11 +12,11 @@ import dagster as dg
 import pytest
 import yaml
 
+from flux_pipelines.defs import names
+from flux_pipelines.defs.code_location import build_definitions
+from flux_pipelines.defs.partitions import BACKFILL, business_days, connection_days, connections_of
 from flux_pipelines.domain import tables
 from flux_pipelines.domain.tables import TABLES
-from flux_pipelines.pipelines import names
-from flux_pipelines.pipelines.code_location import build_definitions
-from flux_pipelines.pipelines.partitions import BACKFILL, business_days, connection_days, connections_of
 from flux_pipelines.providers.square.resource import SquareResource
 from flux_pipelines.settings import PROJECT_ROOT
 
@@ -238,9 +238,9 @@ def test_resources_have_no_secrets_to_show() -> None:
 
 
 def test_figures_repeated_to_keep_loading_cheap_are_those_of_the_forecaster() -> None:
+    from flux_pipelines.defs.assets import forecasts
     from flux_pipelines.forecaster import accuracy
     from flux_pipelines.forecaster import demand as histories
-    from flux_pipelines.pipelines import demand
 
-    assert histories.HISTORY_DAYS == demand.HISTORY_DAYS
-    assert accuracy.NAIVE_REACH_DAYS == demand.NAIVE_REACH_DAYS
+    assert histories.HISTORY_DAYS == forecasts.HISTORY_DAYS
+    assert accuracy.NAIVE_REACH_DAYS == forecasts.NAIVE_REACH_DAYS

@@ -34,28 +34,29 @@ BELOW: dict[str, set[str]] = {
     "sync": {"domain", "transport", "lake", "providers"},
     "forecaster": {"domain", "settings"},
     "runtime": {"domain", "settings", "transport", "state", "lake", "providers", "privacy", "sync", "forecaster"},
-    "connect": {"domain", "transport", "runtime", "providers"},
+    "connections": {"domain", "transport", "runtime", "providers"},
     "mapping": {"domain", "state", "lake", "runtime"},
     "erasure": {"domain", "state", "lake", "providers", "privacy", "runtime"},
     "gateway": {
-        "domain", "settings", "transport", "state", "lake", "providers", "privacy", "sync", "runtime", "connect",
+        "domain", "settings", "transport", "state", "lake", "providers", "privacy", "sync", "runtime", "connections",
         "listening",
     },
-    "pipelines": {
+    "defs": {
         "domain", "settings", "transport", "state", "lake", "providers", "privacy", "sync", "forecaster", "runtime",
         "erasure", "mapping", "holding",
     },
-    "definitions": {"pipelines"},
+    "pipelines": {"defs"},
+    "definitions": {"defs"},
     "cli": {
         "domain", "settings", "transport", "state", "lake", "providers", "privacy", "sync", "forecaster",
-        "runtime", "erasure", "mapping", "connect", "gateway", "pipelines", "holding", "listening",
+        "runtime", "erasure", "mapping", "connections", "gateway", "defs", "holding", "listening",
     },
     "flux_sandbox": {"domain", "providers", "listening"},
 }  # fmt: skip
 
 #: Only these rooms know Dagster; a provider's resource.py does too.
-DAGSTER = {"pipelines"}
-SETTINGS_READERS = {"runtime", "pipelines", "cli", "forecaster", "gateway"}
+DAGSTER = {"defs", "pipelines"}
+SETTINGS_READERS = {"runtime", "defs", "cli", "forecaster", "gateway"}
 
 
 def modules() -> Iterator[tuple[Path, str]]:
@@ -175,8 +176,8 @@ def test_the_products_lock_has_nothing_of_development() -> None:
 #: What reads JSON that Flux or Dagster has written, the text of one JSON string, or (the forecaster) within bounds of its own.
 READS_JSON_ITSELF = {
     "domain/decoding.py", "holding.py", "state/authorizations.py", "state/migrations/versions/0005_calendars.py",
-    "lake/raw.py", "lake/raw_manifest.py", "lake/raw_write.py", "pipelines/automation.py", "pipelines/closed_days.py",
-    "pipelines/erasures.py", "pipelines/feed_runs.py", "privacy/redactor.py", "erasure/wanted.py", "forecaster/app.py", "forecaster/contract.py",
+    "lake/raw.py", "lake/raw_manifest.py", "lake/raw_write.py", "defs/sensors/order_changes.py", "defs/sensors/closed_dates.py",
+    "defs/erasures.py", "defs/sensors/feed_changes.py", "privacy/redactor.py", "erasure/wanted.py", "forecaster/app.py", "forecaster/contract.py",
 }  # fmt: skip
 
 

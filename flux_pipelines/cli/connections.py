@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from flux_pipelines.cli.output import counted, error, say, table
-from flux_pipelines.connect import add_with_secrets, care, connect_to_sandbox, parse_settings, reconfigure
+from flux_pipelines.connections import add_with_secrets, connect_to_sandbox, lifecycle, parse_settings, reconfigure
 from flux_pipelines.domain.decoding import decode
 from flux_pipelines.domain.errors import ConfigurationError, FluxError
 from flux_pipelines.runtime import Runtime
@@ -116,7 +116,7 @@ def test(keys: Annotated[list[str] | None, typer.Argument(metavar="[PROVIDER:NAM
         chosen = [c for c in runtime.connections(keys=keys or ()) if keys or c.status not in ("paused", "disconnected")]
         for connection in chosen:
             try:
-                locations = care.try_out(runtime, connection.key)
+                locations = lifecycle.try_out(runtime, connection.key)
             except FluxError as problem:
                 failed += 1
                 error(str(problem))
@@ -139,7 +139,7 @@ def refresh(key: Key) -> None:
 def pause(key: Key) -> None:
     """Stop syncing a connection; its credentials and history stay."""
     with Runtime(patient=False) as runtime:
-        care.pause(runtime, key, by="a person")
+        lifecycle.pause(runtime, key, by="a person")
     say(f"Paused {key}. `flux connections resume {key}` starts it again.")
 
 
@@ -147,7 +147,7 @@ def pause(key: Key) -> None:
 def resume(key: Key) -> None:
     """Start syncing a paused connection again."""
     with Runtime(patient=False) as runtime:
-        care.resume(runtime, key)
+        lifecycle.resume(runtime, key)
     say(f"Resumed {key}.")
 
 

@@ -20,7 +20,7 @@ from flux_pipelines.cli.serve import (
     start_sandbox,
 )
 from flux_pipelines.cli.sync import print_report
-from flux_pipelines.connect import connect_to_sandbox, sandbox_accounts, sandbox_last_day
+from flux_pipelines.connections import connect_to_sandbox, sandbox_accounts, sandbox_last_day
 from flux_pipelines.domain.connection import split_key
 from flux_pipelines.gateway.options import DEFAULT_PORT as GATEWAY_PORT
 from flux_pipelines.listening import SANDBOX_PORT
@@ -42,7 +42,7 @@ def demo(
     port: Annotated[int, typer.Option(help="Port of the Dagster UI.")] = UI_PORT,
 ) -> None:
     """Connect four sandbox accounts, backfill 60 business days, forecast 14 ahead, and open Dagster UI and gateway."""
-    from flux_pipelines.pipelines.drive import sync
+    from flux_pipelines.defs.runner import sync
 
     began = time.monotonic()
     with Runtime() as runtime, Processes(runtime.settings.make_home(), "`flux demo`") as processes:

@@ -74,7 +74,7 @@ def rebuild() -> None:
 
     What they were is set aside in the lake, under `superseded`. Run it after an upgrade that asks for it, with `flux up` stopped.
     """
-    from flux_pipelines.pipelines.rebuild import rebuild as make_again
+    from flux_pipelines.defs.rebuild import rebuild as make_again
 
     with Runtime() as runtime:
         names, days, failures = make_again(runtime)
@@ -121,7 +121,7 @@ def replay(
 
     Records that can be used now leave quarantine and enter every table. Exits non-zero while any stay.
     """
-    from flux_pipelines.pipelines.drive import replay_quarantined
+    from flux_pipelines.defs.runner import replay_quarantined
 
     with Runtime() as runtime:
         before = runtime.quarantine.list(connection=connection)

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from flux_pipelines.cli.output import counted, say, table
-from flux_pipelines.connect.care import try_out
+from flux_pipelines.connections.lifecycle import try_out
 from flux_pipelines.domain.errors import ConfigurationError, FluxError, TableDamagedError, of_disk
 from flux_pipelines.providers.apps import check_app
 from flux_pipelines.runtime import Runtime
@@ -106,7 +106,7 @@ def _lake(runtime: Runtime) -> str:
 
 
 def _every_date(runtime: Runtime) -> str:
-    from flux_pipelines.pipelines.whole import faults
+    from flux_pipelines.defs.consistency import faults
 
     found = faults(runtime)
     if found:

@@ -40,7 +40,7 @@ def erase(
     Amounts stay as they are. Give ids in each form that the provider uses. E-mail addresses and phone numbers are never arguments, which other
     users of the machine and the shell's history could see.
     """
-    from flux_pipelines.pipelines.erasures import forget
+    from flux_pipelines.defs.erasures import forget
 
     if text not in (None, "-"):
         raise ConfigurationError(

@@ -11,8 +11,8 @@ import typer
 
 from flux_pipelines.cli.output import say, warn
 from flux_pipelines.cli.processes import Processes, answers, choose_port, port_is_free
-from flux_pipelines.connect import reconnect_to_sandbox
-from flux_pipelines.connect.sandbox_apps import register_at_sandbox
+from flux_pipelines.connections import reconnect_to_sandbox
+from flux_pipelines.connections.sandbox_apps import register_at_sandbox
 from flux_pipelines.domain.addresses import origin_of
 from flux_pipelines.domain.errors import ConfigurationError
 from flux_pipelines.gateway.options import DEFAULT_PORT as GATEWAY_PORT
@@ -37,7 +37,7 @@ def up(
     gateway: Annotated[bool, typer.Option(help="Start the gateway too.")] = True,
 ) -> None:
     """Start the Dagster UI and daemon and the gateway, with every schedule and sensor running, until interrupted."""
-    from flux_pipelines.pipelines.rebuild import unfinished
+    from flux_pipelines.defs.rebuild import unfinished
 
     with Runtime() as runtime, Processes(runtime.settings.make_home(), "`flux up`") as processes:
         if not port_is_free(port):
@@ -115,8 +115,8 @@ def reconnect(runtime: Runtime, url: str) -> None:
 
 def start_dagster(processes: Processes, runtime: Runtime, port: int) -> None:
     """Start the forecaster (if it is ours) and the Dagster UI and daemon as children; return when they answer."""
-    from flux_pipelines.pipelines.drive import dagster_home
-    from flux_pipelines.pipelines.instance import see_that_no_daemon_runs
+    from flux_pipelines.defs.instance import see_that_no_daemon_runs
+    from flux_pipelines.defs.runner import dagster_home
 
     if public := runtime.settings.dagster_url:
         public = origin_of(public, "FLUX_DAGSTER_URL")  # refused here, and not in a log
@@ -138,7 +138,7 @@ def start_dagster(processes: Processes, runtime: Runtime, port: int) -> None:
     processes.start(
         "dagster",
         [
-            "flux_pipelines.pipelines.webserver",
+            "flux_pipelines.defs.webserver",
             "dev",
             "-w",
             str(_workspace(instance)),

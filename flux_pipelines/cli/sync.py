@@ -16,7 +16,7 @@ from flux_pipelines.providers.registry import provider as provider_named
 from flux_pipelines.runtime import Runtime
 
 if TYPE_CHECKING:
-    from flux_pipelines.pipelines.drive import SyncReport
+    from flux_pipelines.defs.runner import SyncReport
     from flux_pipelines.providers.base import FeedSource
 
 Provider = Annotated[str, typer.Argument(metavar="PROVIDER", help="The provider, for example square.")]
@@ -108,7 +108,7 @@ def sync(
     A sync that was interrupted goes on where it stopped when the same command is run again; one that finished fetches
     everything anew. Each connection is synced by itself: one that fails does not hold back the others.
     """
-    from flux_pipelines.pipelines.drive import sync as run_sync
+    from flux_pipelines.defs.runner import sync as run_sync
 
     with Runtime() as runtime:
         days = days_between(first, last, runtime.settings.start_date)

@@ -1,7 +1,7 @@
 """Erases what a person asked to be forgotten: raw records of every feed, quarantine with its history, webhook events.
 
 Tables of the lake have no column about customers, but a text may name one all the same, as the name of an item: `in_tables` finds
-those, and `flux_pipelines.pipelines.erasures` makes them again. The books stay, because amounts do.
+those, and `flux_pipelines.defs.erasures` makes them again. The books stay, because amounts do.
 """
 
 from __future__ import annotations

@@ -9,8 +9,8 @@ from fastapi import APIRouter, HTTPException, Path, Query, Request
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from starlette.responses import JSONResponse, Response
 
-from flux_pipelines.connect import care
-from flux_pipelines.connect.care import pause, resume, try_out
+from flux_pipelines.connections import lifecycle
+from flux_pipelines.connections.lifecycle import pause, resume, try_out
 from flux_pipelines.domain.business_day import newest_begun
 from flux_pipelines.domain.connection import Connection, Status
 from flux_pipelines.gateway.problems import Problem
@@ -174,7 +174,9 @@ def ask_for_sync(request: Request, principal: Writer, key: Key, order: SyncOrder
     last = newest_begun(datetime.now(UTC))
     if not first <= order.first_day <= order.last_day <= last:
         raise HTTPException(409, f"The days must be in order, from {first} to {last}.")
-    asked = care.ask_for_sync(runtime, key, order.first_day, order.last_day, by=principal.name, reason=order.reason)
+    asked = lifecycle.ask_for_sync(
+        runtime, key, order.first_day, order.last_day, by=principal.name, reason=order.reason
+    )
     return _sync(runtime.state.requests.get(asked))
 
 

@@ -17,15 +17,15 @@ from authlib.oauth2.rfc7636 import create_s256_code_challenge
 from fastapi import APIRouter, Depends, HTTPException, Request
 from starlette.responses import RedirectResponse, Response
 
-from flux_pipelines.connect import connect_with_code
+from flux_pipelines.connections import connect_with_code
 from flux_pipelines.domain.connection import split_key
 from flux_pipelines.domain.errors import AuthorizationRefusedError, BadResponseError, FluxError
 from flux_pipelines.gateway import credentials
+from flux_pipelines.gateway.connect_form import Wish, check, form_values, spec_of, text_fields, wish_of
 from flux_pipelines.gateway.guard import logger
 from flux_pipelines.gateway.overview import connectable, elsewhere_connectable
 from flux_pipelines.gateway.sessions import SignedIn, csrf_checked, options_of, person_of, runtime_of, session_token
 from flux_pipelines.gateway.views import page
-from flux_pipelines.gateway.wishes import Wish, check, form_values, spec_of, text_fields, wish_of
 from flux_pipelines.providers.base import Provider
 
 router = APIRouter(include_in_schema=False)

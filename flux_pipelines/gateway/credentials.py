@@ -12,12 +12,12 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, HTTPException, Request
 from starlette.responses import RedirectResponse, Response
 
-from flux_pipelines.connect import add_with_secrets
+from flux_pipelines.connections import add_with_secrets
 from flux_pipelines.domain.errors import BadResponseError, FluxError, ReauthorizationNeededError
+from flux_pipelines.gateway.connect_form import Wish, check, form_values, spec_of, text_fields, wish_of
 from flux_pipelines.gateway.guard import logger
 from flux_pipelines.gateway.sessions import SignedIn, csrf_checked, runtime_of
 from flux_pipelines.gateway.views import page
-from flux_pipelines.gateway.wishes import Wish, check, form_values, spec_of, text_fields, wish_of
 from flux_pipelines.providers.base import Provider
 from flux_pipelines.state.people import Person
 

@@ -9,8 +9,8 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Form, HTTPException, Path, Request
 from starlette.responses import RedirectResponse, Response
 
-from flux_pipelines.connect import care, disconnect
-from flux_pipelines.connect.care import pause, resume, try_out
+from flux_pipelines.connections import disconnect, lifecycle
+from flux_pipelines.connections.lifecycle import pause, resume, try_out
 from flux_pipelines.domain.connection import split_key
 from flux_pipelines.domain.errors import ConfigurationError, FluxError, UnknownConnectionError
 from flux_pipelines.gateway import tokens
@@ -103,7 +103,9 @@ def ask_for_sync(
     if problems:
         return _connection(request, person, key, status=422, wanted={"first": first, "last": last, **problems})
     reason = "backfill asked for in the gateway" if now.landed_days else "first backfill"
-    care.ask_for_sync(runtime, key, date.fromisoformat(first), date.fromisoformat(last), by=person.email, reason=reason)
+    lifecycle.ask_for_sync(
+        runtime, key, date.fromisoformat(first), date.fromisoformat(last), by=person.email, reason=reason
+    )
     logger.info("%s asked for %s to %s of %s", person.email, first, last, key)
     return _back(key, "asked")
 

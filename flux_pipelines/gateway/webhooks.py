@@ -18,7 +18,7 @@ from starlette.routing import Route
 from flux_pipelines.domain.decoding import UnboundedError
 from flux_pipelines.domain.errors import FluxError, WebhookRefusedError
 from flux_pipelines.gateway.inbox_writer import InboxWriter
-from flux_pipelines.gateway.senders import Senders
+from flux_pipelines.gateway.webhook_registry import Senders
 from flux_pipelines.providers.base import WebhookRequest
 from flux_pipelines.state import NewEvent
 

@@ -13,13 +13,13 @@ from flux_pipelines.state.cursors import Cursors
 from flux_pipelines.state.database import Database
 from flux_pipelines.state.erasures import ErasureReport, Erasures
 from flux_pipelines.state.events import Event, EventStatus, NewEvent, digest
-from flux_pipelines.state.facade import State
 from flux_pipelines.state.inbox import Inbox
 from flux_pipelines.state.installation import Installation
 from flux_pipelines.state.locations import CachedLocation, Locations
 from flux_pipelines.state.people import People, Person, csrf_of
 from flux_pipelines.state.requests import SyncRequest, SyncRequests
 from flux_pipelines.state.secrets import Secrets, SecretUse
+from flux_pipelines.state.state import State
 from flux_pipelines.state.stored_tokens import Tokens
 from flux_pipelines.state.syncs import SyncRecord, Syncs, SyncTicket
 from flux_pipelines.state.tokens import TokenKeeper

@@ -23,7 +23,7 @@ from flux_pipelines.domain.errors import (
     StateUnavailableError,
 )
 from flux_pipelines.sqlite import keep_write_ahead_log
-from flux_pipelines.state.explain import explain, explain_os_error
+from flux_pipelines.state.db_errors import explain, explain_os_error
 from flux_pipelines.state.migrations import HEAD, VERSION_TABLE
 from flux_pipelines.state.models import Base
 

@@ -32,7 +32,7 @@ from flux_pipelines.state.stored_tokens import PREVIOUS, StoredTokens, Tokens
 from flux_pipelines.state.token_leases import TokenLease
 
 if TYPE_CHECKING:
-    from flux_pipelines.state.facade import State
+    from flux_pipelines.state.state import State
 
 _log = logging.getLogger(__name__)
 

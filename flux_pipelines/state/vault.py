@@ -13,7 +13,7 @@ from pathlib import Path
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 
 from flux_pipelines.domain.errors import ConfigurationError, DecryptionError
-from flux_pipelines.state.explain import explain_os_error
+from flux_pipelines.state.db_errors import explain_os_error
 
 #: How long to wait for another process that is just writing a new key file (s).
 _WRITE_PATIENCE = 5.0

@@ -26,10 +26,10 @@ from flux_pipelines.lake.raw import PartitionEmptiedError, RawStore, Verificatio
 from flux_pipelines.providers.base import Basis, Location, OrderHeader, PosSource, Provider
 from flux_pipelines.sync.landing import DayBatch, Landing, Redact, Tally
 from flux_pipelines.sync.older import Older, OlderOrders
-from flux_pipelines.sync.proof import Recount, judge
 from flux_pipelines.sync.reading import order_lines
 from flux_pipelines.sync.records import DayOutcome, emptied
 from flux_pipelines.sync.slices import Slice, SliceRunner
+from flux_pipelines.sync.verification import Recount, judge
 from flux_pipelines.sync.windows import DayIndex, Group, contiguous, group_locations
 
 #: No order that the provider has told to be deleted.

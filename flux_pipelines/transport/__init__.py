@@ -17,7 +17,7 @@ from flux_pipelines.transport.errors import AnsweredError, RefusedError, Transpo
 from flux_pipelines.transport.limits import Grant, Limit, RateBudget
 from flux_pipelines.transport.redact import guard_http_logs
 from flux_pipelines.transport.retry import RetryPolicy
-from flux_pipelines.transport.stores import PostgresLimitStore, SqliteLimitStore, StateStore
+from flux_pipelines.transport.shared_state import PostgresLimitStore, SqliteLimitStore, StateStore
 
 if TYPE_CHECKING:
     import ssl

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 from flux_pipelines.domain.errors import CircuitOpenError
-from flux_pipelines.transport.stores import StateStore
+from flux_pipelines.transport.shared_state import StateStore
 
 _LAYOUT = struct.Struct("<5d")
 

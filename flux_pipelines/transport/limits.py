@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from typing import Protocol
 
 from flux_pipelines.domain.errors import RateLimitedError
-from flux_pipelines.transport.stores import StateStore
+from flux_pipelines.transport.shared_state import StateStore
 
 _NO_CAP = float("inf")
 _MOST_SLOTS = 10

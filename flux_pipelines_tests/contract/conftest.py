@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
-from flux_pipelines.connect import connect_to_sandbox
+from flux_pipelines.connections import connect_to_sandbox
 from flux_pipelines.domain.business_day import known_calendars
 from flux_pipelines.domain.connection import Connection
 from flux_pipelines.domain.money import from_minor

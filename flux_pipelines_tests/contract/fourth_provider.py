@@ -11,7 +11,7 @@ from typing import Any
 
 import httpx
 
-from flux_pipelines.connect.sandbox_apps import register_at_sandbox
+from flux_pipelines.connections.sandbox_apps import register_at_sandbox
 from flux_pipelines.domain.money import from_minor
 from flux_pipelines.gateway.server import RunningGateway
 from flux_pipelines.providers.apps import app_kinds
@@ -20,7 +20,7 @@ from flux_pipelines.runtime import Runtime
 from flux_pipelines.settings import Settings
 from flux_pipelines.sync.feeds import collect_now
 from flux_pipelines.sync.normalise import Normalisation
-from flux_pipelines.sync.records_sql import derive
+from flux_pipelines.sync.transform import derive
 from flux_pipelines_tests.contract.conftest import Connect, Played
 from flux_pipelines_tests.gateway.people import Browser
 from flux_sandbox.server import RunningSandbox
@@ -94,7 +94,7 @@ def test_acorns_tables_equal_the_truth_to_the_cent_in_two_currencies(connect: Co
 
 
 def test_acorn_has_its_assets_jobs_schedules_and_sensors() -> None:
-    from flux_pipelines.pipelines.code_location import build_definitions
+    from flux_pipelines.defs.code_location import build_definitions
 
     definitions = build_definitions()
     keys = {key.to_user_string() for key in definitions.resolve_all_asset_keys()}

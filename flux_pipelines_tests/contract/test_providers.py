@@ -13,7 +13,7 @@ from flux_pipelines.providers import witness
 from flux_pipelines.sync.feeds import collect_days, collect_now
 from flux_pipelines.sync.reading import raw_blocks
 from flux_pipelines.sync.records import DayOutcome
-from flux_pipelines.sync.records_sql import derive
+from flux_pipelines.sync.transform import derive
 from flux_pipelines_tests.contract.conftest import Connect, Played, providers
 from flux_sandbox.world import MALFORMED
 

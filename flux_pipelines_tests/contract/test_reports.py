@@ -15,7 +15,7 @@ from flux_pipelines.domain.money import from_minor
 from flux_pipelines.providers import witness
 from flux_pipelines.providers.base import FeedWindow
 from flux_pipelines.sync.feeds import collect_days
-from flux_pipelines.sync.records_sql import derive
+from flux_pipelines.sync.transform import derive
 from flux_pipelines_tests.contract.conftest import Connect, Played, all_providers, providers
 from flux_sandbox.server import RunningSandbox
 from flux_sandbox.truth import truth

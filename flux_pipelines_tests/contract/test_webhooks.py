@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import httpx
 import pytest
 
-from flux_pipelines.connect.sandbox_apps import register_at_sandbox
+from flux_pipelines.connections.sandbox_apps import register_at_sandbox
 from flux_pipelines.domain.business_day import BusinessCalendar
 from flux_pipelines.gateway.server import RunningGateway
 from flux_pipelines.providers.registry import all_providers

@@ -9,7 +9,7 @@ from datetime import UTC, date, datetime, timedelta
 import httpx
 import pytest
 
-from flux_pipelines.connect import connect_to_sandbox
+from flux_pipelines.connections import connect_to_sandbox
 from flux_pipelines.domain.business_day import newest_begun
 from flux_pipelines.domain.connection import Connection, Status
 from flux_pipelines.runtime import Runtime

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from flux_pipelines.connect.sandbox_apps import register_at_sandbox
+from flux_pipelines.connections.sandbox_apps import register_at_sandbox
 from flux_pipelines.gateway.server import RunningGateway
 from flux_pipelines.runtime import Runtime
 from flux_pipelines_tests.gateway.people import Browser

@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 import httpx
 import pytest
 
-from flux_pipelines.connect.care import try_out
+from flux_pipelines.connections.lifecycle import try_out
 from flux_pipelines.domain.errors import FluxError, PermissionLostError
 from flux_pipelines.gateway.overview import summaries
 from flux_pipelines.gateway.server import RunningGateway

@@ -1,6 +1,6 @@
 """A gateway on PostgreSQL that is killed while events pour in: what it acknowledged is in the inbox, exactly once.
 
-The same on SQLite, and on to the tables, is in `pipelines/test_inbox_killed.py`.
+The same on SQLite, and on to the tables, is in `defs/test_inbox_killed.py`.
 """
 
 from __future__ import annotations

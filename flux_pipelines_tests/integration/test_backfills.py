@@ -27,11 +27,11 @@ from dagster._daemon.run_coordinator.queued_run_coordinator_daemon import Queued
 from dagster_webserver.webserver import DagsterWebserver
 from starlette.testclient import TestClient
 
-from flux_pipelines.connect import connect_to_sandbox
+from flux_pipelines.connections import connect_to_sandbox
+from flux_pipelines.defs import names
+from flux_pipelines.defs.partitions import each_day
+from flux_pipelines.defs.runner import dagster_home
 from flux_pipelines.lake.raw import OLDER
-from flux_pipelines.pipelines import names
-from flux_pipelines.pipelines.drive import dagster_home
-from flux_pipelines.pipelines.partitions import each_day
 from flux_pipelines.runtime import Runtime
 from flux_pipelines.settings import PROJECT_ROOT, settings
 from flux_sandbox.options import SandboxOptions

@@ -22,9 +22,9 @@ import pytest
 
 from flux_pipelines.cli.processes import answers
 from flux_pipelines.definitions import defs
+from flux_pipelines.defs import names
 from flux_pipelines.domain.business_day import BusinessCalendar
 from flux_pipelines.lake import DeltaLake, object_store, session
-from flux_pipelines.pipelines import names
 from flux_pipelines.runtime import Runtime
 from flux_pipelines.settings import PROJECT_ROOT, Settings, of_children
 from flux_pipelines_tests.integration.conftest import END_DAY, Flux, truth

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from flux_pipelines.pipelines.drive import dagster_home
-from flux_pipelines.pipelines.instance import FluxStorage
+from flux_pipelines.defs.instance import FluxStorage
+from flux_pipelines.defs.runner import dagster_home
 from flux_pipelines.runtime import Runtime
 from flux_pipelines.settings import settings
 from flux_pipelines_tests.integration.conftest import END_DAY, FluxProcess

@@ -17,15 +17,15 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 
-from flux_pipelines.connect import connect_to_sandbox
+from flux_pipelines.connections import connect_to_sandbox
+from flux_pipelines.defs.runner import SyncReport, sync
 from flux_pipelines.lake import session
-from flux_pipelines.pipelines.drive import SyncReport, sync
 from flux_pipelines.runtime import Runtime
 from flux_pipelines.settings import settings
+from flux_pipelines_tests.defs.bare import HURRIED, fingerprints
 from flux_pipelines_tests.integration.truths import Ask, Findings, Merchant
 from flux_pipelines_tests.integration.truths_feeds import catalogue, labour, payments, stock
 from flux_pipelines_tests.integration.truths_sales import sales
-from flux_pipelines_tests.pipelines.bare import HURRIED, fingerprints
 
 #: One of the shops is read page by page, however many days are asked for.
 _OTHERWISE = {"fjord-shop": {"bulk_days": 0}}

@@ -15,11 +15,11 @@ import pytest
 from typer.testing import CliRunner
 
 from flux_pipelines.cli import app
+from flux_pipelines.defs.assets import mapping
+from flux_pipelines.defs.resources import lend
 from flux_pipelines.domain.tables import DAILY_ITEM_DEMAND, LOCATIONS, PRODUCTS, Table
 from flux_pipelines.mapping import books
 from flux_pipelines.mapping.matching import Key
-from flux_pipelines.pipelines import mapping
-from flux_pipelines.pipelines.resources import lend
 from flux_pipelines.runtime import Runtime
 from flux_pipelines.settings import Settings
 

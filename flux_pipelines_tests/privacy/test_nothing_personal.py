@@ -15,14 +15,14 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 
-from flux_pipelines.connect import connect_to_sandbox
+from flux_pipelines.connections import connect_to_sandbox
+from flux_pipelines.defs.code_location import build_definitions
+from flux_pipelines.defs.names import RANGE_END, RANGE_START
+from flux_pipelines.defs.partitions import partition_key
+from flux_pipelines.defs.resources import lend
+from flux_pipelines.defs.runner import dagster_home
 from flux_pipelines.domain.errors import ConfigurationError, TableDamagedError
 from flux_pipelines.erasure import erase
-from flux_pipelines.pipelines.code_location import build_definitions
-from flux_pipelines.pipelines.drive import dagster_home
-from flux_pipelines.pipelines.names import RANGE_END, RANGE_START
-from flux_pipelines.pipelines.partitions import partition_key
-from flux_pipelines.pipelines.resources import lend
 from flux_pipelines.providers.base import Erasure
 from flux_pipelines.runtime import Runtime
 from flux_pipelines.settings import settings

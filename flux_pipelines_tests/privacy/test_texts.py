@@ -11,12 +11,12 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from flux_pipelines.connect import connect_to_sandbox
+from flux_pipelines.connections import connect_to_sandbox
+from flux_pipelines.defs.erasures import forget
+from flux_pipelines.defs.metadata import preview
+from flux_pipelines.defs.runner import dagster_home, sync
 from flux_pipelines.erasure import Wanted
 from flux_pipelines.lake import session
-from flux_pipelines.pipelines.drive import dagster_home, sync
-from flux_pipelines.pipelines.erasures import forget
-from flux_pipelines.pipelines.metadata import preview
 from flux_pipelines.privacy import Pseudonyms
 from flux_pipelines.providers.base import Erasure
 from flux_pipelines.providers.square.privacy import REDACTION

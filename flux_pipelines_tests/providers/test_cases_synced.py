@@ -18,7 +18,7 @@ import pytest
 
 from flux_pipelines.domain import tables
 from flux_pipelines.lake import session
-from flux_pipelines_tests.pipelines.bare import TABLES, bring_in, connected, contents
+from flux_pipelines_tests.defs.bare import TABLES, bring_in, connected, contents
 from flux_pipelines_tests.providers.shopify import cases as shopify
 from flux_pipelines_tests.providers.square import cases as square
 from flux_pipelines_tests.providers.toast import cases as toast

@@ -15,7 +15,7 @@ import pytest
 import time_machine
 from pydantic import SecretStr
 
-from flux_pipelines.connect import connect_to_sandbox
+from flux_pipelines.connections import connect_to_sandbox
 from flux_pipelines.domain.errors import ConfigurationError, ProviderUnavailableError, ReauthorizationNeededError
 from flux_pipelines.providers.registry import provider
 from flux_pipelines.runtime import Runtime

@@ -15,7 +15,7 @@ from flux_pipelines.lake.raw import ORDERS, RawManifest, RawStore
 from flux_pipelines.lake.store import object_store
 from flux_pipelines.providers.base import FeedTable, Location, Provider, Record
 from flux_pipelines.sync.feeds import line_of
-from flux_pipelines.sync.records_sql import Derivation, derive
+from flux_pipelines.sync.transform import Derivation, derive
 
 DAY = date(2026, 3, 2)
 COLLECTED = datetime(2026, 3, 2, 12, 30, tzinfo=UTC)

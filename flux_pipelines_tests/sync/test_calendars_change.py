@@ -14,8 +14,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from flux_pipelines.connect import connect_to_sandbox
-from flux_pipelines.connect.accounts import reconfigure
+from flux_pipelines.connections import connect_to_sandbox
+from flux_pipelines.connections.accounts import reconfigure
 from flux_pipelines.domain.business_day import BusinessCalendar, known_calendars
 from flux_pipelines.lake import RawManifest
 from flux_pipelines.providers.registry import provider as provider_named

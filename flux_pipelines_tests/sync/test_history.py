@@ -9,8 +9,8 @@ from typing import Any
 import pyarrow as pa
 
 from flux_pipelines.domain.tables import PRODUCTS
-from flux_pipelines.sync.history import merge
-from flux_pipelines.sync.records_sql import derived_schema
+from flux_pipelines.sync.scd2 import merge
+from flux_pipelines.sync.transform import derived_schema
 
 T0 = datetime(2026, 3, 1, tzinfo=UTC)
 HOUR = timedelta(hours=1)

@@ -16,7 +16,7 @@ from flux_pipelines.domain.errors import ContractBrokenError
 from flux_pipelines.lake.raw import RawStore
 from flux_pipelines.lake.store import object_store
 from flux_pipelines.providers.base import FeedTable, Location, Provider, Record
-from flux_pipelines.sync.records_sql import derive
+from flux_pipelines.sync.transform import derive
 from flux_pipelines_tests.sync.feedfiles import land, record, run_table
 
 TOY = Provider(

@@ -9,7 +9,7 @@ import pytest
 
 from flux_pipelines.domain.errors import CircuitOpenError
 from flux_pipelines.transport.breaker import Breaker, BreakerPolicy, BreakerState
-from flux_pipelines.transport.stores import PostgresLimitStore, SqliteLimitStore, StateStore
+from flux_pipelines.transport.shared_state import PostgresLimitStore, SqliteLimitStore, StateStore
 
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
 POLICY = BreakerPolicy(failures=3, open_seconds=30.0, longest_seconds=100.0, probe_seconds=20.0, cache_seconds=1.0)
@@ -146,7 +146,7 @@ _OTHER_PROCESS = """
 import sys
 from pathlib import Path
 from flux_pipelines.transport.breaker import Breaker, BreakerPolicy
-from flux_pipelines.transport.stores import PostgresLimitStore, SqliteLimitStore
+from flux_pipelines.transport.shared_state import PostgresLimitStore, SqliteLimitStore
 kind, where = sys.argv[1:]
 store = SqliteLimitStore(Path(where)) if kind == "sqlite" else PostgresLimitStore(where)
 for _ in range(3):

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from flux_pipelines.domain.errors import ConfigurationError, RateLimitedError
 from flux_pipelines.providers.base import RateLimit
 from flux_pipelines.transport.limits import RateBudget, Ring, Rule, reserve
-from flux_pipelines.transport.stores import PostgresLimitStore, SqliteLimitStore, StateStore
+from flux_pipelines.transport.shared_state import PostgresLimitStore, SqliteLimitStore, StateStore
 from flux_pipelines_tests.transport.server import Reply, serve
 
 PROJECT_ROOT = Path(__file__).resolve().parents[2]

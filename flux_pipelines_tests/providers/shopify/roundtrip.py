@@ -13,18 +13,18 @@ from zoneinfo import ZoneInfo
 import httpx
 import pyarrow as pa
 
-from flux_pipelines.connect import connect_to_sandbox
+from flux_pipelines.connections import connect_to_sandbox
 from flux_pipelines.domain import tables
 from flux_pipelines.domain.business_day import known_calendars
 from flux_pipelines.lake import RawManifest
 from flux_pipelines.providers.shopify import PROVIDER
 from flux_pipelines.runtime import Runtime
 from flux_pipelines.sync.feeds import collect_now
-from flux_pipelines.sync.history import merge
 from flux_pipelines.sync.normalise import Normalisation
 from flux_pipelines.sync.orders import sync_orders
 from flux_pipelines.sync.reading import raw_blocks
-from flux_pipelines.sync.records_sql import derive, has_history
+from flux_pipelines.sync.scd2 import merge
+from flux_pipelines.sync.transform import derive, has_history
 from flux_pipelines_tests.providers.shopify.asked import ORDERS
 from flux_pipelines_tests.providers.shopify.nodes import served
 from flux_sandbox.options import SandboxOptions

@@ -14,19 +14,19 @@ import httpx
 import pyarrow as pa
 import pytest
 
-from flux_pipelines.connect import connect_to_sandbox
+from flux_pipelines.connections import connect_to_sandbox
+from flux_pipelines.defs.checks import TABLE_RULES, TRANSACTION_RULES
 from flux_pipelines.domain.business_day import BusinessCalendar, known_calendars
 from flux_pipelines.domain.connection import Connection
 from flux_pipelines.lake.raw import RawManifest, RawStore
 from flux_pipelines.lake.store import object_store
-from flux_pipelines.pipelines.checks import TABLE_RULES, TRANSACTION_RULES
 from flux_pipelines.providers.base import Location
 from flux_pipelines.providers.shopify import PROVIDER
 from flux_pipelines.runtime import Runtime
 from flux_pipelines.settings import Settings
 from flux_pipelines.sync.normalise import Normalisation
 from flux_pipelines.sync.orders import sync_orders
-from flux_pipelines.sync.records_sql import derive
+from flux_pipelines.sync.transform import derive
 from flux_pipelines_tests.providers.shopify.cases import APART, CASES, FOLDER, document
 from flux_pipelines_tests.providers.shopify.nodes import gid
 from flux_sandbox.options import SandboxOptions

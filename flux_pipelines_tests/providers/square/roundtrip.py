@@ -21,12 +21,12 @@ from flux_pipelines.privacy import Redactor
 from flux_pipelines.privacy.pseudonyms import Pseudonyms
 from flux_pipelines.providers.square import PROVIDER
 from flux_pipelines.sync.feeds import collect_days, collect_now
-from flux_pipelines.sync.history import merge
 from flux_pipelines.sync.normalise import Normalisation
 from flux_pipelines.sync.orders import sync_orders
 from flux_pipelines.sync.reading import raw_blocks
 from flux_pipelines.sync.records import DayOutcome
-from flux_pipelines.sync.records_sql import derive, has_history
+from flux_pipelines.sync.scd2 import merge
+from flux_pipelines.sync.transform import derive, has_history
 from flux_pipelines_tests.providers.square.conftest import House
 
 Json = dict[str, Any]

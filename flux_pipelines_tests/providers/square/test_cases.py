@@ -18,7 +18,7 @@ from flux_pipelines.sync.feeds import collect_days, collect_now
 from flux_pipelines.sync.normalise import Normalisation
 from flux_pipelines.sync.orders import sync_orders
 from flux_pipelines.sync.records import BadRecord, DayOutcome
-from flux_pipelines.sync.records_sql import Derivation, derive
+from flux_pipelines.sync.transform import Derivation, derive
 from flux_pipelines_tests.providers.square.cases import CASES, FOLDER, STORE, Case, documents
 from flux_pipelines_tests.providers.square.conftest import LAST, House
 from flux_pipelines_tests.sandbox.conftest import Clock

@@ -19,7 +19,7 @@ from flux_pipelines.providers.base import FeedWindow, Location
 from flux_pipelines.providers.square import PROVIDER
 from flux_pipelines.sync.feeds import line_of
 from flux_pipelines.sync.records import BadRecord
-from flux_pipelines.sync.records_sql import derive
+from flux_pipelines.sync.transform import derive
 from flux_pipelines_tests.providers.squarewire import square
 
 CONNECTION = Connection("square:acme", "acme", settings={})

@@ -11,7 +11,7 @@ from typing import Any
 
 import httpx
 
-from flux_pipelines.connect import connect_to_sandbox
+from flux_pipelines.connections import connect_to_sandbox
 from flux_pipelines.domain.connection import Connection
 from flux_pipelines.domain.tables import TRANSACTIONS, named
 from flux_pipelines.lake.raw import RawManifest
@@ -19,11 +19,11 @@ from flux_pipelines.providers.toast import PROVIDER
 from flux_pipelines.runtime import Runtime
 from flux_pipelines.settings import Settings
 from flux_pipelines.sync.feeds import collect_now
-from flux_pipelines.sync.history import merge
 from flux_pipelines.sync.normalise import Normalisation
 from flux_pipelines.sync.orders import sync_orders
 from flux_pipelines.sync.reading import raw_blocks
-from flux_pipelines.sync.records_sql import derive, has_history
+from flux_pipelines.sync.scd2 import merge
+from flux_pipelines.sync.transform import derive, has_history
 from flux_pipelines_tests.providers.toast.sandboxed import HANDLE, UNLIMITED
 from flux_sandbox.model import Location
 from flux_sandbox.options import SandboxOptions

@@ -23,7 +23,7 @@ from flux_pipelines.providers.base import FeedWindow, Location, Order, OrderWind
 from flux_pipelines.providers.toast import PROVIDER
 from flux_pipelines.providers.toast.client import ToastClient
 from flux_pipelines.sync.normalise import Normalisation
-from flux_pipelines.sync.records_sql import derive
+from flux_pipelines.sync.transform import derive
 from flux_pipelines_tests.providers.squarewire import FixedToken
 from flux_pipelines_tests.providers.toast.sandboxed import HANDLE, Toast, toast_sandbox
 from flux_pipelines_tests.providers.toast.wire import CONNECTION, toast

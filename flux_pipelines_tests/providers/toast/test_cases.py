@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import httpx
 import pytest
 
-from flux_pipelines.connect import connect_to_sandbox
+from flux_pipelines.connections import connect_to_sandbox
 from flux_pipelines.domain.business_day import known_calendars
 from flux_pipelines.domain.connection import Connection
 from flux_pipelines.lake.raw import RawManifest, RawStore
@@ -23,7 +23,7 @@ from flux_pipelines.runtime import Runtime
 from flux_pipelines.settings import Settings
 from flux_pipelines.sync.normalise import Normalisation
 from flux_pipelines.sync.orders import sync_orders
-from flux_pipelines.sync.records_sql import derive
+from flux_pipelines.sync.transform import derive
 from flux_pipelines_tests.providers.toast.cases import CASES, FOLDER, orders
 from flux_pipelines_tests.providers.toast.roundtrip import day_of
 from flux_pipelines_tests.providers.toast.sandboxed import HANDLE, UNLIMITED

@@ -11,9 +11,9 @@ from typing import Any
 import httpx
 import pytest
 
-from flux_pipelines.connect import connect_to_sandbox
+from flux_pipelines.connections import connect_to_sandbox
+from flux_pipelines.defs.runner import sync
 from flux_pipelines.lake import session
-from flux_pipelines.pipelines.drive import sync
 from flux_pipelines.runtime import Runtime
 from flux_pipelines.settings import PROJECT_ROOT, settings
 from flux_sandbox.options import SandboxOptions

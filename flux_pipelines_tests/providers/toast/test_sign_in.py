@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from flux_pipelines.connect import add_with_secrets, disconnect, reconfigure
+from flux_pipelines.connections import add_with_secrets, disconnect, reconfigure
 from flux_pipelines.domain.connection import Connection
 from flux_pipelines.domain.errors import ConfigurationError, PermissionLostError, ReauthorizationNeededError
 from flux_pipelines.runtime import Runtime

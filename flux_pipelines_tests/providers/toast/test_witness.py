@@ -15,21 +15,21 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from flux_pipelines.connect import add_with_secrets
+from flux_pipelines.connections import add_with_secrets
+from flux_pipelines.defs.runner import sync
 from flux_pipelines.domain.business_day import known_calendars
 from flux_pipelines.domain.connection import Connection
 from flux_pipelines.lake import session
 from flux_pipelines.lake.raw import RawStore
 from flux_pipelines.lake.store import object_store
-from flux_pipelines.pipelines.drive import sync
 from flux_pipelines.providers.toast import PROVIDER
 from flux_pipelines.runtime import Runtime
 from flux_pipelines.settings import settings
 from flux_pipelines.sync.normalise import Normalisation
 from flux_pipelines.sync.orders import sync_orders
-from flux_pipelines.sync.records_sql import derive
-from flux_pipelines_tests.pipelines.bare import bring_in
-from flux_pipelines_tests.pipelines.conftest import new_instance
+from flux_pipelines.sync.transform import derive
+from flux_pipelines_tests.defs.bare import bring_in
+from flux_pipelines_tests.defs.conftest import new_instance
 from flux_pipelines_tests.providers.toast.wire import toast
 from flux_pipelines_tests.providers.toast.witness import FIRST, LAST, RESTAURANT, Witness, serving
 

@@ -1,0 +1,1 @@
+"""What is materialised: raw records, providers' tables, core tables, finance, forecasts, mapping."""

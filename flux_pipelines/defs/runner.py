@@ -1,0 +1,455 @@
+"""Runs the assets in this process, for the command line: the same jobs on the same instance, so that the UI shows them.
+
+A connection's business dates go in one run (a run costs 3 CPU seconds before it does anything), each connection in a
+run of its own, so that one that fails does not hold back the others. Then the core tables, then forecasts, then feeds.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import socket
+import time
+import uuid
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import date, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+
+from flux_pipelines.defs import names
+from flux_pipelines.defs.assets.forecasts import HORIZON
+from flux_pipelines.defs.checks import Scope
+from flux_pipelines.defs.code_location import build_definitions
+from flux_pipelines.defs.feed_runner import FeedDriver
+from flux_pipelines.defs.partitions import connections_of
+from flux_pipelines.defs.resources import Progress, lend
+from flux_pipelines.defs.tags import connection_tags, day_tags, runs_of
+from flux_pipelines.domain.connection import split_key
+from flux_pipelines.domain.tables import DAILY_SALES, DEMAND_FORECASTS, FORECAST_ACCURACY, TRANSACTIONS
+from flux_pipelines.providers.registry import provider as provider_named
+from flux_pipelines.settings import PROJECT_ROOT, Settings
+
+if TYPE_CHECKING:
+    from dagster._core.execution.execute_in_process_result import ExecuteInProcessResult
+    from rich.console import Console
+
+    from flux_pipelines.runtime import Runtime
+
+#: What the run says is in the event log; the terminal has the progress bar.
+_QUIETLY: Mapping[str, Any] = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+
+
+@dataclass(slots=True)
+class SyncReport:
+    """What a sync did. Amounts by currency, in the currency's unit; figures are of the business dates synced.
+
+    Args:
+        resumed_days: partitions that an interrupted run of the same sync had completed already.
+        orders: orders in the tables.
+        lines: lines of goods and gift cards in the tables, order-level charges and voids left out.
+        net: revenue before tax and tip.
+        requests: calls made to land these partitions, those of feeds included if they were collected.
+        retries: how many of them were repetitions.
+        waited_seconds: time spent waiting for rate limits.
+        quarantined: records that could not be used.
+        forecast_items: products forecast as of the last business date.
+        unforecast_items: products that were not, each with its reason in `demand_forecasts`.
+        accuracy: connection, error of the forecasts and error of seasonal naive, as parts of what was sold.
+        seconds: how long it took.
+        failures: what failed, each with what to do.
+
+    """
+
+    resumed_days: int = 0
+    orders: int = 0
+    lines: int = 0
+    net: dict[str, Decimal] = field(default_factory=dict)
+    requests: int = 0
+    retries: int = 0
+    waited_seconds: float = 0.0
+    quarantined: int = 0
+    forecast_items: int = 0
+    unforecast_items: int = 0
+    accuracy: list[tuple[str, Decimal, Decimal]] = field(default_factory=list)
+    seconds: float = 0.0
+    failures: list[str] = field(default_factory=list)
+
+
+def dagster_home(settings: Settings) -> Path:
+    """Return the folder of the Dagster instance, made with our `dagster.yaml` if it is not there yet.
+
+    Whoever wants PostgreSQL puts `deploy/dagster.postgres.yaml` there under that name.
+    """
+    settings.make_home()
+    home = settings.dagster_home
+    home.mkdir(exist_ok=True, mode=0o700)
+    if not (home / "dagster.yaml").exists():
+        shutil.copyfile(PROJECT_ROOT / "dagster.yaml", home / "dagster.yaml")
+    return home
+
+
+def sync(
+    runtime: Runtime,
+    connections: Sequence[str],
+    days: Sequence[date],
+    *,
+    feeds: bool = True,
+    accept_empty: bool = False,
+    console: Console | None = None,
+) -> SyncReport:
+    """Bring every table up to date for some connections and business dates, raw orders to forecasts.
+
+    Args:
+        runtime: the rooms.
+        connections: their keys (`square:acme`), of one provider or of several.
+        days: the business dates, in order.
+        feeds: whether payments, catalogue, stock and hours worked are collected as well.
+        accept_empty: whether partitions that hold records may become empty.
+        console: where a progress bar is drawn; none without it.
+
+    """
+    began = time.monotonic()
+    report = SyncReport()
+    by_provider: dict[str, list[str]] = {}
+    for key in connections:
+        by_provider.setdefault(split_key(key)[0], []).append(key)
+    syncs = runtime.state.syncs
+    tickets = {provider: syncs.begin(provider, keys, days[0], days[-1]) for provider, keys in by_provider.items()}
+    tokens = {key: tickets[provider].token for provider, keys in by_provider.items() for key in keys}
+    report.resumed_days = sum(
+        manifest.sync_token == token
+        for key, token in tokens.items()
+        for manifest in runtime.raw.manifests(key, days[0], days[-1]).values()
+    )
+    finished = False
+    try:
+        with driving(runtime, _bar(console, len(connections) * len(days)), accept_empty=accept_empty) as driver:
+            landed = {
+                provider: {
+                    key: driver.materialise_connection(provider, key, days, sync_token=tokens[key]) for key in keys
+                }
+                for provider, keys in by_provider.items()
+            }
+            sold = sorted({day for of_one in landed.values() for of_key in of_one.values() for day in of_key})
+            asked = [day for day in sold if day in days]
+            if asked and asked[-1] in driver.materialise_core(sold):
+                driver.forecast(asked[-1])
+            # After the sales, which do not depend on them: a feed that fails is a failure of that feed.
+            if feeds:
+                beside = FeedDriver(driver)
+                for provider, of_one in landed.items():
+                    beside.collect(provider, of_one, days, sync_token=tickets[provider].token)
+                beside.refresh()
+            report.failures = driver.failures
+        finished = not report.failures
+    finally:
+        for ticket in tickets.values():
+            syncs.finish(ticket.token, ok=finished)
+    _describe(runtime, report, connections, days, feeds=feeds)
+    report.seconds = time.monotonic() - began
+    return report
+
+
+def replay_quarantined(runtime: Runtime, partitions: Sequence[tuple[str, date]]) -> SyncReport:
+    """Normalise partitions again and bring the core tables up to date: what was quarantined may be usable by now.
+
+    Records that could not even be landed (`raw_orders`) are fetched again.
+    """
+    report = SyncReport()
+    days: dict[str, set[date]] = {}
+    for key, day in partitions:
+        days.setdefault(key, set()).add(day)
+    with driving(runtime, None) as driver:
+        landed: set[date] = set()
+        for key, wanted in days.items():
+            provider = key.partition(":")[0]
+            unread = names.raw_orders(provider).to_user_string()
+            again = {row["business_date"] for row in runtime.quarantine.list(asset=unread, connection=key)} & wanted
+            landed.update(driver.materialise_connection(provider, key, sorted(again), sync_token=uuid.uuid4().hex))
+            landed.update(driver.normalise(provider, key, sorted(wanted - again)))
+            FeedDriver(driver).replay(provider, key, runtime.quarantine.list(connection=key), wanted)
+        driver.materialise_core(sorted(landed))
+        report.failures = driver.failures
+    return report
+
+
+@contextmanager
+def driving(runtime: Runtime, progress: Progress | None = None, *, accept_empty: bool = False) -> Iterator[Driver]:
+    """Open the Dagster instance of the home for a `with` block that runs assets in this process.
+
+    Args:
+        runtime: the rooms.
+        progress: told of each partition that has landed.
+        accept_empty: whether partitions that hold records may become empty.
+
+    """
+    home = dagster_home(runtime.settings)
+    locks = home / "drivers"
+    locks.mkdir(exist_ok=True)
+    name = uuid.uuid4().hex
+    with dg.DagsterInstance.from_config(str(home)) as instance, (locks / name).open("w") as lock:
+        # Held as long as this process lives, whatever ends it: so another one can tell whose runs are dead.
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            _close_dead_runs(instance, locks)
+            yield Driver(runtime, instance, f"{socket.gethostname()}:{name}", progress, accept_empty=accept_empty)
+        finally:
+            (locks / name).unlink(missing_ok=True)
+
+
+def _close_dead_runs(instance: dg.DagsterInstance, locks: Path) -> None:
+    """Mark the runs of drivers that were killed as failed: nobody else would, and they would seem to run for ever."""
+    under_way = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.NOT_STARTED]
+    for run in instance.get_runs(dg.RunsFilter(statuses=under_way)):
+        host, _, name = run.tags.get(names.DRIVER_TAG, "").partition(":")
+        if host == socket.gethostname() and name and not _is_held(locks / name):
+            instance.report_run_failed(run, "The process that ran it was ended. Run the same command again to go on.")
+            (locks / name).unlink(missing_ok=True)
+
+
+def _is_held(path: Path) -> bool:
+    try:
+        handle = os.open(path, os.O_RDWR)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(handle)
+    return False
+
+
+class Driver:
+    """Materialises partitions in this process. What fails is collected in `failures`, not raised.
+
+    Args:
+        runtime: the rooms that the assets use.
+        instance: the Dagster instance that the runs are recorded in.
+        name: the tag of this process's runs.
+        progress: told of each partition that has landed.
+        accept_empty: whether partitions that hold records may become empty.
+
+    """
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        instance: dg.DagsterInstance,
+        name: str,
+        progress: Progress | None,
+        *,
+        accept_empty: bool = False,
+    ) -> None:
+        self._runtime = runtime
+        self._accept_empty = accept_empty
+        self._instance = instance
+        self._name = name
+        self._definitions = build_definitions({"flux": lend(runtime, progress)})
+        self.failures: list[str] = []
+
+    def materialise_connection(
+        self, provider: str, connection: str, days: Sequence[date], *, sync_token: str
+    ) -> set[date]:
+        """Land and normalise business dates of a connection; return those that are complete, and those that changed with them.
+
+        A failure of some days leaves the others landed and normalised.
+
+        Args:
+            provider: the provider's name.
+            connection: the connection's key.
+            days: business dates.
+            sync_token: names the sync: partitions it has landed already are not fetched again.
+
+        """
+        self._instance.add_dynamic_partitions(str(connections_of(provider).name), [connection])
+        done: set[date] = set()
+        both = [names.raw_orders(provider), names.provider_transactions(provider)]
+        for first, last in runs_of(days):
+            wanted = {day for day in days if first <= day <= last}
+            tags = connection_tags(connection, first, last) | {names.SYNC_TAG: sync_token}
+            result = self.run(names.sync_job(provider), tags)
+            landed, normalised = (self.recorded(result, key) for key in both)
+            done |= normalised
+            # Dates whose orders have changed since they were fetched have landed with those that were asked for.
+            left = landed - normalised if not normalised else landed - wanted
+            if left:
+                done |= self.normalise(provider, connection, sorted(left))
+        return done
+
+    def normalise(self, provider: str, connection: str, days: Sequence[date]) -> set[date]:
+        """Normalise business dates that are landed; return those that are complete."""
+        done: set[date] = set()
+        key = names.provider_transactions(provider)
+        for first, last in runs_of(days):
+            tags = connection_tags(connection, first, last)
+            done |= self.recorded(self.run(names.sync_job(provider), tags, [key]), key)
+        return done
+
+    def materialise_core(self, days: Sequence[date]) -> set[date]:
+        """Bring the core tables up to date for business dates; return those whose item demand is."""
+        done: set[date] = set()
+        for first, last in runs_of(days):
+            for result in self.run_through(names.REFRESH_CORE_JOB, day_tags(first, last)):
+                done |= self.recorded(result, names.DAILY_ITEM_DEMAND)
+        return done
+
+    def forecast(self, last: date) -> None:
+        """Forecast as of a business date and as of 14 days before it, and evaluate the 14 days in between."""
+        start = self._runtime.settings.start_date
+        before = last - timedelta(days=HORIZON)
+        as_of = [day for day in (before, last) if day >= start]
+        made = [
+            self.recorded(self.run(names.FORECAST_JOB, day_tags(day, day)), names.DEMAND_FORECASTS) for day in as_of
+        ]
+        if all(made):
+            self.run(names.ACCURACY_JOB, day_tags(max(before + timedelta(days=1), start), last))
+
+    def recorded(self, result: ExecuteInProcessResult, key: dg.AssetKey) -> set[date]:
+        """Return the business dates of an asset that a run has recorded, those before its failure included."""
+        # Not the result's own events: what an asset logs before it fails is in the event log alone.
+        records = self._instance.get_records_for_run(
+            result.run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION
+        ).records
+        events = (record.event_log_entry.get_dagster_event() for record in records)
+        partitions = (event.partition for event in events if event.asset_key == key)
+        return {date.fromisoformat(partition.rpartition("|")[2]) for partition in partitions if partition}
+
+    def fetched(self, days: Collection[date]) -> set[date]:
+        """Return the business dates of which orders of some connection have been fetched."""
+        raw = self._runtime.raw
+        return {day for key in raw.connections() for day in raw.landed(key, days)}
+
+    def run_through(
+        self, job: str, tags: Mapping[str, str], *, without: Collection[dg.AssetKey] = ()
+    ) -> list[ExecuteInProcessResult]:
+        """Run a job, or all of it but some assets, and once more what it has left out because what comes before it failed in part."""
+        some = None
+        if without:
+            every = self._definitions.resolve_job_def(job).asset_layer.executable_asset_keys
+            some = [key for key in every if key not in without]
+        result = self.run(job, tags, some)
+        if result.success:
+            return [result]
+        begun = {event.step_key for event in result.all_events if event.is_step_start}
+        layer = result.job_def.asset_layer
+        left = [key for key in layer.executable_asset_keys if layer.get(key).assets_def.node_def.name not in begun]
+        recorded = any(self.recorded(result, key) for key in layer.executable_asset_keys)
+        return [result, self.run(job, tags, left)] if left and recorded else [result]
+
+    def run(
+        self, job: str, tags: Mapping[str, str], assets: Sequence[dg.AssetKey] | None = None
+    ) -> ExecuteInProcessResult:
+        """Run a job, or some of its assets; what fails is added to `failures`."""
+        definition = self._definitions.resolve_job_def(job)
+        config: dict[str, Any] = dict(_QUIETLY)
+        if self._accept_empty:
+            raw = {names.raw_orders(one.name) for one in names.sources()}
+            raw |= {names.raw_feed(one.name, feed.name) for one in names.sources() for feed in one.feeds}
+            selected = raw & set(assets or definition.asset_layer.executable_asset_keys)
+            config["ops"] = {key.to_python_identifier(): {"config": {"accept_empty": True}} for key in sorted(selected)}
+        result = definition.execute_in_process(
+            instance=self._instance,
+            run_config=config,
+            tags={**tags, names.DRIVER_TAG: self._name},
+            asset_selection=assets,
+            raise_on_error=False,
+        )
+        if not result.success:
+            self.failures += _failures(result)
+        return result
+
+
+def _failures(result: ExecuteInProcessResult) -> list[str]:
+    """Return what failed in a run, in words for the person at the terminal."""
+    found: list[str] = []
+    for event in result.all_events:
+        if event.is_step_failure:
+            failure = event.step_failure_data
+            if failure.user_failure_data is not None and failure.user_failure_data.description:
+                found.append(failure.user_failure_data.description)
+            elif failure.error is not None:
+                cause = failure.error.cause or failure.error
+                found.append(f"{event.step_key}: {cause.message.strip()}")
+    return found or [f"Run {result.run_id} failed; the Dagster UI says why."]
+
+
+def _describe(
+    runtime: Runtime, report: SyncReport, connections: Sequence[str], days: Sequence[date], *, feeds: bool
+) -> None:
+    """Fill the report from the lake: what is there now, not what was meant to be."""
+    from flux_pipelines.lake import session
+
+    for key in connections:
+        by_day = [feed.name for feed in provider_named(split_key(key)[0]).feeds if feed.grain == "day"]
+        for raw in (runtime.raw, *(runtime.raw.of(name) for name in by_day if feeds)):
+            for manifest in raw.manifests(key, days[0], days[-1]).values():
+                report.requests += manifest.requests
+                report.retries += manifest.retries
+                report.waited_seconds += manifest.waited_seconds
+        report.quarantined += len(runtime.quarantine.list(connection=key, first_day=days[0], last_day=days[-1]))
+    scope = Scope(days, tuple(connections))
+    core = (TRANSACTIONS, DAILY_SALES, DEMAND_FORECASTS, FORECAST_ACCURACY)
+    with session(runtime.lake, [table.name for table in core]) as database:
+        report.lines = _number(
+            database.execute(
+                f"select count(*) from transactions where {scope.where('business_date')} and kind in ('sale', 'return') "
+                "and line_type in ('item', 'custom_amount', 'gift_card')"
+            )
+        )
+        report.orders = _number(
+            database.execute(
+                "select count(distinct (connection, order_id)) from transactions "
+                f"where {scope.where('business_date')} and kind in ('sale', 'return')"
+            )
+        )
+        report.net = dict(
+            database.execute(
+                f"select currency, sum(net) from daily_sales where {scope.where('business_date')} group by 1 order by 1"
+            ).fetchall()
+        )
+        last = Scope(days[-1:], tuple(connections)).where("as_of")
+        items = f"select count(distinct (connection, location_id, product_id)) from demand_forecasts where {last} and"
+        report.forecast_items = _number(database.execute(f"{items} status = 'forecast'"))
+        report.unforecast_items = _number(database.execute(f"{items} status <> 'forecast'"))
+        evaluated = Scope(days[-1:], tuple(connections)).around(HORIZON - 1).where("target_date")
+        report.accuracy = [
+            (key, error / sold, naive / sold)
+            for key, sold, error, naive in database.execute(
+                "select connection, sum(actual_quantity), sum(absolute_error), sum(naive_absolute_error) "
+                f"from forecast_accuracy where {evaluated} group by 1 order by 1"
+            ).fetchall()
+            if sold > 0
+        ]
+
+
+def _number(answer: Any) -> int:
+    return int(answer.fetchone()[0])
+
+
+def _bar(console: Console | None, total: int) -> Progress | None:
+    """Return what draws a progress bar on a terminal, told of each partition."""
+    if console is None or not console.is_terminal:
+        return None
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    bar = Bar(
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=console
+    )
+    task = bar.add_task("landing", total=total)
+
+    def told(connection: str, day: date) -> None:
+        bar.start()
+        bar.update(task, description=f"{connection} {day}", advance=1)
+        if bar.finished:
+            bar.stop()
+
+    return told

@@ -1,0 +1,294 @@
+"""From webhook events to partitions: which business dates they touch, few runs for many events, done when it is in core.
+
+`docs/webhooks.md` has the states of an event and what happens when a process dies in between. Nothing that matters is kept
+in memory or in the sensor's cursor: the inbox says where each event stands, and the runs of a batch carry its name.
+"""
+
+# No `from __future__ import annotations` here: Dagster reads the annotations of sensor functions as objects.
+
+import uuid
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+import dagster as dg
+
+from flux_pipelines.defs import names
+from flux_pipelines.defs.assets.raw import newest_manifest
+from flux_pipelines.defs.erasures import forget_request
+from flux_pipelines.defs.resources import FluxResource
+from flux_pipelines.defs.sensors.feed_changes import feed_request
+from flux_pipelines.defs.sensors.inbox_settle import STAMP, Settling
+from flux_pipelines.defs.sensors.order_changes import sync_request
+from flux_pipelines.defs.staleness import FORGET, ORDERS, Asker, Batch, Run, Unit, asks_to_forget, batches, forgotten
+from flux_pipelines.domain.errors import ConfigurationError, FluxError, ReauthorizationNeededError
+from flux_pipelines.providers.base import Provider, WebhookSource
+
+if TYPE_CHECKING:
+    from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
+
+    from flux_pipelines.domain.connection import Connection
+    from flux_pipelines.state import Event
+
+#: Events looked at in one tick; more wait for the next one.
+EVENTS_A_TICK = 5_000
+#: Events explained by one question to the provider's `affected`.
+EVENTS_A_QUESTION = 100
+#: What failed for a passing reason is asked again after this long, however often it takes.
+PASSING = timedelta(seconds=60)
+_LONG_AGO = datetime.min.replace(tzinfo=UTC)
+
+
+def inbox_sensor(
+    provider: Provider, jobs: Sequence["UnresolvedAssetJobDefinition | dg.JobDefinition"]
+) -> dg.SensorDefinition:
+    """Return the sensor that brings in what a provider's webhooks announce.
+
+    Args:
+        provider: whose.
+        jobs: its sync, those that collect its feeds, the one that forgets people, and the one that brings the core
+            tables up to date.
+
+    """
+
+    @dg.sensor(
+        name=f"{provider.name}_webhooks",
+        jobs=list(jobs),
+        description=(
+            f"Syncs the business dates that {provider.title}'s webhooks announce, those of today too: new sales, edits and "
+            "refunds are in the core tables within a minute; collects the feeds that they announce, and forgets people who "
+            "ask for it. Many events become few runs. An event is done when its runs have succeeded, and those of orders "
+            "have brought core `transactions` up to date; one whose runs fail five times is given up with an alert. "
+            "`flux inbox list` shows them."
+        ),
+        minimum_interval_seconds=5,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+    )
+    def webhooks(context: dg.SensorEvaluationContext, flux: FluxResource) -> dg.SensorResult:
+        tick = _Tick(context, flux.hurried_runtime, provider)
+        tick.settle()
+        tick.drain()
+        return tick.result()
+
+    return webhooks
+
+
+@dataclass
+class _Touched:
+    """What the events of one tick come to."""
+
+    #: Events that touch partitions, and whether they are tried for the first time.
+    units: dict[int, tuple[frozenset[Unit], bool]] = field(default_factory=dict)
+    #: Events for which nothing is to be done, by the reason why not.
+    kept: dict[str, list[int]] = field(default_factory=dict)
+
+
+class _Tick(Settling):
+    """One look at a provider's inbox."""
+
+    # Events that wait
+
+    def drain(self) -> None:
+        """Turn the events that wait into batches and their runs."""
+        connections = self._runtime.connections(self._provider.name)
+        # These wait for a person, and must not stand before the others.
+        resting = {c.key for c in connections if c.status in ("paused", "needs_reauth")}
+        held = resting | self._busy
+        events = self._inbox.pending(self._provider.name, EVENTS_A_TICK, without=held)
+        of_resting = self._inbox.pending(
+            self._provider.name, EVENTS_A_TICK, only=resting - self._busy, after=self._looked_at
+        )
+        if not events and not of_resting:
+            return
+        try:
+            webhooks = self._runtime.webhooks(self._provider)
+        except ConfigurationError as error:
+            self.say(f"Events wait, but nobody can say what they mean: {error}")
+            return
+        owners: dict[int, list[Connection]] = {}
+        touched = _Touched()
+        for event in of_resting:
+            # Whoever asks to be forgotten does not wait until a connection works again.
+            self._looked_at = max(self._looked_at, event.id)
+            if asks_to_forget(webhooks, event):
+                mine = [c for c in connections if c.key == event.connection_key]
+                touched.units[event.id] = (forgotten(event.id, mine, self._now), not event.attempts)
+        for event in events:
+            # An event that names no account is of no connection, least of all of one whose account is not known.
+            account = event.account_id
+            self._came[event.id] = event.received_at
+            mine = [c for c in connections if (account and c.account_id == account) or c.key == event.connection_key]
+            if not mine and account:  # some events name a location alone
+                keys = self._owners_of(account)
+                mine = [c for c in connections if c.key in keys]
+            working = [c for c in mine if c.status != "disconnected"]
+            if mine and not working and asks_to_forget(webhooks, event):
+                touched.units[event.id] = (forgotten(event.id, mine, self._now), not event.attempts)
+            elif not self._provider.uses(event.event_type):
+                touched.kept.setdefault(f"nothing is done for events of type {event.event_type}", []).append(event.id)
+            elif not working:
+                why = "the account was disconnected" if mine else "no connection is of this account"
+                touched.kept.setdefault(why, []).append(event.id)
+            elif not held & {c.key for c in working}:
+                owners[event.id] = working
+        self._explain(webhooks, [event for event in events if event.id in owners], owners, touched)
+        for why, ids in touched.kept.items():
+            self._inbox.keep(ids, why)
+            self.say(f"{len(ids)} events kept: {why}.")
+        self._wait_for_the_present(touched)
+        for batch in batches(touched.units):
+            self._request(batch)
+
+    def _owners_of(self, location: str) -> Sequence[str]:
+        """Return the connections that have a location, asked for once a tick."""
+        if location not in self._owners:
+            self._owners[location] = self._runtime.state.locations.owners(self._provider.name, location)
+        return self._owners[location]
+
+    def _wait_for_the_present(self, touched: "_Touched") -> None:
+        """Let events of feeds of the present wait a little after the last fetch: stock changes with each sale.
+
+        What was fetched after an event has come holds what it announced.
+        """
+        for event, (units, _) in list(touched.units.items()):
+            if any(unit.what == ORDERS or unit.what.startswith(FORGET) for unit in units):
+                continue
+            feeds = [self._provider.feed(unit.what) for unit in units]
+            if any(feed.grain == "day" for feed in feeds):
+                continue
+            stored = [
+                newest_manifest(self._runtime.raw, self._provider.feed(unit.what), unit.connection, unit.day)
+                for unit in units
+            ]
+            fetched = min((m.fetched_at if m is not None else _LONG_AGO for m in stored), default=_LONG_AGO)
+            if fetched >= self._came[event]:
+                touched.kept.setdefault("it was fetched since", []).append(event)
+                self._inbox.keep([event], "it was fetched since")
+                del touched.units[event]
+            elif abs(self._now - fetched) < PASSING:
+                (connection,) = {unit.connection for unit in list(units)[:1]}
+                self._put_off(connection, [event], "it waits: the same was fetched just now", passing=True)
+                del touched.units[event]
+
+    def _explain(
+        self,
+        webhooks: WebhookSource,
+        events: Sequence["Event"],
+        owners: dict[int, list["Connection"]],
+        touched: _Touched,
+    ) -> None:
+        """Ask what the events touch, connection by connection, until the tick's time is up."""
+        by_connection: dict[str, list[Event]] = {}
+        for event in events:
+            by_connection.setdefault(owners[event.id][0].key, []).append(event)
+        for waiting in by_connection.values():
+            if datetime.now(UTC) >= self._stop_at:
+                return
+            asker = Asker(self._runtime, self._provider, webhooks, owners[waiting[0].id], self._now)
+            try:
+                for some in _portions(waiting):
+                    if datetime.now(UTC) >= self._stop_at:
+                        return
+                    self._explain_some(asker, some, touched)
+            except FluxError as error:
+                # Of this connection alone; the others go on.
+                self._log.error(str(error))
+                rest = [e.id for e in waiting if e.id not in touched.units and e.id not in _all(touched.kept)]
+                passing = error.rerun_helps or isinstance(error, ReauthorizationNeededError)
+                self._put_off(asker.connection.key, rest, str(error), passing=passing)
+            finally:
+                asker.close()
+
+    def _explain_some(self, asker: "Asker", events: Sequence["Event"], touched: _Touched) -> None:
+        try:
+            answers = asker.affected(events)
+        except FluxError:
+            raise
+        except Exception as error:  # noqa: BLE001 - a body that the provider's code does not expect may raise anything
+            if len(events) == 1:
+                why = f"it could not be understood ({type(error).__name__})"
+                self._put_off(asker.connection.key, [events[0].id], why, passing=False)
+                return
+            for event in events:  # one of them is bad: the others must not suffer for it
+                self._explain_some(asker, [event], touched)
+            return
+        for event, affected in zip(events, answers, strict=True):
+            if affected.nothing:
+                touched.kept.setdefault(affected.nothing, []).append(event.id)
+                continue
+            if affected.revoked:
+                touched.kept.setdefault(self._revoked(asker), []).append(event.id)
+                continue
+            if affected.erase is not None:
+                touched.units[event.id] = (forgotten(event.id, asker.connections, self._now), not event.attempts)
+                continue
+            if affected.locations and not (affected.sold or affected.days or affected.feeds):
+                asker.ask_for_locations()
+                touched.kept.setdefault("the connection's locations were read again", []).append(event.id)
+                continue
+            units, early = asker.units(affected)
+            if early:
+                self._put_off(asker.connection.key, [event.id], "its business date has not begun yet", passing=False)
+            elif units:
+                touched.units[event.id] = (units, not event.attempts)
+            else:
+                touched.kept.setdefault("it is of no business date and location of this connection", []).append(
+                    event.id
+                )
+
+    def _revoked(self, asker: "Asker") -> str:
+        """Take in that the account was disconnected at the provider, unless it has been connected again since."""
+        connection = asker.connection
+        try:
+            asker.source.confirm_access()
+        except ReauthorizationNeededError:
+            reason = f"the authorisation was revoked at {self._provider.title}"
+            self._runtime.state.connections.set_status(connection.key, "needs_reauth", reason)
+            return f"{reason}; the connection waits to be connected again"
+        return "the connection works: it was authorised again since"
+
+    def _put_off(self, connection: str, ids: Iterable[int], why: str, *, passing: bool) -> None:
+        """Let events wait before they are looked at again; what does not pass by itself counts as an attempt."""
+        batch = self._name()
+        if not self._inbox.assign(ids, batch, connection_key=connection):
+            return
+        if passing:
+            self._inbox.release(batch, why, counted=False, delay=PASSING)
+            return
+        lost = self._inbox.release(batch, why)
+        if lost:
+            self.give_up(connection, lost, why)
+
+    def _name(self) -> str:
+        return f"{self._provider.name}-{self._now.strftime(STAMP)}-{uuid.uuid4().hex[:8]}"
+
+    def _request(self, batch: Batch) -> None:
+        name, runs = self._name(), batch.runs()
+        # Assigned first: should this process die before Dagster has the request, the batch has no run and is released.
+        events = self._inbox.assign(batch.ids, name, connection_key=runs[0].connection)
+        self.say(f"{events} events make {len(batch.units)} partitions stale.")
+        for run in runs:
+            tags = {
+                names.BATCH_TAG: name,
+                names.BATCH_RUNS_TAG: str(len(runs)),
+                names.PRIORITY_TAG: names.FRESH,
+            }
+            self._requests.append(self._run_request(run, f"{name}|{run.connection}|{run.what}|{run.first}", tags))
+
+    def _run_request(self, run: Run, run_key: str, tags: dict[str, str]) -> dg.RunRequest:
+        if run.what == ORDERS:
+            return sync_request(self._provider.name, run.connection, run.first, run.last, run_key=run_key, tags=tags)
+        if run.what.startswith(FORGET):
+            return forget_request(run.connection, run_key=run_key, tags={**tags, names.FEED_TAG: FORGET})
+        feed = self._provider.feed(run.what)
+        return feed_request(self._provider, feed, run.connection, run.first, run.last, run_key=run_key, tags=tags)
+
+
+def _portions(events: Sequence["Event"]) -> Iterator[Sequence["Event"]]:
+    for start in range(0, len(events), EVENTS_A_QUESTION):
+        yield events[start : start + EVENTS_A_QUESTION]
+
+
+def _all(groups: dict[str, list[int]]) -> set[int]:
+    return {one for group in groups.values() for one in group}

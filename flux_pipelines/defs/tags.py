@@ -1,0 +1,34 @@
+"""How days are cut into the runs of this process, and the tags of those runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import date, timedelta
+
+from flux_pipelines.defs import names
+from flux_pipelines.defs.partitions import partition_key, ranges
+
+#: More days than this are cut into several runs, to keep what one run holds in memory bounded.
+DAYS_A_RUN = 400
+
+
+def runs_of(days: Sequence[date]) -> Iterator[tuple[date, date]]:
+    """Cut days into runs: first and last day of each."""
+    for first, last in ranges(days):
+        for start in range(0, (last - first).days + 1, DAYS_A_RUN):
+            begin = first + timedelta(days=start)
+            yield begin, min(begin + timedelta(days=DAYS_A_RUN - 1), last)
+
+
+def day_tags(first: date, last: date) -> dict[str, str]:
+    """Return the tags of a run over business dates."""
+    return {names.RANGE_START: first.isoformat(), names.RANGE_END: last.isoformat()}
+
+
+def connection_tags(connection: str, first: date, last: date) -> dict[str, str]:
+    """Return the tags of a run over business dates of a connection."""
+    return {
+        names.CONNECTION_TAG: connection,
+        names.RANGE_START: partition_key(connection, first),
+        names.RANGE_END: partition_key(connection, last),
+    }

@@ -1,0 +1,136 @@
+"""What a sync does, step by step, without a run of Dagster's for each: to do it a hundred times in a test."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flux_pipelines.connections import connect_to_sandbox
+from flux_pipelines.defs import names
+from flux_pipelines.defs.assets import core, union
+from flux_pipelines.defs.assets.finance import agreement, tie_out
+from flux_pipelines.defs.assets.normalized import _Deriving
+from flux_pipelines.defs.assets.orders import _Normalising
+from flux_pipelines.defs.checks import Findings
+from flux_pipelines.domain import tables
+from flux_pipelines.lake import session
+from flux_pipelines.providers.base import Provider
+from flux_pipelines.providers.registry import provider as provider_named
+from flux_pipelines.runtime import Runtime
+from flux_pipelines.settings import settings
+from flux_pipelines.sync.feeds import collect_days
+from flux_pipelines.sync.orders import sync_orders
+from flux_sandbox.server import RunningSandbox
+
+#: The core tables that are made of orders and payments, in the order in which they are made.
+TABLES = ("transactions", "payments", "daily_sales", "daily_item_demand", "open_items", "tie_out")
+
+#: Nobody waits for a limit here: the limits have tests of their own.
+HURRIED: dict[str, dict[str, int]] = {
+    "square": {"requests_per_minute": 1_000_000},
+    "toast": {"requests_per_hour": 100_000_000, "history_pause_seconds": 0},
+    "shopify": {},
+}
+
+
+@contextmanager
+def connected(
+    folder: Path, sandbox: RunningSandbox, key: str, start: date, merchant: str | None = None, **more: Any
+) -> Iterator[Runtime]:
+    """A home of its own, with one connection."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FLUX_HOME", str(folder))
+        patch.setenv("FLUX_START_DATE", start.isoformat())
+        settings.cache_clear()
+        with Runtime() as runtime:
+            connect_to_sandbox(runtime, key, tenant="tenant", url=sandbox.url, merchant=merchant, settings=more)
+            yield runtime
+    settings.cache_clear()
+
+
+def bring_in(runtime: Runtime, key: str, days: Sequence[date]) -> None:
+    """Bring a connection's orders and payments of business dates into every table; nothing may fail."""
+    spec = provider_named(key.partition(":")[0])
+    _fetch(runtime, spec, key, days)
+    changed = {*_made(runtime, spec, key, days), *((key, day) for day in days)}
+    dates = sorted({day for _, day in changed if day >= runtime.settings.start_date})
+    marts = (
+        core.transactions(),
+        *(union.by_day(*one) for one in union.BY_DAY if one[0] is tables.PAYMENTS),
+        agreement.daily_sales(),
+        core.daily_item_demand(),
+        tie_out.open_items(),
+        tie_out.tie_out(),
+    )
+    for mart in marts:
+        written = mart.replace(runtime, dates)
+        assert (written.refused, written.findings.refused) == ({}, {})
+
+
+def _fetch(runtime: Runtime, spec: Provider, key: str, days: Sequence[date]) -> None:
+    connection = runtime.state.connections.get(key)
+    source = runtime.source(connection)
+    try:
+        locations = runtime.refresh_locations(connection, source)
+        redact = runtime.redactor(connection)
+        raw = runtime.raw
+        stale: set[date] = set()
+        for outcome in sync_orders(source, connection, locations, days, raw, provider=spec, redact=redact):
+            assert outcome.error is None
+            stale |= outcome.stale
+        for outcome in sync_orders(source, connection, locations, sorted(stale), raw, provider=spec, redact=redact):
+            assert outcome.error is None
+        for feed in spec.feeds:
+            if feed.name == "payments":
+                collected: Iterable[Any] = collect_days(
+                    source,  # type: ignore[arg-type]
+                    connection,
+                    locations,
+                    days,
+                    raw.of("payments"),
+                    provider=spec,
+                    redact=redact,
+                )
+                assert [one.error for one in collected if one.error] == []
+    finally:
+        source.close()
+
+
+def _made(runtime: Runtime, spec: Provider, key: str, days: Sequence[date]) -> set[tuple[str, date]]:
+    """Make the provider's own tables; return the connections and business dates whose rows have changed."""
+    step = _Normalising(runtime, spec, Findings((), names.provider_transactions(spec.name)), "bare")
+    step.run({key: days})
+    assert step.failed == []
+    changed = set(step.touching.changed)
+    for table in spec.tables:
+        if table.table == tables.PAYMENTS.name:
+            part = tables.PAYMENTS.named(f"{spec.name}/{tables.PAYMENTS.name}")
+            findings = Findings((), names.provider_table(spec.name, table.table))
+            deriving = _Deriving(runtime, spec, table, part, "day", findings, "bare")
+            deriving.run({key: days})
+            assert deriving.failed == []
+            changed |= set(deriving.touching.changed)
+    return changed
+
+
+def contents(runtime: Runtime, tables_: Iterable[str] = TABLES) -> dict[str, list[tuple[Any, ...]]]:
+    """Return the rows of tables."""
+    with session(runtime.lake) as database:
+        return {name: database.execute(f"select * from {name} order by all").fetchall() for name in tables_}
+
+
+def fingerprints(runtime: Runtime, tables_: Iterable[str] = TABLES) -> dict[str, tuple[Any, ...]]:
+    """Return how many rows tables have, and a fingerprint of all of them, in no order."""
+    with session(runtime.lake) as database:
+        return {
+            name: database.execute(
+                "select count(*), bit_xor(md5_number(row)), sum(hash(row)) "
+                f"from (select cast(t as varchar) as row from {name} t)"
+            ).fetchall()[0]
+            for name in tables_
+        }

@@ -1,0 +1,154 @@
+"""A home of its own for each test, and one sandbox for them all."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import date
+from functools import cache, cached_property
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from flux_pipelines.connections import connect_to_sandbox
+from flux_pipelines.defs.code_location import build_definitions
+from flux_pipelines.defs.names import RANGE_END, RANGE_START
+from flux_pipelines.defs.partitions import partition_key
+from flux_pipelines.defs.resources import lend
+from flux_pipelines.defs.runner import dagster_home
+from flux_pipelines.domain.tables import TRANSACTIONS
+from flux_pipelines.lake import session
+from flux_pipelines.runtime import Runtime
+from flux_pipelines.settings import settings
+from flux_sandbox.options import SandboxOptions
+from flux_sandbox.server import RunningSandbox
+
+START = date(2026, 3, 1)
+END_DAY = date(2026, 3, 10)
+MERCHANTS = ("harbor", "sakura")
+
+
+@dataclass
+class Home:
+    """A Flux home with its rooms and its Dagster instance."""
+
+    runtime: Runtime
+    instance: dg.DagsterInstance
+    sandbox: RunningSandbox
+
+    @cached_property
+    def definitions(self) -> dg.Definitions:
+        return build_definitions({"flux": lend(self.runtime)})
+
+    def connect(self, *merchants: str) -> list[str]:
+        """Connect merchants of the sandbox under their own names; return the keys."""
+        keys = []
+        for merchant in merchants or MERCHANTS:
+            key = f"square:{merchant}"
+            connect_to_sandbox(
+                self.runtime, key, tenant=merchant, url=self.sandbox.url, settings={"requests_per_minute": 100_000}
+            )
+            keys.append(key)
+        self.instance.add_dynamic_partitions("square_connections", keys)
+        return keys
+
+    def run(self, job: str, first: str, last: str, **more: Any) -> dg.ExecuteInProcessResult:
+        """Run a job over a range of partitions."""
+        tags = {RANGE_START: first, RANGE_END: last, **more.pop("tags", {})}
+        return self.definitions.resolve_job_def(job).execute_in_process(
+            instance=self.instance, tags=tags, raise_on_error=False, **more
+        )
+
+    def sync(self, first: tuple[str, date], last: tuple[str, date], **more: Any) -> dg.ExecuteInProcessResult:
+        return self.run("sync_square", partition_key(*first), partition_key(*last), **more)
+
+    def partitions(self, *key: str) -> list[str]:
+        return sorted(self.instance.get_materialized_partitions(dg.AssetKey(key)))
+
+    def recorded(self, run_id: str) -> set[str | None]:
+        """Return the partitions that a run has recorded as materialised."""
+        found = self.instance.get_records_for_run(run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION).records
+        return {record.event_log_entry.get_dagster_event().partition for record in found}
+
+    def metadata(self, *key: str, partition: str) -> dict[str, Any]:
+        """Return the metadata of a partition's latest materialisation."""
+        records = self.instance.fetch_materializations(
+            dg.AssetRecordsFilter(asset_key=dg.AssetKey(key), asset_partitions=[partition]), limit=1
+        ).records
+        materialisation = records[0].asset_materialization
+        assert materialisation is not None
+        return {name: value.value for name, value in materialisation.metadata.items()}
+
+    def ask(self, query: str) -> list[tuple[Any, ...]]:
+        with session(self.runtime.lake) as database:
+            return database.execute(query).fetchall()
+
+    def rows(self, table: str) -> list[tuple[Any, ...]]:
+        return self.ask(f"select * from {table} order by all")
+
+    def contents(self, tables: Iterable[str]) -> dict[str, list[tuple[Any, ...]]]:
+        """Return the rows of several tables."""
+        with session(self.runtime.lake) as database:
+            return {name: database.execute(f"select * from {name} order by all").fetchall() for name in tables}
+
+    def versions(self) -> dict[str, int | None]:
+        names = [TRANSACTIONS.name, "square/transactions", "daily_sales", "daily_item_demand"]
+        return {name: self.runtime.lake.version(name) for name in names}
+
+
+@pytest.fixture(scope="session")
+def sandbox() -> Iterator[RunningSandbox]:
+    """Three merchants, ten business dates; nobody may change it."""
+    with RunningSandbox(SandboxOptions(seed=11, end_day=END_DAY, history_days=10, rate_limit=1_000_000)) as running:
+        yield running
+
+
+@pytest.fixture
+def changing_sandbox() -> Iterator[RunningSandbox]:
+    """A sandbox that a test may change."""
+    with RunningSandbox(SandboxOptions(seed=12, end_day=END_DAY, history_days=4, rate_limit=1_000_000)) as running:
+        yield running
+
+
+@pytest.fixture
+def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Settings of a home of its own."""
+    monkeypatch.setenv("FLUX_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("FLUX_START_DATE", START.isoformat())
+    settings.cache_clear()
+    yield tmp_path
+    settings.cache_clear()
+
+
+@cache
+def new_instance() -> TemporaryDirectory[str]:
+    """Make a Dagster instance in which nothing has happened: its databases take longer to make than to copy."""
+    folder = TemporaryDirectory(prefix="flux-instance-")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FLUX_HOME", folder.name)
+        settings.cache_clear()
+        dg.DagsterInstance.from_config(str(dagster_home(settings()))).dispose()
+    settings.cache_clear()
+    return folder
+
+
+def open_home(sandbox: RunningSandbox) -> Iterator[Home]:
+    with Runtime() as runtime:
+        home = runtime.settings.dagster_home
+        shutil.copytree(Path(new_instance().name) / home.name, home)
+        with dg.DagsterInstance.from_config(str(home)) as instance:
+            yield Home(runtime, instance, sandbox)
+
+
+@pytest.fixture
+def home(environment: Path, sandbox: RunningSandbox) -> Iterator[Home]:
+    yield from open_home(sandbox)
+
+
+@pytest.fixture
+def changing_home(environment: Path, changing_sandbox: RunningSandbox) -> Iterator[Home]:
+    yield from open_home(changing_sandbox)
