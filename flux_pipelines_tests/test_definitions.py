@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -244,3 +245,23 @@ def test_figures_repeated_to_keep_loading_cheap_are_those_of_the_forecaster() ->
 
     assert histories.HISTORY_DAYS == forecasts.HISTORY_DAYS
     assert accuracy.NAIVE_REACH_DAYS == forecasts.NAIVE_REACH_DAYS
+
+
+@pytest.mark.slow
+def test_dagsters_own_tool_finds_the_project(tmp_path: Path) -> None:
+    """`dg` reads `[tool.dg]`: what it lists is what the code location has."""
+    dg_command = Path(sys.executable).with_name("dg")
+    done = subprocess.run(
+        [dg_command, "list", "defs", "--json"],
+        cwd=PROJECT_ROOT,
+        env={**os.environ, "FLUX_HOME": str(tmp_path), "DAGSTER_DISABLE_TELEMETRY": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    listed = json.loads(done.stdout)
+    definitions = build_definitions()
+    assert {one["asset_key"] for one in listed["assets"]} == {
+        key.to_user_string() for key in definitions.resolve_all_asset_keys()
+    }
+    assert {one["name"] for one in listed["sensors"]} == {one.name for one in definitions.sensors or ()}
