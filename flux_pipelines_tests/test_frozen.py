@@ -79,5 +79,5 @@ def test_the_instance_of_homes_made_before(tmp_path: Path, monkeypatch: pytest.M
         "  config:\n    dequeue_interval_seconds: 2\n"
     )
     with DagsterInstance.from_config(str(tmp_path)) as instance:
-        assert type(instance.event_log_storage).__module__ == "flux_pipelines.defs.instance"
+        assert type(instance.event_log_storage).__module__ == "flux_pipelines.defs.internals.instance"
         assert instance.get_runs_count() == 0

@@ -90,6 +90,8 @@ def test_imports_go_down_only(path: Path, room: str) -> None:
         parts = name.split(".")
         if parts[0] == "dagster" or parts[0].startswith("dagster_"):
             assert room in DAGSTER or path.name == "resource.py", f"{path.name} imports Dagster"
+        if parts[0] == "dagster" and any(part.startswith("_") for part in parts):
+            assert path.parent.name == "internals", f"{path.name} imports {name}: only defs/internals does"
         if parts[0] == "httpx":
             assert room == "transport", f"{path.name} imports httpx: use the transport"
         assert parts[0] != SANDBOX.name or room == SANDBOX.name, f"{room}/{path.name} imports {name}"

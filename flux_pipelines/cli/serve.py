@@ -115,7 +115,7 @@ def reconnect(runtime: Runtime, url: str) -> None:
 
 def start_dagster(processes: Processes, runtime: Runtime, port: int) -> None:
     """Start the forecaster (if it is ours) and the Dagster UI and daemon as children; return when they answer."""
-    from flux_pipelines.defs.instance import see_that_no_daemon_runs
+    from flux_pipelines.defs.internals.instance import see_that_no_daemon_runs
     from flux_pipelines.defs.runner import dagster_home
 
     if public := runtime.settings.dagster_url:
@@ -138,7 +138,7 @@ def start_dagster(processes: Processes, runtime: Runtime, port: int) -> None:
     processes.start(
         "dagster",
         [
-            "flux_pipelines.defs.webserver",
+            "flux_pipelines.defs.internals.webserver",
             "dev",
             "-w",
             str(_workspace(instance)),

@@ -9,11 +9,12 @@ import json
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import date
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
 from flux_pipelines.defs import names
+from flux_pipelines.defs.internals import event_log
 from flux_pipelines.defs.resources import FluxResource
 from flux_pipelines.defs.staleness import NOBODY
 from flux_pipelines.defs.tags import day_tags, runs_of
@@ -27,9 +28,6 @@ if TYPE_CHECKING:
     from flux_pipelines.domain.connection import Connection
     from flux_pipelines.erasure import ErasureReport, Wanted
     from flux_pipelines.runtime import Runtime
-
-#: Events of Dagster's log looked at together.
-_EVENTS = 2_000
 
 
 def forget(runtime: "Runtime", connection: "Connection", erasure: Erasure, *, asked_by: str) -> "ErasureReport":
@@ -115,52 +113,15 @@ def _days(table: tables.Table, partitions: set[tuple[str, ...]]) -> Mapping[str,
 
 def _forget_in_events(instance: dg.DagsterInstance, wanted: "Wanted") -> int:
     """Take lines that name the person out of everything that Dagster's event log keeps: previews, mostly. Return how many events."""
-    import sqlalchemy as sa
-    from dagster._core.storage.event_log import SqlEventLogStorage
-    from dagster._core.storage.event_log.schema import (
-        AssetCheckExecutionsTable,
-        AssetKeyTable,
-        SqlEventLogStorageTable,
-    )
 
-    storage = cast(SqlEventLogStorage, instance.event_log_storage)
-    count = 0
-    kept = (
-        (SqlEventLogStorageTable, "event"),
-        (AssetKeyTable, "last_materialization"),
-        (AssetCheckExecutionsTable, "evaluation_event"),
-    )
-    for table, column in kept:
-        after = 0
-        while True:
-            query = sa.select(table.c.id, table.c[column]).where(table.c.id > after).order_by(table.c.id).limit(_EVENTS)
-            with storage.index_connection() as database:
-                rows = database.execute(query).all()
-            if not rows:
-                break
-            after = rows[-1][0]
-            # Written by itself: the log has one writer at a time, and others wait for it.
-            changed = [
-                {"of": number, "new": json.dumps(new)}
-                for number, text in rows
-                if text
-                and wanted.may_be_in(text.encode())
-                and (new := _without(json.loads(text), wanted)) != json.loads(text)
-            ]
-            if changed:
-                change = sa.update(table).where(table.c.id == sa.bindparam("of")).values({column: sa.bindparam("new")})
-                with storage.index_connection() as database:
-                    if database.dialect.name == "sqlite":
-                        database.exec_driver_sql("PRAGMA secure_delete=ON")
-                    database.execute(change, changed)
-            count += len(changed)
-    with storage.index_connection() as database:
-        if database.dialect.name == "sqlite":
-            driver = database.connection.driver_connection
-            assert driver is not None  # noqa: S101 - it was just opened
-            driver.commit()
-            driver.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    return count
+    def change(event: str) -> str | None:
+        if not wanted.may_be_in(event.encode()):
+            return None
+        before = json.loads(event)
+        after = _without(before, wanted)
+        return None if after == before else json.dumps(after)
+
+    return event_log.rewrite(instance, change)
 
 
 def _without(value: Any, wanted: "Wanted") -> Any:

@@ -7,12 +7,12 @@ run's process and the parallelism is inside the assets.
 from __future__ import annotations
 
 import dagster as dg
-from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
 from flux_pipelines.defs import names
 from flux_pipelines.defs.assets.normalized import ORDERS
 from flux_pipelines.defs.assets.union import AS_A_WHOLE, BY_DAY
 from flux_pipelines.defs.freshness import NO_OPEN_ALERTS, PROVIDER_ANSWERS, VERSION_SUPPORTED, YESTERDAY_COMPLETE
+from flux_pipelines.defs.internals import UnresolvedAssetJobDefinition
 from flux_pipelines.domain.tables import (
     INVENTORY_LEVELS,
     OPEN_ITEMS,

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dagster as dg
-from dagster._core.storage.tags import HIDDEN_TAG_PREFIX
 
+from flux_pipelines.defs.internals import HIDDEN_TAG_PREFIX
 from flux_pipelines.providers.base import Provider
 from flux_pipelines.providers.registry import all_providers
 

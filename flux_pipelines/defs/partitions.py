@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 from datetime import date, timedelta
 
 import dagster as dg
-from dagster._core.storage.tags import MULTIDIMENSIONAL_PARTITION_PREFIX, PARTITION_NAME_TAG
 
+from flux_pipelines.defs.internals import MULTIDIMENSIONAL_PARTITION_PREFIX, PARTITION_NAME_TAG
 from flux_pipelines.defs.names import RANGE_END, RANGE_START
 from flux_pipelines.domain.business_day import EARLIEST_ZONE
 from flux_pipelines.settings import settings

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, cast
 import dagster as dg
 
 from flux_pipelines.defs.checks import CHECK_MEMORY, Findings, Rows, hold, of_units, view_of
-from flux_pipelines.defs.event_log import attach
 from flux_pipelines.defs.failures import PartitionsFailed, retry_or_fail
+from flux_pipelines.defs.internals.partition_metadata import attach
 from flux_pipelines.defs.partition_alerts import follow_refusals
 from flux_pipelines.domain.errors import CheckFailedError, ContractBrokenError, FluxError, TableDamagedError
 

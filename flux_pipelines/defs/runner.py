@@ -36,9 +36,9 @@ from flux_pipelines.providers.registry import provider as provider_named
 from flux_pipelines.settings import PROJECT_ROOT, Settings
 
 if TYPE_CHECKING:
-    from dagster._core.execution.execute_in_process_result import ExecuteInProcessResult
     from rich.console import Console
 
+    from flux_pipelines.defs.internals import ExecuteInProcessResult
     from flux_pipelines.runtime import Runtime
 
 #: What the run says is in the event log; the terminal has the progress bar.

@@ -8,15 +8,14 @@ from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
 import dagster as dg
-from dagster._core.storage.dagster_run import FINISHED_STATUSES
-from dagster._core.storage.tags import WILL_RETRY_TAG
 
+from flux_pipelines.defs.internals import FINISHED_STATUSES, WILL_RETRY_TAG
 from flux_pipelines.defs.names import DAY_STATE, FETCHED_AT, OVER, RANGE_END, RANGE_START
 from flux_pipelines.defs.partitions import each_day, split_partition
 from flux_pipelines.domain import inert
 
 if TYPE_CHECKING:
-    from dagster._core.storage.dagster_run import RunRecord
+    from flux_pipelines.defs.internals import RunRecord
 
 Outcome = Literal["under way", "succeeded", "failed"]
 #: Dagster starts a run whose process died again within seconds; after this long it will not any more.

@@ -1,5 +1,5 @@
-"""The former name of `flux_pipelines.defs.instance`: a home keeps the `dagster.yaml` that it was made with."""
+"""The former name of `flux_pipelines.defs.internals.instance`: a home keeps the `dagster.yaml` that it was made with."""
 
-from flux_pipelines.defs.instance import FluxComputeLogs, FluxRunQueue, FluxStorage
+from flux_pipelines.defs.internals.instance import FluxComputeLogs, FluxRunQueue, FluxStorage
 
 __all__ = ["FluxComputeLogs", "FluxRunQueue", "FluxStorage"]

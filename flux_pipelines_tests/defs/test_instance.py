@@ -15,7 +15,7 @@ import dagster as dg
 import pytest
 import yaml
 
-from flux_pipelines.defs.event_log import attach
+from flux_pipelines.defs.internals.partition_metadata import attach
 from flux_pipelines.defs.names import RANGE_END, RANGE_START
 from flux_pipelines.defs.partitions import business_days, connection_days, partition_key
 from flux_pipelines.defs.runner import dagster_home

@@ -78,7 +78,7 @@ def web(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Webserver]:
         log = folder / "log"
         with log.open("wb") as output:
             process = subprocess.Popen(
-                [sys.executable, "-m", "flux_pipelines.defs.webserver", "-p", str(port), "--empty-workspace"],
+                [sys.executable, "-m", "flux_pipelines.defs.internals.webserver", "-p", str(port), "--empty-workspace"],
                 env={**flux.environment, "DAGSTER_HOME": str(home), "FLUX_DAGSTER_URL": PUBLIC},
                 stdout=output,
                 stderr=subprocess.STDOUT,

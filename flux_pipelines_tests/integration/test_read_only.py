@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from flux_pipelines.defs.instance import FluxStorage
+from flux_pipelines.defs.internals.instance import FluxStorage
 from flux_pipelines.defs.runner import dagster_home
 from flux_pipelines.runtime import Runtime
 from flux_pipelines.settings import settings

@@ -32,8 +32,8 @@ from flux_pipelines.defs.checks import (
     no_duplicate_lines,
 )
 from flux_pipelines.defs.conditions import when_upstream_changes
-from flux_pipelines.defs.event_log import attach
 from flux_pipelines.defs.failures import OF_ITS_PARTITION, PartitionsFailed, retry_or_fail
+from flux_pipelines.defs.internals.partition_metadata import attach
 from flux_pipelines.defs.metadata import table_metadata
 from flux_pipelines.defs.partition_alerts import follow_damage, follow_refusals
 from flux_pipelines.defs.partition_stats import figures_of

@@ -29,8 +29,8 @@ from flux_pipelines.defs.checks import (
 from flux_pipelines.defs.completeness import was_over
 from flux_pipelines.defs.conditions import when_upstream_changes
 from flux_pipelines.defs.deleted_orders import deleted_orders
-from flux_pipelines.defs.event_log import attach
 from flux_pipelines.defs.failures import OF_ITS_PARTITION, PartitionsFailed, retry_or_fail
+from flux_pipelines.defs.internals.partition_metadata import attach
 from flux_pipelines.defs.metadata import PREVIEW_ROWS, amounts, preview, rows, table_metadata
 from flux_pipelines.defs.partition_alerts import follow_damage, follow_outcomes, follow_refusals
 from flux_pipelines.defs.partitions import BACKFILL, by_connection, connection_days, keys_of, partition_key

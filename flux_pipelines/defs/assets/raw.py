@@ -15,8 +15,8 @@ from pydantic import Field
 from flux_pipelines.defs import names
 from flux_pipelines.defs.assets.orders import sync_token
 from flux_pipelines.defs.checks import SAMPLE, Check, result
-from flux_pipelines.defs.event_log import attach
 from flux_pipelines.defs.failures import PartitionsFailed, retry_or_fail
+from flux_pipelines.defs.internals.partition_metadata import attach
 from flux_pipelines.defs.metadata import preview, rows
 from flux_pipelines.defs.partition_alerts import follow_damage, follow_outcomes
 from flux_pipelines.defs.partitions import (

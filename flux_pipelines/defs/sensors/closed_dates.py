@@ -18,7 +18,7 @@ from flux_pipelines.defs.partitions import business_days, ranges, split_partitio
 from flux_pipelines.defs.runs import brought_up_to_date, was_over
 
 if TYPE_CHECKING:
-    from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
+    from flux_pipelines.defs.internals import UnresolvedAssetJobDefinition
 
 #: Forecasts are made and evaluated by themselves for days this near to the newest partition: the day that has just
 #: closed somewhere, and those that were late. Older ones are for a person to ask for.

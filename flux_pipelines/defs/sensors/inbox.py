@@ -26,8 +26,7 @@ from flux_pipelines.domain.errors import ConfigurationError, FluxError, Reauthor
 from flux_pipelines.providers.base import Provider, WebhookSource
 
 if TYPE_CHECKING:
-    from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
-
+    from flux_pipelines.defs.internals import UnresolvedAssetJobDefinition
     from flux_pipelines.domain.connection import Connection
     from flux_pipelines.state import Event
 

@@ -12,10 +12,10 @@ from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
-from dagster._core.storage.dagster_run import FINISHED_STATUSES
 
 from flux_pipelines.defs import names
 from flux_pipelines.defs.completeness import calendars, due_days, last_fetched, stores
+from flux_pipelines.defs.internals import FINISHED_STATUSES
 from flux_pipelines.defs.partitions import connections_of, partition_key, ranges
 from flux_pipelines.defs.resources import FluxResource
 from flux_pipelines.domain.business_day import last_closed

@@ -23,8 +23,7 @@ from flux_pipelines.providers.registry import provider as provider_named
 from flux_pipelines.settings import settings
 
 if TYPE_CHECKING:
-    from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
-
+    from flux_pipelines.defs.internals import UnresolvedAssetJobDefinition
     from flux_pipelines.domain.connection import Connection
     from flux_pipelines.state import SyncRequest
 

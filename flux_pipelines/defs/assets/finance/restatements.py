@@ -19,8 +19,8 @@ from flux_pipelines.defs.assets.core import conform
 from flux_pipelines.defs.checks import CHECK_MEMORY, SAMPLE, Check, Scope, result
 from flux_pipelines.defs.completeness import was_over
 from flux_pipelines.defs.conditions import when_upstream_changes
-from flux_pipelines.defs.event_log import attach
 from flux_pipelines.defs.failures import explained, retry_or_fail
+from flux_pipelines.defs.internals.partition_metadata import attach
 from flux_pipelines.defs.metadata import PREVIEW_ROWS, preview, rows, table_metadata
 from flux_pipelines.defs.partition_alerts import follow_refusals
 from flux_pipelines.defs.partitions import BACKFILL, business_days, keys_of

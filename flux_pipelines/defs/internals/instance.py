@@ -31,12 +31,20 @@ from dagster._core.storage.schedules import SqliteScheduleStorage
 from dagster._core.storage.sqlite import SQLITE_BUSY_TIMEOUT_SECONDS
 from dagster._serdes import ConfigurableClass, ConfigurableClassData
 
-from flux_pipelines.defs import repairs
+from flux_pipelines.defs.internals import job_backfills
 from flux_pipelines.domain.errors import ConfigurationError
 from flux_pipelines.holding import Holder, hold
 from flux_pipelines.settings import settings
 
-__all__ = ["FluxComputeLogs", "FluxEventLog", "FluxRunQueue", "FluxRunStorage", "FluxStorage", "keep_engine", "repairs"]
+__all__ = [
+    "FluxComputeLogs",
+    "FluxEventLog",
+    "FluxRunQueue",
+    "FluxRunStorage",
+    "FluxStorage",
+    "job_backfills",
+    "keep_engine",
+]
 
 #: Events of one asset that Dagster hands over at once. It reads this from the environment of each process.
 os.environ.setdefault("DAGSTER_EVENT_BATCH_SIZE", "1000")
@@ -284,4 +292,4 @@ class FluxComputeLogs(LocalComputeLogManager):
 
 
 class FluxRunQueue(QueuedRunCoordinator):
-    """Dagster's run queue. Named in an instance on PostgreSQL so that its processes load this module, and `repairs` with it."""
+    """Dagster's run queue. Named in an instance on PostgreSQL so that its processes load this module, and `job_backfills` with it."""

@@ -2,7 +2,7 @@
 
 Dagster's webserver runs whatever mutation reaches it: sent by GET, as an image's address or a link is; by a form of any
 site; by a page whose name has been made to mean 127.0.0.1 (DNS rebinding). It has no sign-in, so that a browser on the
-same machine is all that an attacker needs. `flux up` and `flux demo` start `python -m flux_pipelines.defs.webserver dev`,
+same machine is all that an attacker needs. `flux up` and `flux demo` start `python -m flux_pipelines.defs.internals.webserver dev`,
 which is `dagster dev` but for the webserver: that one is this module again, with a guard before it.
 """
 
@@ -27,7 +27,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from flux_pipelines.domain.addresses import is_loopback, origin_of
 from flux_pipelines.settings import settings
 
-_MODULE = "flux_pipelines.defs.webserver"
+_MODULE = "flux_pipelines.defs.internals.webserver"
 #: Beside Dagster's own policy, so that both hold: what was recorded before text was made inert fetches nothing either.
 _POLICY = b"img-src 'self' data: blob:; media-src 'self'; form-action 'self'; frame-ancestors 'self'; object-src 'none'"
 _HEADERS = [
