@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Annotated
@@ -154,13 +153,25 @@ def start_dagster(processes: Processes, runtime: Runtime, port: int) -> None:
     say("Press Ctrl+C to stop.")
 
 
-def _workspace(instance: Path) -> Path:
-    """Write the workspace that names the code location, with a working directory in which there are no modules; return it.
+def _workspace(instance: Path, own: Path = PROJECT_ROOT / "workspace.yaml") -> Path:
+    """Write the workspace with a working directory in which there are no modules for each code location; return it.
 
     Dagster's code server, and each run, looks for modules in its working directory first; without one that is where
     `flux up` was started. It is a setting of the file and not where the process is: paths in our settings may be relative.
+
+    Args:
+        instance: the folder to write it to.
+        own: the project's workspace, with the code locations that people have added; its paths are relative to it.
+
     """
+    import yaml
+
+    text = yaml.safe_load(own.read_text())
+    for entry in text["load_from"]:
+        for kind, location in entry.items():
+            if kind == "python_file":
+                location["relative_path"] = str(own.parent / location["relative_path"])
+            location["working_directory"] = str(own.parent / location.get("working_directory", instance))
     workspace = instance / "workspace.yaml"
-    text = (PROJECT_ROOT / "workspace.yaml").read_text().rstrip()
-    workspace.write_text(f"{text}\n      working_directory: {json.dumps(str(instance))}\n")
+    workspace.write_text(yaml.safe_dump(text, sort_keys=False))
     return workspace

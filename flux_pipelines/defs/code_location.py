@@ -13,7 +13,7 @@ from flux_pipelines import providers
 from flux_pipelines.defs import erasures, freshness, jobs, maintenance, names, reconciliation, token_refresh
 from flux_pipelines.defs.assets import core, forecasts, mapping, normalized, orders, raw, union
 from flux_pipelines.defs.assets.finance import agreement, restatements, tie_out
-from flux_pipelines.defs.resources import FluxResource
+from flux_pipelines.defs.resources import FluxResource, SageMakerResource
 from flux_pipelines.defs.sensors import closed_dates, feed_changes, inbox, order_changes, sync_requests
 from flux_pipelines.providers.base import Provider
 from flux_pipelines.providers.registry import all_providers
@@ -89,7 +89,7 @@ def _definitions(overrides: Mapping[str, Any]) -> dg.Definitions:
             mapping.decisions_sensor(deciding),
             *(sensor for _, sensor in watches),
         ],
-        resources={"flux": FluxResource(), **_provider_resources(), **overrides},
+        resources={"flux": FluxResource(), "sagemaker": SageMakerResource(), **_provider_resources(), **overrides},
         executor=dg.in_process_executor,
     )
 

@@ -1,4 +1,7 @@
-"""The one resource of the assets: the opened rooms. It has no fields, so there is no secret to show in the UI."""
+"""What the assets use: the opened rooms, and the forecast endpoint. Nothing here has a secret that the UI could show.
+
+Each provider's own resource is in its folder (`providers/square/resource.py`).
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ import dagster as dg
 from pydantic import PrivateAttr
 
 if TYPE_CHECKING:
+    from flux_pipelines.forecaster.client import DemandEndpoint
     from flux_pipelines.runtime import Runtime
 
 
@@ -66,6 +70,25 @@ class FluxResource(dg.ConfigurableResource):  # type: ignore[type-arg]
             opened, self._runtime = self._runtime, None
         if opened is not None:
             opened.close()
+
+
+class SageMakerResource(dg.ConfigurableResource):  # type: ignore[type-arg]
+    """The SageMaker endpoint that forecasts demand, with its retries, as `FLUX_FORECAST_ENDPOINT` and `FLUX_FORECAST_URL` say.
+
+    AWS credentials are boto3's own: environment, profile or role.
+    """
+
+    def of(self, runtime: Runtime) -> DemandEndpoint:
+        """Return the endpoint that opened rooms use; it is closed with them."""
+        return runtime.demand_endpoint
+
+    @contextmanager
+    def client(self) -> Generator[DemandEndpoint]:
+        """Open the endpoint for a `with` block."""
+        from flux_pipelines.runtime import Runtime
+
+        with Runtime() as runtime:
+            yield self.of(runtime)
 
 
 def lend(runtime: Runtime, progress: Progress | None = None) -> dg.ResourceDefinition:

@@ -17,12 +17,13 @@ from flux_pipelines.defs.metadata import PREVIEW_ROWS, preview, rows, table_meta
 from flux_pipelines.defs.partition_stats import Figures
 from flux_pipelines.defs.partitions import BACKFILL, business_days, each_day, keys_of
 from flux_pipelines.defs.publishing import concluded, publish
-from flux_pipelines.defs.resources import FluxResource
+from flux_pipelines.defs.resources import FluxResource, SageMakerResource
 from flux_pipelines.domain.tables import DAILY_ITEM_DEMAND, DEMAND_FORECASTS, FORECAST_ACCURACY
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from flux_pipelines.forecaster.client import DemandEndpoint
     from flux_pipelines.lake import DeltaLake
     from flux_pipelines.runtime import Runtime
 
@@ -89,20 +90,20 @@ def _demand_forecasts() -> dg.AssetsDefinition:
         code_version="1",
     )
     def demand_forecasts(
-        context: dg.AssetExecutionContext, flux: FluxResource
+        context: dg.AssetExecutionContext, flux: FluxResource, sagemaker: SageMakerResource
     ) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:  # type: ignore[type-arg]
         findings = Findings(checks, names.DEMAND_FORECASTS)
         metadata: dict[str, dict[str, Any]] = {}
         with explained(context):
             for as_of in sorted(date.fromisoformat(key) for key in keys_of(context)):
                 # One at a time: a backfill must not hold the histories of many.
-                metadata[as_of.isoformat()] = _forecast(flux.runtime, as_of, findings)
+                metadata[as_of.isoformat()] = _forecast(flux.runtime, sagemaker.of(flux.runtime), as_of, findings)
         yield from concluded(context, flux.runtime, metadata, findings)
 
     return demand_forecasts
 
 
-def _forecast(runtime: "Runtime", as_of: date, findings: Findings) -> dict[str, Any]:
+def _forecast(runtime: "Runtime", endpoint: "DemandEndpoint", as_of: date, findings: Findings) -> dict[str, Any]:
     """Write the forecasts as of one business date; return the partition's metadata."""
     from flux_pipelines.forecaster.demand import demand_window, forecast_rows, plan_demand
 
@@ -114,7 +115,6 @@ def _forecast(runtime: "Runtime", as_of: date, findings: Findings) -> dict[str, 
         metadata["left out, day not over"] = ", ".join(open_ones)
     answers = []
     if plan.histories:
-        endpoint = runtime.demand_endpoint
         before = endpoint.stats
         answers = list(endpoint.forecast_many(plan.histories, HORIZON))
         after = endpoint.stats
