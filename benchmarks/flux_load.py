@@ -57,7 +57,7 @@ def import_everything() -> None:
     import flux_pipelines.lake
     import flux_pipelines.providers.square.client
     import flux_pipelines.sync.normalise
-    import flux_pipelines.sync.orders  # noqa: F401
+    import flux_pipelines.sync.windowed  # noqa: F401
 
 
 def main() -> None:
@@ -76,7 +76,7 @@ def main() -> None:
     from flux_pipelines.defs.code_location import build_definitions
     from flux_pipelines.defs.names import RANGE_END, RANGE_START
     from flux_pipelines.defs.partitions import partition_key
-    from flux_pipelines.defs.resources import lend
+    from flux_pipelines.defs.resources import bound_resource
     from flux_pipelines.defs.runner import dagster_home
     from flux_pipelines.runtime import Runtime
 
@@ -85,7 +85,7 @@ def main() -> None:
     with Runtime() as runtime, dg.DagsterInstance.from_config(str(dagster_home(runtime.settings))) as instance:
         connect(runtime, chosen.url, chosen.requests_per_minute)
         instance.add_dynamic_partitions("square_connections", [CONNECTION])
-        job = build_definitions({"flux": lend(runtime)}).resolve_job_def("sync_square")
+        job = build_definitions({"flux": bound_resource(runtime)}).resolve_job_def("sync_square")
         with load() as facts:
             result = job.execute_in_process(
                 instance=instance,

@@ -131,7 +131,7 @@ def main() -> None:
     from flux_pipelines.defs.code_location import build_definitions
     from flux_pipelines.defs.names import RANGE_END, RANGE_START, sync_job
     from flux_pipelines.defs.partitions import connections_of, partition_key
-    from flux_pipelines.defs.resources import lend
+    from flux_pipelines.defs.resources import bound_resource
     from flux_pipelines.defs.runner import dagster_home
     from flux_pipelines.runtime import Runtime
 
@@ -140,7 +140,7 @@ def main() -> None:
     with Runtime() as runtime, dg.DagsterInstance.from_config(str(dagster_home(runtime.settings))) as instance:
         connect(runtime, chosen.url, chosen.bulk_days)
         instance.add_dynamic_partitions(str(connections_of("shopify").name), [CONNECTION])
-        job = build_definitions({"flux": lend(runtime)}).resolve_job_def(sync_job("shopify"))
+        job = build_definitions({"flux": bound_resource(runtime)}).resolve_job_def(sync_job("shopify"))
         # This also fills the shop's bucket: every run begins with as many points.
         _ask(f"{chosen.url}/sandbox/shopify", {"merchant": SHOP, "restore_rate": chosen.restored})
         _ask(f"{chosen.url}/sandbox/stats/reset", {})

@@ -22,7 +22,7 @@ def main() -> None:
 
     from concurrent.futures import ThreadPoolExecutor
 
-    from flux_pipelines.providers.base import OrderWindow
+    from flux_pipelines.providers.base import Window
     from flux_pipelines.runtime import Runtime
 
     with Runtime() as runtime:
@@ -30,7 +30,7 @@ def main() -> None:
         source = runtime.source(connection)
         place = source.locations()[0].location_id
         start = datetime(2001, 1, 1, tzinfo=UTC)  # no orders: each window is exactly one call
-        window = OrderWindow((place,), start, start + timedelta(seconds=1))
+        window = Window((place,), start, start + timedelta(seconds=1))
 
         def ask() -> int:
             calls = 0

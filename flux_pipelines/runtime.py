@@ -35,8 +35,8 @@ from flux_pipelines.providers.base import (
     MachineLogin,
     OAuthContext,
     OAuthProvider,
-    PosSource,
     Provider,
+    Source,
     SourceContext,
     TokenSet,
     WebhookContext,
@@ -183,7 +183,7 @@ class Runtime:
             return None
         return Redactor(declared, self.pseudonyms)
 
-    def source(self, connection: Connection) -> PosSource:
+    def source(self, connection: Connection) -> Source:
         """Open the provider's client for a connection.
 
         Raises:
@@ -204,10 +204,10 @@ class Runtime:
             )
         if connection.status == "disconnected":
             raise ReauthorizationNeededError(f"the account is {connection.status_reason}", connection=connection.key)
-        if spec.pos_source is None:
+        if spec.source is None:
             raise ConfigurationError(f"{spec.title} is not a source of orders", connection=connection.key)
         context = SourceContext(spec, connection, self.keeper(connection), self.transport)
-        source: PosSource = spec.load(spec.pos_source)(context)
+        source: Source = spec.load(spec.source)(context)
         return source
 
     def keeper(self, connection: Connection) -> TokenKeeper:
@@ -266,7 +266,7 @@ class Runtime:
         return [Failed(**{**value, "at": datetime.fromisoformat(value["at"])}) for value in told]
 
     def remember(self, key: str, what: str, *errors: FluxError) -> None:
-        """Remember how the last test of a connection, or its last sync of orders or of a feed, has ended.
+        """Remember how the last test of a connection, or its last sync of orders or of a stream, has ended.
 
         Args:
             key: the connection.
@@ -438,7 +438,7 @@ class Runtime:
             return [self.state.connections.get(key) for key in keys]
         return self.state.connections.list(provider=provider)
 
-    def refresh_locations(self, connection: Connection, source: PosSource) -> list[Location]:
+    def refresh_locations(self, connection: Connection, source: Source) -> list[Location]:
         """Ask the provider for the connection's locations, remember them, and return them.
 
         Where a zone or the cut-off hour has changed, what has been landed keeps its boundaries.
@@ -446,7 +446,7 @@ class Runtime:
         found = source.locations()
         self.state.locations.replace(connection.key, found)
         spec = provider_named(connection.provider)
-        by_day = [self.raw, *(self.raw.of(feed.name) for feed in spec.feeds if feed.grain == "day")]
+        by_day = [self.raw, *(self.raw.of(stream.name) for stream in spec.streams if stream.grain == "day")]
 
         def first_new() -> date | None:
             landed = [day for raw in by_day for day in raw.days(connection.key)]

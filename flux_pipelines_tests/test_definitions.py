@@ -84,9 +84,11 @@ def test_feeds_become_a_providers_tables_and_those_the_core_ones(specs: dict[str
     core: dict[str, set[str]] = {}
     for provider in names.sources():
         raw = {key for key in chain if key.startswith(f"{provider.name}/raw_")}
-        assert raw == {f"{provider.name}/raw_{feed}" for feed in ("orders", *(one.name for one in provider.feeds))}
+        assert raw == {
+            f"{provider.name}/raw_{stream}" for stream in ("orders", *(one.name for one in provider.streams))
+        }
         for spec in provider.tables:
-            assert chain[f"{provider.name}/{spec.table}"] == {f"{provider.name}/raw_{spec.feed}"}
+            assert chain[f"{provider.name}/{spec.table}"] == {f"{provider.name}/raw_{spec.stream}"}
             core.setdefault(spec.table, set()).add(f"{provider.name}/{spec.table}")
     assert {*("payments", "products", "locations", "inventory_levels", "time_entries", "reported_sales")} == core.keys()
     for table, parts in core.items():
@@ -119,9 +121,9 @@ def test_partitions_and_backfills_are_as_designed() -> None:
     current = {
         f"{provider.name}/{name}"
         for provider in names.sources()
-        for feed in provider.feeds
-        if feed.grain == "current"
-        for name in (f"raw_{feed.name}", *(spec.table for spec in provider.tables if spec.feed == feed.name))
+        for stream in provider.streams
+        if stream.grain == "current"
+        for name in (f"raw_{stream.name}", *(spec.table for spec in provider.tables if spec.stream == stream.name))
     }
     whole = {"products", "locations", "stores", "product_map"}
     for assets in build_definitions().assets or ():
@@ -150,8 +152,8 @@ def test_what_checks_a_table_stands_with_it_and_blocks() -> None:
     assert checks["square/raw_orders"] == {"completeness"}
     assert checks["square/transactions"] == {"order_totals", "no_duplicate_lines", "contract", "nothing_quarantined"}
     for provider in names.sources():
-        for feed in provider.feeds:
-            assert checks[f"{provider.name}/raw_{feed.name}"] == {"nothing_quarantined"}
+        for stream in provider.streams:
+            assert checks[f"{provider.name}/raw_{stream.name}"] == {"nothing_quarantined"}
         for made in provider.tables:
             assert checks[f"{provider.name}/{made.table}"] >= {"no_duplicate_lines", "contract", "nothing_quarantined"}
             assert checks[made.table] >= {"no_duplicate_lines", "contract", "equals_its_sources"}
@@ -177,7 +179,7 @@ def test_automation_is_running_from_the_start() -> None:
     for provider in names.sources():
         sensors |= {f"{provider.name}_{what}" for what in ("connections", "changes", "watch")}
         sensors |= {f"{provider.name}_webhooks"} if provider.webhooks else set()
-        grains = {feed.grain for feed in provider.feeds}
+        grains = {stream.grain for stream in provider.streams}
         sensors |= {f"{provider.name}_feed_changes"} if "day" in grains else set()
         runs = {"hour": "hourly", "current": "catalogue", "day": "daily_feeds"}
         schedules |= {f"{provider.name}_{what}" for what in ("daily", *(runs[grain] for grain in grains))}
@@ -203,9 +205,9 @@ def test_every_job_can_be_resolved() -> None:
     definitions = build_definitions()
     for name in (
         names.sync_job("square"),
-        names.collect_job("square", "day"),
-        names.collect_job("square", "hour"),
-        names.collect_job("square", "current"),
+        names.stream_job("square", "day"),
+        names.stream_job("square", "hour"),
+        names.stream_job("square", "current"),
         names.REFRESH_CORE_JOB,
         names.REFRESH_BOOKS_JOB,
         names.REFRESH_STOCK_JOB,

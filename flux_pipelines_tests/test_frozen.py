@@ -42,8 +42,8 @@ def test_settings() -> None:
 def test_paths_of_raw_records(tmp_path: Path) -> None:
     raw = RawStore(object_store(str(tmp_path)))
 
-    def land(feed: str, slot: str = "") -> None:
-        with raw.of(feed).writer("square:acme", DAY, slot) as writer:
+    def land(stream: str, slot: str = "") -> None:
+        with raw.of(stream).writer("square:acme", DAY, slot) as writer:
             segment = writer.segment()
             segment.write(msgspec.Raw(b'{"id":"1"}'))
             writer.commit([segment], fetched_at=NOW)
@@ -57,7 +57,7 @@ def test_paths_of_raw_records(tmp_path: Path) -> None:
 
 
 def test_manifests() -> None:
-    assert list(RawManifest.__struct_fields__) == FROZEN["manifest"]
+    assert list(RawManifest.__struct_encode_fields__) == FROZEN["manifest"]
 
 
 def test_a_manifest_that_was_written_then_can_be_read() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, date, datetime, timedelta
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -17,7 +17,6 @@ from flux_pipelines.runtime import Runtime
 
 if TYPE_CHECKING:
     from flux_pipelines.defs.runner import SyncReport
-    from flux_pipelines.providers.base import FeedSource
 
 Provider = Annotated[str, typer.Argument(metavar="PROVIDER", help="The provider, for example square.")]
 Connections = Annotated[
@@ -37,7 +36,7 @@ AcceptEmpty = Annotated[
         "that the records are really gone.",
     ),
 ]
-_OF_FEEDS = "of which payments, labor and reports"
+_OF_STREAMS = "of which payments, labor and reports"
 _LIMITS = ("minimum minutes (rate limit)", "% of daily quota")
 
 
@@ -118,7 +117,7 @@ def sync(
             runtime,
             [c.key for c in chosen],
             days,
-            feeds=not sales_only,
+            streams=not sales_only,
             accept_empty=accept_empty,
             console=console,
         )
@@ -166,26 +165,25 @@ def plan(
             try:
                 locations = runtime.refresh_locations(chosen, source)
                 spec = provider_named(provider)
-                feeds = None if sales_only or not spec.feeds else cast("FeedSource", source)
-                estimates.append(estimate(source, spec, chosen, locations, days, feeds=feeds))
+                estimates.append(estimate(source, spec, chosen, locations, days, beside_orders=not sales_only))
             finally:
                 source.close()
     table(
         f"What fetching {days[0]} to {days[-1]} ({len(days)} business dates) will cost",
-        ("connection", "locations", "orders (estimated)", "API calls", _OF_FEEDS, *_LIMITS),
+        ("connection", "locations", "orders (estimated)", "API calls", _OF_STREAMS, *_LIMITS),
         [
             (
                 e.connection,
                 e.locations,
                 f"{e.orders:,}",
                 f"{e.calls:,}",
-                f"{e.feed_calls:,}",
+                f"{e.stream_calls:,}",
                 f"{e.minutes_at_limit:.1f}",
                 f"{e.quota_share:.1%}",
             )
             for e in estimates
         ],
-        right=("locations", "orders (estimated)", "API calls", _OF_FEEDS, *_LIMITS),
+        right=("locations", "orders (estimated)", "API calls", _OF_STREAMS, *_LIMITS),
     )
     for problem in (problem for e in estimates for problem in e.uncounted):
         warn(f"Not counted: {problem}")

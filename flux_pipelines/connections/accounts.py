@@ -131,7 +131,7 @@ def _prove(runtime: Runtime, key: str) -> tuple[str, list[Location]]:
     connection = runtime.state.connections.get(key)
     source = runtime.source(connection)
     try:
-        proved = source.confirm_access(), runtime.refresh_locations(connection, source)
+        proved = source.verify_access(), runtime.refresh_locations(connection, source)
     finally:
         source.close()
     runtime.remember(key, CONSENT)

@@ -64,7 +64,7 @@ def try_out(runtime: Runtime, key: str) -> list[Location]:
     try:
         source = runtime.source(connection)
         try:
-            source.confirm_access()
+            source.verify_access()
             locations = runtime.refresh_locations(connection, source)
         finally:
             source.close()

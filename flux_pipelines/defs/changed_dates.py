@@ -33,7 +33,7 @@ _DEAD_AFTER = timedelta(hours=1)
 _MOVED_AT_MOST = timedelta(days=60)
 
 
-class Touching:
+class ChangedDates:
     """What one step of a provider's table touches: told to the dates, even if the step dies after its rows are in the table.
 
     Before rows are committed, their dates are written down in the state database, and taken out once they have been told. A
@@ -55,7 +55,7 @@ class Touching:
         self.changed: dict[tuple[str, date], set[date]] = {}
 
     @contextmanager
-    def about_to(self, drafting: AbstractContextManager[Draft]) -> Iterator[Draft]:
+    def recording(self, drafting: AbstractContextManager[Draft]) -> Iterator[Draft]:
         """Write down which dates staged rows touch, or those that they replace."""
         with drafting as draft:
             if self._table.partition_by == self._table.landed_by:

@@ -311,7 +311,7 @@ TRANSACTION_RULES = {
     ),
 }
 
-#: What must hold of the tables that are made of feeds, beside what is allowed: a sentence, and the SQL condition.
+#: What must hold of the tables that are made of streams, beside what is allowed: a sentence, and the SQL condition.
 TABLE_RULES: Mapping[str, Mapping[str, str]] = {
     "payments": {
         "a payment is not negative": "kind <> 'payment' or (amount >= 0 and tip >= 0)",

@@ -49,7 +49,7 @@ def _definitions(overrides: Mapping[str, Any]) -> dg.Definitions:
     return dg.Definitions(
         assets=[
             *(asset for provider in sources for asset in orders.provider_assets(provider)),
-            *(asset for provider in sources for asset in raw.feed_assets(provider)),
+            *(asset for provider in sources for asset in raw.stream_assets(provider)),
             *(asset for provider in sources for asset in normalized.table_assets(provider)),
             *core.marts(),
             agreement.daily_sales().asset(),
@@ -64,7 +64,7 @@ def _definitions(overrides: Mapping[str, Any]) -> dg.Definitions:
         jobs=[*asked.values(), looking_after, comparing, keeping, deciding],
         schedules=[
             *(order_changes.daily_schedule(provider) for provider in sources),
-            *(schedule for provider in sources for schedule in feed_changes.feed_schedules(provider)),
+            *(schedule for provider in sources for schedule in feed_changes.stream_schedules(provider)),
             maintenance.upkeep_schedule(looking_after),
             reconciliation.reconcile_schedule(comparing),
             token_refresh.keep_tokens_schedule(keeping),
@@ -73,7 +73,7 @@ def _definitions(overrides: Mapping[str, Any]) -> dg.Definitions:
             *order_changes.automation_sensors(),
             *(order_changes.connection_partitions_sensor(provider) for provider in sources),
             *(order_changes.change_sensor(provider) for provider in sources),
-            *(sensor for provider in sources for sensor in feed_changes.feed_change_sensors(provider)),
+            *(sensor for provider in sources for sensor in feed_changes.stream_change_sensors(provider)),
             *(
                 inbox.inbox_sensor(provider, [*_announced(provider, asked), forgetting])
                 for provider in sources
@@ -82,7 +82,7 @@ def _definitions(overrides: Mapping[str, Any]) -> dg.Definitions:
             sync_requests.requested_syncs_sensor(
                 [
                     *(asked[names.sync_job(provider.name)] for provider in sources),
-                    *(asked[names.collect_job(p.name, "day")] for p in sources if jobs.feeds_of(p, "day")),
+                    *(asked[names.stream_job(p.name, "day")] for p in sources if jobs.streams_of(p, "day")),
                 ]
             ),
             closed_dates.closed_days_sensor(asked[names.CLOSED_DAYS_JOB]),
@@ -96,8 +96,8 @@ def _definitions(overrides: Mapping[str, Any]) -> dg.Definitions:
 
 def _announced(provider: Provider, asked: Mapping[str, Any]) -> list[Any]:
     """Return the jobs that a provider's webhooks may ask for."""
-    grains = {feed.grain for feed in provider.feeds}
-    wanted = [names.sync_job(provider.name), *(names.collect_job(provider.name, grain) for grain in sorted(grains))]
+    grains = {stream.grain for stream in provider.streams}
+    wanted = [names.sync_job(provider.name), *(names.stream_job(provider.name, grain) for grain in sorted(grains))]
     return [asked[name] for name in (*wanted, names.REFRESH_CORE_JOB)]
 
 

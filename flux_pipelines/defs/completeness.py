@@ -63,7 +63,7 @@ def open_then(runtime: Runtime, day: date) -> list[str]:
 
 
 def collected_until(last: date, now: datetime) -> date:
-    """Return up to which date feeds by day are collected for business dates up to `last`: tabs of it are paid on the next.
+    """Return up to which date daily streams are collected for business dates up to `last`: tabs of it are paid on the next.
 
     The next one is left out until it has begun everywhere.
     """
@@ -116,7 +116,7 @@ def due_days(
         runtime: the rooms.
         connection: whose days.
         now: the present instant.
-        raw: the raw records of which feed; orders unless another is given.
+        raw: the raw records of which stream; orders unless another is given.
         unanswered: the kind of record that says that the provider did not have a date yet; empty without one.
 
     """

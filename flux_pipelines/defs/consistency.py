@@ -6,7 +6,7 @@ from collections import Counter
 from datetime import date
 from typing import TYPE_CHECKING, NamedTuple
 
-from flux_pipelines.defs.assets.core import feed_of, parts_of
+from flux_pipelines.defs.assets.core import parts_of, stream_of
 from flux_pipelines.domain import tables
 from flux_pipelines.domain.tables import Table
 
@@ -73,7 +73,7 @@ def _on_two_dates(runtime: Runtime, part: Table) -> list[Fault]:
 
 def _on_no_date(runtime: Runtime, table: Table, part: Table) -> list[Fault]:
     """Compare a provider's part with the core table, by the logs of both, on every date that has been fetched."""
-    raw = runtime.raw.of(feed_of(part.name.partition("/")[0], table.name))
+    raw = runtime.raw.of(stream_of(part.name.partition("/")[0], table.name))
     here: Counter[tuple[str, date]] = Counter()
     for (connection, _, day), rows in runtime.lake.rows_by_partition(part.name).items():
         here[connection, date.fromisoformat(day)] += rows

@@ -1,4 +1,4 @@
-"""Collects feeds in this process, for the command line: the same jobs on the same instance as everything else."""
+"""Collects streams in this process, for the command line: the same jobs on the same instance as everything else."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from flux_pipelines.defs import names
 from flux_pipelines.defs.assets.normalized import ORDERS, grain_of
 from flux_pipelines.defs.assets.raw import key_of
 from flux_pipelines.defs.completeness import collected_until
-from flux_pipelines.defs.jobs import feeds_of
+from flux_pipelines.defs.jobs import streams_of
 from flux_pipelines.defs.tags import connection_tags, day_tags, runs_of
 from flux_pipelines.providers.registry import provider as provider_named
 
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     import dagster as dg
 
     from flux_pipelines.defs.runner import Driver
-    from flux_pipelines.providers.base import FeedTable, Grain, Provider
+    from flux_pipelines.providers.base import Grain, Provider, StreamTable
 
 
-class FeedDriver:
+class StreamDriver:
     """Brings what is beside orders up to date. What fails is added to the driver's failures, and holds back nothing else.
 
     Args:
@@ -37,7 +37,7 @@ class FeedDriver:
     def collect(
         self, provider: str, landed: Mapping[str, Collection[date]], days: Sequence[date], *, sync_token: str
     ) -> None:
-        """Collect the feeds of some business dates and of the present, and make the provider's tables of them.
+        """Collect the streams of some business dates and of the present, and make the provider's tables of them.
 
         Args:
             provider: the provider's name.
@@ -56,7 +56,7 @@ class FeedDriver:
             inside = self._derive(spec, connection, sorted(sold))
             self._books |= {*sold, *inside, *self._days(spec, connection, days, sync_token)}
             for grain in grains:
-                if feeds_of(spec, grain):
+                if streams_of(spec, grain):
                     self._grains.add(grain)
                     key = key_of(grain, connection, today)
                     tags = {
@@ -65,7 +65,7 @@ class FeedDriver:
                         names.RANGE_START: key,
                         names.RANGE_END: key,
                     }
-                    self._driver.run(names.collect_job(provider, grain), tags)
+                    self._driver.run(names.stream_job(provider, grain), tags)
 
     def refresh(self) -> None:
         """Bring the core tables up to date for what has been collected."""
@@ -87,15 +87,15 @@ class FeedDriver:
             for first, last in runs_of(sorted(some)):
                 self._driver.run_through(names.REFRESH_BOOKS_JOB, day_tags(first, last), without=without)
 
-    def make(self, spec: Provider, table: FeedTable, connection: str, days: Sequence[date]) -> set[date]:
-        """Make a table of what has been fetched of a feed by day; return the dates that it has."""
-        job = names.derive_job(spec.name) if table.feed == ORDERS else names.collect_job(spec.name, "day")
+    def make(self, spec: Provider, table: StreamTable, connection: str, days: Sequence[date]) -> set[date]:
+        """Make a table of what has been fetched of a daily stream; return the dates that it has."""
+        job = names.derive_job(spec.name) if table.stream == ORDERS else names.stream_job(spec.name, "day")
         return self._again(job, connection, days, names.provider_table(spec.name, table.table))
 
     def replay(
         self, provider: str, connection: str, quarantined: Sequence[Mapping[str, Any]], days: Collection[date]
     ) -> None:
-        """Make the tables of feeds again whose records are in quarantine: they may be usable by now.
+        """Make the tables of streams again whose records are in quarantine: they may be usable by now.
 
         Args:
             provider: the provider's name.
@@ -109,7 +109,7 @@ class FeedDriver:
             key = names.provider_table(provider, table.table)
             bad = {row["business_date"] for row in quarantined if row["asset"] == key.to_user_string()} & set(days)
             grain = grain_of(spec, table)
-            job = names.derive_job(provider) if table.feed == ORDERS else names.collect_job(provider, grain)
+            job = names.derive_job(provider) if table.stream == ORDERS else names.stream_job(provider, grain)
             for first, last in runs_of(sorted(bad)):
                 tags = {
                     names.CONNECTION_TAG: connection,
@@ -127,26 +127,26 @@ class FeedDriver:
     def _derive(self, spec: Provider, connection: str, days: Sequence[date]) -> set[date]:
         """Make the tables that are kept inside orders; return the dates whose rows have changed."""
         done: set[date] = set()
-        inside = [names.provider_table(spec.name, table.table) for table in spec.tables if table.feed == ORDERS]
+        inside = [names.provider_table(spec.name, table.table) for table in spec.tables if table.stream == ORDERS]
         for first, last in runs_of(days) if inside else ():
             result = self._driver.run(names.derive_job(spec.name), connection_tags(connection, first, last))
             done = done.union(*(self._driver.recorded(result, key) for key in inside))
         return done
 
     def _days(self, spec: Provider, connection: str, days: Sequence[date], sync_token: str) -> set[date]:
-        """Collect the feeds by day and make their tables; return the dates that one of them has now."""
+        """Collect the daily streams and make their tables; return the dates that one of them has now."""
         done: set[date] = set()
-        if not feeds_of(spec, "day"):
+        if not streams_of(spec, "day"):
             return done
-        job = names.collect_job(spec.name, "day")
+        job = names.stream_job(spec.name, "day")
         for first, last in runs_of([*days, collected_until(days[-1], datetime.now(UTC))]):
             tags = connection_tags(connection, first, last)
             result = self._driver.run(job, tags | {names.SYNC_TAG: sync_token})
             for table in spec.tables:
-                if table.feed == ORDERS or grain_of(spec, table) != "day":
+                if table.stream == ORDERS or grain_of(spec, table) != "day":
                     continue
                 key = names.provider_table(spec.name, table.table)
-                stored = self._driver.recorded(result, names.raw_feed(spec.name, table.feed))
+                stored = self._driver.recorded(result, names.raw_stream(spec.name, table.stream))
                 made = self._driver.recorded(result, key)
                 if stored and not made:  # some days failed: Dagster has not begun with the others' tables
                     made = self._again(job, connection, sorted(stored), key)

@@ -104,12 +104,12 @@ def watch(provider: Provider) -> tuple[Sequence[dg.AssetChecksDefinition], dg.Se
         default_status=dg.DefaultSensorStatus.RUNNING,
     )
     def look_after(context: dg.SensorEvaluationContext, flux: FluxResource) -> dg.SensorResult | dg.SkipReason:  # noqa: ARG001
-        if not flux.hurried_runtime.connections(provider.name):
+        if not flux.sensor_runtime.connections(provider.name):
             return dg.SkipReason(f"There is no {provider.title} connection yet.")
         found = {
-            YESTERDAY_COMPLETE: _yesterday(flux.hurried_runtime, provider, datetime.now(UTC)),
-            NO_OPEN_ALERTS: _alerts(flux.hurried_runtime, provider),
-            PROVIDER_ANSWERS: _contact(flux.hurried_runtime, provider),
+            YESTERDAY_COMPLETE: _yesterday(flux.sensor_runtime, provider, datetime.now(UTC)),
+            NO_OPEN_ALERTS: _alerts(flux.sensor_runtime, provider),
+            PROVIDER_ANSWERS: _contact(flux.sensor_runtime, provider),
             **({VERSION_SUPPORTED: _version(provider, datetime.now(UTC))} if sunset else {}),
         }
         evaluations = [

@@ -21,7 +21,7 @@ from flux_pipelines.domain.tables import (
     SETTLED_ORDERS,
     TIE_OUT,
 )
-from flux_pipelines.providers.base import Feed, Grain, Provider
+from flux_pipelines.providers.base import Grain, Provider, Stream
 
 
 def jobs() -> list[UnresolvedAssetJobDefinition]:
@@ -55,7 +55,7 @@ def jobs() -> list[UnresolvedAssetJobDefinition]:
             )
             for provider in names.sources()
         ),
-        *(job for provider in names.sources() for job in feed_jobs(provider)),
+        *(job for provider in names.sources() for job in stream_jobs(provider)),
         dg.define_asset_job(
             names.REFRESH_CORE_JOB,
             selection=core,
@@ -113,36 +113,36 @@ def _watched(provider: Provider) -> tuple[str, ...]:
 
 
 _COLLECTS: dict[Grain, str] = {
-    "day": "Fetch {feeds} of {title} for some connections and business dates, and make their tables.",
-    "hour": "Take this hour's snapshot of {feeds} of {title} for some connections, and make its table.",
-    "current": "Fetch {feeds} of {title} as they are now for some connections, and make their tables.",
+    "day": "Fetch {streams} of {title} for some connections and business dates, and make their tables.",
+    "hour": "Take this hour's snapshot of {streams} of {title} for some connections, and make its table.",
+    "current": "Fetch {streams} of {title} as they are now for some connections, and make their tables.",
 }
 
 
-def feeds_of(provider: Provider, grain: Grain) -> list[Feed]:
-    """Return a provider's feeds of a grain."""
-    return [feed for feed in provider.feeds if feed.grain == grain]
+def streams_of(provider: Provider, grain: Grain) -> list[Stream]:
+    """Return a provider's streams of a grain."""
+    return [stream for stream in provider.streams if stream.grain == grain]
 
 
-def feed_jobs(provider: Provider) -> list[UnresolvedAssetJobDefinition]:
-    """Return the jobs of a provider's feeds: one a grain, and one for the tables that it keeps inside its orders."""
+def stream_jobs(provider: Provider) -> list[UnresolvedAssetJobDefinition]:
+    """Return the jobs of a provider's streams: one a grain, and one for the tables that it keeps inside its orders."""
     found = []
     for grain, description in _COLLECTS.items():
-        feeds = {feed.name: feed.title for feed in feeds_of(provider, grain)}
-        if feeds:
-            tables = [spec.table for spec in provider.tables if spec.feed in feeds]
+        streams = {stream.name: stream.title for stream in streams_of(provider, grain)}
+        if streams:
+            tables = [spec.table for spec in provider.tables if spec.stream in streams]
             found.append(
                 dg.define_asset_job(
-                    names.collect_job(provider.name, grain),
+                    names.stream_job(provider.name, grain),
                     selection=[
-                        *(names.raw_feed(provider.name, feed) for feed in feeds),
+                        *(names.raw_stream(provider.name, stream) for stream in streams),
                         *(names.provider_table(provider.name, table) for table in tables),
                     ],
-                    description=description.format(feeds=" and ".join(feeds.values()), title=provider.title),
+                    description=description.format(streams=" and ".join(streams.values()), title=provider.title),
                     executor_def=dg.in_process_executor,
                 )
             )
-    inside = [names.provider_table(provider.name, spec.table) for spec in provider.tables if spec.feed == ORDERS]
+    inside = [names.provider_table(provider.name, spec.table) for spec in provider.tables if spec.stream == ORDERS]
     if inside:
         found.append(
             dg.define_asset_job(

@@ -47,8 +47,8 @@ AUTOMATION_TAG = "flux/automation"
 #: Run tag that names the batch of webhook events that a run brings in, and into how many runs the batch was cut.
 BATCH_TAG = "flux/batch"
 BATCH_RUNS_TAG = "flux/batch-runs"
-#: Run tag that names the feed that a run collects.
-FEED_TAG = "flux/feed"
+#: Run tag that names the stream that a run collects.
+STREAM_TAG = "flux/stream"
 #: Run tag of a run that brings the core tables up to date for a batch, because automation did not.
 CORE_TAG = "flux/batch-core"
 #: Run tag that names the sync request of the gateway that a run belongs to.
@@ -80,7 +80,7 @@ RECONCILE_JOB = "reconcile"
 
 def sources() -> list[Provider]:
     """Return the providers that ring up sales."""
-    return [provider for provider in all_providers().values() if provider.pos_source is not None]
+    return [provider for provider in all_providers().values() if provider.source is not None]
 
 
 def raw_orders(provider: str) -> dg.AssetKey:
@@ -98,9 +98,9 @@ def sync_job(provider: str) -> str:
     return f"sync_{provider}"
 
 
-def raw_feed(provider: str, feed: str) -> dg.AssetKey:
-    """Return the key of what a provider was asked for beside orders, as received; `orders` is a feed too."""
-    return dg.AssetKey([provider, f"raw_{feed}"])
+def raw_stream(provider: str, stream: str) -> dg.AssetKey:
+    """Return the key of what a provider was asked for beside orders, as received; `orders` is a stream too."""
+    return dg.AssetKey([provider, f"raw_{stream}"])
 
 
 def provider_table(provider: str, table: str) -> dg.AssetKey:
@@ -109,18 +109,18 @@ def provider_table(provider: str, table: str) -> dg.AssetKey:
 
 
 def with_table(table: str) -> list[Provider]:
-    """Return the providers that have their own part of a table: each of transactions, some of what feeds are made into."""
+    """Return the providers that have their own part of a table: each of transactions, some of what streams are made into."""
     if table == TRANSACTIONS.to_user_string():
         return sources()
     return [provider for provider in sources() if any(spec.table == table for spec in provider.tables)]
 
 
-#: How the job is called that collects a provider's feeds of a grain.
+#: How the job is called that collects a provider's streams of a grain.
 _COLLECTING = {"day": "collect", "hour": "snapshot", "current": "catalogue"}
 
 
-def collect_job(provider: str, grain: str) -> str:
-    """Return the name of the job that collects a provider's feeds of a grain, and makes their tables."""
+def stream_job(provider: str, grain: str) -> str:
+    """Return the name of the job that collects a provider's streams of a grain, and makes their tables."""
     return f"{_COLLECTING[grain]}_{provider}"
 
 

@@ -24,8 +24,8 @@ _SNAPSHOTS = "snapshots"
 _SHOWN = 10
 
 
-def follow_outcomes(runtime: Runtime, connection: str, feed: str, outcomes: Iterable[DayOutcome]) -> None:
-    """Keep the alerts in step with what became of some partitions of a feed that were fetched."""
+def follow_outcomes(runtime: Runtime, connection: str, stream: str, outcomes: Iterable[DayOutcome]) -> None:
+    """Keep the alerts in step with what became of some partitions of a stream that were fetched."""
     empty: dict[str, str] = {}
     full: list[str] = []
     read: list[str] = []
@@ -34,33 +34,33 @@ def follow_outcomes(runtime: Runtime, connection: str, feed: str, outcomes: Iter
             kept = outcome.manifest
             place = outcome.day.isoformat() if kept is None else _place(kept)
             # Of the snapshot before it the manifest says nothing: it was right in its time.
-            empty[f"{feed}|{place}"] = str(kept.verification.expected or kept.orders) if kept is not None else "?"
+            empty[f"{stream}|{place}"] = str(kept.verification.expected or kept.orders) if kept is not None else "?"
         elif outcome.manifest is not None:
-            full.append(f"{feed}|{_place(outcome.manifest)}")
-            read.append(f"{feed}|{outcome.manifest.slot or outcome.day}")
+            full.append(f"{stream}|{_place(outcome.manifest)}")
+            read.append(f"{stream}|{outcome.manifest.slot or outcome.day}")
     runtime.state.alerts.follow("came_back_empty", connection, empty, full, lambda left: _emptied(connection, left))
     runtime.state.alerts.follow("records_damaged", connection, {}, read, lambda left: _damaged(connection, left))
 
 
 def follow_damage(runtime: Runtime, connection: str, raw: RawStore, damaged: Mapping[str, TableDamagedError]) -> None:
-    """Keep the alert about what cannot be read in step with some partitions of a feed that were looked at.
+    """Keep the alert about what cannot be read in step with some partitions of a stream that were looked at.
 
     Partitions that it names already are looked at again: somebody may have restored them.
 
     Args:
         runtime: the rooms.
         connection: the connection's key.
-        raw: the feed's records.
+        raw: the stream's records.
         damaged: by date or slot, why partitions cannot be read.
 
     """
     known = runtime.state.alerts.parts("records_damaged", connection)
-    named = [part.partition("|")[2] for part in known if part.partition("|")[0] == raw.feed]
+    named = [part.partition("|")[2] for part in known if part.partition("|")[0] == raw.stream]
     others = [slot for slot in named if slot not in damaged]
     still = raw.look(connection, others, files=True).damaged
     broken = {**still, **damaged}
-    mended = [f"{raw.feed}|{slot}" for slot in others if slot not in broken]
-    what = {f"{raw.feed}|{slot}": error.what for slot, error in broken.items()}
+    mended = [f"{raw.stream}|{slot}" for slot in others if slot not in broken]
+    what = {f"{raw.stream}|{slot}": error.what for slot, error in broken.items()}
     runtime.state.alerts.follow("records_damaged", connection, what, mended, lambda left: _damaged(connection, left))
 
 
@@ -136,12 +136,12 @@ def _damaged(connection: str, left: Mapping[str, str]) -> str:
 def _listed(left: Mapping[str, str], *, counted: bool) -> str:
     """Write parts for people: `orders of 2026-03-01 to 2026-03-05 (120 records), payments of 2026-03-02 (3 records)`."""
     told: list[str] = []
-    for feed in dict.fromkeys(part.partition("|")[0] for part in left):
-        mine = {part.partition("|")[2]: what for part, what in left.items() if part.startswith(f"{feed}|")}
+    for stream in dict.fromkeys(part.partition("|")[0] for part in left):
+        mine = {part.partition("|")[2]: what for part, what in left.items() if part.startswith(f"{stream}|")}
         spans = [(a, b, [d.isoformat() for d in _dates(mine) if a <= d <= b]) for a, b in ranges(_dates(mine))]
-        groups = [(f"{feed} of {a}" if a == b else f"{feed} of {a} to {b}", slots) for a, b, slots in spans]
+        groups = [(f"{stream} of {a}" if a == b else f"{stream} of {a} to {b}", slots) for a, b, slots in spans]
         groups += [
-            (feed if slot in (CURRENT, _SNAPSHOTS) else f"{feed} of {slot}", [slot])
+            (stream if slot in (CURRENT, _SNAPSHOTS) else f"{stream} of {slot}", [slot])
             for slot in mine
             if not _is_date(slot)
         ]

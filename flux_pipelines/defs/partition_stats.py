@@ -92,8 +92,8 @@ class Figures:
         return found
 
 
-#: What is told of the partitions of tables that are made of feeds: counts, amounts, and the columns of the preview.
-_TOLD: Mapping[str, tuple[tuple[tuple[str, str], ...], tuple[tuple[str, str], ...], tuple[str, ...]]] = {
+#: What is told of the partitions of tables that are made of streams: counts, amounts, and the columns of the preview.
+_STATS: Mapping[str, tuple[tuple[tuple[str, str], ...], tuple[tuple[str, str], ...], tuple[str, ...]]] = {
     "payments": (
         (
             ("payments", "count(*) filter (kind = 'payment')"),
@@ -145,9 +145,9 @@ _TOLD: Mapping[str, tuple[tuple[tuple[str, str], ...], tuple[tuple[str, str], ..
 }
 
 
-def figures_of(table: Table, *, core: bool = False) -> Figures:
-    """Return what is told of each partition of a table that is made of a feed, a provider's or the core's."""
-    counts, money, shown = _TOLD[table.name.rpartition("/")[2]]
+def stats_of(table: Table, *, core: bool = False) -> Figures:
+    """Return what is told of each partition of a table that is made of a stream, a provider's or the core's."""
+    counts, money, shown = _STATS[table.name.rpartition("/")[2]]
     by = tuple(name for name in table.unit if not (core and name == "connection"))
     key = tuple(name for name in table.key if name not in by)
     order = tuple(dict.fromkeys((*key, *by)))
@@ -156,7 +156,7 @@ def figures_of(table: Table, *, core: bool = False) -> Figures:
 
 def counts_of(table: Table, database: duckdb.DuckDBPyConnection) -> dict[str, Any]:
     """Return what is told of a core table that is one partition: its rows, its counts, and the first of each connection."""
-    counts, _, shown = _TOLD[table.name]
+    counts, _, shown = _STATS[table.name]
     asked = ", ".join(("count(*)", *(sql for _, sql in counts)))
     ((total, *values),) = database.execute(f"select {asked} from {table.name}").fetchall()
     columns = ("connection", *shown)

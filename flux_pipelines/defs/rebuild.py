@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from flux_pipelines.defs import names
 from flux_pipelines.defs.assets.normalized import grain_of
-from flux_pipelines.defs.feed_runner import FeedDriver
+from flux_pipelines.defs.feed_runner import StreamDriver
 from flux_pipelines.defs.runner import driving
 from flux_pipelines.domain import tables
 from flux_pipelines.domain.connection import split_key
@@ -66,7 +66,7 @@ def rebuild(runtime: Runtime) -> tuple[list[str], list[date], list[str]]:
                 days |= _taken_over(lake, table, before[table.name], known)
         wanted = sorted(day for day in days if day >= runtime.settings.start_date)
         driver.materialise_core(wanted)
-        FeedDriver(driver).refresh_books(wanted)
+        StreamDriver(driver).refresh_books(wanted)
         # What failed is told, and is made like any other partition that failed.
         runtime.state.cursors.delete(_UNFINISHED)
         return sorted(before), wanted, driver.failures
@@ -81,15 +81,15 @@ def _again(runtime: Runtime, driver: Driver, key: str, old: set[str]) -> set[dat
             runtime.raw.of(OLDER).unmake(key, base)
     if f"{spec.name}/{tables.TRANSACTIONS.name}" in old:
         done |= driver.normalise(spec.name, key, _fetched(runtime, key))
-    feeds = FeedDriver(driver)
+    streams = StreamDriver(driver)
     for table in spec.tables:
         if f"{spec.name}/{table.table}" in old and grain_of(spec, table) == "day":
-            done |= feeds.make(spec, table, key, _fetched(runtime, key, table.feed))
+            done |= streams.make(spec, table, key, _fetched(runtime, key, table.stream))
     return done
 
 
-def _fetched(runtime: Runtime, key: str, feed: str = "orders") -> list[date]:
-    raw = runtime.raw.of(feed)
+def _fetched(runtime: Runtime, key: str, stream: str = "orders") -> list[date]:
+    raw = runtime.raw.of(stream)
     return sorted(raw.landed(key, raw.days(key)))
 
 

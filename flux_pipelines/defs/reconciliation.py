@@ -103,8 +103,8 @@ def _look_at_every_date(runtime: "Runtime") -> None:
 def _ask_for_damaged(runtime: "Runtime", connection: "Connection") -> None:
     """Read every manifest of a connection's days: what is damaged is told, and asked for again, however old it is."""
     damaged: set[date] = set()
-    for feed in runtime.raw.feeds(connection.provider):
-        raw = runtime.raw.of(feed)
+    for stream in runtime.raw.streams(connection.provider):
+        raw = runtime.raw.of(stream)
         stored = raw.survey(connection.key, date.min, date.max)
         follow_damage(runtime, connection.key, raw, stored.damaged)
         damaged |= stored.damaged_days

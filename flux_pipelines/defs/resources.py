@@ -39,7 +39,7 @@ class FluxResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         return self._open(patient=True)
 
     @property
-    def hurried_runtime(self) -> Runtime:
+    def sensor_runtime(self) -> Runtime:
         """The rooms for a sensor or schedule: calls that fail are given up within seconds, for the next tick."""
         return self._open(patient=False)
 
@@ -91,7 +91,7 @@ class SageMakerResource(dg.ConfigurableResource):  # type: ignore[type-arg]
             yield self.of(runtime)
 
 
-def lend(runtime: Runtime, progress: Progress | None = None) -> dg.ResourceDefinition:
+def bound_resource(runtime: Runtime, progress: Progress | None = None) -> dg.ResourceDefinition:
     """Return the resource around rooms that somebody else opened and will close: the command line's, a test's."""
     resource = FluxResource()
     resource._runtime, resource._progress = runtime, progress

@@ -1,7 +1,7 @@
 """Runs the assets in this process, for the command line: the same jobs on the same instance, so that the UI shows them.
 
 A connection's business dates go in one run (a run costs 3 CPU seconds before it does anything), each connection in a
-run of its own, so that one that fails does not hold back the others. Then the core tables, then forecasts, then feeds.
+run of its own, so that one that fails does not hold back the others. Then the core tables, then forecasts, then streams.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from flux_pipelines.defs import names
 from flux_pipelines.defs.assets.forecasts import HORIZON
 from flux_pipelines.defs.checks import Scope
 from flux_pipelines.defs.code_location import build_definitions
-from flux_pipelines.defs.feed_runner import FeedDriver
+from flux_pipelines.defs.feed_runner import StreamDriver
 from flux_pipelines.defs.partitions import connections_of
-from flux_pipelines.defs.resources import Progress, lend
+from flux_pipelines.defs.resources import Progress, bound_resource
 from flux_pipelines.defs.tags import connection_tags, day_tags, runs_of
 from flux_pipelines.domain.connection import split_key
 from flux_pipelines.domain.tables import DAILY_SALES, DEMAND_FORECASTS, FORECAST_ACCURACY, TRANSACTIONS
@@ -54,7 +54,7 @@ class SyncReport:
         orders: orders in the tables.
         lines: lines of goods and gift cards in the tables, order-level charges and voids left out.
         net: revenue before tax and tip.
-        requests: calls made to land these partitions, those of feeds included if they were collected.
+        requests: calls made to land these partitions, those of streams included if they were collected.
         retries: how many of them were repetitions.
         waited_seconds: time spent waiting for rate limits.
         quarantined: records that could not be used.
@@ -99,7 +99,7 @@ def sync(
     connections: Sequence[str],
     days: Sequence[date],
     *,
-    feeds: bool = True,
+    streams: bool = True,
     accept_empty: bool = False,
     console: Console | None = None,
 ) -> SyncReport:
@@ -109,7 +109,7 @@ def sync(
         runtime: the rooms.
         connections: their keys (`square:acme`), of one provider or of several.
         days: the business dates, in order.
-        feeds: whether payments, catalogue, stock and hours worked are collected as well.
+        streams: whether payments, catalogue, stock and hours worked are collected as well.
         accept_empty: whether partitions that hold records may become empty.
         console: where a progress bar is drawn; none without it.
 
@@ -140,9 +140,9 @@ def sync(
             asked = [day for day in sold if day in days]
             if asked and asked[-1] in driver.materialise_core(sold):
                 driver.forecast(asked[-1])
-            # After the sales, which do not depend on them: a feed that fails is a failure of that feed.
-            if feeds:
-                beside = FeedDriver(driver)
+            # After the sales, which do not depend on them: a stream that fails is a failure of that stream.
+            if streams:
+                beside = StreamDriver(driver)
                 for provider, of_one in landed.items():
                     beside.collect(provider, of_one, days, sync_token=tickets[provider].token)
                 beside.refresh()
@@ -151,7 +151,7 @@ def sync(
     finally:
         for ticket in tickets.values():
             syncs.finish(ticket.token, ok=finished)
-    _describe(runtime, report, connections, days, feeds=feeds)
+    _describe(runtime, report, connections, days, streams=streams)
     report.seconds = time.monotonic() - began
     return report
 
@@ -173,7 +173,7 @@ def replay_quarantined(runtime: Runtime, partitions: Sequence[tuple[str, date]])
             again = {row["business_date"] for row in runtime.quarantine.list(asset=unread, connection=key)} & wanted
             landed.update(driver.materialise_connection(provider, key, sorted(again), sync_token=uuid.uuid4().hex))
             landed.update(driver.normalise(provider, key, sorted(wanted - again)))
-            FeedDriver(driver).replay(provider, key, runtime.quarantine.list(connection=key), wanted)
+            StreamDriver(driver).replay(provider, key, runtime.quarantine.list(connection=key), wanted)
         driver.materialise_core(sorted(landed))
         report.failures = driver.failures
     return report
@@ -252,7 +252,7 @@ class Driver:
         self._accept_empty = accept_empty
         self._instance = instance
         self._name = name
-        self._definitions = build_definitions({"flux": lend(runtime, progress)})
+        self._definitions = build_definitions({"flux": bound_resource(runtime, progress)})
         self.failures: list[str] = []
 
     def materialise_connection(
@@ -352,7 +352,7 @@ class Driver:
         config: dict[str, Any] = dict(_QUIETLY)
         if self._accept_empty:
             raw = {names.raw_orders(one.name) for one in names.sources()}
-            raw |= {names.raw_feed(one.name, feed.name) for one in names.sources() for feed in one.feeds}
+            raw |= {names.raw_stream(one.name, stream.name) for one in names.sources() for stream in one.streams}
             selected = raw & set(assets or definition.asset_layer.executable_asset_keys)
             config["ops"] = {key.to_python_identifier(): {"config": {"accept_empty": True}} for key in sorted(selected)}
         result = definition.execute_in_process(
@@ -382,14 +382,14 @@ def _failures(result: ExecuteInProcessResult) -> list[str]:
 
 
 def _describe(
-    runtime: Runtime, report: SyncReport, connections: Sequence[str], days: Sequence[date], *, feeds: bool
+    runtime: Runtime, report: SyncReport, connections: Sequence[str], days: Sequence[date], *, streams: bool
 ) -> None:
     """Fill the report from the lake: what is there now, not what was meant to be."""
     from flux_pipelines.lake import session
 
     for key in connections:
-        by_day = [feed.name for feed in provider_named(split_key(key)[0]).feeds if feed.grain == "day"]
-        for raw in (runtime.raw, *(runtime.raw.of(name) for name in by_day if feeds)):
+        by_day = [stream.name for stream in provider_named(split_key(key)[0]).streams if stream.grain == "day"]
+        for raw in (runtime.raw, *(runtime.raw.of(name) for name in by_day if streams)):
             for manifest in raw.manifests(key, days[0], days[-1]).values():
                 report.requests += manifest.requests
                 report.retries += manifest.retries

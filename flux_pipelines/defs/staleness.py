@@ -11,7 +11,7 @@ from flux_pipelines.defs.completeness import calendars, stores
 from flux_pipelines.defs.deleted_orders import remember_deleted, where_kept
 from flux_pipelines.defs.partitions import each_day, ranges
 from flux_pipelines.domain.errors import ConfigurationError
-from flux_pipelines.providers.base import Affected, PosSource, Provider, WebhookSource
+from flux_pipelines.providers.base import Affected, Provider, Source, WebhookSource
 
 if TYPE_CHECKING:
     from flux_pipelines.domain.business_day import BusinessCalendar
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     from flux_pipelines.runtime import Runtime
     from flux_pipelines.state import Event
 
-#: What of a unit is not a feed's name: orders, and what a person asked to be forgotten (with the event's id).
+#: What of a unit is not a stream's name: orders, and what a person asked to be forgotten (with the event's id).
 ORDERS = "orders"
 FORGET = "forget"
 
 
 class Unit(NamedTuple):
-    """What an event makes stale: of a connection, the orders or a feed of a business date."""
+    """What an event makes stale: of a connection, the orders or a stream of a business date."""
 
     connection: str
     what: str
@@ -33,7 +33,7 @@ class Unit(NamedTuple):
 
 
 class Run(NamedTuple):
-    """A run that brings units up to date: one connection, one feed (or orders), a range of business dates."""
+    """A run that brings units up to date: one connection, one stream (or orders), a range of business dates."""
 
     connection: str
     what: str
@@ -42,7 +42,7 @@ class Run(NamedTuple):
 
 
 #: Business dates in one run, as in a backfill: a run that dies loses little.
-DAYS_A_RUN = 31
+MAX_DAYS_PER_EVENT_RUN = 31
 
 
 class _Nobody:
@@ -52,7 +52,7 @@ class _Nobody:
         raise ConfigurationError("this event cannot be understood without asking the provider")
 
 
-NOBODY = cast("PosSource", _Nobody())
+NOBODY = cast("Source", _Nobody())
 
 
 def asks_to_forget(webhooks: WebhookSource, event: Event) -> bool:
@@ -78,10 +78,10 @@ class Batch:
         """Return the runs it takes, those of orders first: what was sold is wanted soonest."""
         subjects = {(unit.connection, unit.what) for unit in self.units}
         return [
-            Run(key, what, start, min(start + timedelta(days=DAYS_A_RUN - 1), last))
+            Run(key, what, start, min(start + timedelta(days=MAX_DAYS_PER_EVENT_RUN - 1), last))
             for key, what in sorted(subjects, key=lambda subject: (subject[1] != ORDERS, subject))
             for first, last in ranges(unit.day for unit in self.units if (unit.connection, unit.what) == (key, what))
-            for start in each_day(first, last)[::DAYS_A_RUN]
+            for start in each_day(first, last)[::MAX_DAYS_PER_EVENT_RUN]
         ]
 
 
@@ -101,7 +101,7 @@ class Asker:
         self._webhooks = webhooks
         self._connections = connections
         self._now = now
-        self._opened: PosSource | None = None
+        self._opened: Source | None = None
         self._zones: dict[str, dict[str, BusinessCalendar]] = {}
         self._asked_for_locations = False
 
@@ -116,7 +116,7 @@ class Asker:
         return self._connections[0]
 
     @property
-    def source(self) -> PosSource:
+    def source(self) -> Source:
         """The provider's client."""
         if self._opened is None:
             self._opened = self._runtime.source(self.connection)
@@ -151,7 +151,7 @@ class Asker:
             }
             days |= {(ORDERS, location, day, None) for location, day in affected.days}
             found |= self._left_by(connection, affected.deleted)
-            days |= {(feed, location, None, at) for feed, location, at in affected.feeds if self._by_day(feed)}
+            days |= {(stream, location, None, at) for stream, location, at in affected.streams if self._by_day(stream)}
             for what, location, day, instant in days:
                 calendar = self._calendar(connection, location)
                 if calendar is None:
@@ -164,9 +164,9 @@ class Asker:
                 if day >= self._runtime.settings.start_date:
                     found.add(Unit(connection.key, what, day))
             found |= {
-                Unit(connection.key, feed, self._now.date())
-                for feed, location, _ in affected.feeds
-                if not self._by_day(feed) and self._is_of(connection, location)
+                Unit(connection.key, stream, self._now.date())
+                for stream, location, _ in affected.streams
+                if not self._by_day(stream) and self._is_of(connection, location)
             }
         return frozenset(found), early
 
@@ -182,8 +182,8 @@ class Asker:
             stale |= {one.raw_date} if one.is_landed else self._runtime.raw.landed(connection.key, one.counted_on)
         return {Unit(connection.key, ORDERS, day) for day in stale if day >= self._runtime.settings.start_date}
 
-    def _by_day(self, feed: str) -> bool:
-        return self._provider.feed(feed).grain == "day"
+    def _by_day(self, stream: str) -> bool:
+        return self._provider.stream(stream).grain == "day"
 
     def _is_of(self, connection: Connection, location: str) -> bool:
         """Tell whether a location, if one is named, is the connection's; an account has only one connection mostly."""

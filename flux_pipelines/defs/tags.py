@@ -9,15 +9,15 @@ from flux_pipelines.defs import names
 from flux_pipelines.defs.partitions import partition_key, ranges
 
 #: More days than this are cut into several runs, to keep what one run holds in memory bounded.
-DAYS_A_RUN = 400
+MAX_DAYS_PER_LOCAL_RUN = 400
 
 
 def runs_of(days: Sequence[date]) -> Iterator[tuple[date, date]]:
     """Cut days into runs: first and last day of each."""
     for first, last in ranges(days):
-        for start in range(0, (last - first).days + 1, DAYS_A_RUN):
+        for start in range(0, (last - first).days + 1, MAX_DAYS_PER_LOCAL_RUN):
             begin = first + timedelta(days=start)
-            yield begin, min(begin + timedelta(days=DAYS_A_RUN - 1), last)
+            yield begin, min(begin + timedelta(days=MAX_DAYS_PER_LOCAL_RUN - 1), last)
 
 
 def day_tags(first: date, last: date) -> dict[str, str]:

@@ -109,7 +109,7 @@ def keep_tokens_schedule(job: dg.JobDefinition) -> dg.ScheduleDefinition:
         default_status=dg.DefaultScheduleStatus.RUNNING,
     )
     def hourly(context: dg.ScheduleEvaluationContext, flux: FluxResource) -> dg.RunRequest | dg.SkipReason:
-        runtime = flux.hurried_runtime
+        runtime = flux.sensor_runtime
         soon = context.scheduled_execution_time.astimezone(UTC) + AHEAD
         expiries, renewed = runtime.state.secrets.expiries(), runtime.renewed_by_itself()
         for connection in runtime.connections():

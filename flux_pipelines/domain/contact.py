@@ -28,7 +28,7 @@ class Trouble:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """The last test, or the last sync of orders or of a feed, when it failed and nothing has settled it since.
+    """The last test, or the last sync of orders or of a stream, when it failed and nothing has settled it since.
 
     Args:
         what: `test`, `sync of orders`, `sync of payments` ...

@@ -1,4 +1,4 @@
-"""Erases what a person asked to be forgotten: raw records of every feed, quarantine with its history, webhook events.
+"""Erases what a person asked to be forgotten: raw records of every stream, quarantine with its history, webhook events.
 
 Tables of the lake have no column about customers, but a text may name one all the same, as the name of an item: `in_tables` finds
 those, and `flux_pipelines.defs.erasures` makes them again. The books stay, because amounts do.
@@ -79,8 +79,8 @@ def erase(
     done = _Done()
     unread = [
         error
-        for feed in runtime.raw.feeds(connection.provider)
-        for error in _raw(runtime, feed, connection, wanted, done)
+        for stream in runtime.raw.streams(connection.provider)
+        for error in _raw(runtime, stream, connection, wanted, done)
     ]
     quarantined = runtime.quarantine.rewrite(connection.key, lambda payload: wanted.erased([payload], thorough=True)[0])
     # Of types that nothing is done for nobody knows where in a body a person is: those go whole.
@@ -169,9 +169,9 @@ def blank(runtime: Runtime, connection: Connection, table: Table, partition: tup
         return
 
 
-def _raw(runtime: Runtime, feed: str, connection: Connection, wanted: Wanted, done: _Done) -> list[FluxError]:
-    """Erase in all partitions of a feed; return why some could not be read."""
-    raw = runtime.raw.of(feed)
+def _raw(runtime: Runtime, stream: str, connection: Connection, wanted: Wanted, done: _Done) -> list[FluxError]:
+    """Erase in all partitions of a stream; return why some could not be read."""
+    raw = runtime.raw.of(stream)
     errors: list[FluxError] = []
 
     def change(records: Sequence[bytes], manifest: RawManifest) -> Sequence[bytes]:

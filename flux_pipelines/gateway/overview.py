@@ -147,7 +147,9 @@ def detail(runtime: Runtime, key: str) -> Detail:
     last_sync, sales, lake_problem = None, None, ""
     try:
         days = runtime.raw.days(key)
-        beside = {feed.title: runtime.raw.of(feed.name).days(key) for feed in spec.feeds if feed.grain == "day"}
+        beside = {
+            stream.title: runtime.raw.of(stream.name).days(key) for stream in spec.streams if stream.grain == "day"
+        }
         last_sync = _last_sync(runtime, key, days)
         sales = recent_sales(runtime.lake, key)
     except FluxError as problem:
@@ -190,7 +192,7 @@ def connectable() -> list[Provider]:
 def elsewhere_connectable() -> list[Provider]:
     """Return the providers whose accounts are connected on the command line only."""
     here = connectable()
-    return [spec for spec in all_providers().values() if spec.pos_source is not None and spec not in here]
+    return [spec for spec in all_providers().values() if spec.source is not None and spec not in here]
 
 
 def _newest_closed(connection: Connection, locations: Sequence[CachedLocation], now: datetime) -> date:

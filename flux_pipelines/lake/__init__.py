@@ -7,13 +7,13 @@ from flux_pipelines.lake.delta import Commit, DeltaLake, Draft, Maintenance
 from flux_pipelines.lake.quarantine import Quarantine, payload_bytes
 from flux_pipelines.lake.raw import (
     CURRENT,
+    FetchedWindow,
     RawManifest,
     RawStore,
     RawWriter,
     Segment,
     Survey,
     Verification,
-    Window,
     hour_of,
     hour_slot,
 )
@@ -26,6 +26,7 @@ __all__ = [
     "Commit",
     "DeltaLake",
     "Draft",
+    "FetchedWindow",
     "Maintenance",
     "ObjectStore",
     "Quarantine",
@@ -36,7 +37,6 @@ __all__ = [
     "Session",
     "Survey",
     "Verification",
-    "Window",
     "hour_of",
     "hour_slot",
     "object_store",

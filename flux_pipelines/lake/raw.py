@@ -4,7 +4,7 @@
     raw/<provider>/orders/<connection name>/<YYYY-MM-DD>/manifest.json
     raw/<provider>/orders/<connection name>/<YYYY-MM-DD>/made-<table>.json
 
-Other feeds lie beside the orders, under their own names. A feed of hourly snapshots has a folder for each hour (UTC)
+Other streams lie beside the orders, under their own names. A stream of hourly snapshots has a folder for each hour (UTC)
 inside that of the day, `<YYYY-MM-DD>/<HH>/`; one of what there is now has the one folder `current/`.
 
 The manifest is the commit: it is written last, in one step, and names the file. Whatever it does not name is not
@@ -31,9 +31,9 @@ from flux_pipelines.lake.raw_manifest import (
     OLDER,
     ORDERS,
     REFETCH,
+    FetchedWindow,
     RawManifest,
     Verification,
-    Window,
     decode,
     folder_of,
     hour_of,
@@ -57,6 +57,7 @@ __all__ = [
     "CURRENT",
     "OLDER",
     "ORDERS",
+    "FetchedWindow",
     "Made",
     "PartitionChangedError",
     "PartitionEmptiedError",
@@ -66,7 +67,6 @@ __all__ = [
     "Segment",
     "Survey",
     "Verification",
-    "Window",
     "hour_of",
     "hour_slot",
     "lost_kinds",
@@ -99,24 +99,24 @@ class Survey(NamedTuple):
 
 
 class RawStore:
-    """The raw records of one feed in a lake. A connection's key (`square:acme`) says both provider and folder.
+    """The raw records of one stream in a lake. A connection's key (`square:acme`) says both provider and folder.
 
     Args:
         store: where the lake is.
-        feed: which feed; orders unless another is named.
+        stream: which stream; orders unless another is named.
 
     """
 
-    def __init__(self, store: ObjectStore, feed: str = ORDERS) -> None:
+    def __init__(self, store: ObjectStore, stream: str = ORDERS) -> None:
         self._store = store
-        self.feed = feed
+        self.stream = stream
 
-    def of(self, feed: str) -> RawStore:
-        """Return the records of another feed of the same lake."""
-        return RawStore(self._store, feed)
+    def of(self, stream: str) -> RawStore:
+        """Return the records of another stream of the same lake."""
+        return RawStore(self._store, stream)
 
-    def feeds(self, provider: str) -> list[str]:
-        """Return the feeds of a provider that have been written to, orders among them."""
+    def streams(self, provider: str) -> list[str]:
+        """Return the streams of a provider that have been written to, orders among them."""
         return self._store.folders(f"raw/{provider}")
 
     def writer(self, connection: str, day: date, slot: str = "") -> RawWriter:
@@ -125,10 +125,10 @@ class RawStore:
         Args:
             connection: the connection's key.
             day: the business date.
-            slot: `CURRENT`, or that of an hour (`hour_slot`); empty for feeds by business date.
+            slot: `CURRENT`, or that of an hour (`hour_slot`); empty for daily streams.
 
         """
-        return RawWriter(self._store, connection, day, feed=self.feed, slot=slot)
+        return RawWriter(self._store, connection, day, stream=self.stream, slot=slot)
 
     def read_manifest(self, connection: str, day: date, slot: str = "") -> RawManifest | None:
         """Return a partition's manifest, or None when it has never been fetched.
@@ -159,7 +159,7 @@ class RawStore:
         return manifest if same else None
 
     def current(self, connection: str) -> RawManifest | None:
-        """Return the manifest of a feed of what there is now, or None when it has never been fetched.
+        """Return the manifest of a stream of what there is now, or None when it has never been fetched.
 
         Raises:
             TableDamagedError: there is a manifest, but it cannot be read.
@@ -170,13 +170,13 @@ class RawStore:
     def hours(self, connection: str, day: date, *, files: bool = False) -> Survey:
         """Return a day's hourly snapshots, in order: none when there is none; `files` as in `survey`."""
         name = day.isoformat()
-        hours = self._store.folders(folder_of(self.feed, connection, name))
+        hours = self._store.folders(folder_of(self.stream, connection, name))
         return self.look(connection, [f"{name}/{hour}" for hour in hours], files=files)
 
     def everything(self, connection: str) -> Survey:
         """Return every partition of a connection: days, hours and what there is now."""
         provider, name = split_key(connection)
-        found = self.look(connection, self._store.folders(f"raw/{provider}/{self.feed}/{name}"))
+        found = self.look(connection, self._store.folders(f"raw/{provider}/{self.stream}/{name}"))
         there = found.days
         for day in self.days(connection):
             if day not in there:  # a folder of hours, each with a manifest of its own
@@ -205,7 +205,7 @@ class RawStore:
     def is_whole(self, manifest: RawManifest) -> bool:
         """Tell whether the file that a manifest names is there, undamaged."""
         slot = manifest.slot or manifest.business_date.isoformat()
-        key = f"{folder_of(manifest.feed, manifest.connection, slot)}/{manifest.file}"
+        key = f"{folder_of(manifest.stream, manifest.connection, slot)}/{manifest.file}"
         return not manifest.file or self._store.holds(key, manifest.compressed_bytes, manifest.sha256)
 
     def look(self, connection: str, slots: Sequence[str], *, files: bool = False) -> Survey:
@@ -234,60 +234,60 @@ class RawStore:
 
     def _manifest(self, connection: str, folder: str) -> RawManifest | None:
         try:
-            data = self._store.get(f"{folder_of(self.feed, connection, folder)}/manifest.json")
+            data = self._store.get(f"{folder_of(self.stream, connection, folder)}/manifest.json")
         except OSError as error:  # permissions, a broken link, a disk that fails
             raise TableDamagedError(
-                f"the manifest of the raw {self.feed} of {folder} cannot be read: {error.strerror}",
+                f"the manifest of the raw {self.stream} of {folder} cannot be read: {error.strerror}",
                 connection=connection,
                 next_step=REFETCH,
             ) from error
-        return None if data is None else decode(data, self.feed, connection, folder)
+        return None if data is None else decode(data, self.stream, connection, folder)
 
     def days(self, connection: str) -> list[date]:
         """Return the business dates of a connection that have been written to, in order."""
         provider, name = split_key(connection)
-        return [_parse(day) for day in self._store.folders(f"raw/{provider}/{self.feed}/{name}") if _is_day(day)]
+        return [_parse(day) for day in self._store.folders(f"raw/{provider}/{self.stream}/{name}") if _is_day(day)]
 
     def landed(self, connection: str, days: Iterable[date]) -> set[date]:
         """Return which of some business dates have been fetched, whether they can be read or not."""
         return {
             day
             for day in days
-            if self._store.exists(f"{folder_of(self.feed, connection, day.isoformat())}/manifest.json")
+            if self._store.exists(f"{folder_of(self.stream, connection, day.isoformat())}/manifest.json")
         }
 
     def partitions(self, provider: str) -> Iterator[tuple[str, date]]:
         """Yield the connection and business date of every partition of a provider, in order."""
-        for name in self._store.folders(f"raw/{provider}/{self.feed}"):
+        for name in self._store.folders(f"raw/{provider}/{self.stream}"):
             connection = f"{provider}:{name}"
             for day in self.days(connection):
-                if self._store.exists(f"{folder_of(self.feed, connection, day.isoformat())}/manifest.json"):
+                if self._store.exists(f"{folder_of(self.stream, connection, day.isoformat())}/manifest.json"):
                     yield connection, day
 
     def connections(self) -> list[str]:
-        """Return the keys of all connections that have ever landed something of this feed; removed ones are among them."""
+        """Return the keys of all connections that have ever landed something of this stream; removed ones are among them."""
         return [
             f"{provider}:{name}"
             for provider in self._store.folders("raw")
-            for name in self._store.folders(f"raw/{provider}/{self.feed}")
+            for name in self._store.folders(f"raw/{provider}/{self.stream}")
         ]
 
     def set_made(self, manifest: RawManifest, table: str, rows: int) -> None:
         """Write down that a table has been made of a partition by day as it was fetched then, and of how many rows."""
-        folder = folder_of(self.feed, manifest.connection, manifest.business_date.isoformat())
+        folder = folder_of(self.stream, manifest.connection, manifest.business_date.isoformat())
         data = msgspec.json.encode(Made(fetched_at=manifest.fetched_at, rows=rows))
         self._store.put_atomic(f"{folder}/{_made(table)}", data)
 
     def unmake(self, connection: str, table: str) -> None:
         """Forget of which partitions by day a table has been made: it is to be made of all of them again."""
         for day in self.days(connection):
-            self._store.delete(f"{folder_of(self.feed, connection, day.isoformat())}/{_made(table)}")
+            self._store.delete(f"{folder_of(self.stream, connection, day.isoformat())}/{_made(table)}")
 
     def made(self, connection: str, days: Sequence[date], table: str) -> dict[date, Made]:
         """Return of which partitions by day a table has been made; one whose record cannot be read is not among them."""
 
         def read(day: date) -> Made | None:
-            data = self._store.get(f"{folder_of(self.feed, connection, day.isoformat())}/{_made(table)}")
+            data = self._store.get(f"{folder_of(self.stream, connection, day.isoformat())}/{_made(table)}")
             try:
                 return None if data is None else msgspec.json.decode(data, type=Made)
             except msgspec.DecodeError:
@@ -301,12 +301,12 @@ class RawStore:
     def writing(self, connection: str) -> Iterator[None]:
         """Keep others out who do the same for the connection: for partitions that are read and then replaced."""
         provider, name = split_key(connection)
-        with self._store.lock(f"raw/{provider}/{self.feed}/{name}"):
+        with self._store.lock(f"raw/{provider}/{self.stream}/{name}"):
             yield
 
     def delete(self, connection: str, day: date) -> None:
         """Delete a partition, its manifest first: from then on it has never been fetched."""
-        folder = folder_of(self.feed, connection, day.isoformat())
+        folder = folder_of(self.stream, connection, day.isoformat())
         with self._store.lock(folder):
             self._store.delete(f"{folder}/manifest.json")
             for item in list(self._store.objects(f"{folder}/")):
@@ -315,11 +315,11 @@ class RawStore:
     def sweep(self, manifest: RawManifest) -> None:
         """Delete files beside a partition's own that no manifest names, as killed writers leave them."""
         slot = manifest.slot or manifest.business_date.isoformat()
-        folder = folder_of(self.feed, manifest.connection, slot)
+        folder = folder_of(self.stream, manifest.connection, slot)
         with self._store.lock(folder):
             present = self._manifest(manifest.connection, slot)
             if present is not None:
-                delete_strays(self._store, f"{folder}/{self.feed}-", present.file, "")
+                delete_strays(self._store, f"{folder}/{self.stream}-", present.file, "")
 
     @contextmanager
     def local_file(self, manifest: RawManifest) -> Iterator[Path | None]:
@@ -335,12 +335,12 @@ class RawStore:
             return
         connection, day = manifest.connection, manifest.business_date
         slot = manifest.slot or day.isoformat()
-        with self._store.open_local(f"{folder_of(manifest.feed, connection, slot)}/{manifest.file}") as path:
+        with self._store.open_local(f"{folder_of(manifest.stream, connection, slot)}/{manifest.file}") as path:
             if path is None:
-                now = self.of(manifest.feed)._manifest(connection, slot)
+                now = self.of(manifest.stream)._manifest(connection, slot)
                 if now is not None and now.file != manifest.file:
                     raise TableDamagedError(
-                        f"the raw {manifest.feed} of {day} were replaced while they were being read",
+                        f"the raw {manifest.stream} of {day} were replaced while they were being read",
                         connection=connection,
                         rerun_helps=True,
                         next_step="Run the partition again.",
@@ -361,7 +361,7 @@ def _made(table: str) -> str:
 
 def _broken(manifest: RawManifest, what: str) -> TableDamagedError:
     return TableDamagedError(
-        f"the raw {manifest.feed} of {manifest.slot or manifest.business_date} {what}",
+        f"the raw {manifest.stream} of {manifest.slot or manifest.business_date} {what}",
         connection=manifest.connection,
         next_step=REFETCH,
     )

@@ -10,7 +10,7 @@ import msgspec
 from flux_pipelines.domain.connection import split_key
 from flux_pipelines.domain.errors import TableDamagedError
 
-#: The feed of orders, and the folder of a feed of what there is now.
+#: The stream of orders, and the folder of a stream of what there is now.
 ORDERS = "orders"
 CURRENT = "current"
 #: Single orders of dates that have not been fetched, kept because something in them happened on a date that has been.
@@ -20,7 +20,7 @@ _HOUR = "%Y-%m-%d/%H"
 REFETCH = "Fetch it anew: materialise its raw asset, or run `flux sync` over its business date."
 
 
-class Window(msgspec.Struct, frozen=True, kw_only=True):
+class FetchedWindow(msgspec.Struct, frozen=True, kw_only=True):
     """A question that was asked: these locations, this half-open interval of UTC instants, by this time field."""
 
     basis: str
@@ -63,7 +63,7 @@ class RawManifest(msgspec.Struct, frozen=True, kw_only=True):
     bytes: int
     compressed_bytes: int
     sha256: str
-    windows: tuple[Window, ...] = ()
+    windows: tuple[FetchedWindow, ...] = ()
     locations: tuple[str, ...] = ()
     fetched_at: datetime
     api_version: str = ""
@@ -72,7 +72,7 @@ class RawManifest(msgspec.Struct, frozen=True, kw_only=True):
     waited_seconds: float = 0.0
     sync_token: str = ""
     verification: Verification = Verification()
-    feed: str = ORDERS
+    stream: str = msgspec.field(default=ORDERS, name="feed")  # as manifests of before call it
     slot: str = ""
     redacted: bool = False
     format: Literal[1] = 1
@@ -93,10 +93,10 @@ def hour_of(slot: str) -> datetime:
     return datetime.strptime(slot, _HOUR).replace(tzinfo=UTC)
 
 
-def folder_of(feed: str, connection: str, folder: str) -> str:
+def folder_of(stream: str, connection: str, folder: str) -> str:
     """Return where a partition lies: `folder` is its business date or slot."""
     provider, name = split_key(connection)
-    return f"raw/{provider}/{feed}/{name}/{folder}"
+    return f"raw/{provider}/{stream}/{name}/{folder}"
 
 
 def is_stored(stored: bytes | None, manifest: RawManifest) -> bool:
@@ -112,7 +112,7 @@ def encode(manifest: RawManifest) -> bytes:
     return msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n"
 
 
-def decode(data: bytes, feed: str, connection: str, folder: str) -> RawManifest:
+def decode(data: bytes, stream: str, connection: str, folder: str) -> RawManifest:
     """Read a stored manifest.
 
     Raises:
@@ -123,12 +123,12 @@ def decode(data: bytes, feed: str, connection: str, folder: str) -> RawManifest:
         manifest = msgspec.json.decode(data, type=RawManifest)
     except msgspec.DecodeError as error:
         raise TableDamagedError(
-            f"the manifest of the raw {feed} of {folder} cannot be read", connection=connection, next_step=REFETCH
+            f"the manifest of the raw {stream} of {folder} cannot be read", connection=connection, next_step=REFETCH
         ) from error
     here = manifest.slot or manifest.business_date.isoformat()
-    if (manifest.feed, manifest.connection, here) != (feed, connection, folder):
+    if (manifest.stream, manifest.connection, here) != (stream, connection, folder):
         raise TableDamagedError(
-            f"the manifest of the raw {feed} of {folder} is that of {manifest.feed} of {manifest.connection} on {here}",
+            f"the manifest of the raw {stream} of {folder} is that of {manifest.stream} of {manifest.connection} on {here}",
             connection=connection,
             next_step=REFETCH,
         )

@@ -15,9 +15,9 @@ import msgspec
 from flux_pipelines.domain.errors import TableDamagedError
 from flux_pipelines.lake.raw_manifest import (
     ORDERS,
+    FetchedWindow,
     RawManifest,
     Verification,
-    Window,
     decode,
     encode,
     folder_of,
@@ -164,8 +164,8 @@ def lost_kinds(
         passing: kinds of records that come and go.
 
     """
-    if kept.feed == ORDERS or not kept.states:
-        return {kept.feed: kept.orders} if kept.orders and not orders else {}
+    if kept.stream == ORDERS or not kept.states:
+        return {kept.stream: kept.orders} if kept.orders and not orders else {}
     return {
         kind: count for kind, count in kept.states.items() if count and not states.get(kind) and kind not in passing
     }
@@ -177,13 +177,13 @@ class RawWriter:
     A context manager: leaving the block without a commit aborts.
     """
 
-    def __init__(self, store: ObjectStore, connection: str, day: date, *, feed: str = ORDERS, slot: str = "") -> None:
+    def __init__(self, store: ObjectStore, connection: str, day: date, *, stream: str = ORDERS, slot: str = "") -> None:
         self._store = store
         self._connection = connection
         self._day = day
-        self._feed = feed
+        self._stream = stream
         self._slot = slot
-        self.folder_of = folder_of(feed, connection, slot or day.isoformat())
+        self.folder_of = folder_of(stream, connection, slot or day.isoformat())
         self._segments: list[Segment] = []
 
     def __enter__(self) -> RawWriter:
@@ -210,7 +210,7 @@ class RawWriter:
         quarantined: int = 0,
         totals: Mapping[str, int] | None = None,
         states: Mapping[str, int] | None = None,
-        windows: Sequence[Window] = (),
+        windows: Sequence[FetchedWindow] = (),
         locations: Sequence[str] = (),
         api_version: str = "",
         requests: int = 0,
@@ -238,7 +238,7 @@ class RawWriter:
         """
         try:
             path, digest, compressed = self._assemble(segments)
-            file = f"{self._feed}-{digest[:16]}.ndjson.zst" if compressed else ""
+            file = f"{self._stream}-{digest[:16]}.ndjson.zst" if compressed else ""
             manifest = RawManifest(
                 connection=self._connection,
                 business_date=self._day,
@@ -259,7 +259,7 @@ class RawWriter:
                 waited_seconds=waited_seconds,
                 sync_token=sync_token,
                 verification=verification or Verification(),
-                feed=self._feed,
+                stream=self._stream,
                 slot=self._slot,
                 redacted=redacted,
             )
@@ -333,10 +333,10 @@ class RawWriter:
         if previous is None or new.quarantined:
             return
         try:
-            kept = decode(previous, self._feed, self._connection, self._slot or self._day.isoformat())
+            kept = decode(previous, self._stream, self._connection, self._slot or self._day.isoformat())
         except TableDamagedError:
             # A partition without records has no file. Nobody can tell what this one says, but it says something.
-            if not new.orders and any(self._store.objects(f"{self.folder_of}/{self._feed}-")):
+            if not new.orders and any(self._store.objects(f"{self.folder_of}/{self._stream}-")):
                 raise PartitionEmptiedError(None, {}) from None
             return
         lost = lost_kinds(kept, new.orders, new.states, passing)
@@ -363,7 +363,7 @@ class RawWriter:
                 replaced = msgspec.json.decode(previous, type=RawManifest).file
             except msgspec.DecodeError:  # a damaged manifest names nothing; its file goes with the strays
                 replaced = ""
-        delete_strays(self._store, f"{self.folder_of}/{self._feed}-", file, replaced)
+        delete_strays(self._store, f"{self.folder_of}/{self._stream}-", file, replaced)
 
 
 def delete_strays(store: ObjectStore, prefix: str, file: str, replaced: str) -> None:

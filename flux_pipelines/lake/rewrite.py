@@ -25,7 +25,7 @@ def rewrite(raw: RawStore, manifest: RawManifest, change: Change) -> int:
     A partition that a sync replaces meanwhile is looked at again. One in which nothing changes is only read.
 
     Args:
-        raw: the records of the manifest's feed.
+        raw: the records of the manifest's stream.
         manifest: the partition.
         change: what to do; it may be called more than once with the same records.
 
@@ -45,7 +45,7 @@ def rewrite(raw: RawStore, manifest: RawManifest, change: Change) -> int:
                 raise
             present = now
     raise TableDamagedError(
-        f"the raw {raw.feed} of {manifest.business_date} were replaced again and again while they were being rewritten",
+        f"the raw {raw.stream} of {manifest.business_date} were replaced again and again while they were being rewritten",
         connection=manifest.connection,
         rerun_helps=True,
         next_step="Run it again when no sync of the partition is under way.",

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from flux_pipelines.domain.connection import Connection
     from flux_pipelines.transport import Transport
 
-Basis = Literal["created", "closed", "updated"]
-#: How much of the world one partition of a feed is: a business date, an hourly snapshot (kept by business date), or
+TimeField = Literal["created", "closed", "updated"]
+#: How much of the world one partition of a stream is: a business date, an hourly snapshot (kept by business date), or
 #: whatever there is now (one partition a connection).
 Grain = Literal["day", "hour", "current"]
 
@@ -49,7 +49,7 @@ class Setting:
 
 
 @dataclass(frozen=True, slots=True)
-class Feed:
+class Stream:
     """Something that a provider can be asked for beside orders. It lands in `<provider>/raw_<name>`.
 
     Args:
@@ -59,7 +59,7 @@ class Feed:
         passing: kinds of records that may well be there today and not tomorrow. Where all records of another kind are gone,
             that is an error, and what is stored is kept.
         again: the kind of record that says that a day should be asked for again before long; empty without one.
-        dates_a_window: the most business dates that one question may be of, for a feed by day. Where that is more than one,
+        dates_a_window: the most business dates that one question may be of, for a daily stream. Where that is more than one,
             each record tells when it happened (`Record.at`).
 
     """
@@ -73,12 +73,12 @@ class Feed:
 
 
 @dataclass(frozen=True, slots=True)
-class FeedTable:
-    """A table that SQL makes of a feed's records.
+class StreamTable:
+    """A table that SQL makes of a stream's records.
 
     Args:
         table: a contract's name in `domain.tables`: `payments`, `products`, `locations`, `inventory_levels`, `time_entries`.
-        feed: of which feed; `orders` for what providers keep inside their orders.
+        stream: of which stream; `orders` for what providers keep inside their orders.
         sql: the file; what it reads and gives is told in `docs/add-a-provider.md`.
         apart: what makes a record long and is to be read as records of their own, by kind: where in one of that kind the
             others are listed, and what kind they are (`{"product": {"variants.nodes": "variant"}}`); an empty kind leaves them out.
@@ -86,7 +86,7 @@ class FeedTable:
     """
 
     table: str
-    feed: str
+    stream: str
     sql: Path
     apart: Mapping[str, Mapping[str, str]] = field(default_factory=dict, hash=False)
 
@@ -114,7 +114,7 @@ class Redaction:
 class Provider:
     """The declaration of a provider: everything the rest of Flux needs to know without importing its code.
 
-    `pos_source`, `oauth` and `webhooks` are `module:attribute` references, imported when first used, so that loading
+    `source`, `oauth` and `webhooks` are `module:attribute` references, imported when first used, so that loading
     the code location stays cheap.
     """
 
@@ -128,7 +128,7 @@ class Provider:
     settings: tuple[Setting, ...]
     secrets: tuple[tuple[str, ...], ...]  # each entry is one complete way to authenticate
     scopes: tuple[str, ...] = ()
-    pos_source: str | None = None  # Callable[[SourceContext], PosSource]
+    source: str | None = None  # Callable[[SourceContext], Source]
     oauth: str | None = None  # Callable[[OAuthContext], OAuthProvider]
     #: Whether an authorisation carries PKCE (S256): never, always, or for apps that were registered without a secret.
     pkce: Literal["no", "always", "without_secret"] = "no"
@@ -148,8 +148,8 @@ class Provider:
     sunset: date | None = None
     #: The member of a raw order that holds its id.
     order_id_field: str = "id"
-    feeds: tuple[Feed, ...] = ()
-    tables: tuple[FeedTable, ...] = ()
+    streams: tuple[Stream, ...] = ()
+    tables: tuple[StreamTable, ...] = ()
     redaction: Redaction = Redaction()
 
     def __post_init__(self) -> None:
@@ -174,9 +174,9 @@ class Provider:
         """Tell whether anything is done for webhook events of a type."""
         return _is_one_of(event_type, self.webhook_types)
 
-    def feed(self, name: str) -> Feed:
-        """Return one of its feeds by name."""
-        return next(feed for feed in self.feeds if feed.name == name)
+    def stream(self, name: str) -> Stream:
+        """Return one of its streams by name."""
+        return next(stream for stream in self.streams if stream.name == name)
 
     def settings_of(self, connection: Connection) -> dict[str, Any]:
         """Return the connection's settings with the provider's defaults filled in."""
@@ -201,17 +201,44 @@ class Location:
 
 
 @dataclass(frozen=True, slots=True)
-class OrderWindow:
-    """A question about orders: these locations, this half-open interval `[start, end)` of UTC instants.
+class Window:
+    """A question to a provider: these locations, this half-open interval `[start, end)` of UTC instants.
 
-    `business_date` is given to providers that keep business dates themselves: the orders of that date are wanted then,
-    and the interval is only where the date lies by the location's calendar.
+    `business_date` is the partition, for every stream but orders: of those it is given to providers that keep business dates
+    themselves; the orders of that date are wanted then, and the interval is only where the date lies by the location's
+    calendar. For what there is now, `start` and `end` are both the present instant. A question about several business dates
+    has the first one here, and in `starts` when each of them begins.
     """
 
     location_ids: tuple[str, ...]
     start: datetime
     end: datetime
     business_date: date | None = None
+    starts: tuple[datetime, ...] = ()
+
+    @property
+    def first_date(self) -> date:
+        """The business date that is asked for, the first one of several.
+
+        Raises:
+            ValueError: the question is about no business date.
+
+        """
+        if self.business_date is None:
+            raise ValueError("the window is of no business date")
+        return self.business_date
+
+    def by_date(self) -> list[Window]:
+        """Return the questions about each of its business dates."""
+        starts = self.starts or (self.start,)
+        return [
+            replace(self, start=start, end=end, business_date=self.date_of(start), starts=())
+            for start, end in pairwise((*starts, self.end))
+        ]
+
+    def date_of(self, at: datetime) -> date:
+        """Return the business date of an instant in the interval; dates follow one another without gaps."""
+        return self.first_date + timedelta(days=max(0, bisect_right(self.starts, at) - 1))
 
 
 class OrderHeader(msgspec.Struct, frozen=True, gc=False):
@@ -277,52 +304,8 @@ class SourceContext:
     transport: Transport
 
 
-class PosSource(Protocol):
-    """A system that rings up sales. Calls raise the errors of `domain.errors`; they are safe to use from threads."""
-
-    max_locations_per_window: int
-    by_business_date: bool
-    """Whether windows by creation are business dates that the provider keeps, in whatever order their orders come."""
-    proof_basis: Literal["closed", "updated"]
-    """The time by which the second query asks that proves a partition complete: not the one that landed it."""
-    proof_is_whole: bool
-    """Whether the orders of the second query are whole, as those of the first are, or no more than a header is made of."""
-
-    def divisible(self, window: OrderWindow, basis: Basis) -> bool:
-        """Tell whether the window's pages come oldest first, so that its later part may be fetched by another thread."""
-
-    def history_from(self, now: datetime) -> datetime | None:
-        """Return the earliest instant whose orders can be asked for; None when there is no limit.
-
-        What lies before cannot be had, which is not the same as empty.
-        """
-
-    def locations(self) -> list[Location]:
-        """Return every location, inactive ones too."""
-
-    def pages(self, window: OrderWindow, basis: Basis) -> Iterator[Page]:
-        """Yield the window's orders by created, closed or updated time, following cursors to the end.
-
-        They come oldest first where the window is divisible. An order may be yielded twice (pages shift, expired cursors restart); none is left out.
-        """
-
-    def orders(self, order_ids: Sequence[str]) -> list[Order]:
-        """Return the orders of these ids as they are now, in any order; those that do not exist are left out."""
-
-    def confirm_access(self) -> str:
-        """Prove that an empty answer means `no orders`; return the account's id, empty when the provider tells none.
-
-        Raises:
-            PermissionLostError: the credentials may no longer read orders.
-
-        """
-
-    def close(self) -> None:
-        """Release connections."""
-
-
 class Record(NamedTuple):
-    """One object of a feed exactly as received, and what it is: `payment`, `refund`, `item`, `count`, `time_entry`.
+    """One object of a stream exactly as received, and what it is: `payment`, `refund`, `item`, `count`, `time_entry`.
 
     `location_id` is empty for what belongs to no one location. `at` is the instant that decides the business date, where a
     window may be of several: None for a record whose time cannot be read.
@@ -334,48 +317,64 @@ class Record(NamedTuple):
     at: datetime | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class FeedWindow:
-    """A question about a feed: these locations; for a feed by day, this half-open interval of UTC instants as well.
+class Source(Protocol):
+    """A provider's client for one connection. Calls raise the errors of `domain.errors`; they are safe to use from threads.
 
-    `business_date` is the partition. For a feed of what there is now, `start` and `end` are both the present instant. A
-    question about several business dates has the first one here, and in `starts` when each of them begins.
+    The attributes, `pages`, `orders` and `supports_slicing` are what fetching orders in parallel and proving them takes.
     """
 
-    location_ids: tuple[str, ...]
-    start: datetime
-    end: datetime
-    business_date: date
-    starts: tuple[datetime, ...] = ()
+    max_locations_per_window: int
+    by_business_date: bool
+    """Whether windows by creation are business dates that the provider keeps, in whatever order their orders come."""
+    verified_by: Literal["closed", "updated"]
+    """The time by which the second query asks that proves a partition complete: not the one that landed it."""
+    verification_is_whole: bool
+    """Whether the orders of the second query are whole, as those of the first are, or no more than a header is made of."""
 
-    def apart(self) -> list[FeedWindow]:
-        """Return the questions about each of its business dates."""
-        starts = self.starts or (self.start,)
-        return [
-            replace(self, start=start, end=end, business_date=self.date_of(start), starts=())
-            for start, end in pairwise((*starts, self.end))
-        ]
+    def locations(self) -> list[Location]:
+        """Return every location, inactive ones too."""
 
-    def date_of(self, at: datetime) -> date:
-        """Return the business date of an instant in the interval; dates follow one another without gaps."""
-        return self.business_date + timedelta(days=max(0, bisect_right(self.starts, at) - 1))
+    def verify_access(self) -> str:
+        """Prove that an empty answer means `no orders`; return the account's id, empty when the provider tells none.
 
+        Raises:
+            PermissionLostError: the credentials may no longer read orders.
 
-class FeedSource(Protocol):
-    """A system with feeds beside its orders; the same object as its `PosSource`. Safe to use from threads."""
-
-    def collect(self, feed: str, window: FeedWindow) -> Iterator[Sequence[Record]]:
-        """Yield the records of a window, a page at a time, following cursors to the end.
-
-        A record may be yielded twice (pages shift); none is left out. Raises the errors of `domain.errors`:
-        a lost permission is never an empty answer.
         """
 
-    def changed(self, feed: str, window: FeedWindow) -> Iterator[tuple[str, datetime]]:
+    def history_from(self, now: datetime) -> datetime | None:
+        """Return the earliest instant whose orders can be asked for; None when there is no limit.
+
+        What lies before cannot be had, which is not the same as empty.
+        """
+
+    def read(self, stream: str, window: Window) -> Iterator[Sequence[Record]]:
+        """Yield the records of a window of a stream other than orders, a page at a time, following cursors to the end.
+
+        A record may be yielded twice (pages shift); none is left out. A lost permission is never an empty answer.
+        """
+
+    def changes(self, stream: str, window: Window) -> Iterator[tuple[str, datetime]]:
         """Yield where and when (which instant decides the business date) the records that changed in a window happened.
 
-        Only for feeds by day: late edits make older business dates stale.
+        Only for daily streams: late edits make older business dates stale.
         """
+
+    def pages(self, window: Window, time_field: TimeField) -> Iterator[Page]:
+        """Yield the window's orders by created, closed or updated time, following cursors to the end.
+
+        They come oldest first where the window supports slicing. An order may be yielded twice (pages shift, expired
+        cursors restart); none is left out.
+        """
+
+    def orders(self, order_ids: Sequence[str]) -> list[Order]:
+        """Return the orders of these ids as they are now, in any order; those that do not exist are left out."""
+
+    def supports_slicing(self, window: Window, time_field: TimeField) -> bool:
+        """Tell whether the window's pages come oldest first, so that its later part may be fetched by another thread."""
+
+    def close(self) -> None:
+        """Release connections."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -481,8 +480,8 @@ class Affected(NamedTuple):
     """What an event makes stale.
 
     `sold` are the orders it touches: where, and when each was created, which is what its business date follows from.
-    `days` are business dates that the provider itself names, with the location. `feeds` names what else is stale:
-    for a feed by day where and when (the instant that its business date follows from), else no more than the name.
+    `days` are business dates that the provider itself names, with the location. `streams` names what else is stale:
+    for a daily stream where and when (the instant that its business date follows from), else no more than the name.
     `deleted` are orders, by their ids, that there are no more: where they were is known from what is stored.
     `erase` is what a person asked to be forgotten. `locations` asks for the connection's locations again; `revoked` says that the account was disconnected at the
     provider; `nothing` is why there is nothing to be done, and empty when there is something.
@@ -490,7 +489,7 @@ class Affected(NamedTuple):
 
     sold: frozenset[tuple[str, datetime]] = frozenset()
     days: frozenset[tuple[str, date]] = frozenset()
-    feeds: frozenset[tuple[str, str, datetime | None]] = frozenset()  # feed, location, instant
+    streams: frozenset[tuple[str, str, datetime | None]] = frozenset()  # stream, location, instant
     erase: Erasure | None = None
     locations: bool = False
     revoked: bool = False
@@ -520,12 +519,12 @@ class WebhookSource(Protocol):
 
         """
 
-    def affected(self, events: Sequence[tuple[str, bytes]], source: PosSource) -> list[Affected]:
+    def affected(self, events: Sequence[tuple[str, bytes]], source: Source) -> list[Affected]:
         """Say what each event (its type and body, of one connection) makes stale, in the order given.
 
         Many at once, so that a storm costs few calls: what the events only name is fetched through `source` together.
         An event that cannot be read, or of an object that is gone, is `nothing`; it does not lose the others.
-        Raises what `PosSource.orders` does.
+        Raises what `Source.orders` does.
         """
 
 

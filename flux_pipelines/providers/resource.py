@@ -10,7 +10,7 @@ import dagster as dg
 from pydantic import Field
 
 if TYPE_CHECKING:
-    from flux_pipelines.providers.base import PosSource
+    from flux_pipelines.providers.base import Source
 
 
 class ProviderResource(dg.ConfigurableResource):  # type: ignore[type-arg]
@@ -24,7 +24,7 @@ class ProviderResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     )
 
     @contextmanager
-    def client(self, connection: str = "") -> Iterator[PosSource]:
+    def client(self, connection: str = "") -> Iterator[Source]:
         """Open a connection's client for a `with` block.
 
         Args:

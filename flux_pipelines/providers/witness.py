@@ -1,4 +1,4 @@
-"""The provider's own sales report as a feed by day: what every provider that has one does the same way.
+"""The provider's own sales report as a daily stream: what every provider that has one does the same way.
 
 A report is a witness, and no more: where it cannot be had, the day's records say so and why, and nothing fails. Each store
 that was asked for has a record a day, or several that add up.
@@ -16,12 +16,12 @@ from typing import NamedTuple, Protocol, TypeVar, runtime_checkable
 import msgspec
 
 from flux_pipelines.domain.errors import PermissionLostError, ProviderUnavailableError
-from flux_pipelines.providers.base import FeedWindow, Record
+from flux_pipelines.providers.base import Record, Window
 from flux_pipelines.transport.errors import RefusedError
 
 T = TypeVar("T", bound=Mapping[str, Sequence[msgspec.Raw]] | Sequence["ReportedOrder"])
 
-FEED = "reported_sales"
+STREAM = "reported_sales"
 #: What the report says of a store, as received.
 REPORTED = "reported"
 #: The report has other stores of the same question, and nothing of this one.
@@ -64,9 +64,9 @@ class ReportedOrder(NamedTuple):
 
 @runtime_checkable
 class ReportSource(Protocol):
-    """A provider whose report can be asked order by order. The same object as its `PosSource`."""
+    """A provider whose report can be asked order by order. The same object as its `Source`."""
 
-    def reported_orders(self, window: FeedWindow) -> Sequence[ReportedOrder]:
+    def reported_orders(self, window: Window) -> Sequence[ReportedOrder]:
         """Return what the report says of each order of some stores' business date.
 
         Raises:
@@ -79,9 +79,7 @@ class ReportSource(Protocol):
 Said = Mapping[str, Sequence[msgspec.Raw]]
 
 
-def dated(
-    window: FeedWindow, ask: Callable[[FeedWindow], Mapping[date, Said]], permission: str
-) -> Iterator[list[Record]]:
+def dated(window: Window, ask: Callable[[Window], Mapping[date, Said]], permission: str) -> Iterator[list[Record]]:
     """Yield what `records` does for a window of several dates: those that are over are asked for together, once.
 
     Args:
@@ -90,7 +88,7 @@ def dated(
         permission: what it takes to read the report, for people.
 
     """
-    dates = window.apart()
+    dates = window.by_date()
     over = [one for one in dates if datetime.now(UTC) >= one.end + FRESH_AFTER]
 
     @cache
@@ -107,11 +105,11 @@ def dated(
         return said.get(day, {})
 
     for one in dates:
-        for page in records(one, partial(of, one.business_date), permission):
+        for page in records(one, partial(of, one.first_date), permission):
             yield [record._replace(at=one.start) for record in page]
 
 
-def records(window: FeedWindow, ask: Callable[[], Said], permission: str) -> Iterator[list[Record]]:
+def records(window: Window, ask: Callable[[], Said], permission: str) -> Iterator[list[Record]]:
     """Yield what the report says of each store of a window, or why it says nothing.
 
     Args:
@@ -135,7 +133,7 @@ def records(window: FeedWindow, ask: Callable[[], Said], permission: str) -> Ite
     ]
 
 
-def answered(window: FeedWindow, ask: Callable[[], T], permission: str) -> T:
+def answered(window: Window, ask: Callable[[], T], permission: str) -> T:
     """Ask a report, and return what it says: something, always.
 
     Raises:

@@ -80,7 +80,7 @@ class Alerts:
         mended: Collection[str],
         tell: Callable[[Mapping[str, str]], str],
     ) -> None:
-        """Keep an alert open as long as a part of a connection (a business date of a feed, say) is broken.
+        """Keep an alert open as long as a part of a connection (a business date of a stream, say) is broken.
 
         Args:
             kind: what it is about.

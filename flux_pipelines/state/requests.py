@@ -15,7 +15,7 @@ from flux_pipelines.state.models import ConnectionRow, SyncRequestRow
 
 RequestStatus = Literal["waiting", "started", "done", "failed"]
 _OPEN = ("waiting", "started")
-#: Each may be a run for every month of the history, of orders and of every feed beside them.
+#: Each may be a run for every month of the history, of orders and of every stream beside them.
 MOST_OF_A_CONNECTION = 3
 MOST_IN_ALL = 300
 

@@ -18,7 +18,7 @@ import msgspec
 
 from flux_pipelines.domain.money import known_currencies
 from flux_pipelines.lake.raw import RawWriter, Segment, ndjson
-from flux_pipelines.providers.base import Basis, Order, OrderHeader
+from flux_pipelines.providers.base import Order, OrderHeader, TimeField
 from flux_pipelines.sync.records import BadRecord
 from flux_pipelines.sync.slices import INSTANT_OF, Slice
 from flux_pipelines.sync.windows import DayIndex, Group
@@ -55,7 +55,7 @@ def add_up(totals: dict[str, int], headers: Sequence[OrderHeader]) -> None:
 
 
 @dataclass(slots=True)
-class Tally:
+class Checksum:
     """Orders counted so that two counts can be compared without keeping the orders.
 
     `ids` is the sum of the ids' hashes, which does not depend on the order they come in.
@@ -71,18 +71,18 @@ class Tally:
         self.ids = (self.ids + sum([hash(header.order_id) for header in headers])) & _MASK
         add_up(self.totals, headers)
 
-    def merge(self, other: Tally) -> None:
+    def merge(self, other: Checksum) -> None:
         """Add another count to this one."""
         self.orders += other.orders
         self.ids = (self.ids + other.ids) & _MASK
         for currency, total in other.totals.items():
             self.totals[currency] = self.totals.get(currency, 0) + total
 
-    def same_as(self, other: Tally) -> bool:
+    def same_as(self, other: Checksum) -> bool:
         """Tell whether both counted the same orders with the same totals."""
 
-        def totals(tally: Tally) -> dict[str, int]:
-            return {currency: total for currency, total in tally.totals.items() if total}
+        def totals(checksum: Checksum) -> dict[str, int]:
+            return {currency: total for currency, total in checksum.totals.items() if total}
 
         return (self.orders, self.ids, totals(self)) == (other.orders, other.ids, totals(other))
 
@@ -96,7 +96,7 @@ class DayBatch:
     segments: list[tuple[tuple[int, datetime, int], Segment]] = field(default_factory=list)
     states: dict[str, int] = field(default_factory=dict)
     totals: dict[str, int] = field(default_factory=dict)
-    provable: Tally = field(default_factory=Tally)  # those that the second query must find again
+    verifiable: Checksum = field(default_factory=Checksum)  # those that the second query must find again
     terminal: int = 0  # closed, or a sale already
     bad: list[BadRecord] = field(default_factory=list)
     requests: int = 0
@@ -131,7 +131,7 @@ class _OpenDay:
         self.states: Counter[str] = Counter()
         self.totals: dict[str, int] = {}
         self.terminal = 0
-        self.provable = Tally()
+        self.verifiable = Checksum()
         self._since = since
         self._before = before
         self._instant_of = instant_of
@@ -152,7 +152,7 @@ class _OpenDay:
         final = [header for header in headers if comparable(header)]
         self.terminal += len(final)
         since, before, instant_of = self._since, self._before, self._instant_of
-        self.provable.add([h for h in final if (at := instant_of(h)) is not None and since <= at < before])
+        self.verifiable.add([h for h in final if (at := instant_of(h)) is not None and since <= at < before])
         return len(orders)
 
 
@@ -164,8 +164,8 @@ class Landing:
         group: its locations.
         index: the business dates of the batch, in the group's calendar.
         days: where they land, in the same order.
-        provable_before: for each day, the instant up to which orders are compared in its proof.
-        proof_basis: the time that is meant by that.
+        verifiable_before: for each day, the instant up to which orders are compared in its proof.
+        verified_by: the time that is meant by that.
         connection: the connection's key.
         lock: guards `days`, which slices share.
         landed: told how many orders have landed.
@@ -179,8 +179,8 @@ class Landing:
         group: Group,
         index: DayIndex,
         days: Sequence[DayBatch],
-        provable_before: Sequence[datetime],
-        proof_basis: Basis,
+        verifiable_before: Sequence[datetime],
+        verified_by: TimeField,
         connection: str,
         lock: threading.Lock,
         landed: Callable[[int], None],
@@ -190,8 +190,8 @@ class Landing:
         self._locations = frozenset(group.location_ids)
         self._index = index
         self._days = days
-        self._provable_before = provable_before
-        self._instant_of = INSTANT_OF[proof_basis]
+        self._verifiable_before = verifiable_before
+        self._instant_of = INSTANT_OF[verified_by]
         self._connection = connection
         self._lock = lock
         self._landed = landed
@@ -221,7 +221,7 @@ class Landing:
             # Pages of a whole date come in whatever order, and shift while orders change: all of it is held until the
             # newest version of each order is known.
             self._tail = good
-        elif good and not self._piece.divisible:
+        elif good and not self._piece.supports_slicing:
             self._land(_newest(good))
             self._tail = []
         elif good:
@@ -275,7 +275,7 @@ class Landing:
                 by_day.setdefault(self._number(item[1].created_at), []).append(item)
             for number in sorted(by_day):
                 self._write(number, by_day[number])
-        if self._piece.divisible:  # else more of an earlier day may follow
+        if self._piece.supports_slicing:  # else more of an earlier day may follow
             for number in [n for n in self._open if n < first]:
                 self._close(number)
 
@@ -288,7 +288,7 @@ class Landing:
                 key = (self._piece.group, self._piece.start, self._opened)
                 self._days[number].segments.append((key, segment))
             day = self._open[number] = _OpenDay(
-                segment, self._index.window(number)[0], self._provable_before[number], self._instant_of, self._redact
+                segment, self._index.window(number)[0], self._verifiable_before[number], self._instant_of, self._redact
             )
         self._landed(day.write(orders))
 
@@ -304,7 +304,7 @@ class Landing:
                 if total and currency in known_currencies():
                     batch.totals[currency] = batch.totals.get(currency, 0) + total
             batch.terminal += day.terminal
-            batch.provable.merge(day.provable)
+            batch.verifiable.merge(day.verifiable)
 
     def _refuse(self, order: Order, reason: str, header: OrderHeader | None) -> None:
         payload = bytes(order.raw if self._redact is None else self._redact([order.raw])[0])

@@ -16,7 +16,7 @@ from datetime import UTC, date, datetime, timedelta
 
 from flux_pipelines.domain.errors import TableDamagedError
 from flux_pipelines.lake.raw import OLDER, RawManifest, RawStore
-from flux_pipelines.providers.base import Order, OrderHeader, PosSource, Provider
+from flux_pipelines.providers.base import Order, OrderHeader, Provider, Source
 from flux_pipelines.sync.landing import Redact
 from flux_pipelines.sync.reading import order_lines
 
@@ -61,7 +61,7 @@ class OlderOrders:
 
     """
 
-    source: PosSource
+    source: Source
     provider: Provider
     connection: str
     raw: RawStore
@@ -90,7 +90,7 @@ class OlderOrders:
                 wanted.setdefault(day, []).append((order, header))
             elif header.updated_at >= before - _LAG:
                 stale.add(day)
-        if wanted and not self.source.proof_is_whole:
+        if wanted and not self.source.verification_is_whole:
             wanted = self._whole([header.order_id for orders in wanted.values() for _, header in orders], wanted.keys())
         for day, orders in sorted(wanted.items()):
             try:

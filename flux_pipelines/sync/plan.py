@@ -15,9 +15,9 @@ from math import ceil
 
 from flux_pipelines.domain.connection import Connection
 from flux_pipelines.domain.errors import PermissionLostError
-from flux_pipelines.providers.base import FeedSource, Location, OrderWindow, PosSource, Provider
-from flux_pipelines.sync.orders import batch_sizes
-from flux_pipelines.sync.windows import DayIndex, Group, contiguous, feed_window, group_locations
+from flux_pipelines.providers.base import Location, Provider, Source, Window
+from flux_pipelines.sync.windowed import batch_sizes
+from flux_pipelines.sync.windows import DayIndex, Group, contiguous, group_locations, stream_window
 from flux_pipelines.transport import Stats, metered
 
 #: Seconds that Dagster itself spends on one partition of the whole chain, measured on two shared cores with its SQLite
@@ -34,11 +34,11 @@ class Estimate:
         locations: how many locations are asked for.
         orders: how many orders there are, about.
         calls: requests to the provider, the completeness proof and the estimate itself included.
-        feed_calls: how many of them are for payments, hours worked and the like: feeds by business date.
+        stream_calls: how many of them are for payments, hours worked and the like: daily streams.
         minutes_at_limit: how long those take at least, at the connection's rate limit.
         quota_share: the busiest location's calls as a share of what its limit allows in a day.
         bookkeeping_seconds: what Dagster spends on the partitions besides.
-        uncounted: feeds that could not be read, each with the reason: what they will cost is not counted.
+        uncounted: streams that could not be read, each with the reason: what they will cost is not counted.
 
     """
 
@@ -46,7 +46,7 @@ class Estimate:
     locations: int
     orders: int
     calls: int
-    feed_calls: int
+    stream_calls: int
     minutes_at_limit: float
     quota_share: float
     bookkeeping_seconds: float
@@ -54,14 +54,14 @@ class Estimate:
 
 
 def estimate(
-    source: PosSource,
+    source: Source,
     provider: Provider,
     connection: Connection,
     locations: Sequence[Location],
     days: Sequence[date],
     *,
     verify: bool = True,
-    feeds: FeedSource | None = None,
+    beside_orders: bool = False,
 ) -> Estimate:
     """Estimate what fetching the business dates will cost.
 
@@ -72,7 +72,7 @@ def estimate(
         locations: all of its locations.
         days: the business dates.
         verify: whether completeness will be proved.
-        feeds: the client once more, when feeds by business date will be collected as well.
+        beside_orders: whether the daily streams will be read as well.
 
     Raises:
         FluxError: the provider cannot be asked, or a location cannot be used.
@@ -92,12 +92,12 @@ def estimate(
             # Each batch of days ends with a page that is only partly full.
             calls += rounds * (ceil(found / page_size) + len(batch_sizes(len(run), found / len(run))))
         calls_by_group.append(calls)
-    sample, uncounted = ([], ()) if feeds is None else _feeds_by_sample(source, feeds, provider, groups, days)
-    feed_calls = 0
+    sample, uncounted = _streams_by_sample(source, provider, groups, days) if beside_orders else ([], ())
+    stream_calls = 0
     by_key: Counter[str] = Counter()
     for cost, windows in sample:
         # The sample itself is one window more.
-        feed_calls += cost.requests * (windows + 1)
+        stream_calls += cost.requests * (windows + 1)
         by_key.update({key: count * (windows + 1) for key, count in cost.by_key.items()})
     for group, calls in zip(groups, calls_by_group, strict=True):
         by_key.update({f"{provider.name}/{connection.key}/{place}": calls for place in group.location_ids})
@@ -106,8 +106,8 @@ def estimate(
         connection=connection.key,
         locations=len(locations),
         orders=orders,
-        calls=sum(calls_by_group) + feed_calls,
-        feed_calls=feed_calls,
+        calls=sum(calls_by_group) + stream_calls,
+        stream_calls=stream_calls,
         minutes_at_limit=busiest / per_minute,
         quota_share=busiest / (per_minute * 24 * 60),
         bookkeeping_seconds=len(set(days)) * BOOKKEEPING_SECONDS,
@@ -115,10 +115,10 @@ def estimate(
     )
 
 
-def _feeds_by_sample(
-    source: PosSource, feeds: FeedSource, provider: Provider, groups: Sequence[Group], days: Sequence[date]
+def _streams_by_sample(
+    source: Source, provider: Provider, groups: Sequence[Group], days: Sequence[date]
 ) -> tuple[list[tuple[Stats, int]], tuple[str, ...]]:
-    """Read every feed by business date for the dates in the middle.
+    """Read every stream by business date for the dates in the middle.
 
     Returns:
         What each cost and of how many such questions the dates are, and which could not be read and why.
@@ -126,20 +126,20 @@ def _feeds_by_sample(
     """
     now = datetime.now(UTC)
     begun = [day for day in sorted(set(days)) if min(group.calendar.start(day) for group in groups) <= now]
-    by_day = [feed for feed in provider.feeds if begun and feed.grain == "day"]
+    by_day = [stream for stream in provider.streams if begun and stream.grain == "day"]
     if by_day:
-        source.confirm_access()  # what is proved once a sync is no part of a sample
+        source.verify_access()  # what is proved once a sync is no part of a sample
     costs, uncounted = [], []
-    for feed in by_day:
-        most = feed.dates_a_window
+    for stream in by_day:
+        most = stream.dates_a_window
         windows = [run[at : at + most] for run in contiguous(begun) for at in range(0, len(run), most)]
         try:
             with metered() as cost:
                 for group in groups:
-                    for _ in feeds.collect(feed.name, feed_window(group, windows[len(windows) // 2])):
+                    for _ in source.read(stream.name, stream_window(group, windows[len(windows) // 2])):
                         pass
             costs.append((cost, len(windows)))
-        except PermissionLostError as lost:  # the sync will fail at this feed alone, at its first date
+        except PermissionLostError as lost:  # the sync will fail at this stream alone, at its first date
             uncounted.append(str(lost))
     return costs, tuple(uncounted)
 
@@ -148,15 +148,15 @@ def _slowest(provider: Provider) -> float:
     return min(limit.requests * 60.0 / limit.seconds for limit in provider.rate_limits)
 
 
-def _sample(source: PosSource, group: Group, run: Sequence[date]) -> tuple[int, int]:
+def _sample(source: Source, group: Group, run: Sequence[date]) -> tuple[int, int]:
     """Ask for the first page of a run of days; return about how many orders the run has, and what a page holds."""
     index = DayIndex(group.calendar, run)
     now = datetime.now(UTC)
     if index.start >= now:
         return 0, 1
     end = min(index.end, now)
-    whole = OrderWindow(group.location_ids, index.start, end)
-    if source.by_business_date or not source.divisible(whole, "created"):
+    whole = Window(group.location_ids, index.start, end)
+    if source.by_business_date or not source.supports_slicing(whole, "created"):
         return _sample_date(source, group, index, now)
     page = next(iter(source.pages(whole, "created")), None)
     if page is None or page.last:
@@ -168,14 +168,13 @@ def _sample(source: PosSource, group: Group, run: Sequence[date]) -> tuple[int, 
     return ceil(size * ((end - index.start) / covered)), size
 
 
-def _sample_date(source: PosSource, group: Group, index: DayIndex, now: datetime) -> tuple[int, int]:
+def _sample_date(source: Source, group: Group, index: DayIndex, now: datetime) -> tuple[int, int]:
     """Read the middle one of the dates that are over; return about how many orders they all have, and a page's size."""
     over = max(1, sum(index.window(number)[1] <= now for number in range(len(index.days))))
     number = over // 2
     start, end = index.window(number)
     date_ = index.days[number] if source.by_business_date else None
     sizes = [
-        len(page.orders)
-        for page in source.pages(OrderWindow(group.location_ids, start, min(end, now), date_), "created")
+        len(page.orders) for page in source.pages(Window(group.location_ids, start, min(end, now), date_), "created")
     ]
     return sum(sizes) * len(index.days), max(1, *sizes)

@@ -9,7 +9,7 @@ from datetime import date, datetime
 from flux_pipelines.domain.connection import Connection
 from flux_pipelines.domain.money import known_currencies
 from flux_pipelines.lake.raw import RawManifest
-from flux_pipelines.providers.base import Location, OrderHeader, OrderWindow, PosSource
+from flux_pipelines.providers.base import Location, OrderHeader, Source, Window
 from flux_pipelines.sync.landing import TERMINAL, add_up, comparable
 from flux_pipelines.sync.slices import INSTANT_OF
 from flux_pipelines.sync.windows import DayIndex, contiguous, group_locations
@@ -37,7 +37,7 @@ class Recounted:
 
 
 def recount(
-    source: PosSource, connection: Connection, locations: Sequence[Location], days: Sequence[date], now: datetime
+    source: Source, connection: Connection, locations: Sequence[Location], days: Sequence[date], now: datetime
 ) -> Recounted:
     """Count the orders of some business dates again, by the time of the proof: not the query that landed them.
 
@@ -46,12 +46,12 @@ def recount(
 
     """
     found = Recounted({day: Count() for day in days})
-    instant_of = INSTANT_OF[source.proof_basis]
+    instant_of = INSTANT_OF[source.verified_by]
     for group in group_locations(connection, locations, source.max_locations_per_window):
         for run in contiguous(days):
             index = DayIndex(group.calendar, run)
             seen: set[str] = set()  # a search that starts again gives orders a second time
-            for page in source.pages(OrderWindow(group.location_ids, index.start, now), source.proof_basis):
+            for page in source.pages(Window(group.location_ids, index.start, now), source.verified_by):
                 for order in page.orders:
                     header = order.header
                     if header is None or not comparable(header) or header.order_id in seen:

@@ -35,18 +35,18 @@ class BadRecord:
     order_id: str | None = None
 
 
-def emptied(connection: str, partition: str, lost: Mapping[str, int], feed: str) -> EmptiedError:
+def emptied(connection: str, partition: str, lost: Mapping[str, int], stream: str) -> EmptiedError:
     """Return the error of a partition that came back without records that are stored.
 
     Args:
         connection: the connection's key.
         partition: its business date or hour; empty for what there is now.
         lost: how many records of each kind; empty when nobody can tell, because the manifest is damaged.
-        feed: of which feed.
+        stream: of which stream.
 
     """
-    kinds = [f"{count} {kind}{'' if kind == feed else ' records'}" for kind, count in lost.items()]
-    stored = " and ".join(kinds) or f"{feed} (how many cannot be read)"
+    kinds = [f"{count} {kind}{'' if kind == stream else ' records'}" for kind, count in lost.items()]
+    stored = " and ".join(kinds) or f"{stream} (how many cannot be read)"
     of = f" of {partition}" if partition else ""
     return EmptiedError(
         f"{stored}{of} are stored, and the provider now says that there are none. What is stored is kept, here and in "

@@ -22,11 +22,11 @@ from datetime import date, datetime, timedelta
 from operator import attrgetter
 from typing import Protocol
 
-from flux_pipelines.providers.base import Basis, Order, OrderHeader, OrderWindow, Page, PosSource
+from flux_pipelines.providers.base import Order, OrderHeader, Page, Source, TimeField, Window
 from flux_pipelines.transport import Stats, metered
 
-#: The time of an order that a window of that basis goes by.
-INSTANT_OF: dict[Basis, Callable[[OrderHeader], datetime | None]] = {
+#: The time of an order that a window of that time_field goes by.
+INSTANT_OF: dict[TimeField, Callable[[OrderHeader], datetime | None]] = {
     "created": attrgetter("created_at"),
     "updated": attrgetter("updated_at"),
     "closed": attrgetter("closed_at"),
@@ -51,7 +51,7 @@ class Slice:
         pages: pages received.
         expected_pages: what the slice was expected to need when it was cut.
         business_date: the date that is asked for, of a provider that keeps business dates itself.
-        divisible: whether its orders come oldest first, so that its later part can be given to another thread.
+        supports_slicing: whether its orders come oldest first, so that its later part can be given to another thread.
 
     """
 
@@ -64,16 +64,16 @@ class Slice:
     expected_pages: float = 0.0
     done: bool = False
     business_date: date | None = None
-    divisible: bool = True
+    supports_slicing: bool = True
 
     @property
-    def window(self) -> OrderWindow:
+    def window(self) -> Window:
         """The question that it asks."""
-        return OrderWindow(self.location_ids, self.start, self.end, self.business_date)
+        return Window(self.location_ids, self.start, self.end, self.business_date)
 
     def pages_left(self) -> float:
         """Estimate how many pages remain, from what the pages so far covered; nothing of a slice that cannot be cut."""
-        if self.done or not self.divisible:
+        if self.done or not self.supports_slicing:
             return 0.0
         covered = self.reached - self.start
         if self.pages and covered > timedelta(0):
@@ -105,7 +105,7 @@ class SliceRunner:
 
     Args:
         source: where orders come from; must be safe to use from threads.
-        basis: the time that windows are asked and cut by.
+        time_field: the time that windows are asked and cut by.
         parallel: most threads, and so most pages in memory at once.
         snap: gives the boundary (of a day) nearest to an instant, so that a cut of a long window does not split a day.
 
@@ -113,14 +113,14 @@ class SliceRunner:
 
     def __init__(
         self,
-        source: PosSource,
-        basis: Basis,
+        source: Source,
+        time_field: TimeField,
         parallel: int,
         *,
         snap: Callable[[Slice, datetime], datetime] | None = None,
     ) -> None:
         self._source = source
-        self._basis = basis
+        self._time_field = time_field
         self._parallel = max(1, parallel)
         self._useful = min(_AT_FIRST, self._parallel)
         self._snap = snap
@@ -211,8 +211,8 @@ class SliceRunner:
 
     def _fetch(self, state: _State, piece: Slice, sink: Sink) -> None:
         with self._changed:
-            piece.divisible = self._source.divisible(piece.window, self._basis)
-        pages = self._source.pages(piece.window, self._basis)
+            piece.supports_slicing = self._source.supports_slicing(piece.window, self._time_field)
+        pages = self._source.pages(piece.window, self._time_field)
         try:
             while not state.stopped:
                 asked, busy = time.perf_counter(), time.thread_time()
@@ -240,14 +240,14 @@ class SliceRunner:
 
     def _hand_over(self, piece: Slice, page: Page, sink: Sink, cost: Stats) -> bool:
         """Give a page's orders to the sink; tell whether the slice is complete."""
-        if not piece.divisible:
+        if not piece.supports_slicing:
             with self._changed:
                 piece.pages += 1
                 piece.done = page.last
                 self._changed.notify_all()
             sink.take(page.orders, cost)
             return page.last
-        instant_of = INSTANT_OF[self._basis]
+        instant_of = INSTANT_OF[self._time_field]
         instants = [None if o.header is None else instant_of(o.header) for o in page.orders]
         known = [instant for instant in instants if instant is not None]
         first, last = min(known, default=piece.reached), max(known, default=piece.reached)

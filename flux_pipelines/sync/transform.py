@@ -1,4 +1,4 @@
-"""Raw records of a feed -> rows of a table's contract, through the SQL of the provider's folder (`FeedTable`).
+"""Raw records of a stream -> rows of a table's contract, through the SQL of the provider's folder (`StreamTable`).
 
 The SQL reads the view `records` (see `docs/add-a-provider.md`) and gives the contract's columns, `problem` and `record`.
 A record that cannot be read, one that makes the SQL fail, and a row with a problem go to quarantine with the reason; the
@@ -33,7 +33,7 @@ from flux_pipelines.sync.records import BadRecord
 if TYPE_CHECKING:
     from flux_pipelines.domain.connection import Connection
     from flux_pipelines.lake.raw import RawManifest, RawStore
-    from flux_pipelines.providers.base import FeedTable, Location, Provider
+    from flux_pipelines.providers.base import Location, Provider, StreamTable
 
 #: When the provider last changed what a row tells of: which of two rows with one key is newer.
 CHANGED_AT = "changed_at"
@@ -66,7 +66,7 @@ _TOGETHER = 8 * 1024 * 1024
 
 
 class _Line(msgspec.Struct):
-    """One line of a raw file of a feed."""
+    """One line of a raw file of a stream."""
 
     kind: str
     object: msgspec.Raw
@@ -107,7 +107,7 @@ def has_history(table: Table) -> bool:
 
 def derive(
     provider: Provider,
-    spec: FeedTable,
+    spec: StreamTable,
     connection: Connection,
     locations: Sequence[Location],
     raw: RawStore,
@@ -122,7 +122,7 @@ def derive(
         spec: the table and its SQL.
         connection: whose records.
         locations: the connection's locations: the table `stores` of the SQL.
-        raw: the raw records of the feed (`spec.feed`).
+        raw: the raw records of the stream (`spec.stream`).
         manifests: the partitions to read, of any number of days.
         memory_limit: DuckDB's own limit; beyond it it uses temporary files.
 
@@ -131,7 +131,7 @@ def derive(
         ContractBrokenError: the SQL does not give what the contract asks for, or fails whatever the records are.
 
     """
-    memory_limit = memory_limit or (_MEMORY_OF_ORDERS if spec.feed == ORDERS else _MEMORY)
+    memory_limit = memory_limit or (_MEMORY_OF_ORDERS if spec.stream == ORDERS else _MEMORY)
     filled = sorted((m for m in manifests if m.file), key=lambda m: (m.business_date, m.slot, m.fetched_at))
     made = [_derive(provider, spec, connection, locations, raw, some, memory_limit) for some in _chunks(filled) or [[]]]
     return Derivation(
@@ -157,7 +157,7 @@ def _chunks(manifests: Sequence[RawManifest]) -> list[list[RawManifest]]:
 
 def _derive(
     provider: Provider,
-    spec: FeedTable,
+    spec: StreamTable,
     connection: Connection,
     locations: Sequence[Location],
     raw: RawStore,
@@ -172,7 +172,7 @@ def _derive(
         rows = session.rows(bad)
         found = [
             BadRecord(connection.key, filled[one.file].business_date, one.reason, payload)
-            for one, payload in _payloads(raw, filled, bad, orders=spec.feed == ORDERS)
+            for one, payload in _payloads(raw, filled, bad, orders=spec.stream == ORDERS)
         ]
         return Derivation(rows, found + session.problems(), sum(m.orders for m in filled))
     finally:
@@ -180,10 +180,10 @@ def _derive(
 
 
 def _batches(
-    raw: RawStore, manifests: Sequence[RawManifest], bad: list[_Bad], spec: FeedTable, version: str
+    raw: RawStore, manifests: Sequence[RawManifest], bad: list[_Bad], spec: StreamTable, version: str
 ) -> Iterator[pa.RecordBatch]:
     """Yield the lines of raw files, decoded as far as kind and location, long ones apart; what cannot be decoded is bad."""
-    orders = spec.feed == ORDERS
+    orders = spec.stream == ORDERS
     number = 0
     for file, manifest in enumerate(manifests):
         of_file = (
@@ -246,7 +246,7 @@ class _Session:
     def __init__(
         self,
         provider: Provider,
-        spec: FeedTable,
+        spec: StreamTable,
         connection: Connection,
         locations: Sequence[Location],
         memory_limit: str,
@@ -290,7 +290,9 @@ class _Session:
         self._duckdb.register("incoming", incoming)
         self._duckdb.execute("CREATE TABLE given AS SELECT * FROM incoming")
         self._duckdb.unregister("incoming")
-        if self._spec.feed != ORDERS:  # pages shift while they are read: what came twice, byte for byte, is there once
+        if (
+            self._spec.stream != ORDERS
+        ):  # pages shift while they are read: what came twice, byte for byte, is there once
             self._duckdb.execute(
                 "DELETE FROM given WHERE position IN (SELECT position FROM given WHERE parent IS NULL "
                 "QUALIFY row_number() OVER (PARTITION BY file, kind, location_id, digest ORDER BY line) > 1)"

@@ -14,21 +14,21 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from flux_pipelines.lake.raw import Verification
-from flux_pipelines.providers.base import Basis, Order, OrderHeader
-from flux_pipelines.sync.landing import DayBatch, Tally, comparable
+from flux_pipelines.providers.base import Order, OrderHeader, TimeField
+from flux_pipelines.sync.landing import Checksum, DayBatch, comparable
 from flux_pipelines.sync.older import Older
 from flux_pipelines.sync.slices import INSTANT_OF
 from flux_pipelines.sync.windows import DayIndex
 from flux_pipelines.transport import Stats
 
-_METHODS: dict[Basis, str] = {
+_METHODS: dict[TimeField, str] = {
     "closed": "a second query, by closing time",
     "updated": "a second query, by time of the last change",
 }
 _PAGES_REMEMBERED = 3
 
 
-class Recount:
+class VerificationCount:
     """The sink of one slice of orders by the time of the proof: counts them under the business date they were made on.
 
     Orders from before the first of these dates are handed to `older`.
@@ -40,25 +40,25 @@ class Recount:
     def __init__(
         self,
         index: DayIndex,
-        tallies: Sequence[Tally],
+        checksums: Sequence[Checksum],
         days: Sequence[DayBatch],
-        provable_before: Sequence[datetime],
-        basis: Basis,
+        verifiable_before: Sequence[datetime],
+        time_field: TimeField,
         lock: threading.Lock,
         older: Older | None = None,
         *,
         thorough: bool,
     ) -> None:
         self._index = index
-        self._tallies = tallies
+        self._checksums = checksums
         self._days = days
-        self._provable_before = provable_before
-        self._instant_of = INSTANT_OF[basis]
+        self._verifiable_before = verifiable_before
+        self._instant_of = INSTANT_OF[time_field]
         self._lock = lock
         self._older = older
         self._recent: deque[set[str]] = deque(maxlen=_PAGES_REMEMBERED)
         self._every: set[str] | None = set() if thorough else None
-        self._own = [Tally() for _ in tallies]
+        self._own = [Checksum() for _ in checksums]
         self._at = 0
 
     def take(self, orders: Sequence[Order], cost: Stats) -> None:
@@ -75,7 +75,7 @@ class Recount:
             if not 0 <= number < len(self._days):
                 continue
             self._at = number
-            if self._index.window(number)[0] <= at < self._provable_before[number]:
+            if self._index.window(number)[0] <= at < self._verifiable_before[number]:
                 found.setdefault(number, {})[header.order_id] = header
         ids: set[str] = set()
         for number, headers in found.items():
@@ -93,20 +93,20 @@ class Recount:
     def finish(self) -> None:
         """Hand the counts over."""
         with self._lock:
-            for tally, own in zip(self._tallies, self._own, strict=True):
-                tally.merge(own)
+            for checksum, own in zip(self._checksums, self._own, strict=True):
+                checksum.merge(own)
 
 
-def judge(day: DayBatch, confirmed: Tally, basis: Basis, *, final: bool) -> Verification | None:
+def verify(day: DayBatch, confirmed: Checksum, time_field: TimeField, *, final: bool) -> Verification | None:
     """Compare a day with its recount; None when it should be fetched and recounted once more before it is judged."""
-    expected = day.provable
+    expected = day.verifiable
     open_orders = day.orders - day.terminal
     later = day.terminal - expected.orders
     remarks = [
         f"{number} {what}"
         for number, what in (
             (open_orders, "not closed yet"),
-            (later, f"{basis} outside the time compared"),
+            (later, f"{time_field} outside the time compared"),
             (len(day.bad), "unreadable and in quarantine"),
         )
         if number
@@ -116,7 +116,7 @@ def judge(day: DayBatch, confirmed: Tally, basis: Basis, *, final: bool) -> Veri
     def verdict(status: str, detail: str) -> Verification:
         return Verification(
             status=status,  # type: ignore[arg-type]
-            method=_METHODS[basis],
+            method=_METHODS[time_field],
             expected=expected.orders,
             confirmed=confirmed.orders,
             detail=detail + rest,

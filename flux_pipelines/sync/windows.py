@@ -10,7 +10,7 @@ from datetime import date, datetime, timedelta
 from flux_pipelines.domain.business_day import BusinessCalendar
 from flux_pipelines.domain.connection import Connection
 from flux_pipelines.domain.errors import ConfigurationError, UnknownZoneError
-from flux_pipelines.providers.base import FeedWindow, Location, OrderHeader
+from flux_pipelines.providers.base import Location, OrderHeader, Window
 
 _DAY = timedelta(days=1)
 
@@ -56,11 +56,11 @@ def group_locations(connection: Connection, locations: Sequence[Location], most:
     ]
 
 
-def feed_window(group: Group, days: Sequence[date]) -> FeedWindow:
+def stream_window(group: Group, days: Sequence[date]) -> Window:
     """Return the question about a group's records of business dates that follow one another."""
     starts = tuple(group.calendar.start(day) for day in days)
     end = group.calendar.window(days[-1])[1]
-    return FeedWindow(group.location_ids, starts[0], end, days[0], starts if len(days) > 1 else ())
+    return Window(group.location_ids, starts[0], end, days[0], starts if len(days) > 1 else ())
 
 
 def contiguous(days: Sequence[date]) -> Iterator[list[date]]:

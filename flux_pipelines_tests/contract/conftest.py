@@ -22,8 +22,8 @@ from flux_pipelines.providers.registry import all_providers
 from flux_pipelines.runtime import Runtime
 from flux_pipelines.settings import Settings
 from flux_pipelines.sync.normalise import Normalisation
-from flux_pipelines.sync.orders import sync_orders
 from flux_pipelines.sync.records import BadRecord, DayOutcome
+from flux_pipelines.sync.windowed import read_windowed
 from flux_sandbox.model import Merchant
 from flux_sandbox.options import SandboxOptions
 from flux_sandbox.registry import simulated
@@ -34,7 +34,7 @@ HISTORY = 6
 
 
 def providers() -> list[str]:
-    return [name for name, spec in all_providers().items() if spec.pos_source and name in simulated()]
+    return [name for name, spec in all_providers().items() if spec.source and name in simulated()]
 
 
 @pytest.fixture(scope="package")
@@ -79,7 +79,7 @@ class Played:
     def sync(self, days: Sequence[date], **options: Any) -> dict[date, DayOutcome]:
         source = self.runtime.source(self.connection)
         try:
-            found = sync_orders(
+            found = read_windowed(
                 source,
                 self.connection,
                 self.runtime.refresh_locations(self.connection, source),

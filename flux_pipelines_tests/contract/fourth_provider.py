@@ -18,7 +18,7 @@ from flux_pipelines.providers.apps import app_kinds
 from flux_pipelines.providers.registry import provider
 from flux_pipelines.runtime import Runtime
 from flux_pipelines.settings import Settings
-from flux_pipelines.sync.feeds import collect_now
+from flux_pipelines.sync.daily import read_now
 from flux_pipelines.sync.normalise import Normalisation
 from flux_pipelines.sync.transform import derive
 from flux_pipelines_tests.contract.conftest import Connect, Played
@@ -38,12 +38,12 @@ def rows_of(played: Played, days: list[date]) -> dict[str, list[dict[str, Any]]]
     source = runtime.source(connection)
     try:
         locations = source.locations()
-        kept = collect_now(
-            source,  # type: ignore[arg-type]  # the same object is a FeedSource
+        kept = read_now(
+            source,  # type: ignore[arg-type]  # the same object is a Source
             connection,
             locations,
             runtime.raw.of("catalog"),
-            spec.feed("catalog"),
+            spec.stream("catalog"),
             provider=spec,
         )
     finally:
@@ -51,7 +51,7 @@ def rows_of(played: Played, days: list[date]) -> dict[str, list[dict[str, Any]]]
     assert kept.manifest is not None
     raw = {"orders": manifests, "catalog": [kept.manifest]}
     for table in spec.tables:
-        made = derive(spec, table, connection, locations, runtime.raw.of(table.feed), raw[table.feed])
+        made = derive(spec, table, connection, locations, runtime.raw.of(table.stream), raw[table.stream])
         assert made.bad == []
         found[table.table] = made.rows.to_pylist()
     assert work.bad == []

@@ -19,7 +19,7 @@ from flux_pipelines.settings import PROJECT_ROOT
 HERE = Path(__file__).parent
 PAGE = (PROJECT_ROOT / "docs" / "add-a-provider.md").read_text()
 PLAYED = [*sorted(HERE.glob("test_*.py")), HERE / "fourth_provider.py"]
-#: For providers with a sales report of their own. Acorn has none: a report is a feed like others, and no provider needs it.
+#: For providers with a sales report of their own. Acorn has none: a report is a stream like others, and no provider needs it.
 OF_A_REPORT = HERE / "test_reports.py"
 PLUGIN = "one_folder_more"
 _PLUGIN = """
@@ -54,7 +54,7 @@ def test_nothing_outside_its_folder_names_it() -> None:
 
 def test_a_folder_is_all_that_a_provider_needs(tmp_path: Path) -> None:
     files = files_of_the_page()
-    assert all(witness.FEED not in text for text in files.values()), (
+    assert all(witness.STREAM not in text for text in files.values()), (
         "it has a report now: the suite's tests of it count"
     )
     for name, text in files.items():

@@ -25,7 +25,7 @@ import pytest
 from flux_pipelines.domain.business_day import BusinessCalendar
 from flux_pipelines.domain.errors import BadResponseError, FluxError
 from flux_pipelines.providers import witness
-from flux_pipelines.providers.base import FeedWindow, OAuthContext, OrderWindow, SourceContext
+from flux_pipelines.providers.base import OAuthContext, SourceContext, Window
 from flux_pipelines.transport import Transport
 from flux_pipelines_tests.contract.conftest import Connect, Played, providers
 from flux_pipelines_tests.transport.server import memory, transport
@@ -187,9 +187,9 @@ class Asking:
         ids = tuple(sorted(place.location_id for place in places))[: source.max_locations_per_window]
         start, end = BusinessCalendar(places[0].timezone, played.connection.cutoff_hour).window(played.last)
         by_date = played.last if source.by_business_date else None
-        self.orders = OrderWindow(ids, start, end, by_date)
-        self.updated = OrderWindow(ids, start, end)
-        self.records = FeedWindow(ids, start, end, played.last)
+        self.orders = Window(ids, start, end, by_date)
+        self.updated = Window(ids, start, end)
+        self.records = Window(ids, start, end, played.last)
         (first, *_) = (order.header for page in source.pages(self.orders, "created") for order in page.orders)
         assert first is not None
         self._order_id = first.order_id
@@ -198,17 +198,19 @@ class Asking:
 
     def questions(self) -> dict[str, Callable[[Any], object]]:
         found: dict[str, Callable[[Any], object]] = {
-            "access": lambda source: source.confirm_access(),
+            "access": lambda source: source.verify_access(),
             "locations": lambda source: source.locations(),
             "history": lambda source: source.history_from(self.records.end),
             "orders": lambda source: [*source.pages(self.orders, "created")],
             "changed orders": lambda source: [*source.pages(self.updated, "updated")],
             "orders by id": lambda source: source.orders([self._order_id]),
         }
-        for feed in self.played.spec.feeds:
-            found[feed.name] = lambda source, feed=feed: [*source.collect(feed.name, self.records)]  # type: ignore[misc]
-            if feed.grain == "day" and feed.name != witness.FEED:
-                found[f"changed {feed.name}"] = lambda source, feed=feed: [*source.changed(feed.name, self.records)]  # type: ignore[misc]
+        for stream in self.played.spec.streams:
+            found[stream.name] = lambda source, stream=stream: [*source.read(stream.name, self.records)]  # type: ignore[misc]
+            if stream.grain == "day" and stream.name != witness.STREAM:
+                found[f"changed {stream.name}"] = lambda source, stream=stream: [
+                    *source.changes(stream.name, self.records)
+                ]  # type: ignore[misc]
         if self.played.spec.oauth:
             found["a new token"] = lambda source: self._oauth(source).refresh("a-refresh-token")
         if self.played.spec.login:
@@ -230,7 +232,7 @@ class Asking:
         with transport(folder, max_body_bytes=CAP) as self._transport:
             keeper = self.played.runtime.keeper(self.played.connection)
             spec = self.played.spec
-            source = spec.load(spec.pos_source or "")(SourceContext(spec, self._connection, keeper, self._transport))
+            source = spec.load(spec.source or "")(SourceContext(spec, self._connection, keeper, self._transport))
             try:
                 return self.questions()[question](source)
             except FluxError as error:
@@ -261,7 +263,7 @@ def walk(asking: Asking) -> dict[str, dict[str, int]]:
 
 def optional(call: str, question: str) -> bool:
     """Tell whether there is another way when a call is answered badly: paging instead of a bulk operation, no witness."""
-    return "bulk" in call.lower() or "/files/" in call or question == witness.FEED
+    return "bulk" in call.lower() or "/files/" in call or question == witness.STREAM
 
 
 def unreadable(found: Any) -> bool:

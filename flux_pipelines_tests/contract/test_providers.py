@@ -10,7 +10,7 @@ import pytest
 from flux_pipelines.domain.errors import EmptiedError, FluxError, PermissionLostError, ReauthorizationNeededError
 from flux_pipelines.lake.raw import RawStore
 from flux_pipelines.providers import witness
-from flux_pipelines.sync.feeds import collect_days, collect_now
+from flux_pipelines.sync.daily import read_days, read_now
 from flux_pipelines.sync.reading import raw_blocks
 from flux_pipelines.sync.records import DayOutcome
 from flux_pipelines.sync.transform import derive
@@ -155,28 +155,28 @@ def test_days_that_come_back_empty_fail_and_keep_what_they_had(connect: Connect,
     source = runtime.source(connection)
     locations = runtime.refresh_locations(connection, source)
     # A report without figures is no witness, which is a record of its own.
-    daily = [feed.name for feed in spec.feeds if feed.grain == "day" and feed.name != "reported_sales"]
+    daily = [stream.name for stream in spec.streams if stream.grain == "day" and stream.name != "reported_sales"]
 
-    def collect(feed: str) -> list[DayOutcome]:
-        return list(collect_days(source, connection, locations, days, runtime.raw.of(feed), provider=spec))  # type: ignore[arg-type]
+    def read(stream: str) -> list[DayOutcome]:
+        return list(read_days(source, connection, locations, days, runtime.raw.of(stream), provider=spec))  # type: ignore[arg-type]
 
     try:
-        had = {feed: collect(feed) for feed in daily}
+        had = {stream: read(stream) for stream in daily}
         played.pull("withhold", merchant=played.merchant.handle)
-        has = {"orders": list(played.sync(days).values()), **{feed: collect(feed) for feed in daily}}
+        has = {"orders": list(played.sync(days).values()), **{stream: read(stream) for stream in daily}}
     finally:
         played.pull("withhold", merchant=played.merchant.handle, back=True)
         source.close()
-    for feed, outcomes in has.items():
+    for stream, outcomes in has.items():
         for outcome in outcomes:
-            assert isinstance(outcome.error, EmptiedError), (feed, outcome)
+            assert isinstance(outcome.error, EmptiedError), (stream, outcome)
             assert outcome.manifest is not None
             assert outcome.manifest.verification.status == "unverifiable"
             assert outcome.manifest.verification.expected > 0
             assert f"of {outcome.day} are stored, and the provider now says that there are none" in str(outcome.error)
     assert {o.day: (o.manifest.orders, o.manifest.sha256) for o in has["orders"] if o.manifest} == landed
-    for feed in daily:
-        before, after = ([o.manifest.sha256 for o in many if o.manifest] for many in (had[feed], has[feed]))
+    for stream in daily:
+        before, after = ([o.manifest.sha256 for o in many if o.manifest] for many in (had[stream], has[stream]))
         assert before == after
     assert played.landed(played.sync(days)) == landed, "and when they are there again, they are as they were"
 
@@ -189,20 +189,20 @@ def test_every_feed_is_collected_and_every_table_is_made_of_it(connect: Connect,
     days = played.days[-2:]
     landed = {"orders": [outcome.manifest for outcome in played.sync(days).values()]}
     try:
-        for feed in spec.feeds:
-            raw = runtime.raw.of(feed.name)
-            if feed.grain == "day":
-                outcomes = list(collect_days(source, connection, locations, days, raw, provider=spec))  # type: ignore[arg-type]
+        for stream in spec.streams:
+            raw = runtime.raw.of(stream.name)
+            if stream.grain == "day":
+                outcomes = list(read_days(source, connection, locations, days, raw, provider=spec))  # type: ignore[arg-type]
             else:
-                outcomes = [collect_now(source, connection, locations, raw, feed, provider=spec)]  # type: ignore[arg-type]
+                outcomes = [read_now(source, connection, locations, raw, stream, provider=spec)]  # type: ignore[arg-type]
             assert all(outcome.error is None for outcome in outcomes)
-            landed[feed.name] = [outcome.manifest for outcome in outcomes]
+            landed[stream.name] = [outcome.manifest for outcome in outcomes]
     finally:
         source.close()
     assert spec.tables
     for table in spec.tables:
-        manifests = [manifest for manifest in landed[table.feed] if manifest is not None]
-        made = derive(spec, table, connection, locations, runtime.raw.of(table.feed), manifests)
+        manifests = [manifest for manifest in landed[table.stream] if manifest is not None]
+        made = derive(spec, table, connection, locations, runtime.raw.of(table.stream), manifests)
         assert made.bad == [], (table.table, made.bad[:1])
         assert made.rows.num_rows, table.table
 
@@ -219,8 +219,8 @@ def test_dates_of_a_feed_hold_the_same_asked_for_together_or_one_by_one(connect:
         for outcome in outcomes:
             assert outcome.error is None
             assert outcome.manifest is not None
-            if raw.feed == witness.FEED:
-                (table,) = (one for one in spec.tables if one.feed == raw.feed)
+            if raw.stream == witness.STREAM:
+                (table,) = (one for one in spec.tables if one.stream == raw.stream)
                 made = derive(spec, table, connection, locations, raw, [outcome.manifest])
                 found[outcome.day] = sorted(map(str, made.rows.to_pylist()))
                 continue
@@ -229,14 +229,14 @@ def test_dates_of_a_feed_hold_the_same_asked_for_together_or_one_by_one(connect:
         return found
 
     try:
-        for feed in spec.feeds:
-            if feed.grain != "day":
+        for stream in spec.streams:
+            if stream.grain != "day":
                 continue
-            raw = runtime.raw.of(feed.name)
-            together = held(raw, collect_days(source, connection, locations, played.days, raw, provider=spec))  # type: ignore[arg-type]
+            raw = runtime.raw.of(stream.name)
+            together = held(raw, read_days(source, connection, locations, played.days, raw, provider=spec))  # type: ignore[arg-type]
             assert together.keys() == set(played.days)
             for day in played.days:
-                alone = held(raw, collect_days(source, connection, locations, [day], raw, provider=spec))  # type: ignore[arg-type]
+                alone = held(raw, read_days(source, connection, locations, [day], raw, provider=spec))  # type: ignore[arg-type]
                 assert alone == {day: together[day]}
     finally:
         source.close()

@@ -13,14 +13,16 @@ import pytest
 from flux_pipelines.domain.business_day import BusinessCalendar
 from flux_pipelines.domain.money import from_minor
 from flux_pipelines.providers import witness
-from flux_pipelines.providers.base import FeedWindow
-from flux_pipelines.sync.feeds import collect_days
+from flux_pipelines.providers.base import Window
+from flux_pipelines.sync.daily import read_days
 from flux_pipelines.sync.transform import derive
 from flux_pipelines_tests.contract.conftest import Connect, Played, all_providers, providers
 from flux_sandbox.server import RunningSandbox
 from flux_sandbox.truth import truth
 
-REPORTING = [name for name in providers() if any(feed.name == witness.FEED for feed in all_providers()[name].feeds)]
+REPORTING = [
+    name for name in providers() if any(stream.name == witness.STREAM for stream in all_providers()[name].streams)
+]
 
 
 @pytest.fixture(autouse=True)
@@ -32,12 +34,12 @@ def well_behaved(sandbox: RunningSandbox) -> Iterator[None]:
 def collected(played: Played, days: list[date]) -> list[dict[str, Any]]:
     """Collect the reports of some dates and return the rows that are made of them."""
     runtime, connection, spec = played.runtime, played.connection, played.spec
-    raw = runtime.raw.of(witness.FEED)
+    raw = runtime.raw.of(witness.STREAM)
     source = runtime.source(connection)
     try:
         locations = runtime.refresh_locations(connection, source)
         outcomes = list(
-            collect_days(
+            read_days(
                 source,  # type: ignore[arg-type]
                 connection,
                 locations,
@@ -123,7 +125,7 @@ def test_the_report_tells_orders_apart(connect: Connect, name: str) -> None:
         place = max(played.merchant.locations, key=lambda one: one.busy)
         calendar = BusinessCalendar(place.timezone, played.connection.cutoff_hour)
         ids = tuple(one.location_id for one in locations)
-        found = source.reported_orders(FeedWindow(ids, *calendar.window(played.last), played.last))
+        found = source.reported_orders(Window(ids, *calendar.window(played.last), played.last))
     finally:
         source.close()
     assert len({one.order_id for one in found}) > 5

@@ -23,8 +23,8 @@ from flux_pipelines.providers.base import Provider
 from flux_pipelines.providers.registry import provider as provider_named
 from flux_pipelines.runtime import Runtime
 from flux_pipelines.settings import settings
-from flux_pipelines.sync.feeds import collect_days
-from flux_pipelines.sync.orders import sync_orders
+from flux_pipelines.sync.daily import read_days
+from flux_pipelines.sync.windowed import read_windowed
 from flux_sandbox.server import RunningSandbox
 
 #: The core tables that are made of orders and payments, in the order in which they are made.
@@ -80,14 +80,14 @@ def _fetch(runtime: Runtime, spec: Provider, key: str, days: Sequence[date]) -> 
         redact = runtime.redactor(connection)
         raw = runtime.raw
         stale: set[date] = set()
-        for outcome in sync_orders(source, connection, locations, days, raw, provider=spec, redact=redact):
+        for outcome in read_windowed(source, connection, locations, days, raw, provider=spec, redact=redact):
             assert outcome.error is None
             stale |= outcome.stale
-        for outcome in sync_orders(source, connection, locations, sorted(stale), raw, provider=spec, redact=redact):
+        for outcome in read_windowed(source, connection, locations, sorted(stale), raw, provider=spec, redact=redact):
             assert outcome.error is None
-        for feed in spec.feeds:
-            if feed.name == "payments":
-                collected: Iterable[Any] = collect_days(
+        for stream in spec.streams:
+            if stream.name == "payments":
+                collected: Iterable[Any] = read_days(
                     source,  # type: ignore[arg-type]
                     connection,
                     locations,
@@ -106,7 +106,7 @@ def _made(runtime: Runtime, spec: Provider, key: str, days: Sequence[date]) -> s
     step = _Normalising(runtime, spec, Findings((), names.provider_transactions(spec.name)), "bare")
     step.run({key: days})
     assert step.failed == []
-    changed = set(step.touching.changed)
+    changed = set(step.changed_dates.changed)
     for table in spec.tables:
         if table.table == tables.PAYMENTS.name:
             part = tables.PAYMENTS.named(f"{spec.name}/{tables.PAYMENTS.name}")
@@ -114,7 +114,7 @@ def _made(runtime: Runtime, spec: Provider, key: str, days: Sequence[date]) -> s
             deriving = _Deriving(runtime, spec, table, part, "day", findings, "bare")
             deriving.run({key: days})
             assert deriving.failed == []
-            changed |= set(deriving.touching.changed)
+            changed |= set(deriving.changed_dates.changed)
     return changed
 
 

@@ -18,7 +18,7 @@ from flux_pipelines.connections import connect_to_sandbox
 from flux_pipelines.defs.code_location import build_definitions
 from flux_pipelines.defs.names import RANGE_END, RANGE_START
 from flux_pipelines.defs.partitions import partition_key
-from flux_pipelines.defs.resources import lend
+from flux_pipelines.defs.resources import bound_resource
 from flux_pipelines.defs.runner import dagster_home
 from flux_pipelines.domain.tables import TRANSACTIONS
 from flux_pipelines.lake import session
@@ -42,7 +42,7 @@ class Home:
 
     @cached_property
     def definitions(self) -> dg.Definitions:
-        return build_definitions({"flux": lend(self.runtime)})
+        return build_definitions({"flux": bound_resource(self.runtime)})
 
     def connect(self, *merchants: str) -> list[str]:
         """Connect merchants of the sandbox under their own names; return the keys."""

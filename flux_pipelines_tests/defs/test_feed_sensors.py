@@ -13,7 +13,7 @@ import time_machine
 
 from flux_pipelines.defs import names
 from flux_pipelines.defs.partitions import partition_key
-from flux_pipelines.defs.resources import lend
+from flux_pipelines.defs.resources import bound_resource
 from flux_pipelines.defs.runner import sync
 from flux_pipelines.defs.sensors import feed_changes
 from flux_pipelines.defs.sensors.order_changes import DAILY_ATTEMPTS
@@ -35,9 +35,9 @@ def drain(changing_home: Home) -> Iterator[Drain]:
 
 
 def asked(home: Home, name: str, at: datetime) -> list[dg.RunRequest]:
-    (schedule,) = [one for one in feed_changes.feed_schedules(SQUARE) if one.name == name]
+    (schedule,) = [one for one in feed_changes.stream_schedules(SQUARE) if one.name == name]
     context = dg.build_schedule_context(
-        home.instance, scheduled_execution_time=at, resources={"flux": lend(home.runtime)}
+        home.instance, scheduled_execution_time=at, resources={"flux": bound_resource(home.runtime)}
     )
     return list(schedule.evaluate_tick(context).run_requests or ())
 
@@ -75,18 +75,20 @@ def test_stock_is_asked_for_every_hour_the_catalogue_once_a_day(home: Home) -> N
 def test_closed_days_are_collected_feed_by_feed(home: Home) -> None:
     home.connect("sakura")
     requests = asked(home, "square_daily_feeds", datetime(2026, 3, 10, 16, 15, tzinfo=UTC))
-    assert {request.tags[names.FEED_TAG] for request in requests} == {"payments", "labor", "reported_sales"}
-    (report,) = [request for request in requests if request.tags[names.FEED_TAG] == "reported_sales"]
+    assert {request.tags[names.STREAM_TAG] for request in requests} == {"payments", "labor", "reported_sales"}
+    (report,) = [request for request in requests if request.tags[names.STREAM_TAG] == "reported_sales"]
     assert start(report) == (f"{B}|{END_DAY}",) * 2, "a date is reported once it is over"
     requests.remove(report)
     assert run(home, report).success
     # And the date after it as far as it goes: tabs of the closed one are paid on it.
     assert {start(request) for request in requests} == {(f"{B}|{END_DAY}", f"{B}|{END_DAY + timedelta(days=1)}")}
-    assert {request.tags[names.QUEUE_TAG] for request in requests} == {f"{B}/feeds"}, "the orders do not wait for these"
-    payments = next(request for request in requests if request.tags[names.FEED_TAG] == "payments")
+    assert {request.tags[names.QUEUE_TAG] for request in requests} == {f"{B}/streams"}, (
+        "the orders do not wait for these"
+    )
+    payments = next(request for request in requests if request.tags[names.STREAM_TAG] == "payments")
     assert run(home, payments).success
     (left,) = asked(home, "square_daily_feeds", datetime(2026, 3, 10, 17, 15, tzinfo=UTC))
-    assert left.tags[names.FEED_TAG] == "labor"
+    assert left.tags[names.STREAM_TAG] == "labor"
     assert home.partitions("square", "raw_labor") == []
 
 
@@ -95,7 +97,7 @@ def test_a_report_that_was_not_there_yet_is_asked_for_again_for_a_few_days(home:
 
     def reports(now: datetime) -> list[dg.RunRequest]:
         found = asked(home, "square_daily_feeds", now)
-        return [request for request in found if request.tags[names.FEED_TAG] == "reported_sales"]
+        return [request for request in found if request.tags[names.STREAM_TAG] == "reported_sales"]
 
     now = datetime(2026, 3, 10, 16, 15, tzinfo=UTC)
     try:
@@ -115,7 +117,7 @@ def test_a_report_that_was_not_there_yet_is_asked_for_again_for_a_few_days(home:
     later = now + timedelta(days=6)
     try:
         with time_machine.travel(now + timedelta(hours=5)):
-            assert home.run(names.collect_job("square", "day"), *[str(partition_key(B, END_DAY))] * 2).success
+            assert home.run(names.stream_job("square", "day"), *[str(partition_key(B, END_DAY))] * 2).success
         assert f"{B}|{END_DAY}" not in {day for request in reports(later) for day in start(request)}
     finally:
         home.sandbox.world.reporting.change({})
@@ -127,7 +129,7 @@ def test_late_changes_make_their_own_days_run_again_and_nothing_else(changing_ho
     first = END_DAY - timedelta(days=3)
     done = home.run("collect_square", str(partition_key(B, first)), str(partition_key(B, END_DAY)))
     assert done.success
-    (sensor,) = feed_changes.feed_change_sensors(SQUARE)
+    (sensor,) = feed_changes.stream_change_sensors(SQUARE)
     quiet = tick(home, sensor)
     assert not quiet.run_requests
     orders = httpx.get(
@@ -181,7 +183,7 @@ def test_webhooks_bring_in_the_feeds_that_they_announce(drain: Drain) -> None:
         ]
     )
     made = drain.all()
-    assert sorted((request.tags[names.FEED_TAG], start(request)[0]) for request in made) == [
+    assert sorted((request.tags[names.STREAM_TAG], start(request)[0]) for request in made) == [
         ("catalog", B),
         ("inventory", f"{B}|{today}"),
         ("labor", f"{B}|2026-03-10"),
@@ -194,7 +196,7 @@ def test_webhooks_bring_in_the_feeds_that_they_announce(drain: Drain) -> None:
     assert drain.inbox.counts()["received"] == 1
     with later(minutes=3):
         (again,) = list(drain.tick().run_requests or ())
-    assert again.tags[names.FEED_TAG] == "inventory"
+    assert again.tags[names.STREAM_TAG] == "inventory"
 
 
 def test_an_event_is_done_only_when_its_run_has_succeeded_and_names_of_locations_find_their_connection(

@@ -211,7 +211,7 @@ def test_events_that_failed_before_go_by_themselves_so_that_a_bad_day_fails_alon
     }
     one, other = batches(both)
     assert one.runs() == [Run(A, ORDERS, day, day), Run(A, "payments", day, day + timedelta(days=1))], "orders first"
-    assert other.runs() == [Run(A, "labor", day, day)], "feeds that share no event go by themselves"
+    assert other.runs() == [Run(A, "labor", day, day)], "streams that share no event go by themselves"
 
 
 def test_an_event_that_nobody_can_understand_fails_alone(

@@ -7,7 +7,7 @@ import pytest
 
 from flux_pipelines.defs.code_location import build_definitions
 from flux_pipelines.defs.failures import explained
-from flux_pipelines.defs.resources import lend
+from flux_pipelines.defs.resources import bound_resource
 from flux_pipelines.domain.errors import StorageFullError, TableDamagedError
 from flux_pipelines.domain.tables import FORECAST_ACCURACY
 from flux_pipelines.runtime import Runtime
@@ -18,7 +18,7 @@ def test_every_table_is_looked_after(tmp_path: Path) -> None:
     with Runtime(Settings(home=tmp_path)) as runtime:
         empty = FORECAST_ACCURACY.arrow_schema().empty_table()
         runtime.lake.replace(FORECAST_ACCURACY, empty, [{"target_date": "2026-01-01"}])
-        job = build_definitions({"flux": lend(runtime)}).resolve_job_def("maintain_lake")
+        job = build_definitions({"flux": bound_resource(runtime)}).resolve_job_def("maintain_lake")
         result = job.execute_in_process()
         assert result.success
         logs = tmp_path / "lake" / "tables" / "forecast_accuracy" / "_delta_log"

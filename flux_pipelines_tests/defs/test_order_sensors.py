@@ -16,7 +16,7 @@ from dagster._core.events import AssetMaterializationPlannedData
 from flux_pipelines.defs import freshness, names
 from flux_pipelines.defs.code_location import build_definitions
 from flux_pipelines.defs.partitions import business_days, partition_key
-from flux_pipelines.defs.resources import lend
+from flux_pipelines.defs.resources import bound_resource
 from flux_pipelines.defs.sensors import feed_changes, order_changes
 from flux_pipelines.domain.business_day import last_closed
 from flux_pipelines.providers.registry import provider
@@ -163,14 +163,14 @@ def test_partitions_follow_connections_and_wait_for_runs_under_way(home: Home) -
 
 def tick(home: Home, sensor: dg.SensorDefinition, cursor: str | None = None) -> dg.SensorExecutionData:
     context = dg.build_sensor_context(
-        home.instance, cursor=cursor, resources={"flux": lend(home.runtime)}, definitions=home.definitions
+        home.instance, cursor=cursor, resources={"flux": bound_resource(home.runtime)}, definitions=home.definitions
     )
     return sensor.evaluate_tick(context)
 
 
 def hour(home: Home, at: datetime) -> list[dg.RunRequest]:
     context = dg.build_schedule_context(
-        home.instance, scheduled_execution_time=at, resources={"flux": lend(home.runtime)}
+        home.instance, scheduled_execution_time=at, resources={"flux": bound_resource(home.runtime)}
     )
     return list(order_changes.daily_schedule(SQUARE).evaluate_tick(context).run_requests or ())
 
@@ -179,7 +179,9 @@ def start(request: dg.RunRequest) -> tuple[str, str]:
     return request.tags["dagster/asset_partition_range_start"], request.tags["dagster/asset_partition_range_end"]
 
 
-@pytest.mark.parametrize("make", [order_changes.change_sensor, lambda spec: feed_changes.feed_change_sensors(spec)[0]])
+@pytest.mark.parametrize(
+    "make", [order_changes.change_sensor, lambda spec: feed_changes.stream_change_sensors(spec)[0]]
+)
 def test_changes_are_looked_for_after_the_clock_was_set_back(home: Home, make: Any) -> None:
     home.connect("sakura")
     sensor = make(SQUARE)

@@ -58,8 +58,8 @@ def alerts(home: Home) -> dict[str, str]:
     return {alert.kind: alert.message for alert in home.runtime.state.alerts.open() if alert.connection_key == B}
 
 
-def folder(home: Home, day: date, feed: str = "orders", connection: str = B) -> Path:
-    return home.runtime.settings.home / "lake" / "raw" / "square" / feed / connection.partition(":")[2] / str(day)
+def folder(home: Home, day: date, stream: str = "orders", connection: str = B) -> Path:
+    return home.runtime.settings.home / "lake" / "raw" / "square" / stream / connection.partition(":")[2] / str(day)
 
 
 def why(result: dg.ExecuteInProcessResult) -> str:
@@ -76,11 +76,11 @@ def why(result: dg.ExecuteInProcessResult) -> str:
 def test_days_that_come_back_empty_are_red_keep_every_row_and_alert_until_they_are_back(changing_home: Home) -> None:
     home = changing_home
     keys = home.connect("fjord", "sakura")
-    assert sync(home.runtime, keys, DAYS, feeds=False).failures == []
+    assert sync(home.runtime, keys, DAYS, streams=False).failures == []
     had = contents(home)
     orders = {one.business_date: one.orders for one in home.runtime.raw.manifests(B, DAYS[0], DAYS[-1]).values()}
     withhold(home, "sakura")
-    report = sync(home.runtime, keys, DAYS, feeds=False)
+    report = sync(home.runtime, keys, DAYS, streams=False)
     told = "\n".join(report.failures)
     for day in DAYS:
         assert f"{B}: {orders[day]} orders of {day} are stored, and the provider now says that there are none" in told
@@ -110,7 +110,7 @@ def test_days_that_come_back_empty_are_red_keep_every_row_and_alert_until_they_a
     withhold(home, "sakura", back=True)
     assert home.sync((B, DAYS[0]), (B, DAYS[1])).success
     assert f"orders of {DAYS[-1]} ({orders[DAYS[-1]]} records)" in alerts(home)["came_back_empty"], "one is still out"
-    assert sync(home.runtime, keys, DAYS, feeds=False).failures == []
+    assert sync(home.runtime, keys, DAYS, streams=False).failures == []
     assert alerts(home) == {}
     assert contents(home) == had
 
@@ -122,7 +122,7 @@ def test_feeds_that_come_back_empty_are_red_and_keep_every_row(changing_home: Ho
     had = contents(home)
     withhold(home, "sakura")
     key = str(partition_key(B, END_DAY))
-    done = home.run(names.collect_job("square", "day"), key, key, tags=ONCE)
+    done = home.run(names.stream_job("square", "day"), key, key, tags=ONCE)
     assert not done.success
     assert " payment records" in why(done)
     assert " time_entry records" in why(done)
@@ -131,8 +131,8 @@ def test_feeds_that_come_back_empty_are_red_and_keep_every_row(changing_home: Ho
     assert f"payments of {END_DAY}" in message
     assert "orders of" not in message
     # A test sale may really have been taken away: who knows better says so.
-    config = {"ops": {f"square__raw_{feed}": {"config": {"accept_empty": True}} for feed in ("payments", "labor")}}
-    assert home.run(names.collect_job("square", "day"), key, key, run_config=config).success
+    config = {"ops": {f"square__raw_{stream}": {"config": {"accept_empty": True}} for stream in ("payments", "labor")}}
+    assert home.run(names.stream_job("square", "day"), key, key, run_config=config).success
     assert home.ask("select count(*) from square.payments") == [(0,)]
     assert alerts(home) == {}
 
@@ -207,7 +207,7 @@ def landed(changing_home: Home) -> Home:
 
 @pytest.fixture
 def collected(changing_home: Home) -> Home:
-    """The same with feeds, marts and forecasts."""
+    """The same with streams, marts and forecasts."""
     home = changing_home
     keys = home.connect("fjord", "sakura")
     assert sync(home.runtime, keys, DAYS).failures == []
@@ -241,7 +241,7 @@ def test_feeds_that_are_damaged_are_collected_again(collected: Home) -> None:
         before = asked(home, "square_daily_feeds", at)
         _cut_off(folder(home, DAYS[0], "payments") / "manifest.json")
         fresh = [one for one in asked(home, "square_daily_feeds", at) if one not in before]
-        due = [start(one) for one in fresh if one.tags[names.FEED_TAG] == "payments"]
+        due = [start(one) for one in fresh if one.tags[names.STREAM_TAG] == "payments"]
         assert [first for first, _ in due] == [f"{B}|{DAYS[0]}"]
         assert f"payments of {DAYS[0]}" in alerts(home)["records_damaged"]
         for request in fresh:
@@ -272,7 +272,7 @@ def test_flux_sync_mends_damaged_days_and_they_cost_no_other(collected: Home) ->
     had = contents(home)
 
     def again(days: list[date]) -> SyncReport:
-        return sync(home.runtime, [A, B], days, feeds=False)
+        return sync(home.runtime, [A, B], days, streams=False)
 
     _cut_off(folder(home, DAYS[0]) / "manifest.json")
     _file_gone(folder(home, DAYS[1]) / "manifest.json")
@@ -343,7 +343,7 @@ def test_what_a_webhook_brought_and_is_damaged_before_it_is_done_goes_again(chan
 
 def test_snapshots_of_hours_that_cannot_be_read_keep_their_rows(home: Home) -> None:
     (sakura,) = home.connect("sakura")
-    job, key = names.collect_job("square", "hour"), str(partition_key(sakura, datetime.now(UTC).date()))
+    job, key = names.stream_job("square", "hour"), str(partition_key(sakura, datetime.now(UTC).date()))
     noon = datetime.now(UTC).replace(hour=12, minute=5)
     with time_machine.travel(noon):
         assert home.run(job, key, key).success
@@ -368,5 +368,5 @@ def test_an_erasure_says_what_it_could_not_search_and_does_all_others(landed: Ho
         erase(home.runtime, connection, Erasure())
     for day in DAYS[:2]:
         assert str(day) in str(caught.value)
-    assert sync(home.runtime, [B], DAYS, feeds=False).failures == []
+    assert sync(home.runtime, [B], DAYS, streams=False).failures == []
     erase(home.runtime, connection, Erasure())

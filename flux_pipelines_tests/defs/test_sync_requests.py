@@ -14,7 +14,7 @@ import time_machine
 from flux_pipelines.connections import connect_to_sandbox, reconfigure
 from flux_pipelines.defs import names
 from flux_pipelines.defs.partitions import partition_key
-from flux_pipelines.defs.resources import lend
+from flux_pipelines.defs.resources import bound_resource
 from flux_pipelines.defs.sensors import sync_requests
 from flux_pipelines.state import Alert, NewEvent
 from flux_pipelines_tests.defs.conftest import END_DAY, Home, open_home
@@ -37,7 +37,7 @@ def drain(changing_home: Home) -> Iterator[Drain]:
 def test_what_people_ask_for_is_run_in_pieces_and_they_are_told_how_it_went(
     drain: Drain, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sync_requests, "DAYS_A_RUN", 7)
+    monkeypatch.setattr(sync_requests, "MAX_DAYS_PER_EVENT_RUN", 7)
     home, requests = drain.home, drain.home.runtime.state.requests
     home.instance.delete_dynamic_partition("square_connections", B)  # its sensor has not looked yet
     asked = requests.add(B, END_DAY - timedelta(days=9), END_DAY, "ada@example.com", "first backfill")
@@ -47,7 +47,7 @@ def test_what_people_ask_for_is_run_in_pieces_and_they_are_told_how_it_went(
         ("orders", 7), ("orders", 3), ("payments", 7), ("payments", 4), ("labor", 7), ("labor", 4),
         ("reported_sales", 7), ("reported_sales", 4),
     ]  # fmt: skip
-    assert {request.tags[names.QUEUE_TAG] for request in made} == {B, f"{B}/feeds"}
+    assert {request.tags[names.QUEUE_TAG] for request in made} == {B, f"{B}/streams"}
     assert B in home.instance.get_dynamic_partitions("square_connections")
     assert {r.run_key for r in drain.tick("requested_syncs").run_requests or ()} == {r.run_key for r in made}
     first = home.instance.create_run_for_job(dg.job(name="by_hand")(lambda: None), tags=made[0].tags)
@@ -72,7 +72,7 @@ def test_what_people_ask_for_is_run_in_pieces_and_they_are_told_how_it_went(
 
 
 def what(request: dg.RunRequest) -> str:
-    return request.tags.get(names.FEED_TAG, "orders")
+    return request.tags.get(names.STREAM_TAG, "orders")
 
 
 def fetch(drain: Drain) -> list[str]:
@@ -236,7 +236,7 @@ def keep(home: Home) -> dg.ExecuteInProcessResult:
 
 def hourly(home: Home, at: datetime) -> int:
     context = dg.build_schedule_context(
-        home.instance, scheduled_execution_time=at, resources={"flux": lend(home.runtime)}
+        home.instance, scheduled_execution_time=at, resources={"flux": bound_resource(home.runtime)}
     )
     schedule = home.definitions.get_repository_def().get_schedule_def(f"{names.TOKENS_JOB}_hourly")
     return len(schedule.evaluate_tick(context).run_requests or ())

@@ -39,7 +39,7 @@ def bring_in(
     assert home.sync((KEY, first), (KEY, last)).success
     if payments:
         both = partition_key(KEY, first), partition_key(KEY, last)
-        assert home.run(names.collect_job("square", "day"), *both).success
+        assert home.run(names.stream_job("square", "day"), *both).success
     assert home.run(names.REFRESH_CORE_JOB, first.isoformat(), last.isoformat()).success
     result = home.run(names.REFRESH_BOOKS_JOB, first.isoformat(), last.isoformat())
     assert result.success
@@ -112,8 +112,8 @@ def test_payments_are_known_only_once_the_table_has_what_was_fetched(changing_ho
     assert home.sync((KEY, FIRST), (KEY, END_DAY)).success
     assert home.run(names.REFRESH_CORE_JOB, FIRST.isoformat(), END_DAY.isoformat()).success
     both = str(partition_key(KEY, FIRST)), str(partition_key(KEY, END_DAY + timedelta(days=1)))
-    collect, days = names.collect_job("square", "day"), (FIRST.isoformat(), END_DAY.isoformat())
-    raw, own = names.raw_feed("square", "payments"), names.provider_table("square", "payments")
+    collect, days = names.stream_job("square", "day"), (FIRST.isoformat(), END_DAY.isoformat())
+    raw, own = names.raw_stream("square", "payments"), names.provider_table("square", "payments")
     tie_out = dg.AssetKey("tie_out")
 
     def found() -> set[tuple[object, ...]]:
@@ -142,7 +142,7 @@ def test_payments_are_known_only_once_the_table_has_what_was_fetched(changing_ho
 def test_a_sync_of_more_days_than_a_run_takes_knows_the_payments_of_each(
     home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tags, "DAYS_A_RUN", 2)
+    monkeypatch.setattr(tags, "MAX_DAYS_PER_LOCAL_RUN", 2)
     home.connect("sakura")
     assert not sync(home.runtime, [KEY], [FIRST + timedelta(days=n) for n in range(3)]).failures
     assert home.ask("select business_date, payments_known from tie_out order by 1") == [
@@ -281,8 +281,8 @@ def sample(result: dg.ExecuteInProcessResult) -> list[tuple[str, ...]]:
 def like_a_simple_one(home: Home) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return an order of the first date as the provider sent it, with one tender and no tip, and its payment."""
 
-    def records(feed: str) -> list[dict[str, Any]]:
-        raw = home.runtime.raw.of(feed)
+    def records(stream: str) -> list[dict[str, Any]]:
+        raw = home.runtime.raw.of(stream)
         manifest = raw.read_manifest(KEY, FIRST)
         assert manifest is not None
         with raw.local_file(manifest) as path:

@@ -11,7 +11,7 @@ import dagster as dg
 import time_machine
 
 from flux_pipelines.defs import names
-from flux_pipelines.defs.resources import lend
+from flux_pipelines.defs.resources import bound_resource
 from flux_pipelines.runtime import Runtime
 from flux_pipelines.state import NewEvent
 from flux_pipelines_tests.defs.conftest import Home
@@ -75,7 +75,7 @@ class Drain:
         """Evaluate a sensor once."""
         definitions = self.home.definitions
         context = dg.build_sensor_context(
-            self.home.instance, cursor=cursor, resources={"flux": lend(self.hurried)}, definitions=definitions
+            self.home.instance, cursor=cursor, resources={"flux": bound_resource(self.hurried)}, definitions=definitions
         )
         sensor = definitions.get_repository_def().get_sensor_def(name)
         data = sensor.evaluate_tick(context)
@@ -105,7 +105,7 @@ class Drain:
             syncs = [request for request in requests if names.BATCH_TAG in request.tags]
             for request in requests:
                 assert self.run(request).success
-            sold = [request for request in syncs if names.FEED_TAG not in request.tags]
+            sold = [request for request in syncs if names.STREAM_TAG not in request.tags]
             self.core(*sorted({day for request in sold for day in days(request)}))
             made += syncs
             if not requests and not self.inbox.counts()["assigned"]:

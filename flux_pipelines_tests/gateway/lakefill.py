@@ -14,7 +14,7 @@ from flux_pipelines.lake.raw import OLDER
 from flux_pipelines.providers.registry import provider
 from flux_pipelines.runtime import Runtime
 from flux_pipelines.sync.normalise import Normalisation
-from flux_pipelines.sync.orders import sync_orders
+from flux_pipelines.sync.windowed import read_windowed
 
 
 def land(runtime: Runtime, key: str, days: Sequence[date]) -> None:
@@ -24,7 +24,7 @@ def land(runtime: Runtime, key: str, days: Sequence[date]) -> None:
     source = runtime.source(connection)
     try:
         locations = runtime.refresh_locations(connection, source)
-        outcomes = list(sync_orders(source, connection, locations, list(days), runtime.raw, provider=spec))
+        outcomes = list(read_windowed(source, connection, locations, list(days), runtime.raw, provider=spec))
     finally:
         source.close()
     assert [outcome.error for outcome in outcomes if outcome.error] == []

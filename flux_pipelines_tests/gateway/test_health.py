@@ -70,7 +70,7 @@ class Daemon:
         with self.runtime:
             source = self.runtime.source(connection)
             try:
-                source.confirm_access()
+                source.verify_access()
                 source.locations()
             except FluxError:
                 return

@@ -24,8 +24,8 @@ from flux_pipelines.runtime import Runtime
 from flux_pipelines.settings import settings
 from flux_pipelines_tests.defs.bare import HURRIED, fingerprints
 from flux_pipelines_tests.integration.truths import Ask, Findings, Merchant
-from flux_pipelines_tests.integration.truths_feeds import catalogue, labour, payments, stock
 from flux_pipelines_tests.integration.truths_sales import sales
+from flux_pipelines_tests.integration.truths_streams import catalogue, labour, payments, stock
 
 #: One of the shops is read page by page, however many days are asked for.
 _OTHERWISE = {"fjord-shop": {"bulk_days": 0}}

@@ -20,7 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from flux_pipelines.domain.errors import ConfigurationError, StorageFullError, TableDamagedError
-from flux_pipelines.lake import ObjectStore, RawManifest, RawStore, Verification, Window, object_store
+from flux_pipelines.lake import FetchedWindow, ObjectStore, RawManifest, RawStore, Verification, object_store
 from flux_pipelines.lake.raw import PartitionEmptiedError
 from flux_pipelines_tests.lake.rows import ACME, DAY, days, tiny_disk
 
@@ -57,7 +57,7 @@ def test_segments_become_one_file_in_the_order_given(raw: RawStore, store: Objec
     for n in range(100):
         first.write(msgspec.Raw(order(n)))
     unused.write(order(999))
-    window = Window(basis="created", start=NOW, end=NOW, locations=("L1", "L2"))
+    window = FetchedWindow(basis="created", start=NOW, end=NOW, locations=("L1", "L2"))
     proof = Verification(status="verified", method="closed_at", expected=200, confirmed=200)
     manifest = writer.commit(
         [first, empty, second],

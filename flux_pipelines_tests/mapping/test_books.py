@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from flux_pipelines.cli import app
 from flux_pipelines.defs.assets import mapping
-from flux_pipelines.defs.resources import lend
+from flux_pipelines.defs.resources import bound_resource
 from flux_pipelines.domain.tables import DAILY_ITEM_DEMAND, LOCATIONS, PRODUCTS, Table
 from flux_pipelines.mapping import books
 from flux_pipelines.mapping.matching import Key
@@ -103,7 +103,9 @@ def test_products_of_one_customer_are_suggested_and_people_decide(runtime: Runti
 def test_the_tables_hold_everything_and_the_check_says_what_is_left(runtime: Runtime) -> None:
     books.confirm(runtime, "product", [(Key(CAFE, "P2"), None), (Key(KITCHEN, "T2"), None)], by="ada")
     assets = mapping.mapping_assets()
-    result = dg.materialize(assets, resources={"flux": lend(runtime, None)}, instance=dg.DagsterInstance.ephemeral())
+    result = dg.materialize(
+        assets, resources={"flux": bound_resource(runtime, None)}, instance=dg.DagsterInstance.ephemeral()
+    )
     assert result.success
     checks = {c.asset_key.to_user_string(): c for c in result.get_asset_check_evaluations()}
     assert not checks["product_map"].passed
@@ -146,7 +148,9 @@ def test_it_is_written_anew_after_a_decision(runtime: Runtime) -> None:
     with dg.DagsterInstance.ephemeral() as instance:
 
         def tick(cursor: str | None) -> Any:
-            context = dg.build_sensor_context(instance=instance, cursor=cursor, resources={"flux": lend(runtime, None)})
+            context = dg.build_sensor_context(
+                instance=instance, cursor=cursor, resources={"flux": bound_resource(runtime, None)}
+            )
             return list(sensor(context)), context.cursor  # type: ignore[call-overload]
 
         (first,), cursor = tick(None)

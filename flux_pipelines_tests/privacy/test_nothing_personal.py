@@ -19,7 +19,7 @@ from flux_pipelines.connections import connect_to_sandbox
 from flux_pipelines.defs.code_location import build_definitions
 from flux_pipelines.defs.names import RANGE_END, RANGE_START
 from flux_pipelines.defs.partitions import partition_key
-from flux_pipelines.defs.resources import lend
+from flux_pipelines.defs.resources import bound_resource
 from flux_pipelines.defs.runner import dagster_home
 from flux_pipelines.domain.errors import ConfigurationError, TableDamagedError
 from flux_pipelines.erasure import erase
@@ -52,7 +52,7 @@ def run(runtime: Runtime, job: str, key: str) -> None:
             if job.startswith("catalogue_")
             else {RANGE_START: partition_key(key, DAYS[0]), RANGE_END: partition_key(key, DAYS[-1])}
         )
-        definitions = build_definitions({"flux": lend(runtime)})
+        definitions = build_definitions({"flux": bound_resource(runtime)})
         result = definitions.resolve_job_def(job).execute_in_process(instance=instance, tags=tags, raise_on_error=False)
         assert result.success, [event for event in result.all_events if event.is_failure]
 
@@ -161,9 +161,9 @@ def test_no_file_holds_anything_about_anybody(runtime: Runtime, sandbox: Running
     assert any("hmac:" in row["payload"] for row in quarantined)
     for key in JOBS:
         assert raw_lines(runtime, key), key
-        for feed in runtime.raw.feeds(key.partition(":")[0]):
-            for manifest in runtime.raw.of(feed).everything(key).readable:
-                assert manifest.redacted, (key, feed)
+        for stream in runtime.raw.streams(key.partition(":")[0]):
+            for manifest in runtime.raw.of(stream).everything(key).readable:
+                assert manifest.redacted, (key, stream)
 
 
 def test_all_but_personal_data_is_as_it_was_received(runtime: Runtime, sandbox: RunningSandbox) -> None:
@@ -235,9 +235,9 @@ def test_a_person_is_forgotten_and_the_books_stay(runtime: Runtime, sandbox: Run
     (row,) = (row for row in runtime.quarantine.list(connection=KEY) if row["asset"] == "tests")
     assert json.loads(row["payload"]) == {"id": "X", "customer_id": None, "total": 1.10}
     # Everything still fits its manifest, and a second time there is nothing left to do.
-    for feed in runtime.raw.feeds("square"):
-        for manifest in runtime.raw.of(feed).everything(KEY).readable:
-            with runtime.raw.of(feed).local_file(manifest):
+    for stream in runtime.raw.streams("square"):
+        for manifest in runtime.raw.of(stream).everything(KEY).readable:
+            with runtime.raw.of(stream).local_file(manifest):
                 pass
     again = erase(runtime, connection, Erasure(customer_ids=(person["customer_id"],)), asked_by="tests")
     assert (again.partitions, again.records, again.quarantined) == (0, 0, 0)

@@ -17,14 +17,14 @@ from flux_pipelines.domain.errors import (
     ProviderUnavailableError,
     ReauthorizationNeededError,
 )
-from flux_pipelines.providers.base import Basis, OAuthContext, OrderWindow
+from flux_pipelines.providers.base import OAuthContext, TimeField, Window
 from flux_pipelines.providers.square import PROVIDER
 from flux_pipelines.providers.square.oauth import SquareOAuth
 from flux_pipelines_tests.providers.squarewire import Calls, square, transport
 
 START = datetime(2026, 3, 2, tzinfo=UTC)
 END = datetime(2026, 3, 3, tzinfo=UTC)
-WINDOW = OrderWindow(("L1", "L2"), START, END)
+WINDOW = Window(("L1", "L2"), START, END)
 
 
 def order(order_id: str, at: datetime, **more: Any) -> dict[str, Any]:
@@ -90,18 +90,18 @@ def test_it_asks_as_square_documents(httpserver: HTTPServer, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    ("basis", "states"),
+    ("time_field", "states"),
     [("closed", ["COMPLETED", "CANCELED"]), ("updated", ["OPEN", "COMPLETED", "CANCELED", "DRAFT"])],
 )
 def test_sort_field_and_states_go_with_the_filter(
-    basis: Basis, states: list[str], httpserver: HTTPServer, tmp_path: Path
+    time_field: TimeField, states: list[str], httpserver: HTTPServer, tmp_path: Path
 ) -> None:
     script = Script(httpserver, (200, {}))
     with square(httpserver.url_for(""), tmp_path) as client:
-        list(client.pages(WINDOW, basis))
+        list(client.pages(WINDOW, time_field))
     query = script.asked[0]["query"]
-    assert list(query["filter"]["date_time_filter"]) == [f"{basis}_at"]
-    assert query["sort"]["sort_field"] == f"{basis.upper()}_AT"
+    assert list(query["filter"]["date_time_filter"]) == [f"{time_field}_at"]
+    assert query["sort"]["sort_field"] == f"{time_field.upper()}_AT"
     assert query["filter"]["state_filter"]["states"] == states
 
 
@@ -220,9 +220,9 @@ def test_access_is_confirmed_by_scope(httpserver: HTTPServer, tmp_path: Path) ->
     )
     with square(httpserver.url_for(""), tmp_path) as client:
         with pytest.raises(PermissionLostError, match="ORDERS_READ"):
-            client.confirm_access()
+            client.verify_access()
         scopes.append("ORDERS_READ")
-        client.confirm_access()
+        client.verify_access()
 
 
 def test_calls_count_against_each_location(httpserver: HTTPServer, tmp_path: Path) -> None:
@@ -230,7 +230,7 @@ def test_calls_count_against_each_location(httpserver: HTTPServer, tmp_path: Pat
     Script(httpserver, (200, {}))
     with square(httpserver.url_for(""), tmp_path, calls=calls, requests_per_minute=2) as client:
         list(client.pages(WINDOW, "created"))
-        list(client.pages(OrderWindow(("L3",), START, END), "created"))
+        list(client.pages(Window(("L3",), START, END), "created"))
         list(client.pages(WINDOW, "created"))
         stats = client.stats
     assert stats.requests == len(calls) == 3

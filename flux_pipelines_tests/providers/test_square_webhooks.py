@@ -256,7 +256,7 @@ def test_payments_refunds_and_orders_touch_their_order(httpserver: HTTPServer, t
     a, b = ("L1", INSTANT), ("L2", datetime(2026, 3, 3, 23, 30, 0, 500000, tzinfo=UTC))
     paid = frozenset({("payments", "L1", datetime(2026, 3, 5, 10, tzinfo=UTC))})
     assert found == [
-        Affected(frozenset({a}), feeds=paid),
+        Affected(frozenset({a}), streams=paid),
         Affected(frozenset({a})),  # this refund does not say when it was made
         Affected(frozenset({b})),
         Affected(frozenset({b})),
@@ -290,7 +290,7 @@ def test_an_order_that_square_does_not_give(httpserver: HTTPServer, tmp_path: Pa
         event("order.created", order_id="A", location_id="L1"),
     )
     assert stub == Affected(frozenset({("L1", INSTANT)})), "what the stub says is enough"
-    assert payment == Affected(feeds=frozenset({("payments", "L1", INSTANT)})), "the payment itself is known"
+    assert payment == Affected(streams=frozenset({("payments", "L1", INSTANT)})), "the payment itself is known"
     assert incomplete.nothing == "Square does not give the order A"
 
 
@@ -315,9 +315,9 @@ def test_an_order_whose_header_cannot_be_read_does_not_lose_the_others(httpserve
         ),
         (
             counted("L1", "L2", "L1"),
-            Affected(feeds=frozenset({("inventory", "L1", None), ("inventory", "L2", None)})),
+            Affected(streams=frozenset({("inventory", "L1", None), ("inventory", "L2", None)})),
         ),
-        (event("catalog.version.updated", updated_at=AT), Affected(feeds=CATALOG)),
+        (event("catalog.version.updated", updated_at=AT), Affected(streams=CATALOG)),
         (
             event(
                 "labor.timecard.updated",
@@ -325,7 +325,7 @@ def test_an_order_whose_header_cannot_be_read_does_not_lose_the_others(httpserve
                 start_at="2026-03-02T05:00:00-05:00",
                 created_at="2026-03-09T00:00:00Z",
             ),
-            Affected(feeds=frozenset({("labor", "L1", INSTANT)})),
+            Affected(streams=frozenset({("labor", "L1", INSTANT)})),
         ),
         (
             ("labor.timecard.deleted", b'{"data":{"id":"T1","type":"labor","deleted":true}}'),
@@ -343,7 +343,7 @@ def test_an_order_whose_header_cannot_be_read_does_not_lose_the_others(httpserve
                 created_at="2026-03-04T10:00:00Z",
                 offline_payment_details={"client_created_at": AT},
             ),
-            Affected(feeds=frozenset({("payments", "L1", INSTANT)})),
+            Affected(streams=frozenset({("payments", "L1", INSTANT)})),
         ),
         (event("brand.new"), Affected(nothing="events of type brand.new say nothing about sales")),
         (event("payment.created", amount=3), Affected(nothing="this payment belongs to no order")),
@@ -387,7 +387,9 @@ def test_squares_own_examples(httpserver: HTTPServer, tmp_path: Path) -> None:
     assert [name for name, one in found.items() if one.locations] == ["LocationUpdatedEvent.json"]
     assert len(orders.asked) == 1
     assert {
-        (name.removesuffix("Event.json"), feed, place) for name, one in found.items() for feed, place, _ in one.feeds
+        (name.removesuffix("Event.json"), stream, place)
+        for name, one in found.items()
+        for stream, place, _ in one.streams
     } == {
         ("PaymentCreated", "payments", "S8GWD5R9QB376"),
         ("PaymentUpdated", "payments", "S8GWD5R9QB376"),

@@ -13,7 +13,7 @@ from flux_pipelines.domain.tables import PRODUCTS
 from flux_pipelines.providers.base import Location, Record
 from flux_pipelines.providers.registry import provider
 from flux_pipelines.sync.scd2 import merge
-from flux_pipelines_tests.sync.feedfiles import COLLECTED, record, run_sql
+from flux_pipelines_tests.sync.streamfiles import COLLECTED, record, run_sql
 
 _TIME = "2026-01-01T00:00:00Z"
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import msgspec
 
-from flux_pipelines.providers.base import Basis, Location, Order, OrderHeader, OrderWindow, Page
+from flux_pipelines.providers.base import Location, Order, OrderHeader, Page, TimeField, Window
 from flux_pipelines.sync.slices import INSTANT_OF
 
 
@@ -56,12 +56,12 @@ def read(order: dict[str, Any]) -> Order:
 
 
 class MemorySource:
-    """A `PosSource` over a list of orders. `before_page` may change the list, or raise, before a page is made."""
+    """A `Source` over a list of orders. `before_page` may change the list, or raise, before a page is made."""
 
     max_locations_per_window = 2
     by_business_date = False
-    proof_basis: Final = "closed"
-    proof_is_whole = True
+    verified_by: Final = "closed"
+    verification_is_whole = True
 
     def __init__(
         self,
@@ -74,11 +74,11 @@ class MemorySource:
         from_the_start: int = 0,
     ) -> None:
         self.orders = orders
-        self.asked: list[tuple[Basis, OrderWindow]] = []
+        self.asked: list[tuple[TimeField, Window]] = []
         self.pages_given = 0
         self.access_confirmed = 0
         self.sorted_by: Callable[[tuple[datetime, Order]], Any] = lambda item: item[0]
-        self.before_page: Callable[[Basis, OrderWindow, int], None] = lambda basis, window, number: None
+        self.before_page: Callable[[TimeField, Window, int], None] = lambda time_field, window, number: None
         self._locations = locations
         self._page_size = page_size
         self._seconds = seconds_a_page
@@ -86,7 +86,7 @@ class MemorySource:
         self._from_the_start = from_the_start
         self._lock = threading.Lock()
 
-    def divisible(self, _window: OrderWindow, _basis: Basis) -> bool:
+    def supports_slicing(self, _window: Window, _time_field: TimeField) -> bool:
         return True
 
     def history_from(self, _now: datetime) -> datetime | None:
@@ -95,16 +95,16 @@ class MemorySource:
     def locations(self) -> list[Location]:
         return self._locations
 
-    def pages(self, window: OrderWindow, basis: Basis) -> Iterator[Page]:
+    def pages(self, window: Window, time_field: TimeField) -> Iterator[Page]:
         with self._lock:
-            self.asked.append((basis, window))
+            self.asked.append((time_field, window))
         at = 0
         number = 0
         while True:
-            self.before_page(basis, window, number)
+            self.before_page(time_field, window, number)
             if self._seconds:
                 time.sleep(self._seconds)
-            found = sorted(self._matching(window, basis), key=self.sorted_by)
+            found = sorted(self._matching(window, time_field), key=self.sorted_by)
             page = [order for _, order in found[at : at + self._page_size]]
             at += self._page_size
             number += 1
@@ -121,7 +121,7 @@ class MemorySource:
             if number == self._from_the_start:
                 at = 0  # a dead cursor of a provider whose search can only start from its beginning
 
-    def _matching(self, window: OrderWindow, basis: Basis) -> Iterator[tuple[datetime, Order]]:
+    def _matching(self, window: Window, time_field: TimeField) -> Iterator[tuple[datetime, Order]]:
         for given in self.orders:
             order = read(given)
             if given["location_id"] not in window.location_ids:
@@ -129,11 +129,11 @@ class MemorySource:
             if order.header is None:
                 instant: datetime | None = datetime.fromisoformat(given["created_at"])
             else:
-                instant = INSTANT_OF[basis](order.header)
+                instant = INSTANT_OF[time_field](order.header)
             if instant is not None and window.start <= instant < window.end:
                 yield instant, order
 
-    def confirm_access(self) -> str:
+    def verify_access(self) -> str:
         self.access_confirmed += 1
         return ""
 

@@ -19,11 +19,11 @@ from flux_pipelines.lake.raw import RawStore
 from flux_pipelines.providers.square import PROVIDER, reports
 from flux_pipelines.providers.square.client import SquareClient
 from flux_pipelines.settings import PROJECT_ROOT
-from flux_pipelines.sync.feeds import collect_days
+from flux_pipelines.sync.daily import read_days
 from flux_pipelines.sync.normalise import Normalisation
-from flux_pipelines.sync.orders import sync_orders
 from flux_pipelines.sync.plan import estimate
 from flux_pipelines.sync.records import BadRecord, DayOutcome
+from flux_pipelines.sync.windowed import read_windowed
 from flux_pipelines_tests.providers.squarewire import square
 from flux_pipelines_tests.sync.rawfiles import raw_store
 from flux_sandbox.options import SandboxOptions
@@ -57,7 +57,7 @@ def run(
 ) -> tuple[dict[date, DayOutcome], list[dict[str, Any]], Normalisation]:
     outcomes = {
         outcome.day: outcome
-        for outcome in sync_orders(client, connection, client.locations(), days, raw, provider=PROVIDER)
+        for outcome in read_windowed(client, connection, client.locations(), days, raw, provider=PROVIDER)
     }
     assert [o.error for o in outcomes.values() if o.error] == []
     manifests = [o.manifest for o in outcomes.values() if o.manifest is not None]
@@ -130,7 +130,7 @@ def test_a_lost_permission_fails_the_days(tmp_path: Path) -> None:
         locations = client.locations()
         body = {"merchant": "harbor", "remove": ["ORDERS_READ"]}
         httpx.post(f"{sandbox.url}/sandbox/tokens/scopes", json=body, timeout=30)
-        outcomes = list(sync_orders(client, connection, locations, DAYS, raw_store(tmp_path), provider=PROVIDER))
+        outcomes = list(read_windowed(client, connection, locations, DAYS, raw_store(tmp_path), provider=PROVIDER))
     assert {o.status for o in outcomes} == {"failed"}
     assert all(isinstance(o.error, PermissionLostError) for o in outcomes)
 
@@ -156,18 +156,18 @@ def test_the_plan_counts_what_feeds_cost_beside_orders(tmp_path: Path) -> None:
         locations = client.locations()
         alone = estimate(client, PROVIDER, connection, locations, DAYS)
         reports._kept.clear()
-        told = estimate(client, PROVIDER, connection, locations, DAYS, feeds=client)
+        told = estimate(client, PROVIDER, connection, locations, DAYS, beside_orders=True)
         reports._kept.clear()  # a sync is another process, which discovers the report's members itself
         before = client.stats.snapshot()
-        for name in (feed.name for feed in PROVIDER.feeds if feed.grain == "day"):
+        for name in (stream.name for stream in PROVIDER.streams if stream.grain == "day"):
             raw = raw_store(tmp_path).of(name)
-            outcomes = list(collect_days(client, connection, locations, DAYS, raw, provider=PROVIDER))
+            outcomes = list(read_days(client, connection, locations, DAYS, raw, provider=PROVIDER))
             assert {outcome.status for outcome in outcomes} == {"committed"}
         after = client.stats.snapshot()
     spent = after.requests - before.requests
-    assert alone.feed_calls == 0
-    assert told.calls - told.feed_calls == alone.calls
-    assert 0.7 * spent <= told.feed_calls <= 2 * spent
+    assert alone.stream_calls == 0
+    assert told.calls - told.stream_calls == alone.calls
+    assert 0.7 * spent <= told.stream_calls <= 2 * spent
     busiest = max((after.by_key - before.by_key).values())
     assert busiest < spent / 3, "each store's payments count against its own limit"
     more = (told.minutes_at_limit - alone.minutes_at_limit) * 100_000
@@ -182,10 +182,10 @@ def test_a_feed_that_may_not_be_read_is_named_in_the_plan(tmp_path: Path) -> Non
         locations = client.locations()
         body = {"merchant": "harbor", "remove": ["PAYMENTS_READ"]}
         httpx.post(f"{sandbox.url}/sandbox/tokens/scopes", json=body, timeout=30)
-        told = estimate(client, PROVIDER, connection, locations, DAYS, feeds=client)
+        told = estimate(client, PROVIDER, connection, locations, DAYS, beside_orders=True)
     (uncounted,) = told.uncounted
     assert "PAYMENTS_READ" in uncounted
-    assert 0 < told.feed_calls < told.calls
+    assert 0 < told.stream_calls < told.calls
 
 
 @pytest.mark.skipif(not PIZZA.is_dir(), reason="the pizza data are not here")

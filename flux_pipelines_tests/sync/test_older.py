@@ -13,10 +13,10 @@ import msgspec
 from flux_pipelines.domain.connection import Connection
 from flux_pipelines.lake.raw import OLDER, RawStore
 from flux_pipelines.privacy import Pseudonyms, Redactor
-from flux_pipelines.providers.base import Basis, Location, Order, OrderWindow, Page
+from flux_pipelines.providers.base import Location, Order, Page, TimeField, Window
 from flux_pipelines.providers.square import PROVIDER
-from flux_pipelines.sync.orders import sync_orders
 from flux_pipelines.sync.reading import raw_blocks
+from flux_pipelines.sync.windowed import read_windowed
 from flux_pipelines_tests.sync.memory import MemorySource, read, sale
 from flux_pipelines_tests.sync.rawfiles import raw_store
 
@@ -28,7 +28,7 @@ PAID = datetime(2026, 3, 10, 15, tzinfo=UTC)
 
 
 def sync(source: MemorySource, raw: RawStore, days: Sequence[date]) -> frozenset[date]:
-    outcomes = list(sync_orders(source, CONNECTION, LOCATIONS, days, raw, provider=PROVIDER))
+    outcomes = list(read_windowed(source, CONNECTION, LOCATIONS, days, raw, provider=PROVIDER))
     assert [one.error for one in outcomes if one.error] == []
     return frozenset().union(*(one.stale for one in outcomes))
 
@@ -91,12 +91,12 @@ class Known(list[dict[str, Any]]):
 class Heads(MemorySource):
     """Gives heads alone when asked by closing time."""
 
-    proof_is_whole = False
+    verification_is_whole = False
 
-    def pages(self, window: OrderWindow, basis: Basis) -> Iterator[Page]:
-        for page in super().pages(window, basis):
+    def pages(self, window: Window, time_field: TimeField) -> Iterator[Page]:
+        for page in super().pages(window, time_field):
             heads = [Order(msgspec.Raw(b'{"id":"head"}'), one.header) for one in page.orders]
-            yield page if basis == "created" else Page(heads, page.last)
+            yield page if time_field == "created" else Page(heads, page.last)
 
 
 def test_what_the_second_query_gives_in_part_is_asked_for_whole(tmp_path: Path) -> None:
@@ -110,7 +110,7 @@ def test_what_is_personal_is_taken_out_of_them(tmp_path: Path) -> None:
     raw = raw_store(tmp_path)
     redactor = Redactor(PROVIDER.redaction, Pseudonyms(bytes(32)))
     source = MemorySource([closed_late() | {"customer_id": "SOMEBODY"}], LOCATIONS)
-    list(sync_orders(source, CONNECTION, LOCATIONS, [DAY], raw, provider=PROVIDER, redact=redactor))
+    list(read_windowed(source, CONNECTION, LOCATIONS, [DAY], raw, provider=PROVIDER, redact=redactor))
     (line,) = kept(raw, OLD)
     assert "SOMEBODY" not in line
 

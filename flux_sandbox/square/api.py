@@ -118,7 +118,7 @@ class SquareSandbox:
                 _REPORTS,
             ),
         )
-        endpoints += self._feeds() + self._managed()
+        endpoints += self._streams() + self._managed()
         routes = [Route("/oauth2/authorize", self._authorize, methods=["GET"])]
         for endpoint in endpoints:
             routes.append(Route(endpoint.path, self._endpoint(endpoint), methods=[endpoint.method]))
@@ -128,7 +128,7 @@ class SquareSandbox:
         ]
         return routes
 
-    def _feeds(self) -> tuple[_Endpoint, ...]:
+    def _streams(self) -> tuple[_Endpoint, ...]:
         """The paths of what is not an order."""
 
         def asked(answer: Callable[[Merchant, QueryParams], Any]) -> Callable[[_Call], bytes]:

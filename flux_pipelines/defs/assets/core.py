@@ -264,7 +264,7 @@ def parts_of(table: Table) -> list[Table]:
 def unfetched(runtime: "Runtime", part: Table, days: Sequence[date]) -> set["Part"]:
     """Return the partitions of a provider's part of a table whose business date its connection has not been asked for."""
     provider, _, base = part.name.partition("/")
-    raw = runtime.raw.of(feed_of(provider, base))
+    raw = runtime.raw.of(stream_of(provider, base))
     touched: dict[str, set[date]] = {}
     for connection, _, day in runtime.lake.rows_by_partition(part.name, {"business_date": days}):
         touched.setdefault(connection, set()).add(date.fromisoformat(day))
@@ -275,10 +275,10 @@ def unfetched(runtime: "Runtime", part: Table, days: Sequence[date]) -> set["Par
     }
 
 
-def feed_of(provider: str, table: str) -> str:
+def stream_of(provider: str, table: str) -> str:
     """Return which of a provider's raw records a table is made of."""
     specs = provider_named(provider).tables
-    return next((spec.feed for spec in specs if spec.table == table), ORDERS)
+    return next((spec.stream for spec in specs if spec.table == table), ORDERS)
 
 
 def union_draft(

@@ -154,7 +154,7 @@ def decisions_sensor(job: Any) -> dg.SensorDefinition:
         default_status=dg.DefaultSensorStatus.RUNNING,
     )
     def decided(context: dg.SensorEvaluationContext, flux: FluxResource) -> Iterator[dg.RunRequest | dg.SkipReason]:
-        runtime = flux.hurried_runtime
+        runtime = flux.sensor_runtime
         last = runtime.state.mappings.last_decided()
         versions = [runtime.lake.version(table.name) for table in (tables.PRODUCTS, tables.LOCATIONS)]
         cursor = f"{last.isoformat() if last else ''}|{versions[0]}|{versions[1]}"

@@ -1,4 +1,4 @@
-"""Tables that a provider's SQL makes of its feeds: `<provider>/payments`, `<provider>/products` and so on."""
+"""Tables that a provider's SQL makes of its streams: `<provider>/payments`, `<provider>/products` and so on."""
 
 # No `from __future__ import annotations` here: Dagster reads the annotations of asset functions as objects.
 
@@ -12,13 +12,13 @@ import dagster as dg
 from flux_pipelines.defs import names
 from flux_pipelines.defs.assets.raw import (
     RECORDS_USABLE,
-    feed_partitions,
     key_of,
+    partitions_for,
     partitions_of,
     quarantine_check,
     replace_quarantined,
 )
-from flux_pipelines.defs.changed_dates import Touching, older_to_make
+from flux_pipelines.defs.changed_dates import ChangedDates, older_to_make
 from flux_pipelines.defs.checks import (
     CHECK_MEMORY,
     ONE_PERIOD_AT_A_TIME,
@@ -36,7 +36,7 @@ from flux_pipelines.defs.failures import OF_ITS_PARTITION, PartitionsFailed, ret
 from flux_pipelines.defs.internals.partition_metadata import attach
 from flux_pipelines.defs.metadata import table_metadata
 from flux_pipelines.defs.partition_alerts import follow_damage, follow_refusals
-from flux_pipelines.defs.partition_stats import figures_of
+from flux_pipelines.defs.partition_stats import stats_of
 from flux_pipelines.defs.partitions import BACKFILL, keys_of
 from flux_pipelines.defs.publishing import failures, publish, refused_of
 from flux_pipelines.defs.resources import FluxResource
@@ -45,7 +45,7 @@ from flux_pipelines.domain.errors import FluxError, TableDamagedError, UnknownCo
 from flux_pipelines.domain.tables import Table
 from flux_pipelines.lake import CURRENT, hour_of
 from flux_pipelines.lake.raw_manifest import OLDER
-from flux_pipelines.providers.base import FeedTable, Grain, Location, Provider
+from flux_pipelines.providers.base import Grain, Location, Provider, StreamTable
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -60,36 +60,36 @@ ORDERS = "orders"
 _TOGETHER = 32 * 1024 * 1024
 
 
-def grain_of(provider: Provider, spec: FeedTable) -> Grain:
-    """Return the grain of the feed that a table is made of."""
-    return "day" if spec.feed == ORDERS else provider.feed(spec.feed).grain
+def grain_of(provider: Provider, spec: StreamTable) -> Grain:
+    """Return the grain of the stream that a table is made of."""
+    return "day" if spec.stream == ORDERS else provider.stream(spec.stream).grain
 
 
 def table_assets(provider: Provider) -> list[dg.AssetsDefinition]:
-    """Return the assets of the tables that are made of a provider's feeds."""
-    return [feed_table(provider, spec) for spec in provider.tables]
+    """Return the assets of the tables that are made of a provider's streams."""
+    return [stream_table(provider, spec) for spec in provider.tables]
 
 
 def checks_of(table: Table) -> tuple[Check, ...]:
-    """Return what must hold of a table that is made of a feed."""
+    """Return what must hold of a table that is made of a stream."""
     base = table.name.rpartition("/")[2]
     history = (ONE_PERIOD_AT_A_TIME,) if base == tables.PRODUCTS.name else ()
     return (no_duplicate_lines(table), contract(table, TABLE_RULES.get(base, {})), *history)
 
 
-def feed_table(provider: Provider, spec: FeedTable) -> dg.AssetsDefinition:
-    """Return the asset that makes a table of a feed through the provider's SQL."""
+def stream_table(provider: Provider, spec: StreamTable) -> dg.AssetsDefinition:
+    """Return the asset that makes a table of a stream through the provider's SQL."""
     base = tables.named(spec.table)
     table = base.named(f"{provider.name}/{base.name}")
     key = names.provider_table(provider.name, base.name)
-    source = names.raw_feed(provider.name, spec.feed)
+    source = names.raw_stream(provider.name, spec.stream)
     grain = grain_of(provider, spec)
     checks = checks_of(table)
 
     @dg.asset(
         key=key,
         deps=[source],
-        partitions_def=feed_partitions(provider, grain),
+        partitions_def=partitions_for(provider, grain),
         backfill_policy=BACKFILL,
         automation_condition=when_upstream_changes(),
         check_specs=[check.spec(key) for check in (*checks, RECORDS_USABLE)],
@@ -112,12 +112,12 @@ def feed_table(provider: Provider, spec: FeedTable) -> dg.AssetsDefinition:
         step = _Deriving(runtime, provider, spec, table, grain, Findings(checks, key), context.run_id)
         partitions = partitions_of(grain, keys_of(context))
         step.run(partitions)
-        step.touching.tell(context, runtime.raw.of(spec.feed), list(partitions), step.done)
+        step.changed_dates.tell(context, runtime.raw.of(spec.stream), list(partitions), step.done)
         if step.done:
             days = sorted({day for of_one in partitions.values() for day in of_one})
             where, scope = _rows_of(table, list(partitions), days)
             with session(runtime.lake, [table.name], where=where, memory_limit=CHECK_MEMORY) as database:
-                places, told = runtime.places(), figures_of(table)
+                places, told = runtime.places(), stats_of(table)
                 step.describe(told.of(database, scope, list(step.done), places=places))
         results = [*step.findings.results(), quarantine_check(key, step.bad)]
         if step.failed:
@@ -139,13 +139,13 @@ def _rows_of(
 
 
 class _Deriving:
-    """One step of a table that is made of a feed."""
+    """One step of a table that is made of a stream."""
 
     def __init__(
         self,
         runtime: "Runtime",
         provider: Provider,
-        spec: FeedTable,
+        spec: StreamTable,
         table: Table,
         grain: Grain,
         findings: Findings,
@@ -157,12 +157,12 @@ class _Deriving:
         self._table = table
         self._grain = grain
         self.findings = findings
-        self._raw = runtime.raw.of(spec.feed)
+        self._raw = runtime.raw.of(spec.stream)
         self._asset = names.provider_table(provider.name, spec.table).to_user_string()
         self.done: dict[str, dict[str, Any]] = {}
         self.failed: list[PartitionsFailed] = []
         self.bad: list[BadRecord] = []
-        self.touching = Touching(runtime, table, run)
+        self.changed_dates = ChangedDates(runtime, table, run)
         self._unread: dict[tuple[str, date], list[datetime]] = {}
 
     def run(self, partitions: Mapping[str, Sequence[date]]) -> None:
@@ -174,7 +174,7 @@ class _Deriving:
                 self._fail(key, days, error)
                 continue
             found = self._manifests(key, days)
-            if self._spec.feed == ORDERS:
+            if self._spec.stream == ORDERS:
                 older = older_to_make(self._raw, key, self._spec.table)
                 found |= {manifest.business_date: [manifest] for manifest in older}
             if not found:
@@ -220,7 +220,7 @@ class _Deriving:
             else:
                 never.append(day)
         if never:
-            raw = names.raw_feed(self._provider.name, self._spec.feed).to_user_string()
+            raw = names.raw_stream(self._provider.name, self._spec.stream).to_user_string()
             missing = TableDamagedError(
                 f"there is nothing of {raw} for these partitions",
                 connection=key,
@@ -277,9 +277,9 @@ class _Deriving:
         rows = pa.RecordBatchReader.from_batches(self._table.arrow_schema(), batches())
         lake = self._runtime.lake
         where, scope = _rows_of(self._table, [connection.key], sorted(found))
-        drafting = self.touching.about_to(lake.draft(self._table, rows, partitions))
+        drafting = self.changed_dates.recording(lake.draft(self._table, rows, partitions))
         commit = publish(lake, drafting, self.findings, scope, where=where)
-        self.touching.committed(commit)
+        self.changed_dates.committed(commit)
         if self._spec.table == tables.PAYMENTS.name:  # of a day without any, `tie_out` must know that it was looked at
             there = Counter[str]()
             for (_, of_raw, *_), number in lake.rows_by_partition(
@@ -289,12 +289,12 @@ class _Deriving:
             for day, manifests in found.items():
                 if key_of(self._grain, connection.key, day) not in self.findings.refused:
                     newest = manifests[-1]
-                    self._raw.of(newest.feed).set_made(newest, self._spec.table, there[day.isoformat()])
+                    self._raw.of(newest.stream).set_made(newest, self._spec.table, there[day.isoformat()])
         kept = replace_quarantined(self._runtime, self._asset, self._grain, connection.key, bad)
         self.bad += [record for of_day in bad.values() for record in of_day]
         for day, manifests in found.items():
             newest = manifests[-1]
-            if key_of(self._grain, connection.key, day) in self.findings.refused or newest.feed == OLDER:
+            if key_of(self._grain, connection.key, day) in self.findings.refused or newest.stream == OLDER:
                 continue
             self.done[key_of(self._grain, connection.key, day)] = {
                 "records": sum(manifest.orders for manifest in manifests),

@@ -15,7 +15,7 @@ import dagster as dg
 from pydantic import Field
 
 from flux_pipelines.defs import names
-from flux_pipelines.defs.changed_dates import Touching, older_made, older_to_make, on_other_dates
+from flux_pipelines.defs.changed_dates import ChangedDates, older_made, older_to_make, on_other_dates
 from flux_pipelines.defs.checks import (
     SAMPLE,
     TRANSACTION_RULES,
@@ -166,7 +166,7 @@ class _Landing:
 
     def _land(self, key: str, days: Sequence[date], asked: frozenset[date]) -> set[date]:
         """Land business dates; return those that are stale. Partitions that were not asked for are recorded on their own."""
-        from flux_pipelines.sync.orders import sync_orders
+        from flux_pipelines.sync.windowed import read_windowed
 
         stale: set[date] = set()
         left = dict.fromkeys(days)
@@ -176,7 +176,7 @@ class _Landing:
             connection = self._runtime.state.connections.get(key)
             source = self._runtime.source(connection)
             try:
-                for outcome in sync_orders(
+                for outcome in read_windowed(
                     source,
                     connection,
                     self._runtime.refresh_locations(connection, source),
@@ -211,7 +211,7 @@ class _Landing:
                 failures.setdefault(_unexplained(key, *left), []).extend(left)
         self.failed += [PartitionsFailed(key, tuple(days), error) for error, days in failures.items() if days]
         self._runtime.remember(key, "sync of orders", *(error for error, days in failures.items() if days))
-        follow_outcomes(self._runtime, key, self._runtime.raw.feed, outcomes)
+        follow_outcomes(self._runtime, key, self._runtime.raw.stream, outcomes)
         for outcome in outcomes:
             if isinstance(outcome.error, EmptiedError) and outcome.manifest is not None:
                 # Not materialised, and still what the partition's page shall say.
@@ -333,7 +333,7 @@ def transactions(provider: Provider) -> dg.AssetsDefinition:
         partitions = by_connection(keys_of(context))
         step.run(partitions)
         results = [*step.findings.results(), step.nothing_quarantined(key)]
-        step.touching.tell(context, flux.runtime.raw, list(partitions), step.done)
+        step.changed_dates.tell(context, flux.runtime.raw, list(partitions), step.done)
         if step.failed:
             yield from results
             raise retry_or_fail(context, step.done, step.failed)
@@ -354,7 +354,7 @@ class _Normalising:
         self.findings = findings
         self.done: dict[str, Metadata] = {}
         self.failed: list[PartitionsFailed] = []
-        self.touching = Touching(runtime, self._table, run)
+        self.changed_dates = ChangedDates(runtime, self._table, run)
         self._bad: list[BadRecord] = []
 
     def run(self, partitions: Mapping[str, Sequence[date]]) -> None:
@@ -457,8 +457,8 @@ class _Normalising:
             "connection": [connection.key for connection, _ in todo],
             "raw_date": days,
         }
-        commit = publish(lake, self.touching.about_to(normalised()), self.findings, scope, where=where)
-        self.touching.committed(commit)
+        commit = publish(lake, self.changed_dates.recording(normalised()), self.findings, scope, where=where)
+        self.changed_dates.committed(commit)
         for normalisation, manifests in passes:
             self._record(normalisation, manifests, commit.version, heads)
 
@@ -480,7 +480,7 @@ class _Normalising:
             partition = partition_key(key, day)
             if str(partition) in self.findings.refused:
                 continue
-            if manifest.feed == OLDER:  # there is no partition of it: the dates that it touches are told
+            if manifest.stream == OLDER:  # there is no partition of it: the dates that it touches are told
                 older_made(self._runtime.raw, manifest, TRANSACTIONS.name, figures.rows)
                 continue
             head = heads.get(partition)
@@ -505,7 +505,7 @@ class _Normalising:
         """See whether the rows of each partition add up to what the provider says of its orders."""
         bad = _by_day(normalisation.bad)
         for manifest in manifests:
-            if bad.get(manifest.business_date) or manifest.feed == OLDER:
+            if bad.get(manifest.business_date) or manifest.stream == OLDER:
                 continue
             written = normalisation.days[manifest.business_date].total
             unit = f"{normalisation.connection.key}|{manifest.business_date}"

@@ -1,13 +1,13 @@
-"""What a provider can be asked for beside orders, as received: `<provider>/raw_<feed>`, the same for every provider.
+"""What a provider can be asked for beside orders, as received: `<provider>/raw_<stream>`, the same for every provider.
 
-The work is done by `flux_pipelines.sync.feeds`; here its outcomes become materialisations, metadata, checks and failures.
+The work is done by `flux_pipelines.sync.daily`; here its outcomes become materialisations, metadata, checks and failures.
 """
 
 # No `from __future__ import annotations` here: Dagster reads the annotations of asset functions as objects.
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 from pydantic import Field
@@ -30,7 +30,7 @@ from flux_pipelines.defs.partitions import (
 from flux_pipelines.defs.resources import FluxResource
 from flux_pipelines.domain.errors import DayNotReadyError, FluxError, HistoryUnavailableError
 from flux_pipelines.lake import CURRENT
-from flux_pipelines.providers.base import Feed, FeedSource, Grain, Provider
+from flux_pipelines.providers.base import Grain, Provider, Stream
 
 if TYPE_CHECKING:
     from flux_pipelines.lake import RawManifest, RawStore
@@ -47,8 +47,8 @@ RECORDS_USABLE = Check(
 )
 
 
-class RawFeedConfig(dg.Config):
-    """How a feed is collected."""
+class RawStreamConfig(dg.Config):
+    """How a stream is collected."""
 
     accept_empty: bool = Field(
         default=False,
@@ -67,29 +67,29 @@ _PARTITIONS = {
 }
 
 
-def feed_partitions(provider: Provider, grain: Grain) -> dg.PartitionsDefinition[str]:
-    """Return the partitions of what comes of a feed of a grain."""
+def partitions_for(provider: Provider, grain: Grain) -> dg.PartitionsDefinition[str]:
+    """Return the partitions of what comes of a stream of a grain."""
     return connections_of(provider.name) if grain == "current" else connection_days(provider.name)
 
 
-def feed_assets(provider: Provider) -> list[dg.AssetsDefinition]:
-    """Return the raw assets of a provider's feeds."""
-    return [raw_feed(provider, feed) for feed in provider.feeds]
+def stream_assets(provider: Provider) -> list[dg.AssetsDefinition]:
+    """Return the raw assets of a provider's streams."""
+    return [raw_stream(provider, stream) for stream in provider.streams]
 
 
-def raw_feed(provider: Provider, feed: Feed) -> dg.AssetsDefinition:
-    """Return the asset that stores a feed exactly as received."""
-    key = names.raw_feed(provider.name, feed.name)
+def raw_stream(provider: Provider, stream: Stream) -> dg.AssetsDefinition:
+    """Return the asset that stores a stream exactly as received."""
+    key = names.raw_stream(provider.name, stream.name)
 
     @dg.asset(
         key=key,
-        partitions_def=feed_partitions(provider, feed.grain),
+        partitions_def=partitions_for(provider, stream.grain),
         backfill_policy=BACKFILL,
         pool=names.pool(provider.name),
         check_specs=[RECORDS_USABLE.spec(key)],
         group_name=provider.name,
         description=(
-            f"{provider.title} {feed.title} exactly as received, but for what is personal: {_PARTITIONS[feed.grain]}\n\n"
+            f"{provider.title} {stream.title} exactly as received, but for what is personal: {_PARTITIONS[stream.grain]}\n\n"
             f"API: [{provider.title}]({provider.docs_url}), version {provider.api_version}."
         ),
         owners=[provider.owner],
@@ -99,10 +99,10 @@ def raw_feed(provider: Provider, feed: Feed) -> dg.AssetsDefinition:
         code_version="1",
     )
     def records(
-        context: dg.AssetExecutionContext, config: RawFeedConfig, flux: FluxResource
+        context: dg.AssetExecutionContext, config: RawStreamConfig, flux: FluxResource
     ) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:  # type: ignore[type-arg]
-        step = _Collecting(context, flux, provider, feed, accept_empty=config.accept_empty)
-        for connection, days in partitions_of(feed.grain, keys_of(context)).items():
+        step = _Collecting(context, flux, provider, stream, accept_empty=config.accept_empty)
+        for connection, days in partitions_of(stream.grain, keys_of(context)).items():
             step.collect(connection, days)
         check = quarantine_check(key, step.bad)
         if step.failed:
@@ -127,23 +127,23 @@ def key_of(grain: Grain, connection: str, day: date) -> str:
     return connection if grain == "current" else str(partition_key(connection, day))
 
 
-def newest_manifest(orders: "RawStore", feed: Feed, connection: str, day: date) -> "RawManifest | None":
-    """Return what is stored of a feed for a connection and day: the newest snapshot, if it is one of many.
+def newest_manifest(orders: "RawStore", stream: Stream, connection: str, day: date) -> "RawManifest | None":
+    """Return what is stored of a stream for a connection and day: the newest snapshot, if it is one of many.
 
     What cannot be read is as good as not stored: whoever asks has it fetched again.
 
     Args:
-        orders: the raw records of any feed of the lake.
-        feed: which feed.
+        orders: the raw records of any stream of the lake.
+        stream: which stream.
         connection: the connection's key.
         day: the day; of no matter for what there is now.
 
     """
-    raw = orders.of(feed.name)
-    if feed.grain == "hour":
+    raw = orders.of(stream.name)
+    if stream.grain == "hour":
         stored = raw.hours(connection, day)
     else:
-        stored = raw.look(connection, [CURRENT if feed.grain == "current" else day.isoformat()])
+        stored = raw.look(connection, [CURRENT if stream.grain == "current" else day.isoformat()])
     return max(stored.readable, key=lambda manifest: manifest.fetched_at, default=None)
 
 
@@ -154,14 +154,14 @@ def quarantine_check(asset: dg.AssetKey, bad: Sequence["BadRecord"]) -> dg.Asset
 
 
 class _Collecting:
-    """One step of a raw feed: what was stored, what failed."""
+    """One step of a raw stream: what was stored, what failed."""
 
     def __init__(
         self,
         context: dg.AssetExecutionContext,
         flux: FluxResource,
         provider: Provider,
-        feed: Feed,
+        stream: Stream,
         *,
         accept_empty: bool,
     ) -> None:
@@ -169,9 +169,9 @@ class _Collecting:
         self._accept_empty = accept_empty
         self._runtime = flux.runtime
         self._provider = provider
-        self._feed = feed
-        self._raw = self._runtime.raw.of(feed.name)
-        self._asset = names.raw_feed(provider.name, feed.name).to_user_string()
+        self._stream = stream
+        self._raw = self._runtime.raw.of(stream.name)
+        self._asset = names.raw_stream(provider.name, stream.name).to_user_string()
         self.done: dict[str, Metadata] = {}
         self.failed: list[PartitionsFailed] = []
         self.bad: list[BadRecord] = []
@@ -192,14 +192,14 @@ class _Collecting:
         except FluxError as error:
             self._fail(key, list(left), error)
         errors = (one.error for one in self.failed if one.connection == key)
-        self._runtime.remember(key, f"sync of {self._feed.name}", *errors)
-        follow_outcomes(self._runtime, key, self._feed.name, outcomes)
+        self._runtime.remember(key, f"sync of {self._stream.name}", *errors)
+        follow_outcomes(self._runtime, key, self._stream.name, outcomes)
 
     def _outcomes(self, key: str, days: Sequence[date]) -> Iterator["DayOutcome"]:
-        from flux_pipelines.sync.feeds import collect_days, collect_now
+        from flux_pipelines.sync.daily import read_days, read_now
 
         now = datetime.now(UTC)
-        wanted = list(days) if self._feed.grain == "day" else self._only_now(key, days, now)
+        wanted = list(days) if self._stream.grain == "day" else self._only_now(key, days, now)
         if not wanted:
             return
         connection = self._runtime.state.connections.get(key)
@@ -207,9 +207,9 @@ class _Collecting:
         try:
             locations = self._runtime.refresh_locations(connection, source)
             redact = self._runtime.redactor(connection)
-            if self._feed.grain == "day":
-                yield from collect_days(
-                    cast("FeedSource", source),
+            if self._stream.grain == "day":
+                yield from read_days(
+                    source,
                     connection,
                     locations,
                     wanted,
@@ -221,12 +221,12 @@ class _Collecting:
                     accept_empty=self._accept_empty,
                 )
             else:
-                yield collect_now(
-                    cast("FeedSource", source),
+                yield read_now(
+                    source,
                     connection,
                     locations,
                     self._raw,
-                    self._feed,
+                    self._stream,
                     provider=self._provider,
                     redact=redact,
                     token=sync_token(self._context.run),
@@ -238,7 +238,7 @@ class _Collecting:
 
     def _only_now(self, key: str, days: Sequence[date], now: datetime) -> list[date]:
         """Return today if it is among the days; of the past, tell what is there and fail what is not."""
-        if self._feed.grain == "current":
+        if self._stream.grain == "current":
             return [now.date()]
         for day in days:
             if day < now.date():
@@ -257,13 +257,13 @@ class _Collecting:
         stored = self._raw.hours(key, day)
         follow_damage(self._runtime, key, self._raw, stored.damaged)
         if stored.readable:
-            self.done[key_of(self._feed.grain, key, day)] = raw_metadata(self._provider, stored.readable)
+            self.done[key_of(self._stream.grain, key, day)] = raw_metadata(self._provider, stored.readable)
             return
         for error in stored.damaged.values():
             self._fail(key, [day], error)
             return
         lost = HistoryUnavailableError(
-            f"there is no snapshot of {day}: {self._provider.title} tells {self._feed.title} of the present only",
+            f"there is no snapshot of {day}: {self._provider.title} tells {self._stream.title} of the present only",
             connection=key,
             next_step="The date stays missing. Snapshots are taken each hour while the connection is active.",
         )
@@ -271,10 +271,10 @@ class _Collecting:
 
     def _store(self, key: str, manifest: "RawManifest", bad: Sequence["BadRecord"]) -> None:
         day = manifest.business_date
-        replace_quarantined(self._runtime, self._asset, self._feed.grain, key, {day: bad})
+        replace_quarantined(self._runtime, self._asset, self._stream.grain, key, {day: bad})
         self.bad += bad
-        stored = [manifest] if self._feed.grain != "hour" else self._raw.hours(key, day).readable
-        self.done[key_of(self._feed.grain, key, day)] = raw_metadata(self._provider, stored)
+        stored = [manifest] if self._stream.grain != "hour" else self._raw.hours(key, day).readable
+        self.done[key_of(self._stream.grain, key, day)] = raw_metadata(self._provider, stored)
 
     def _fail(self, key: str, days: Sequence[date], error: FluxError) -> None:
         if days:
@@ -296,7 +296,7 @@ def replace_quarantined(
 
 
 def raw_metadata(provider: Provider, manifests: Sequence["RawManifest"]) -> Metadata:
-    """Return the metadata of a partition of a raw feed; one of snapshots has a manifest for each hour."""
+    """Return the metadata of a partition of a raw stream; one of snapshots has a manifest for each hour."""
     kinds: dict[str, int] = {}
     for manifest in manifests:
         for kind, count in manifest.states.items():

@@ -14,7 +14,7 @@ from flux_pipelines.defs.checks import Everything, Findings, equals_its_sources
 from flux_pipelines.defs.conditions import when_upstream_changes
 from flux_pipelines.defs.failures import explained
 from flux_pipelines.defs.metadata import table_metadata
-from flux_pipelines.defs.partition_stats import counts_of, figures_of
+from flux_pipelines.defs.partition_stats import counts_of, stats_of
 from flux_pipelines.defs.partitions import DAY
 from flux_pipelines.defs.publishing import concluded, damaged_units, leaving_out, publish
 from flux_pipelines.defs.resources import FluxResource
@@ -40,7 +40,7 @@ AS_A_WHOLE = (
 
 
 def book_assets() -> list[dg.AssetsDefinition]:
-    """Return the core assets that are made of feeds, those alone that some provider has a part of."""
+    """Return the core assets that are made of streams, those alone that some provider has a part of."""
     return [
         *(by_day(table, group, by, sums).asset() for table, group, by, sums in BY_DAY if names.with_table(table.name)),
         *(whole(table, group) for table, group in AS_A_WHOLE if names.with_table(table.name)),
@@ -58,7 +58,7 @@ def by_day(table: Table, group: str, by: tuple[str, ...], sums: tuple[str, ...])
         tuple(dg.AssetDep(names.provider_table(p.name, table.name), partition_mapping=mapping) for p in providers),
         group,
         (*checks_of(table), equals_its_sources([f"{p.name}/{table.name}" for p in providers], by, sums)),
-        figures_of(table, core=True),
+        stats_of(table, core=True),
         written_alone=False,  # one connection's rows may come while another's are being read
     )
 

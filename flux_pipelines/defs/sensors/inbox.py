@@ -18,7 +18,7 @@ from flux_pipelines.defs import names
 from flux_pipelines.defs.assets.raw import newest_manifest
 from flux_pipelines.defs.erasures import forget_request
 from flux_pipelines.defs.resources import FluxResource
-from flux_pipelines.defs.sensors.feed_changes import feed_request
+from flux_pipelines.defs.sensors.feed_changes import stream_request
 from flux_pipelines.defs.sensors.inbox_settle import STAMP, Settling
 from flux_pipelines.defs.sensors.order_changes import sync_request
 from flux_pipelines.defs.staleness import FORGET, ORDERS, Asker, Batch, Run, Unit, asks_to_forget, batches, forgotten
@@ -46,7 +46,7 @@ def inbox_sensor(
 
     Args:
         provider: whose.
-        jobs: its sync, those that collect its feeds, the one that forgets people, and the one that brings the core
+        jobs: its sync, those that collect its streams, the one that forgets people, and the one that brings the core
             tables up to date.
 
     """
@@ -56,7 +56,7 @@ def inbox_sensor(
         jobs=list(jobs),
         description=(
             f"Syncs the business dates that {provider.title}'s webhooks announce, those of today too: new sales, edits and "
-            "refunds are in the core tables within a minute; collects the feeds that they announce, and forgets people who "
+            "refunds are in the core tables within a minute; collects the streams that they announce, and forgets people who "
             "ask for it. Many events become few runs. An event is done when its runs have succeeded, and those of orders "
             "have brought core `transactions` up to date; one whose runs fail five times is given up with an alert. "
             "`flux inbox list` shows them."
@@ -65,7 +65,7 @@ def inbox_sensor(
         default_status=dg.DefaultSensorStatus.RUNNING,
     )
     def webhooks(context: dg.SensorEvaluationContext, flux: FluxResource) -> dg.SensorResult:
-        tick = _Tick(context, flux.hurried_runtime, provider)
+        tick = _Tick(context, flux.sensor_runtime, provider)
         tick.settle()
         tick.drain()
         return tick.result()
@@ -146,18 +146,18 @@ class _Tick(Settling):
         return self._owners[location]
 
     def _wait_for_the_present(self, touched: "_Touched") -> None:
-        """Let events of feeds of the present wait a little after the last fetch: stock changes with each sale.
+        """Let events of streams of the present wait a little after the last fetch: stock changes with each sale.
 
         What was fetched after an event has come holds what it announced.
         """
         for event, (units, _) in list(touched.units.items()):
             if any(unit.what == ORDERS or unit.what.startswith(FORGET) for unit in units):
                 continue
-            feeds = [self._provider.feed(unit.what) for unit in units]
-            if any(feed.grain == "day" for feed in feeds):
+            streams = [self._provider.stream(unit.what) for unit in units]
+            if any(stream.grain == "day" for stream in streams):
                 continue
             stored = [
-                newest_manifest(self._runtime.raw, self._provider.feed(unit.what), unit.connection, unit.day)
+                newest_manifest(self._runtime.raw, self._provider.stream(unit.what), unit.connection, unit.day)
                 for unit in units
             ]
             fetched = min((m.fetched_at if m is not None else _LONG_AGO for m in stored), default=_LONG_AGO)
@@ -222,7 +222,7 @@ class _Tick(Settling):
             if affected.erase is not None:
                 touched.units[event.id] = (forgotten(event.id, asker.connections, self._now), not event.attempts)
                 continue
-            if affected.locations and not (affected.sold or affected.days or affected.feeds):
+            if affected.locations and not (affected.sold or affected.days or affected.streams):
                 asker.ask_for_locations()
                 touched.kept.setdefault("the connection's locations were read again", []).append(event.id)
                 continue
@@ -240,7 +240,7 @@ class _Tick(Settling):
         """Take in that the account was disconnected at the provider, unless it has been connected again since."""
         connection = asker.connection
         try:
-            asker.source.confirm_access()
+            asker.source.verify_access()
         except ReauthorizationNeededError:
             reason = f"the authorisation was revoked at {self._provider.title}"
             self._runtime.state.connections.set_status(connection.key, "needs_reauth", reason)
@@ -279,9 +279,9 @@ class _Tick(Settling):
         if run.what == ORDERS:
             return sync_request(self._provider.name, run.connection, run.first, run.last, run_key=run_key, tags=tags)
         if run.what.startswith(FORGET):
-            return forget_request(run.connection, run_key=run_key, tags={**tags, names.FEED_TAG: FORGET})
-        feed = self._provider.feed(run.what)
-        return feed_request(self._provider, feed, run.connection, run.first, run.last, run_key=run_key, tags=tags)
+            return forget_request(run.connection, run_key=run_key, tags={**tags, names.STREAM_TAG: FORGET})
+        stream = self._provider.stream(run.what)
+        return stream_request(self._provider, stream, run.connection, run.first, run.last, run_key=run_key, tags=tags)
 
 
 def _portions(events: Sequence["Event"]) -> Iterator[Sequence["Event"]]:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from flux_pipelines.runtime import Runtime
 
 #: A tick asks no new question after this long: the one under way may take its time, and Dagster ends a tick at 60 s.
-TICK_SECONDS = 10.0
+SETTLE_SECONDS = 10.0
 #: A batch without a run is one whose tick died before Dagster had its requests; younger ones are being handed over.
 HANDED_OVER = timedelta(seconds=60)
 #: Automation brings the core tables up to date within seconds. After this long the sensor asks for it itself.
@@ -50,7 +50,7 @@ class Settling:
         self._provider = provider
         self._rows = names.provider_transactions(provider.name)
         self._now = datetime.now(UTC)
-        self._stop_at = self._now + timedelta(seconds=TICK_SECONDS)
+        self._stop_at = self._now + timedelta(seconds=SETTLE_SECONDS)
         #: Connections that a batch is being synced for: what comes meanwhile waits, and then goes together.
         self._busy: set[str] = set()
         #: Events of connections that rest, up to which id it has been seen whether people ask to be forgotten by them.
@@ -112,7 +112,7 @@ class Settling:
         return all(self._is_fresh(record.dagster_run, since) for record in runs.records)
 
     def _is_fresh(self, run: dg.DagsterRun, since: datetime) -> bool:
-        what = run.tags.get(names.FEED_TAG, ORDERS)
+        what = run.tags.get(names.STREAM_TAG, ORDERS)
         if what.startswith(FORGET):
             return True
         if what == ORDERS:
@@ -120,13 +120,13 @@ class Settling:
             made = [(self._rows, str(partition_key(connection, day))) for day in days]
             read = [last_fetched(self._runtime.raw, connection, day) for day in days]
         else:
-            feed = self._provider.feed(what)
+            stream = self._provider.stream(what)
             connection = run.tags[names.CONNECTION_TAG]
             first, last = run.tags[names.RANGE_START], run.tags[names.RANGE_END]
-            days = [self._now.date()] if feed.grain == "current" else days_of(run)[1]
-            keys = [first] if first == last else [key_of(feed.grain, connection, day) for day in days]
-            made = [(asset, key) for asset in assets_of(self._provider, feed)[1:] for key in keys]
-            stored = [newest_manifest(self._runtime.raw, feed, connection, day) for day in days]
+            days = [self._now.date()] if stream.grain == "current" else days_of(run)[1]
+            keys = [first] if first == last else [key_of(stream.grain, connection, day) for day in days]
+            made = [(asset, key) for asset in assets_of(self._provider, stream)[1:] for key in keys]
+            stored = [newest_manifest(self._runtime.raw, stream, connection, day) for day in days]
             read = [manifest.fetched_at if manifest is not None else None for manifest in stored]
         if any(at is None or at < since for at in read):
             return False
@@ -135,7 +135,7 @@ class Settling:
 
     def _into_core(self, batch: str, runs: Followed) -> None:
         """Finish a batch whose rows have reached core `transactions`; ask for what should have brought them there."""
-        of_orders = [r.dagster_run for r in runs.records if names.FEED_TAG not in r.dagster_run.tags]
+        of_orders = [r.dagster_run for r in runs.records if names.STREAM_TAG not in r.dagster_run.tags]
         days = sorted({day for run in of_orders for day in days_of(run)[1]})
         if brought_up_to_date(self._instance, names.TRANSACTIONS, [str(day) for day in days], runs.ended_at):
             done = self._inbox.finish(batch)

@@ -21,7 +21,7 @@ from flux_pipelines.defs.resources import FluxResource
 from flux_pipelines.domain.business_day import last_closed
 from flux_pipelines.domain.errors import FluxError
 from flux_pipelines.domain.tables import RESTATEMENTS, SETTLED_ORDERS
-from flux_pipelines.providers.base import OrderWindow, Provider
+from flux_pipelines.providers.base import Provider, Window
 
 if TYPE_CHECKING:
     from flux_pipelines.domain.connection import Connection
@@ -39,7 +39,7 @@ OVERLAP = timedelta(minutes=10)
 LAG = timedelta(minutes=1)
 #: A look covers at most this much at once, and a tick takes no new look after this long (Dagster stops it at 60 s).
 SLICE = timedelta(hours=6)
-TICK_SECONDS = 35.0
+CHANGES_SECONDS = 35.0
 
 
 def automation_sensors() -> list[dg.AutomationConditionSensorDefinition]:
@@ -100,7 +100,7 @@ def connection_partitions_sensor(provider: Provider) -> dg.SensorDefinition:
     )
     def follow_connections(context: dg.SensorEvaluationContext, flux: FluxResource) -> dg.SensorResult | dg.SkipReason:
         known = set(context.instance.get_dynamic_partitions(str(partitions.name)))
-        wanted = {connection.key for connection in flux.hurried_runtime.connections(provider.name)}
+        wanted = {connection.key for connection in flux.sensor_runtime.connections(provider.name)}
         # A run that is under way needs its partition to the end; the next look takes it away.
         gone = known - wanted - _in_use(context.instance, known - wanted)
         requests: list[Any] = []
@@ -166,12 +166,12 @@ def daily_schedule(provider: Provider) -> dg.ScheduleDefinition:
     def daily(context: dg.ScheduleEvaluationContext, flux: FluxResource) -> list[dg.RunRequest] | dg.SkipReason:
         now = context.scheduled_execution_time.astimezone(UTC)
         requests: list[dg.RunRequest] = []
-        for connection in flux.hurried_runtime.connections(provider.name):
+        for connection in flux.sensor_runtime.connections(provider.name):
             if connection.status != "active":
                 context.log.info(f"{connection.key} is {connection.status}: left out")
                 continue
             try:
-                due = due_days(flux.hurried_runtime, connection, now)
+                due = due_days(flux.sensor_runtime, connection, now)
             except FluxError as error:
                 context.log.error(str(error))
                 continue
@@ -195,10 +195,10 @@ def daily_schedule(provider: Provider) -> dg.ScheduleDefinition:
 
 
 def daily_name(what: str, day: date, again: datetime | None = None) -> str:
-    """Return how the daily runs of a connection (or of one of its feeds) for a date are tagged.
+    """Return how the daily runs of a connection (or of one of its streams) for a date are tagged.
 
     Args:
-        what: the connection, and the feed if there is one.
+        what: the connection, and the stream if there is one.
         day: the business date.
         again: the present instant, for a date whose run was well and which has come to grief since: it may be asked for
             as often as any other, anew on each date.
@@ -240,10 +240,10 @@ def change_sensor(provider: Provider) -> dg.SensorDefinition:
     )
     def changes(context: dg.SensorEvaluationContext, flux: FluxResource) -> dg.SensorResult:
         now = datetime.now(UTC)
-        stop_at = now + timedelta(seconds=TICK_SECONDS)
+        stop_at = now + timedelta(seconds=CHANGES_SECONDS)
         cursors: dict[str, str] = json.loads(context.cursor or "{}")
         requests: list[dg.RunRequest] = []
-        connections = [c for c in flux.hurried_runtime.connections(provider.name) if c.status == "active"]
+        connections = [c for c in flux.sensor_runtime.connections(provider.name) if c.status == "active"]
         # Who was read least far comes first, so that a tick that runs out of time starves nobody.
         for connection in sorted(connections, key=lambda c: cursors.get(c.key, "")):
             if datetime.now(UTC) >= stop_at:
@@ -251,7 +251,7 @@ def change_sensor(provider: Provider) -> dg.SensorDefinition:
             since = cursors.get(connection.key)
             begin = last_look(since, now)
             try:
-                look = _look(flux.hurried_runtime, connection, begin, now - LAG, stop_at)
+                look = _look(flux.sensor_runtime, connection, begin, now - LAG, stop_at)
             except FluxError as error:
                 # The cursor stays: the next tick asks for the same again.
                 context.log.error(str(error))
@@ -269,7 +269,7 @@ def change_sensor(provider: Provider) -> dg.SensorDefinition:
                 )
                 for first, last in ranges(look.days)
             ]
-        known = {connection.key for connection in flux.hurried_runtime.connections(provider.name)}
+        known = {connection.key for connection in flux.sensor_runtime.connections(provider.name)}
         kept = {key: value for key, value in cursors.items() if key in known}
         # Dagster stores the cursor after it has launched the runs: a crash in between asks again, and loses nothing.
         return dg.SensorResult(
@@ -303,7 +303,7 @@ def _look(runtime: "Runtime", connection: "Connection", begin: datetime, end: da
         while look.until < end and datetime.now(UTC) < stop_at:
             upto = min(look.until + SLICE, end)
             for ids in chunks(sorted(zones), source.max_locations_per_window):
-                for page in source.pages(OrderWindow(ids, look.until - OVERLAP, upto), "updated"):
+                for page in source.pages(Window(ids, look.until - OVERLAP, upto), "updated"):
                     for order in page.orders:
                         header = order.header
                         if header is None or header.location_id not in zones:

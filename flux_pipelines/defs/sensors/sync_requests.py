@@ -10,13 +10,13 @@ import dagster as dg
 
 from flux_pipelines.defs import names
 from flux_pipelines.defs.completeness import collected_until
-from flux_pipelines.defs.jobs import feeds_of
+from flux_pipelines.defs.jobs import streams_of
 from flux_pipelines.defs.partitions import business_days, connections_of, each_day
 from flux_pipelines.defs.resources import FluxResource
 from flux_pipelines.defs.runs import Followed, follow, why_failed
-from flux_pipelines.defs.sensors.feed_changes import feed_request
+from flux_pipelines.defs.sensors.feed_changes import stream_request
 from flux_pipelines.defs.sensors.order_changes import sync_request
-from flux_pipelines.defs.staleness import DAYS_A_RUN, ORDERS, Run
+from flux_pipelines.defs.staleness import MAX_DAYS_PER_EVENT_RUN, ORDERS, Run
 from flux_pipelines.domain.connection import split_key
 from flux_pipelines.domain.errors import UnknownConnectionError
 from flux_pipelines.providers.registry import provider as provider_named
@@ -32,7 +32,7 @@ def requested_syncs_sensor(jobs: Sequence["UnresolvedAssetJobDefinition"]) -> dg
     """Return the sensor that runs what people have asked for, and tells them how it went.
 
     Args:
-        jobs: every provider's sync, and those that collect feeds by day.
+        jobs: every provider's sync, and those that collect daily streams.
 
     """
 
@@ -47,7 +47,7 @@ def requested_syncs_sensor(jobs: Sequence["UnresolvedAssetJobDefinition"]) -> dg
         default_status=dg.DefaultSensorStatus.RUNNING,
     )
     def requested_syncs(context: dg.SensorEvaluationContext, flux: FluxResource) -> dg.SensorResult | dg.SkipReason:
-        state = flux.hurried_runtime.state
+        state = flux.sensor_runtime.state
         requests: list[dg.RunRequest] = []
         additions: list[Any] = []
         waiting = state.requests.open()
@@ -92,15 +92,15 @@ def _refusal(connection: "Connection", request: "SyncRequest") -> str:
 
 
 def _runs(request: "SyncRequest") -> list[Run]:
-    """Cut what was asked for into runs: the orders, and each feed by day."""
+    """Cut what was asked for into runs: the orders, and each stream by day."""
     spec = provider_named(split_key(request.connection_key)[0])
     # As of when it was asked for, so that every look cuts it in the same way.
     until = collected_until(request.last_day, request.asked_at)
-    wanted = [(ORDERS, request.last_day), *((feed.name, until) for feed in feeds_of(spec, "day"))]
+    wanted = [(ORDERS, request.last_day), *((stream.name, until) for stream in streams_of(spec, "day"))]
     return [
-        Run(request.connection_key, what, start, min(start + timedelta(days=DAYS_A_RUN - 1), last))
+        Run(request.connection_key, what, start, min(start + timedelta(days=MAX_DAYS_PER_EVENT_RUN - 1), last))
         for what, last in wanted
-        for start in each_day(request.first_day, last)[::DAYS_A_RUN]
+        for start in each_day(request.first_day, last)[::MAX_DAYS_PER_EVENT_RUN]
     ]
 
 
@@ -110,18 +110,18 @@ def _run_request(run: Run, request: "SyncRequest", tags: dict[str, str]) -> dg.R
     key = f"request-{request.id}|{run.what}|{run.first}"
     if run.what == ORDERS:
         return sync_request(spec.name, run.connection, run.first, run.last, run_key=key, tags=tags)
-    feed = spec.feed(run.what)
-    return feed_request(spec, feed, run.connection, run.first, run.last, run_key=key, tags=tags)
+    stream = spec.stream(run.what)
+    return stream_request(spec, stream, run.connection, run.first, run.last, run_key=key, tags=tags)
 
 
 def _outcome(instance: dg.DagsterInstance, request: "SyncRequest", runs: Followed) -> str:
     """Tell what was fetched, and what was not and why: payments that may not be read do not hide that orders are there."""
     spec = provider_named(split_key(request.connection_key)[0])
-    titles = {ORDERS: ORDERS, **{feed.name: feed.title for feed in feeds_of(spec, "day")}}
+    titles = {ORDERS: ORDERS, **{stream.name: stream.title for stream in streams_of(spec, "day")}}
     failed: dict[str, dg.DagsterRun] = {}
     for record in runs.records:
         if record.dagster_run.status != dg.DagsterRunStatus.SUCCESS:
-            failed.setdefault(record.dagster_run.tags.get(names.FEED_TAG, ORDERS), record.dagster_run)
+            failed.setdefault(record.dagster_run.tags.get(names.STREAM_TAG, ORDERS), record.dagster_run)
     days = (request.last_day - request.first_day).days + 1
     fetched = ", ".join(title for what, title in titles.items() if what not in failed)
     told = [f"{days} business date{' was' if days == 1 else 's were'} fetched: {fetched}."] if fetched else []

@@ -4,7 +4,7 @@ from datetime import date
 from pathlib import Path
 
 from flux_pipelines.providers import witness
-from flux_pipelines.providers.base import Feed, FeedTable, Provider, RateLimit, Redaction, Setting
+from flux_pipelines.providers.base import Provider, RateLimit, Redaction, Setting, Stream, StreamTable
 
 _HERE = Path(__file__).parent
 _SHOP = Setting("shop", "", "The shop's name: `acme` of acme.myshopify.com.")
@@ -35,7 +35,7 @@ PROVIDER = Provider(
     ),
     secrets=(("access_token",), ("client_id", "client_secret", "refresh_token")),
     scopes=("read_orders", "read_all_orders", "read_products", "read_inventory", "read_locations", "read_reports"),
-    pos_source="flux_pipelines.providers.shopify.client:ShopifyClient",
+    source="flux_pipelines.providers.shopify.client:ShopifyClient",
     oauth="flux_pipelines.providers.shopify.oauth:ShopifyOAuth",
     # Since 2026-08-28 a replaced refresh token works until its successor is first used.
     refresh_grace=True,
@@ -62,22 +62,22 @@ PROVIDER = Provider(
     ),
     transactions_sql=_HERE / "transactions.sql",
     order_id_field="legacyResourceId",
-    feeds=(
-        Feed("catalog", "products, variants and locations", "current", passing=("deletion",)),
-        Feed("inventory", "stock at every location", "hour"),
-        Feed(witness.FEED, "own sales report", "day", passing=witness.PASSING, again=witness.NOT_YET),
+    streams=(
+        Stream("catalog", "products, variants and locations", "current", passing=("deletion",)),
+        Stream("inventory", "stock at every location", "hour"),
+        Stream(witness.STREAM, "own sales report", "day", passing=witness.PASSING, again=witness.NOT_YET),
     ),
     tables=(
-        FeedTable(
+        StreamTable(
             "payments",
             "orders",
             _HERE / "payments.sql",
             {"order": {"agreements.nodes": "agreement", "lineItems.nodes": ""}},
         ),
-        FeedTable("products", "catalog", _HERE / "products.sql", {"product": {"variants.nodes": "variant"}}),
-        FeedTable("locations", "catalog", _HERE / "locations.sql"),
-        FeedTable("inventory_levels", "inventory", _HERE / "inventory_levels.sql"),
-        FeedTable("reported_sales", witness.FEED, _HERE / "reported_sales.sql"),
+        StreamTable("products", "catalog", _HERE / "products.sql", {"product": {"variants.nodes": "variant"}}),
+        StreamTable("locations", "catalog", _HERE / "locations.sql"),
+        StreamTable("inventory_levels", "inventory", _HERE / "inventory_levels.sql"),
+        StreamTable("reported_sales", witness.STREAM, _HERE / "reported_sales.sql"),
     ),
     redaction=Redaction(
         remove=frozenset(

@@ -1,4 +1,4 @@
-"""Shopify's orders and feeds over the Admin GraphQL API. Sources of every fact here are in README.md beside this file."""
+"""Shopify's orders and streams over the Admin GraphQL API. Sources of every fact here are in README.md beside this file."""
 
 from __future__ import annotations
 
@@ -14,18 +14,16 @@ import msgspec
 from flux_pipelines.domain.errors import PermissionLostError
 from flux_pipelines.providers import witness
 from flux_pipelines.providers.base import (
-    Basis,
-    FeedWindow,
     Location,
     Order,
     OrderHeader,
-    OrderWindow,
     Page,
     Record,
     SourceContext,
+    TimeField,
+    Window,
 )
 from flux_pipelines.providers.shopify.bulk import BulkOrders, BulkTooLargeError, BulkUnavailableError
-from flux_pipelines.providers.shopify.feeds import Feeds, Shop
 from flux_pipelines.providers.shopify.graphql import GraphQL
 from flux_pipelines.providers.shopify.orders import (
     Completer,
@@ -40,6 +38,7 @@ from flux_pipelines.providers.shopify.orders import (
     with_first,
 )
 from flux_pipelines.providers.shopify.reports import PERMISSION, ShopifyReports
+from flux_pipelines.providers.shopify.streams import Shop, Streams
 from flux_pipelines.transport import RefusedError
 
 if TYPE_CHECKING:
@@ -94,19 +93,19 @@ _UPDATED: Callable[[OrderHeader], datetime] = lambda header: header.updated_at  
 
 
 class ShopifyClient:
-    """One shop's orders, catalogue and stock (`PosSource`, `FeedSource`). Safe to use from threads."""
+    """One shop's orders, catalogue and stock (`Source`). Safe to use from threads."""
 
     max_locations_per_window = 1_000_000  # orders are never asked for by location: one window holds those of the shop
     by_business_date = False
-    proof_basis: Final = "updated"
-    proof_is_whole = False
+    verified_by: Final = "updated"
+    verification_is_whole = False
 
     def __init__(self, context: SourceContext) -> None:
         settings = context.provider.settings_of(context.connection)
         self._connection = context.connection.key
         self._bulk_days = int(settings["bulk_days"])
         self._graphql = GraphQL(context)
-        self._feeds = Feeds(self._graphql)
+        self._streams = Streams(self._graphql)
         self._reports = ShopifyReports(self._graphql, self._shop, self.locations)
         self._bulk = BulkOrders(self._graphql)
         self._completer = Completer(self._graphql, lambda: number_of(self._shop().id))
@@ -132,9 +131,9 @@ class ShopifyClient:
         found, _ = self._graphql.run("versions", {}, _Versions)
         return {version.handle: version.supported for version in found.public_api_versions}
 
-    def divisible(self, window: OrderWindow, basis: Basis) -> bool:
+    def supports_slicing(self, window: Window, time_field: TimeField) -> bool:
         """Tell whether a window is paged, oldest first; a bulk operation gives a window as a whole."""
-        return basis != "created" or not self._in_bulk(window)
+        return time_field != "created" or not self._in_bulk(window)
 
     def history_from(self, now: datetime) -> datetime | None:
         """Return the instant 60 days ago, unless the app may read all orders."""
@@ -142,9 +141,9 @@ class ShopifyClient:
 
     def locations(self) -> list[Location]:
         """Return the web shop itself, then every location, inactive ones too."""
-        return self._feeds.locations(self._shop())
+        return self._streams.locations(self._shop())
 
-    def pages(self, window: OrderWindow, basis: Basis) -> Iterator[Page]:
+    def pages(self, window: Window, time_field: TimeField) -> Iterator[Page]:
         """Yield a window's orders.
 
         By `created` (Shopify's `processedAt`: when the sale was made, also one that arrived later) they are whole: long
@@ -152,39 +151,39 @@ class ShopifyClient:
         made of.
 
         Raises:
-            ValueError: the basis is neither; Shopify cannot be asked by time of closing.
+            ValueError: the time_field is neither; Shopify cannot be asked by time of closing.
 
         """
-        if basis == "closed":
+        if time_field == "closed":
             raise ValueError("Shopify cannot be asked for orders by the time they were closed")
-        if basis == "created" and self._in_bulk(window):
+        if time_field == "created" and self._in_bulk(window):
             try:
                 yield from self._bulk_pages(window)
                 return
             except BulkUnavailableError as reason:
                 _log.warning("%s: the bulk operation is of no use (%s): paging instead", self._connection, reason)
-        yield from self._paged(window, basis)
+        yield from self._paged(window, time_field)
 
     def orders(self, order_ids: Sequence[str]) -> list[Order]:
         """Return the orders of these ids as they are now; Shopify leaves out those it does not know."""
         return self._completer.by_id([gid("Order", order_id) for order_id in order_ids])
 
-    def collect(self, feed: str, window: FeedWindow) -> Iterator[Sequence[Record]]:
-        """Yield the records of a feed: `catalog` (what there is now), `inventory` (every level), or the sales report."""
-        if feed == witness.FEED:
+    def read(self, stream: str, window: Window) -> Iterator[Sequence[Record]]:
+        """Yield the records of a stream: `catalog` (what there is now), `inventory` (every level), or the sales report."""
+        if stream == witness.STREAM:
             yield from witness.records(window, lambda: self._reports.stores(window), PERMISSION)
         else:
-            yield from self._feeds.collect(feed, window)
+            yield from self._streams.read(stream, window)
 
-    def reported_orders(self, window: FeedWindow) -> Sequence[witness.ReportedOrder]:
+    def reported_orders(self, window: Window) -> Sequence[witness.ReportedOrder]:
         """Return what Shopify's own report says of each order of a business date; see `ReportSource`."""
         return witness.answered(window, lambda: self._reports.orders(window), PERMISSION)
 
-    def changed(self, feed: str, window: FeedWindow) -> Iterator[tuple[str, datetime]]:  # noqa: ARG002
-        """Yield nothing: of the feeds by day there is the report alone, which tells no changes."""
+    def changes(self, stream: str, window: Window) -> Iterator[tuple[str, datetime]]:  # noqa: ARG002
+        """Yield nothing: of the daily streams there is the report alone, which tells no changes."""
         yield from ()
 
-    def confirm_access(self) -> str:
+    def verify_access(self) -> str:
         """Prove that the token may read what Flux reads, so that an empty answer means that there is nothing.
 
         Returns:
@@ -209,7 +208,7 @@ class ShopifyClient:
 
     def _shop(self) -> Shop:
         if self._known is None:
-            self._known = self._feeds.shop()[0]
+            self._known = self._streams.shop()[0]
         return self._known
 
     def _access(self) -> _Access:
@@ -227,18 +226,18 @@ class ShopifyClient:
             return known[1]
         return self._remember(self._access())
 
-    def _in_bulk(self, window: OrderWindow) -> bool:
+    def _in_bulk(self, window: Window) -> bool:
         return self._bulk_days > 0 and window.end - window.start >= timedelta(days=self._bulk_days) - timedelta(hours=1)
 
-    def _bulk_pages(self, window: OrderWindow) -> Iterator[Page]:
+    def _bulk_pages(self, window: Window) -> Iterator[Page]:
         try:
             found = self._bulk.find(_search("processed_at", window.start, window.end))
         except BulkTooLargeError:
             middle = _whole_second(window.start + (window.end - window.start) / 2)
             if middle <= window.start:
                 raise BulkUnavailableError("the orders of one second are too many for a file") from None
-            yield from self._not_last(OrderWindow(window.location_ids, window.start, middle))
-            yield from self._bulk_pages(OrderWindow(window.location_ids, middle, window.end))
+            yield from self._not_last(Window(window.location_ids, window.start, middle))
+            yield from self._bulk_pages(Window(window.location_ids, middle, window.end))
             return
         for first in range(0, len(found), _BULK_PAGE):
             part: list[Members] = found[first : first + _BULK_PAGE]
@@ -247,13 +246,13 @@ class ShopifyClient:
         if not found:
             yield Page([], last=True)
 
-    def _not_last(self, window: OrderWindow) -> Iterator[Page]:
+    def _not_last(self, window: Window) -> Iterator[Page]:
         for page in self._bulk_pages(window):
             yield Page(page.orders, last=False)
 
-    def _paged(self, window: OrderWindow, basis: Basis) -> Iterator[Page]:
-        name, sizer = ("orders", self._whole) if basis == "created" else ("order_heads", self._heads)
-        field, instant = ("processed_at", _CREATED) if basis == "created" else ("updated_at", _UPDATED)
+    def _paged(self, window: Window, time_field: TimeField) -> Iterator[Page]:
+        name, sizer = ("orders", self._whole) if time_field == "created" else ("order_heads", self._heads)
+        field, instant = ("processed_at", _CREATED) if time_field == "created" else ("updated_at", _UPDATED)
         start, reached, after, depth = window.start, window.start, None, 0
         restarts = Restarts(self._connection, name)
         while True:
@@ -264,7 +263,7 @@ class ShopifyClient:
                 restarts.allow(refused, after)
                 start, after, depth = reached, None, 0
                 continue
-            orders = self._made(found.nodes, basis)
+            orders = self._made(found.nodes, time_field)
             last = not restarts.goes_on(found.page_info, found.nodes)
             yield Page(self._within(orders, window, instant), last=last)
             if last:
@@ -279,7 +278,7 @@ class ShopifyClient:
                 start, after, depth = reached, None, 0
 
     def _within(
-        self, orders: Sequence[Order], window: OrderWindow, instant: Callable[[OrderHeader], datetime]
+        self, orders: Sequence[Order], window: Window, instant: Callable[[OrderHeader], datetime]
     ) -> list[Order]:
         """Leave the orders of the window: its half-open interval, its locations.
 
@@ -302,8 +301,8 @@ class ShopifyClient:
             self._known_places = frozenset(location.location_id for location in self.locations())
         return self._known_places
 
-    def _made(self, nodes: Sequence[msgspec.Raw], basis: Basis) -> list[Order]:
-        if basis == "created":
+    def _made(self, nodes: Sequence[msgspec.Raw], time_field: TimeField) -> list[Order]:
+        if time_field == "created":
             return self._completer.whole(nodes)
         shop_id = number_of(self._shop().id)
         return [read(node, shop_id) for node in nodes]

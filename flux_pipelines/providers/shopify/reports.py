@@ -15,9 +15,9 @@ import msgspec
 
 from flux_pipelines.domain.business_day import BusinessCalendar
 from flux_pipelines.domain.decoding import decode
-from flux_pipelines.providers.base import FeedWindow, Location
-from flux_pipelines.providers.shopify.feeds import Shop
+from flux_pipelines.providers.base import Location, Window
 from flux_pipelines.providers.shopify.graphql import GraphQL
+from flux_pipelines.providers.shopify.streams import Shop
 from flux_pipelines.providers.witness import NoWitnessError, ReportedOrder
 
 PERMISSION = "the scope read_reports and level 2 access to protected customer data"
@@ -54,14 +54,14 @@ class ShopifyReports:
         self._shop = shop
         self._locations = locations
 
-    def stores(self, window: FeedWindow) -> dict[str, list[msgspec.Raw]]:
+    def stores(self, window: Window) -> dict[str, list[msgspec.Raw]]:
         """Return what the report says of each location of a business date."""
         found: dict[str, list[msgspec.Raw]] = {}
         for raw, row in self._rows(window, f"{_MEASURES} GROUP BY {_PLACE}"):
             found[self._place(row)] = [raw]
         return found
 
-    def orders(self, window: FeedWindow) -> list[ReportedOrder]:
+    def orders(self, window: Window) -> list[ReportedOrder]:
         """Return what the report says of each order of a business date."""
         query = f"net_sales, shipping_charges GROUP BY order_id, {_PLACE}"
         rows = self._rows(window, query, f" LIMIT {_MOST_ROWS}")
@@ -76,8 +76,8 @@ class ShopifyReports:
             found.append(ReportedOrder(self._place(row), str(row.get("order_id")), net))
         return found
 
-    def _rows(self, window: FeedWindow, shown: str, more: str = "") -> list[tuple[msgspec.Raw, dict[str, Any]]]:
-        shop, day = self._shop(), window.business_date
+    def _rows(self, window: Window, shown: str, more: str = "") -> list[tuple[msgspec.Raw, dict[str, Any]]]:
+        shop, day = self._shop(), window.first_date
         if window.start != BusinessCalendar(shop.iana_timezone).start(day):
             raise NoWitnessError("the report is by calendar date, and this connection's dates end at another hour")
         what, grouped = shown.split(" GROUP BY ")

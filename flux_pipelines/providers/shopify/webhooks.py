@@ -22,7 +22,7 @@ from flux_pipelines.domain.errors import ConfigurationError, WebhookRefusedError
 from flux_pipelines.providers.base import (
     Affected,
     Erasure,
-    PosSource,
+    Source,
     WebhookContext,
     WebhookEvent,
     WebhookRequest,
@@ -135,7 +135,7 @@ class ShopifyWebhooks:
         event_id = f"{hashlib.sha256(request.body).hexdigest()}-{datetime.now(UTC):%Y%m%d}"
         return WebhookEvent(event_id, topic, shop, at, _request(members) if topic == "customers/redact" else None)
 
-    def affected(self, events: Sequence[tuple[str, bytes]], source: PosSource) -> list[Affected]:
+    def affected(self, events: Sequence[tuple[str, bytes]], source: Source) -> list[Affected]:
         """Say what each event makes stale. Orders are looked up together: a body may be older than what is true.
 
         Those that are said to be deleted too: one that Shopify still gives is not.
@@ -178,11 +178,11 @@ def _subject(topic: str, body: bytes) -> str | Affected:
     if topic == "customers/data_request":
         return Affected(nothing=_ASKED_FOR)
     if family in _CATALOG:
-        return Affected(feeds=frozenset({("catalog", "", None)}))
+        return Affected(streams=frozenset({("catalog", "", None)}))
     if family in _STOCK:
-        return Affected(feeds=frozenset({("inventory", str(found.location_id or ""), None)}))
+        return Affected(streams=frozenset({("inventory", str(found.location_id or ""), None)}))
     if family == "locations":
-        return Affected(locations=True, feeds=frozenset({("catalog", "", None)}))
+        return Affected(locations=True, streams=frozenset({("catalog", "", None)}))
     order_id = _order_id(family, what, found)
     if (
         topic == "orders/delete" and order_id is not None

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from flux_pipelines.providers import witness
-from flux_pipelines.providers.base import Feed, FeedTable, Provider, RateLimit, Setting
+from flux_pipelines.providers.base import Provider, RateLimit, Setting, Stream, StreamTable
 from flux_pipelines.providers.square.privacy import REDACTION
 
 _HERE = Path(__file__).parent
@@ -28,7 +28,7 @@ PROVIDER = Provider(
     ),
     secrets=(("access_token",), ("client_id", "client_secret", "refresh_token")),
     # Orders need the first two. PAYMENTS_READ is for payments, and for webhooks: a sale rung up at the counter is announced
-    # as a payment, never as an order. The others are for a feed each; without one that feed alone fails.
+    # as a payment, never as an order. The others are for a stream each; without one that stream alone fails.
     scopes=(
         "MERCHANT_PROFILE_READ",
         "ORDERS_READ",
@@ -38,7 +38,7 @@ PROVIDER = Provider(
         "TIMECARDS_READ",
         "REPORTING_READ",
     ),
-    pos_source="flux_pipelines.providers.square.client:SquareClient",
+    source="flux_pipelines.providers.square.client:SquareClient",
     oauth="flux_pipelines.providers.square.oauth:SquareOAuth",
     # Square's two flows exclude each other, and it names the one with a secret as the better for servers: its refresh
     # tokens do not wear out (https://developer.squareup.com/docs/oauth-api/best-practices).
@@ -61,19 +61,19 @@ PROVIDER = Provider(
         "refund.updated",
     ),
     transactions_sql=_HERE / "transactions.sql",
-    feeds=(
-        Feed(
+    streams=(
+        Stream(
             "payments",
             "payments and refunds",
             "day",
             passing=("refunded_tender", "refunded_payment"),
             dates_a_window=14,
         ),
-        Feed("catalog", "catalogue and locations", "current"),
-        Feed("inventory", "stock counts", "hour", passing=("sold_out",)),
-        Feed("labor", "timecards", "day", dates_a_window=31),
-        Feed(
-            witness.FEED,
+        Stream("catalog", "catalogue and locations", "current"),
+        Stream("inventory", "stock counts", "hour", passing=("sold_out",)),
+        Stream("labor", "timecards", "day", dates_a_window=31),
+        Stream(
+            witness.STREAM,
             "own sales report",
             "day",
             passing=witness.PASSING,
@@ -82,12 +82,14 @@ PROVIDER = Provider(
         ),
     ),
     tables=(
-        FeedTable("payments", "payments", _HERE / "payments.sql"),
-        FeedTable("products", "catalog", _HERE / "products.sql", {"item": {"item_data.variations": "item_variation"}}),
-        FeedTable("locations", "catalog", _HERE / "locations.sql"),
-        FeedTable("inventory_levels", "inventory", _HERE / "inventory_levels.sql"),
-        FeedTable("time_entries", "labor", _HERE / "time_entries.sql"),
-        FeedTable("reported_sales", witness.FEED, _HERE / "reported_sales.sql"),
+        StreamTable("payments", "payments", _HERE / "payments.sql"),
+        StreamTable(
+            "products", "catalog", _HERE / "products.sql", {"item": {"item_data.variations": "item_variation"}}
+        ),
+        StreamTable("locations", "catalog", _HERE / "locations.sql"),
+        StreamTable("inventory_levels", "inventory", _HERE / "inventory_levels.sql"),
+        StreamTable("time_entries", "labor", _HERE / "time_entries.sql"),
+        StreamTable("reported_sales", witness.STREAM, _HERE / "reported_sales.sql"),
     ),
     redaction=REDACTION,
 )

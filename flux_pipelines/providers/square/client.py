@@ -1,6 +1,6 @@
 """Square's Orders and Locations APIs: pages of orders exactly as received, with the few fields that landing needs.
 
-What there is beside orders is in `feeds.py`. Sources of every fact here are in README.md beside this file.
+What there is beside orders is in `streams.py`. Sources of every fact here are in README.md beside this file.
 """
 
 from __future__ import annotations
@@ -15,20 +15,19 @@ from flux_pipelines.domain.decoding import decoder
 from flux_pipelines.domain.errors import PermissionLostError
 from flux_pipelines.providers import witness
 from flux_pipelines.providers.base import (
-    Basis,
-    FeedWindow,
     Location,
     Order,
     OrderHeader,
-    OrderWindow,
     Page,
     RateLimit,
     Record,
     SourceContext,
+    TimeField,
+    Window,
 )
-from flux_pipelines.providers.square.feeds import SquareFeeds
 from flux_pipelines.providers.square.paging import follow, orders_by_id, stamp
 from flux_pipelines.providers.square.reports import PERMISSION, SquareReports
+from flux_pipelines.providers.square.streams import SquareStreams
 
 if TYPE_CHECKING:
     from flux_pipelines.transport import Stats
@@ -228,7 +227,7 @@ def decode_page(body: bytes) -> _DecodedPage:
     return _DecodedPage(orders, page.cursor)
 
 
-_INSTANTS: dict[Basis, Callable[[OrderHeader], datetime]] = {
+_INSTANTS: dict[TimeField, Callable[[OrderHeader], datetime]] = {
     "created": lambda header: header.created_at,
     "updated": lambda header: header.updated_at,
     "closed": lambda header: header.closed_at or header.updated_at,
@@ -236,13 +235,13 @@ _INSTANTS: dict[Basis, Callable[[OrderHeader], datetime]] = {
 
 
 class SquareClient:
-    """One connection's orders and locations (`PosSource`), and its feeds (`FeedSource`). Safe to use from threads."""
+    """One connection's orders, locations and other streams (`Source`). Safe to use from threads."""
 
     max_locations_per_window = 10
     by_business_date = False
     # Not "closed": a sale that was paid and not handed over yet is open, and Square gives such orders no closing time.
-    proof_basis: Literal["closed", "updated"] = "updated"
-    proof_is_whole = True
+    verified_by: Literal["closed", "updated"] = "updated"
+    verification_is_whole = True
 
     def __init__(self, context: SourceContext) -> None:
         settings = context.provider.settings_of(context.connection)
@@ -256,7 +255,7 @@ class SquareClient:
             headers={"Square-Version": context.provider.api_version},
         )
         self._scopes: Collection[str] | None = None
-        self._feeds = SquareFeeds(self._api, self._connection, self._granted)
+        self._streams = SquareStreams(self._api, self._connection, self._granted)
         self._reports = SquareReports(self._api, self._connection, float(settings["report_wait_seconds"]))
 
     @property
@@ -264,7 +263,7 @@ class SquareClient:
         """What this client's calls have cost so far: requests, retries, seconds waited for limits, bytes."""
         return self._api.stats
 
-    def divisible(self, _window: OrderWindow, _basis: Basis) -> bool:
+    def supports_slicing(self, _window: Window, _time_field: TimeField) -> bool:
         """Every search is sorted by the time that it asks by."""
         return True
 
@@ -280,8 +279,8 @@ class SquareClient:
             for found in answer.value.locations
         ]
 
-    def pages(self, window: OrderWindow, basis: Basis) -> Iterator[Page]:
-        """Yield the window's orders, oldest first by `basis`, following cursors to the end.
+    def pages(self, window: Window, time_field: TimeField) -> Iterator[Page]:
+        """Yield the window's orders, oldest first by `time_field`, following cursors to the end.
 
         Square's intervals include both ends, so orders at the window's end are dropped here. An order may come twice:
         pages shift while orders change, and a dead cursor makes the search start again from the last instant seen.
@@ -290,10 +289,10 @@ class SquareClient:
             ProviderUnavailableError: cursors die again and again without the search getting any further.
 
         """
-        instant = _INSTANTS[basis]
+        instant = _INSTANTS[time_field]
 
         def ask(start: datetime, cursor: str) -> _DecodedPage:
-            return self._search(window, start, basis, cursor)
+            return self._search(window, start, time_field, cursor)
 
         def latest(page: _DecodedPage) -> datetime | None:
             return next((instant(o.header) for o in reversed(page.orders) if o.header is not None), None)
@@ -306,7 +305,7 @@ class SquareClient:
         """Return the orders of these ids as they are now; Square leaves out those it does not know."""
         return [order for page in orders_by_id(self._api, order_ids, decode_page) for order in page.orders]
 
-    def confirm_access(self) -> str:
+    def verify_access(self) -> str:
         """Prove that the token may read orders, so that an empty answer means that there are none.
 
         Returns:
@@ -324,22 +323,22 @@ class SquareClient:
             )
         return status.merchant_id
 
-    def collect(self, feed: str, window: FeedWindow) -> Iterator[Sequence[Record]]:
-        """Yield the records of a feed, a page at a time, following cursors to the end.
+    def read(self, stream: str, window: Window) -> Iterator[Sequence[Record]]:
+        """Yield the records of a stream, a page at a time, following cursors to the end.
 
         Raises:
-            PermissionLostError: the permission that the feed needs has not been granted, or was taken back.
+            PermissionLostError: the permission that the stream needs has not been granted, or was taken back.
 
         """
-        if feed == witness.FEED:
+        if stream == witness.STREAM:
             return witness.dated(window, self._reports.stores, PERMISSION)
-        return self._feeds.collect(feed, window)
+        return self._streams.read(stream, window)
 
-    def changed(self, feed: str, window: FeedWindow) -> Iterator[tuple[str, datetime]]:
+    def changes(self, stream: str, window: Window) -> Iterator[tuple[str, datetime]]:
         """Yield where and when the payments, refunds or timecards happened that changed in a window."""
-        return iter(()) if feed == witness.FEED else self._feeds.changed(feed, window)
+        return iter(()) if stream == witness.STREAM else self._streams.changes(stream, window)
 
-    def reported_orders(self, window: FeedWindow) -> Sequence[witness.ReportedOrder]:
+    def reported_orders(self, window: Window) -> Sequence[witness.ReportedOrder]:
         """Return what Square's own report says of each order of some stores' business date; see `ReportSource`."""
         return witness.answered(window, lambda: self._reports.orders(window), PERMISSION)
 
@@ -358,16 +357,16 @@ class SquareClient:
         """Return what the token may do, as it was when this client last asked: that is once a sync."""
         return self._token_status().scopes if self._scopes is None else self._scopes
 
-    def _search(self, window: OrderWindow, start: datetime, basis: Basis, cursor: str) -> _DecodedPage:
+    def _search(self, window: Window, start: datetime, time_field: TimeField, cursor: str) -> _DecodedPage:
         body: dict[str, Any] = {
             "location_ids": window.location_ids,
             "limit": _PAGE_SIZE,
             "query": {
                 "filter": {
-                    "date_time_filter": {f"{basis}_at": {"start_at": stamp(start), "end_at": stamp(window.end)}},
-                    "state_filter": {"states": _TERMINAL_STATES if basis == "closed" else _ALL_STATES},
+                    "date_time_filter": {f"{time_field}_at": {"start_at": stamp(start), "end_at": stamp(window.end)}},
+                    "state_filter": {"states": _TERMINAL_STATES if time_field == "closed" else _ALL_STATES},
                 },
-                "sort": {"sort_field": f"{basis.upper()}_AT", "sort_order": "ASC"},
+                "sort": {"sort_field": f"{time_field.upper()}_AT", "sort_order": "ASC"},
             },
         }
         if cursor:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from flux_pipelines.providers.base import FeedWindow, Record
+from flux_pipelines.providers.base import Record, Window
 from flux_pipelines.providers.square.paging import follow, stamp, unordered
 from flux_pipelines.providers.square.records import Listed, lists
 
@@ -26,7 +26,7 @@ _TRUNCATED = timedelta(seconds=1)
 _decode = lists("timecards")
 
 
-def collect(api: ApiClient, connection: str, window: FeedWindow) -> Iterator[list[Record]]:
+def read(api: ApiClient, connection: str, window: Window) -> Iterator[list[Record]]:
     """Yield the timecards that began in the window, those that go on still too."""
     for ids in _some(window.location_ids):
 
@@ -49,7 +49,7 @@ def collect(api: ApiClient, connection: str, window: FeedWindow) -> Iterator[lis
                 yield records
 
 
-def changed(api: ApiClient, connection: str, window: FeedWindow) -> Iterator[tuple[str, datetime]]:
+def changes(api: ApiClient, connection: str, window: Window) -> Iterator[tuple[str, datetime]]:
     """Yield where and when the timecards began that changed in the window.
 
     They cannot be filtered by their last change but sorted by it: newest first, until it lies before the window. Deleted

@@ -18,7 +18,7 @@ from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import quote
 
-from flux_pipelines.providers.base import FeedWindow, Record
+from flux_pipelines.providers.base import Record, Window
 from flux_pipelines.providers.square.paging import follow, orders_by_id, stamp
 from flux_pipelines.providers.square.records import Found, Listed, Paid, decode_payment, lists, read_paid
 from flux_pipelines.transport.errors import RefusedError
@@ -62,13 +62,13 @@ _CREATED = _Order("CREATED_AT", "begin_time", "end_time", {})
 _UPDATED = _Order("UPDATED_AT", "updated_at_begin_time", "updated_at_end_time", {})
 
 
-def _offline(window: FeedWindow) -> _Order:
+def _offline(window: Window) -> _Order:
     # Without begin_time only the payments of the last year are looked through.
     extra = {"is_offline_payment": "true", "begin_time": stamp(window.start - _CLOCKS_APART)}
     return _Order("OFFLINE_CREATED_AT", "offline_begin_time", "offline_end_time", extra)
 
 
-def collect(api: ApiClient, connection: str, window: FeedWindow) -> Iterator[list[Record]]:
+def read(api: ApiClient, connection: str, window: Window) -> Iterator[list[Record]]:
     """Yield the payments and refunds of the window, a page at a time, each once; then what was paid elsewhere and given back.
 
     Elsewhere is another business date: what a date tells is the same whatever others it was asked for with.
@@ -150,7 +150,7 @@ def _payment(api: ApiClient, payment_id: str) -> Raw | None:
         raise
 
 
-def changed(api: ApiClient, connection: str, window: FeedWindow) -> Iterator[tuple[str, datetime]]:
+def changes(api: ApiClient, connection: str, window: Window) -> Iterator[tuple[str, datetime]]:
     """Yield where and when the payments and refunds happened that changed in the window.
 
     Square looks through what was created in the last year.
@@ -165,7 +165,7 @@ def changed(api: ApiClient, connection: str, window: FeedWindow) -> Iterator[tup
 
 
 def _pages(
-    api: ApiClient, connection: str, window: FeedWindow, location_id: str, which: _List, by: _Order
+    api: ApiClient, connection: str, window: Window, location_id: str, which: _List, by: _Order
 ) -> Iterator[Listed]:
     def ask(start: datetime, cursor: str) -> Listed:
         params: dict[str, str | int] = {

@@ -19,7 +19,7 @@ import msgspec
 
 from flux_pipelines.domain.decoding import decode, decoder
 from flux_pipelines.domain.errors import BadResponseError
-from flux_pipelines.providers.base import FeedWindow
+from flux_pipelines.providers.base import Window
 from flux_pipelines.providers.witness import NoWitnessError, ReportedOrder
 
 if TYPE_CHECKING:
@@ -79,22 +79,22 @@ class SquareReports:
         self._connection = connection
         self._patience = patience
 
-    def stores(self, window: FeedWindow) -> dict[date, dict[str, list[msgspec.Raw]]]:
+    def stores(self, window: Window) -> dict[date, dict[str, list[msgspec.Raw]]]:
         """Return what the report says of each store of each business date.
 
         Several dates are asked for together by the hour, and their rows add up: a trading day that ends at three in the
         morning is no day of Square's. Where a date does not begin with an hour in UTC, each is asked for alone.
         """
-        dates = window.apart()
+        dates = window.by_date()
         by_hour = len(dates) > 1 and all((at.minute, at.second) == (0, 0) for at in (*window.starts, window.end))
         if len(dates) > 1 and not by_hour:
-            return {one.business_date: self.stores(one)[one.business_date] for one in dates}
+            return {one.first_date: self.stores(one)[one.first_date] for one in dates}
         names = self._names(_NET, _PLACE, _AT, _SEGMENT)
         measures = [names[name] for name in (_NET, *_MORE) if name in names]
         rows = self._load(self._query(window, names, measures, [names[_PLACE]], by_hour=by_hour))
         if len(rows) >= _MOST_ROWS:
             raise NoWitnessError(f"the report has more than {_MOST_ROWS:,} rows")
-        found: dict[date, dict[str, list[msgspec.Raw]]] = {one.business_date: {} for one in dates}
+        found: dict[date, dict[str, list[msgspec.Raw]]] = {one.first_date: {} for one in dates}
         for raw in rows:
             row = _row(raw)
             at = _hour(row.get(f"{names[_AT]}.hour")) if by_hour else window.start
@@ -103,7 +103,7 @@ class SquareReports:
             found[window.date_of(at)].setdefault(str(row.get(names[_PLACE])), []).append(raw)
         return found
 
-    def orders(self, window: FeedWindow) -> list[ReportedOrder]:
+    def orders(self, window: Window) -> list[ReportedOrder]:
         """Return what the report says of each order of some stores' business date."""
         names = self._names(_NET, _PLACE, _AT, _SEGMENT, _ORDER)
         rows = self._load(self._query(window, names, [names[_NET]], [names[_PLACE], names[_ORDER]]))
@@ -121,7 +121,7 @@ class SquareReports:
 
     def _query(
         self,
-        window: FeedWindow,
+        window: Window,
         names: dict[str, str],
         measures: Sequence[str],
         dimensions: Sequence[str],

@@ -1,4 +1,4 @@
-"""Square's webhooks: the signature over address and body, and which orders and feeds an event makes stale.
+"""Square's webhooks: the signature over address and body, and which orders and streams an event makes stale.
 
 A delivery carries no timestamp that is signed, so a replayed one cannot be told by its age: the inbox knows its event id.
 """
@@ -19,7 +19,7 @@ from flux_pipelines.domain.errors import ConfigurationError, WebhookRefusedError
 from flux_pipelines.providers.base import (
     Affected,
     Order,
-    PosSource,
+    Source,
     WebhookContext,
     WebhookEvent,
     WebhookRequest,
@@ -54,7 +54,7 @@ class _About(NamedTuple):
 
     order_id: str
     stub: tuple[str, datetime] | None = None
-    feeds: frozenset[tuple[str, str, datetime | None]] = frozenset()
+    streams: frozenset[tuple[str, str, datetime | None]] = frozenset()
 
 
 class _Data(msgspec.Struct):
@@ -129,8 +129,8 @@ class SquareWebhooks:
             raise WebhookRefusedError("the body is not an event of Square (an empty event id or type)")
         return WebhookEvent(envelope.event_id, envelope.type, envelope.merchant_id, _instant(envelope.created_at))
 
-    def affected(self, events: Sequence[tuple[str, bytes]], source: PosSource) -> list[Affected]:
-        """Say what each event touches: its order and, for a return, those whose lines came back; and feeds."""
+    def affected(self, events: Sequence[tuple[str, bytes]], source: Source) -> list[Affected]:
+        """Say what each event touches: its order and, for a return, those whose lines came back; and streams."""
         subjects = [_subject(event_type, body) for event_type, body in events]
         named = {subject.order_id for subject in subjects if isinstance(subject, _About)}
         orders = _fetch(source, named)
@@ -150,7 +150,7 @@ def _subject(event_type: str, body: bytes) -> _About | Affected:
     if family == "location":
         return Affected(locations=True)
     if event_type == "catalog.version.updated":
-        return Affected(feeds=frozenset({_CATALOG}))
+        return Affected(streams=frozenset({_CATALOG}))
     known = family in ("order", "payment", "refund") or event_type in _COUNTED or event_type.startswith(_WORKED)
     if not known:
         return Affected(nothing=f"events of type {event_type} say nothing about sales")
@@ -174,10 +174,10 @@ def _sold(family: str, about: msgspec.Raw) -> _About | Affected:
             return _About(subject.order_id)
         return _About(subject.order_id, (subject.location_id, created.astimezone(UTC)))
     # A payment's own time may lie on another day than its order's, so it stands in for nothing.
-    feeds = _stale("payments", read_head(about))
+    streams = _stale("payments", read_head(about))
     if subject.order_id:
-        return _About(subject.order_id, feeds=feeds)
-    return Affected(feeds=feeds) if feeds else Affected(nothing=f"this {family} belongs to no order")
+        return _About(subject.order_id, streams=streams)
+    return Affected(streams=streams) if streams else Affected(nothing=f"this {family} belongs to no order")
 
 
 def _counted(inside: dict[str, msgspec.Raw]) -> Affected:
@@ -186,22 +186,24 @@ def _counted(inside: dict[str, msgspec.Raw]) -> Affected:
     places = {head.location_id for head in heads if head.location_id}
     if not places:
         return Affected(nothing="the event names no location whose stock changed")
-    return Affected(feeds=frozenset(("inventory", place, None) for place in places))
+    return Affected(streams=frozenset(("inventory", place, None) for place in places))
 
 
 def _worked(about: msgspec.Raw) -> Affected:
-    feeds = _stale("labor", read_head(about))
+    streams = _stale("labor", read_head(about))
     # Of a deleted timecard the event tells no more than the id: the next reading of its day finds it gone.
-    return Affected(feeds=feeds) if feeds else Affected(nothing="the event does not say where and when work began")
+    return (
+        Affected(streams=streams) if streams else Affected(nothing="the event does not say where and when work began")
+    )
 
 
-def _stale(feed: str, head: Head) -> frozenset[tuple[str, str, datetime | None]]:
+def _stale(stream: str, head: Head) -> frozenset[tuple[str, str, datetime | None]]:
     if not head.location_id or head.happened is None:
         return frozenset()
-    return frozenset({(feed, head.location_id, head.happened)})
+    return frozenset({(stream, head.location_id, head.happened)})
 
 
-def _fetch(source: PosSource, order_ids: set[str]) -> dict[str, Order]:
+def _fetch(source: Source, order_ids: set[str]) -> dict[str, Order]:
     if not order_ids:
         return {}
     found = source.orders(sorted(order_ids))
@@ -221,9 +223,9 @@ def _touched(about: _About, orders: dict[str, Order], source_ids: Sequence[str])
     if about.order_id not in orders and about.stub is not None:
         # What an order event's stub says is all there is of an order that Square does not give (yet).
         sold.add(about.stub)
-    if not sold and not about.feeds:
+    if not sold and not about.streams:
         return Affected(nothing=f"Square does not give the order {about.order_id}")
-    return Affected(frozenset(sold), feeds=about.feeds)
+    return Affected(frozenset(sold), streams=about.streams)
 
 
 def _instant(text: str) -> datetime | None:

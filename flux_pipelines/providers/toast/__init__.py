@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from flux_pipelines.providers import witness
-from flux_pipelines.providers.base import Feed, FeedTable, Provider, RateLimit, Redaction, Setting
+from flux_pipelines.providers.base import Provider, RateLimit, Redaction, Setting, Stream, StreamTable
 
 _HERE = Path(__file__).parent
 
@@ -27,7 +27,7 @@ PROVIDER = Provider(
     ),
     secrets=(("client_id", "client_secret"),),
     scopes=("orders:read", "restaurants:read", "menus:read", "config:read", "stock:read", "labor:read"),
-    pos_source="flux_pipelines.providers.toast.client:ToastClient",
+    source="flux_pipelines.providers.toast.client:ToastClient",
     login="flux_pipelines.providers.toast.login:ToastLogin",
     webhooks="flux_pipelines.providers.toast.webhooks:ToastWebhooks",
     # An event without a type goes by its category.
@@ -45,15 +45,15 @@ PROVIDER = Provider(
     ),
     transactions_sql=_HERE / "transactions.sql",
     order_id_field="guid",
-    feeds=(
-        Feed("catalog", "restaurants and menus", "current", passing=("alternate_payment_type",)),
-        Feed("inventory", "stock", "hour"),
-        Feed("labor", "time entries", "day"),
-        Feed(witness.FEED, "own sales report", "day", passing=witness.PASSING, again=witness.NOT_YET),
+    streams=(
+        Stream("catalog", "restaurants and menus", "current", passing=("alternate_payment_type",)),
+        Stream("inventory", "stock", "hour"),
+        Stream("labor", "time entries", "day"),
+        Stream(witness.STREAM, "own sales report", "day", passing=witness.PASSING, again=witness.NOT_YET),
     ),
     tables=(
-        FeedTable("payments", "orders", _HERE / "payments.sql"),
-        FeedTable(
+        StreamTable("payments", "orders", _HERE / "payments.sql"),
+        StreamTable(
             "products",
             "catalog",
             _HERE / "products.sql",
@@ -67,10 +67,10 @@ PROVIDER = Provider(
                 "group": {"menuItems": "item", "menuGroups": "group"},
             },
         ),
-        FeedTable("locations", "catalog", _HERE / "locations.sql"),
-        FeedTable("inventory_levels", "inventory", _HERE / "inventory_levels.sql"),
-        FeedTable("time_entries", "labor", _HERE / "time_entries.sql"),
-        FeedTable("reported_sales", witness.FEED, _HERE / "reported_sales.sql"),
+        StreamTable("locations", "catalog", _HERE / "locations.sql"),
+        StreamTable("inventory_levels", "inventory", _HERE / "inventory_levels.sql"),
+        StreamTable("time_entries", "labor", _HERE / "time_entries.sql"),
+        StreamTable("reported_sales", witness.STREAM, _HERE / "reported_sales.sql"),
     ),
     redaction=Redaction(
         remove=frozenset(

@@ -24,22 +24,21 @@ from flux_pipelines.domain.errors import (
 )
 from flux_pipelines.providers import witness
 from flux_pipelines.providers.base import (
-    Basis,
-    FeedWindow,
     Location,
     Order,
     OrderHeader,
-    OrderWindow,
     Page,
     RateLimit,
     Record,
     SourceContext,
+    TimeField,
+    Window,
 )
 from flux_pipelines.providers.paging import Progress
-from flux_pipelines.providers.toast.feeds import ToastFeeds, stamp
 from flux_pipelines.providers.toast.login import account_of, scopes_of
 from flux_pipelines.providers.toast.orders import page_decoder, read_order
 from flux_pipelines.providers.toast.reports import PERMISSION, ToastReports
+from flux_pipelines.providers.toast.streams import ToastStreams, stamp
 from flux_pipelines.transport.errors import RefusedError
 
 if TYPE_CHECKING:
@@ -109,12 +108,12 @@ def limits_of(requests_per_hour: int) -> tuple[RateLimit, ...]:
 
 
 class ToastClient:
-    """One API client's orders, restaurants and feeds (`PosSource`, `FeedSource`). Safe to use from threads."""
+    """One API client's orders, restaurants and streams (`Source`). Safe to use from threads."""
 
     max_locations_per_window = 1  # every call is for the one restaurant in its header
     by_business_date = True
-    proof_basis: Final = "updated"
-    proof_is_whole = True
+    verified_by: Final = "updated"
+    verification_is_whole = True
 
     def __init__(self, context: SourceContext) -> None:
         settings = context.provider.settings_of(context.connection)
@@ -145,7 +144,7 @@ class ToastClient:
         self._mutex = threading.Lock()
         self._known: dict[str, _Restaurant] = {}
         self._accessible: tuple[str, ...] | None = None
-        self._feeds = ToastFeeds(self._get, self._noon, self._connection)
+        self._streams = ToastStreams(self._get, self._noon, self._connection)
         patience = float(settings["report_wait_seconds"])
         self._reports = ToastReports(
             self._reports_asked, self._reports_had, self._connection, self._restaurants, patience
@@ -162,7 +161,7 @@ class ToastClient:
             total.bytes += other.bytes
         return total
 
-    def divisible(self, _window: OrderWindow, _basis: Basis) -> bool:
+    def supports_slicing(self, _window: Window, _time_field: TimeField) -> bool:
         """Never: Toast does not say in what order orders come."""
         return False
 
@@ -181,7 +180,7 @@ class ToastClient:
             )
         return found
 
-    def pages(self, window: OrderWindow, basis: Basis) -> Iterator[Page]:
+    def pages(self, window: Window, time_field: TimeField) -> Iterator[Page]:
         """Yield a restaurant's orders of a business date, or those last changed in an interval, in whatever order.
 
         An order may come twice: numbered pages shift while orders change.
@@ -190,16 +189,16 @@ class ToastClient:
             ConfigurationError: orders cannot be asked for by the time they were closed.
 
         """
-        if basis == "closed":
+        if time_field == "closed":
             raise ConfigurationError("Toast cannot be asked for orders by the time they were closed")
         for restaurant in window.location_ids:
             last = restaurant == window.location_ids[-1]
-            questions = self._by_change(window) if basis == "updated" else self._by_date(restaurant, window)
+            questions = self._by_change(window) if time_field == "updated" else self._by_date(restaurant, window)
             for number, question in enumerate(questions):
-                if number and basis == "updated" and self._pause > 0:
+                if number and time_field == "updated" and self._pause > 0:
                     time.sleep(self._pause)  # Toast asks for some seconds between intervals of history
                 for page in self._search(restaurant, question):
-                    if basis == "created" and window.business_date is None:
+                    if time_field == "created" and window.business_date is None:
                         page = page._replace(orders=[o for o in page.orders if _made_within(o.header, window)])
                     yield page._replace(last=page.last and last and number == len(questions) - 1)
 
@@ -216,7 +215,7 @@ class ToastClient:
                     break
         return found
 
-    def confirm_access(self) -> str:
+    def verify_access(self) -> str:
         """Prove that every restaurant's orders may be read, so that an empty answer means that there are none.
 
         Returns:
@@ -250,17 +249,17 @@ class ToastClient:
         """Return the connection's restaurants that Toast lists for this API client now."""
         return tuple(guid for guid in self._listed() if not self._chosen or guid in self._chosen)
 
-    def collect(self, feed: str, window: FeedWindow) -> Iterator[Sequence[Record]]:
-        """Yield the records of a feed, a page at a time; see `feeds.py`."""
-        if feed == witness.FEED:
+    def read(self, stream: str, window: Window) -> Iterator[Sequence[Record]]:
+        """Yield the records of a stream, a page at a time; see `streams.py`."""
+        if stream == witness.STREAM:
             return witness.records(window, lambda: self._reports.stores(window), PERMISSION)
-        return self._feeds.collect(feed, window)
+        return self._streams.read(stream, window)
 
-    def changed(self, feed: str, window: FeedWindow) -> Iterator[tuple[str, datetime]]:
+    def changes(self, stream: str, window: Window) -> Iterator[tuple[str, datetime]]:
         """Yield where, and at noon of which business date, time entries changed in a window."""
-        return iter(()) if feed == witness.FEED else self._feeds.changed(feed, window)
+        return iter(()) if stream == witness.STREAM else self._streams.changes(stream, window)
 
-    def reported_orders(self, window: FeedWindow) -> Sequence[witness.ReportedOrder]:
+    def reported_orders(self, window: Window) -> Sequence[witness.ReportedOrder]:
         """Return what Toast's own report says of the checks of each order of a business date; see `ReportSource`."""
         return witness.answered(window, lambda: self._reports.orders(window), PERMISSION)
 
@@ -271,7 +270,7 @@ class ToastClient:
 
     # --- orders ---
 
-    def _by_date(self, restaurant: str, window: OrderWindow) -> list[dict[str, str]]:
+    def _by_date(self, restaurant: str, window: Window) -> list[dict[str, str]]:
         if window.business_date is not None:
             return [{"businessDate": f"{window.business_date:%Y%m%d}"}]
         zone, closeout = self._calendar(restaurant)
@@ -279,7 +278,7 @@ class ToastClient:
         final = (window.end - timedelta(microseconds=1)).astimezone(zone).date()
         return [{"businessDate": f"{first + timedelta(days=n):%Y%m%d}"} for n in range((final - first).days + 1)]
 
-    def _by_change(self, window: OrderWindow) -> list[dict[str, str]]:
+    def _by_change(self, window: Window) -> list[dict[str, str]]:
         intervals = []
         start = max(window.start, _BEGINNING)
         while start < window.end:
@@ -383,5 +382,5 @@ def _next_page(link: str, number: int) -> int | None:
     return int(named) if named.isdigit() else number + 1
 
 
-def _made_within(header: OrderHeader | None, window: OrderWindow) -> bool:
+def _made_within(header: OrderHeader | None, window: Window) -> bool:
     return header is None or window.start <= header.created_at < window.end

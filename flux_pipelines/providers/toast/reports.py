@@ -21,7 +21,7 @@ import msgspec
 
 from flux_pipelines.domain.decoding import decode, decoder
 from flux_pipelines.domain.errors import BadResponseError
-from flux_pipelines.providers.base import FeedWindow
+from flux_pipelines.providers.base import Window
 from flux_pipelines.providers.witness import NoWitnessError, ReportedOrder
 from flux_pipelines.transport.errors import RefusedError
 
@@ -84,9 +84,9 @@ class ToastReports:
         self._mutex = threading.Lock()
         self._known: dict[tuple[date, date], _Rows | Exception] = {}
 
-    def stores(self, window: FeedWindow) -> dict[str, list[msgspec.Raw]]:
+    def stores(self, window: Window) -> dict[str, list[msgspec.Raw]]:
         """Return what the report says of a business date, of every restaurant."""
-        span, first, last = _asked_with(window.business_date)
+        span, first, last = _asked_with(window.first_date)
         with self._mutex:
             if (first, last) not in self._known:
                 try:
@@ -96,11 +96,11 @@ class ToastReports:
             found = self._known[first, last]
         if isinstance(found, Exception):
             raise found
-        return {store: [row] for store, row in found.get(window.business_date, {}).items()}
+        return {store: [row] for store, row in found.get(window.first_date, {}).items()}
 
-    def orders(self, window: FeedWindow) -> list[ReportedOrder]:
+    def orders(self, window: Window) -> list[ReportedOrder]:
         """Return what the report says of the checks of each order of a business date, before tax."""
-        day = f"{window.business_date:%Y%m%d}"
+        day = f"{window.first_date:%Y%m%d}"
         rows = self._report("check/day", {"startBusinessDate": day, "restaurantIds": list(window.location_ids)})
         sums: dict[tuple[str, str], Decimal] = {}
         for raw in rows:

@@ -19,7 +19,7 @@ from flux_pipelines.domain.decoding import UnboundedError, decoder
 from flux_pipelines.domain.errors import ConfigurationError, WebhookRefusedError
 from flux_pipelines.providers.base import (
     Affected,
-    PosSource,
+    Source,
     WebhookContext,
     WebhookEvent,
     WebhookRequest,
@@ -129,7 +129,7 @@ class ToastWebhooks:
         restaurant = event.details.restaurant_guid or request.headers.get("toast-restaurant-external-id", "")
         return WebhookEvent(event.guid, event_type, restaurant, _instant(event.timestamp))
 
-    def affected(self, events: Sequence[tuple[str, bytes]], source: PosSource) -> list[Affected]:
+    def affected(self, events: Sequence[tuple[str, bytes]], source: Source) -> list[Affected]:
         """Say what each event makes stale. The body tells: nothing is fetched, but to see whether a restaurant is left."""
         found = [_affected(event_type, body) for event_type, body in events]
         if not any(event_type == "partner_removed" for event_type, _ in events):
@@ -161,9 +161,9 @@ def _affected(event_type: str, body: bytes) -> Affected:
             return Affected(nothing=f"the order's business date is none ({order.business_date})")
         return Affected(days=frozenset({(restaurant, day)}))
     if category == "stock":
-        return Affected(feeds=frozenset({("inventory", restaurant, None)}))
+        return Affected(streams=frozenset({("inventory", restaurant, None)}))
     if category == "menus":
-        return Affected(feeds=frozenset({("catalog", restaurant, None)}))
+        return Affected(streams=frozenset({("catalog", restaurant, None)}))
     return Affected(nothing=f"events of type {event_type} say nothing about sales, stock or menus")
 
 

@@ -19,12 +19,12 @@ from flux_pipelines.domain.business_day import known_calendars
 from flux_pipelines.lake import RawManifest
 from flux_pipelines.providers.shopify import PROVIDER
 from flux_pipelines.runtime import Runtime
-from flux_pipelines.sync.feeds import collect_now
+from flux_pipelines.sync.daily import read_now
 from flux_pipelines.sync.normalise import Normalisation
-from flux_pipelines.sync.orders import sync_orders
 from flux_pipelines.sync.reading import raw_blocks
 from flux_pipelines.sync.scd2 import merge
 from flux_pipelines.sync.transform import derive, has_history
+from flux_pipelines.sync.windowed import read_windowed
 from flux_pipelines_tests.providers.shopify.asked import ORDERS
 from flux_pipelines_tests.providers.shopify.nodes import served
 from flux_sandbox.options import SandboxOptions
@@ -75,7 +75,7 @@ class ConnectedShop:
         """Land the orders of a business date one way or the other, proved complete."""
         connection = replace(self.connection, settings={**self.connection.settings, **WAYS[way]})
         with closing(self.runtime.source(connection)) as source:
-            (outcome,) = sync_orders(
+            (outcome,) = read_windowed(
                 source,
                 connection,
                 self.runtime.refresh_locations(connection, source),
@@ -89,15 +89,15 @@ class ConnectedShop:
         assert outcome.manifest.verification.status == "verified"
         return outcome.manifest
 
-    def collect(self, feed: str) -> RawManifest:
-        """Land what there is now of a feed."""
+    def read(self, stream: str) -> RawManifest:
+        """Land what there is now of a stream."""
         with closing(self.runtime.source(self.connection)) as source:
-            outcome = collect_now(
-                source,  # type: ignore[arg-type]  # the same object is a FeedSource
+            outcome = read_now(
+                source,  # type: ignore[arg-type]  # the same object is a Source
                 self.connection,
                 self.locations,
-                self.runtime.raw.of(feed),
-                PROVIDER.feed(feed),
+                self.runtime.raw.of(stream),
+                PROVIDER.stream(stream),
                 provider=PROVIDER,
                 redact=self.runtime.redactor(self.connection),
             )
@@ -107,12 +107,12 @@ class ConnectedShop:
 
     def raw(self, manifest: RawManifest) -> list[bytes]:
         """Return the records of a raw partition, byte for byte."""
-        with self.runtime.raw.of(manifest.feed).local_file(manifest) as path:
+        with self.runtime.raw.of(manifest.stream).local_file(manifest) as path:
             assert path is not None
             return [record for block in raw_blocks(path) for record in block]
 
     def records(self, manifest: RawManifest, kind: str) -> list[tuple[str, Json]]:
-        """Return the records of a kind of a feed, each with its location."""
+        """Return the records of a kind of a stream, each with its location."""
         lines = [json.loads(line) for line in self.raw(manifest)]
         return [(line["location_id"], line["object"]) for line in lines if line["kind"] == kind]
 
@@ -130,7 +130,7 @@ class ConnectedShop:
         """Return the rows of one of the provider's tables after a partition was written to it."""
         spec = next(one for one in PROVIDER.tables if one.table == name)
         table = tables.named(name).named(f"shopify/{name}")
-        raw = self.runtime.raw.of(spec.feed)
+        raw = self.runtime.raw.of(spec.stream)
         made = derive(PROVIDER, spec, self.connection, self.locations, raw, [manifest])
         assert made.bad == []
         rows = merge(table, None, made.rows, manifest.fetched_at) if has_history(table) else made.rows

@@ -25,8 +25,8 @@ from flux_pipelines.providers.shopify import PROVIDER
 from flux_pipelines.runtime import Runtime
 from flux_pipelines.settings import Settings
 from flux_pipelines.sync.normalise import Normalisation
-from flux_pipelines.sync.orders import sync_orders
 from flux_pipelines.sync.transform import derive
+from flux_pipelines.sync.windowed import read_windowed
 from flux_pipelines_tests.providers.shopify.cases import APART, CASES, FOLDER, document
 from flux_pipelines_tests.providers.shopify.nodes import gid
 from flux_sandbox.options import SandboxOptions
@@ -61,7 +61,7 @@ class Shop(NamedTuple):
         source = self.runtime.source(self.connection)
         try:
             found = list(
-                sync_orders(source, self.connection, self.locations, days, raw, provider=PROVIDER, redact=None)
+                read_windowed(source, self.connection, self.locations, days, raw, provider=PROVIDER, redact=None)
             )
         finally:
             source.close()

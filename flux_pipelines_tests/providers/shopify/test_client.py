@@ -1,4 +1,4 @@
-"""The client against the sandbox, which executes its queries against Shopify's own schema: both ways, feeds, truth."""
+"""The client against the sandbox, which executes its queries against Shopify's own schema: both ways, streams, truth."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ import httpx
 import pytest
 
 from flux_pipelines.domain.errors import FluxError, PermissionLostError, RateLimitedError
-from flux_pipelines.providers.base import FeedWindow, Location, Order, OrderWindow, Record
+from flux_pipelines.providers.base import Location, Order, Record, Window
 from flux_pipelines.providers.shopify import PROVIDER
 from flux_pipelines.providers.shopify.client import ShopifyClient
 from flux_pipelines.transport import RetryPolicy
 from flux_pipelines_tests.providers.shopify.nodes import normalise
 from flux_pipelines_tests.providers.shopify.wire import shopify
-from flux_pipelines_tests.sync.feedfiles import run_sql
+from flux_pipelines_tests.sync.streamfiles import run_sql
 from flux_sandbox.options import SandboxOptions
 from flux_sandbox.server import RunningSandbox
 
@@ -38,7 +38,7 @@ class Shop:
     url: str
     token: str
     locations: list[Location]
-    window: OrderWindow
+    window: Window
     paged: list[Order]
     bulk: list[Order]
 
@@ -57,8 +57,8 @@ def token_of(sandbox: RunningSandbox, shop: str, **more: Any) -> str:
     return str(answer.json()["access_token"])
 
 
-def everything(client: ShopifyClient, window: OrderWindow, basis: Any = "created") -> list[Order]:
-    pages = list(client.pages(window, basis))
+def everything(client: ShopifyClient, window: Window, time_field: Any = "created") -> list[Order]:
+    pages = list(client.pages(window, time_field))
     assert [page.last for page in pages] == [False] * (len(pages) - 1) + [True]
     return [order for page in pages for order in page.orders]
 
@@ -76,11 +76,11 @@ def shops(sandbox: RunningSandbox, tmp_path_factory: pytest.TempPathFactory) -> 
             ids = tuple(location.location_id for location in locations)
             first = END - timedelta(days=DAYS)  # clocks go back in between: the window is an hour longer than its days
             start = datetime(first.year, first.month, first.day, tzinfo=zone).astimezone(UTC)
-            window = OrderWindow(ids, start, end)
-            assert not client.divisible(window, "created")
+            window = Window(ids, start, end)
+            assert not client.supports_slicing(window, "created")
             bulk = everything(client, window)
         with shopify(url, folder, token, bulk_days=0) as client:
-            assert client.divisible(window, "created")
+            assert client.supports_slicing(window, "created")
             paged = everything(client, window)
         found[name] = Shop(name, url, token, locations, window, paged, bulk)
     return found
@@ -160,9 +160,9 @@ def test_payments_come_to_the_truth(name: str, shops: dict[str, Shop], sandbox: 
     assert all(row["source_payment_id"] for row in done if row["kind"] == "refund")
 
 
-def records(client: ShopifyClient, feed: str, ids: tuple[str, ...], now: datetime) -> list[Record]:
-    window = FeedWindow(ids, now, now, now.date())
-    return [record for page in client.collect(feed, window) for record in page]
+def records(client: ShopifyClient, stream: str, ids: tuple[str, ...], now: datetime) -> list[Record]:
+    window = Window(ids, now, now, now.date())
+    return [record for page in client.read(stream, window) for record in page]
 
 
 @pytest.mark.parametrize("name", SHOPS)
@@ -174,7 +174,7 @@ def test_catalogue_locations_and_stock_come_to_the_truth(
     with shopify(shop.url, tmp_path / "client", shop.token) as client:
         catalog = records(client, "catalog", (), now)
         stock = records(client, "inventory", shop.window.location_ids, now)
-        assert list(client.changed("catalog", FeedWindow((), now, now, now.date()))) == []
+        assert list(client.changes("catalog", Window((), now, now, now.date()))) == []
     made = run_sql(tmp_path / "p", PROVIDER, "products", catalog, shop.locations, slot="current")
     assert made.bad == []
     truth = httpx.get(f"{sandbox.url}/sandbox/truth/products", params={"merchant": name}).json()["products"]
@@ -205,12 +205,12 @@ def test_what_changed_is_asked_for_cheaply_and_says_the_same(shops: dict[str, Sh
     shop = shops["harbor-shop"]
     now = datetime(2026, 11, 12, 12, tzinfo=UTC)
     with shopify(shop.url, tmp_path, shop.token) as client:
-        changed = everything(client, OrderWindow(shop.window.location_ids, shop.window.start, now), "updated")
+        changed = everything(client, Window(shop.window.location_ids, shop.window.start, now), "updated")
         calls = client.stats.requests
         with pytest.raises(ValueError, match="closed"):
             next(iter(client.pages(shop.window, "closed")))
         pier = tuple(x.location_id for x in shop.locations if x.location_id != shop.locations[0].location_id)
-        there = everything(client, OrderWindow(pier, shop.window.start, now), "updated")
+        there = everything(client, Window(pier, shop.window.start, now), "updated")
     headers = {order.header.order_id: order.header for order in changed if order.header is not None}
     assert {o.header.order_id: o.header for o in shop.paged if o.header} == {
         h.order_id: headers[h.order_id] for o in shop.paged if (h := o.header) is not None
@@ -228,16 +228,10 @@ def test_orders_by_id_and_half_open_windows(shops: dict[str, Shop], tmp_path: Pa
     with shopify(shop.url, tmp_path, shop.token) as client:
         found = client.orders([*some, some[0], "999"])
         ids = shop.window.location_ids
-        between = everything(client, OrderWindow(ids, first.created_at, last.created_at))
-        later = everything(client, OrderWindow(ids, first.created_at + timedelta(milliseconds=1), last.created_at))
-        assert (
-            everything(client, OrderWindow(ids, datetime(2020, 1, 1, tzinfo=UTC), datetime(2020, 1, 2, tzinfo=UTC)))
-            == []
-        )
-        assert (
-            everything(client, OrderWindow(ids, datetime(2019, 1, 1, tzinfo=UTC), datetime(2020, 1, 2, tzinfo=UTC)))
-            == []
-        )
+        between = everything(client, Window(ids, first.created_at, last.created_at))
+        later = everything(client, Window(ids, first.created_at + timedelta(milliseconds=1), last.created_at))
+        assert everything(client, Window(ids, datetime(2020, 1, 1, tzinfo=UTC), datetime(2020, 1, 2, tzinfo=UTC))) == []
+        assert everything(client, Window(ids, datetime(2019, 1, 1, tzinfo=UTC), datetime(2020, 1, 2, tzinfo=UTC))) == []
     assert {bytes(o.raw) for o in found} == {bytes(o.raw) for o in shop.paged[:23]}
     inside = [h.order_id for h in headers if first.created_at <= h.created_at < last.created_at]
     assert [o.header.order_id for o in between if o.header] == inside
@@ -258,7 +252,7 @@ def test_permission_history_and_versions(sandbox: RunningSandbox, shops: dict[st
     now = datetime(2026, 11, 12, 12, tzinfo=UTC)
     url = shops["harbor-shop"].url
     with shopify(url, tmp_path, shops["harbor-shop"].token) as client:
-        assert client.confirm_access() == "harbor-shop.myshopify.com"
+        assert client.verify_access() == "harbor-shop.myshopify.com"
         assert client.history_from(now) is None
         assert client.api_versions()[PROVIDER.api_version] is True
         assert client.versions_answered == {PROVIDER.api_version}
@@ -266,7 +260,7 @@ def test_permission_history_and_versions(sandbox: RunningSandbox, shops: dict[st
     with shopify(url, tmp_path, few) as client:
         assert client.history_from(now) == now - timedelta(days=60)
         with pytest.raises(PermissionLostError, match="read_inventory"):
-            client.confirm_access()
+            client.verify_access()
         with pytest.raises(PermissionLostError, match="ACCESS_DENIED"):
             records(client, "inventory", shops["harbor-shop"].window.location_ids, now)
 
@@ -281,7 +275,7 @@ def test_a_shop_that_is_closed_to_us(
     httpx.post(f"{sandbox.url}/sandbox/shopify", json={"merchant": shop.name, "status": status}).raise_for_status()
     try:
         with shopify(shop.url, tmp_path, shop.token) as client, pytest.raises(kind):
-            client.confirm_access()
+            client.verify_access()
     finally:
         httpx.post(f"{sandbox.url}/sandbox/shopify", json={"merchant": shop.name, "status": 0}).raise_for_status()
 
@@ -300,10 +294,10 @@ def test_an_empty_bucket_is_waited_for(sandbox: RunningSandbox, shops: dict[str,
             shopify(shop.url, tmp_path / "a", shop.token, retry=at_once) as client,
             pytest.raises(RateLimitedError, match="THROTTLED"),
         ):
-            client.confirm_access()
+            client.verify_access()
         bucket(0, 4)
         with shopify(shop.url, tmp_path / "b", shop.token, retry=RetryPolicy(base_seconds=0.01)) as client:
-            assert client.confirm_access() == "fjord-shop.myshopify.com"
+            assert client.verify_access() == "fjord-shop.myshopify.com"
             assert client.stats.retries <= 1  # it was told how long to wait, and did not knock in between
     finally:
         bucket(20_000, 20_000)

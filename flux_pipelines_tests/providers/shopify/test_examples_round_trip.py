@@ -188,7 +188,7 @@ def test_products_come_back_whole(name: str, examples: Path, runtime: Runtime) -
     numbers = {one["legacyResourceId"] for one in given}
     with shop_of(runtime, date(2026, 3, 2)) as shop:
         shop.take("products", given)
-        manifest = shop.collect("catalog")
+        manifest = shop.read("catalog")
         landed = [found for _, found in shop.records(manifest, "product")]
         mine = [found for found in landed if found["legacyResourceId"] in numbers]
         assert len(landed) > len(mine), "they are among products that are made up"
@@ -213,7 +213,7 @@ def test_counts_come_back_whole(name: str, examples: Path, runtime: Runtime) -> 
             given = wired("inventoryLevels", [level(one) for one in moved if str(one["location_id"]) == store])
             shop.take("inventoryLevels", given, number)
             expected += [(store, LEVELS.of(one)) for one in given]
-        manifest = shop.collect("inventory")
+        manifest = shop.read("inventory")
         landed = shop.records(manifest, "level")
         mine = [one for one in landed if one[1]["id"] in {wanted["id"] for _, wanted in expected}]
         assert len(landed) > len(mine), "they are among counts that are made up"
@@ -249,7 +249,7 @@ def test_a_catalogue_of_long_products_comes_back_whole(shared: Path, runtime: Ru
     given = [long, shorter, *map(like, range(60_000, 60_050))]
     with shop_of(runtime, date(2026, 3, 12)) as shop:
         shop.take("products", given)
-        manifest = shop.collect("catalog")
+        manifest = shop.read("catalog")
         rows = shop.rows("products", manifest)
     wanted = {
         (product["legacyResourceId"], one["legacyResourceId"], one["sku"], Decimal(one["price"]))

@@ -19,7 +19,7 @@ from flux_pipelines.domain.errors import (
     ProviderUnavailableError,
     RateLimitedError,
 )
-from flux_pipelines.providers.base import OrderWindow
+from flux_pipelines.providers.base import Window
 from flux_pipelines.providers.shopify import bulk, client, shops
 from flux_pipelines.providers.shopify.graphql import Bucket, Cost
 from flux_pipelines.providers.shopify.orders import read
@@ -38,7 +38,7 @@ SHOP = {
     }
 }
 NOW = datetime(2026, 11, 12, tzinfo=UTC)
-WINDOW = OrderWindow(("7",), NOW - timedelta(days=1), NOW)
+WINDOW = Window(("7",), NOW - timedelta(days=1), NOW)
 VERSIONS = {"publicApiVersions": [{"handle": "2026-10", "supported": True}]}
 
 
@@ -457,7 +457,7 @@ def test_a_bulk_operation_is_waited_for_fetched_without_the_token_and_cut_when_t
         number = {"2": 60, "3": 60 * 24 * 5}[name[9]]
         return Reply(200, lines(root(number), child(number, 1)))
 
-    long = OrderWindow(("7",), WINDOW.start, WINDOW.start + timedelta(days=8))
+    long = Window(("7",), WINDOW.start, WINDOW.start + timedelta(days=8))
     with serve(graphql(answer, asked)) as server, shopify(server.url, tmp_path) as made:
         pages = list(made.pages(long, "created"))
     assert [o.header.order_id for p in pages for o in p.orders if o.header] == ["60", "7200"]
@@ -500,7 +500,7 @@ def test_a_bulk_operation_that_never_ends_is_cancelled_and_the_orders_are_paged(
             return {"bulkOperationCancel": {"bulkOperation": {"id": "op"}, "userErrors": []}}
         return {"orders": {"pageInfo": {"hasNextPage": False}, "nodes": []}}
 
-    long = OrderWindow(("7",), WINDOW.start, WINDOW.start + timedelta(days=8))
+    long = Window(("7",), WINDOW.start, WINDOW.start + timedelta(days=8))
     with serve(graphql(answer, names)) as server, shopify(server.url, tmp_path) as made:
         assert [page.orders for page in made.pages(long, "created")] == [[]]
     assert [name for name, _ in names][-2:] == ["BulkCancel", "Orders"]
@@ -538,7 +538,7 @@ def test_connections_inside_of_others_that_never_end_are_noticed(more: str, curs
         order = {"id": "gid://shopify/Order/1", "lineItems": connection("MoreLines"), "agreements": agreements()}
         product = {"id": "gid://shopify/Product/1", "variants": connection("MoreVariants")}
         raw = msgspec.Raw(json.dumps(product if more == "MoreVariants" else order).encode())
-        read = made._feeds._whole_product if more == "MoreVariants" else lambda one: made._completer.whole([one])
+        read = made._streams._whole_product if more == "MoreVariants" else lambda one: made._completer.whole([one])
         with pytest.raises(BadResponseError, match="do not end") as stuck:
             read(raw)
     assert stuck.value.connection == "shopify:test"
@@ -555,7 +555,7 @@ def test_a_bulk_operation_that_nobody_waits_for_is_cancelled(tmp_path: Path) -> 
             return errors("ACCESS_DENIED")
         return {"bulkOperationCancel": {"bulkOperation": {"id": "op", "status": "CANCELING"}, "userErrors": []}}
 
-    long = OrderWindow(("7",), WINDOW.start, WINDOW.start + timedelta(days=8))
+    long = Window(("7",), WINDOW.start, WINDOW.start + timedelta(days=8))
     with (
         serve(graphql(answer, names)) as server,
         shopify(server.url, tmp_path) as made,

@@ -146,7 +146,7 @@ def test_the_whole_of_it_against_the_sandbox(tmp_path: Path) -> None:
             fresh = client.refresh(tokens.refresh_token)
             assert fresh.refresh_token not in (None, tokens.refresh_token)
             with shopify(url, tmp_path / "client", fresh.access_token) as source:
-                assert source.confirm_access() == tokens.account_id
+                assert source.verify_access() == tokens.account_id
             client.revoke(fresh.access_token)
         with shopify(url, tmp_path / "client", fresh.access_token) as source, pytest.raises(ReauthorizationNeededError):
-            source.confirm_access()
+            source.verify_access()

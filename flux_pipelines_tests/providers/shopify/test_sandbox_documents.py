@@ -98,7 +98,7 @@ def test_a_product_with_more_variants_than_a_page_goes_round(shop: ConnectedShop
     product = {"id": gid("Product", 8000), "legacyResourceId": "8000", "title": "Shoe", "variants": nodes(variants)}
     node = PRODUCTS.wired({**product, "status": "ACTIVE", "updatedAt": "2026-03-01T10:00:00Z"})
     shop.take("products", [node])
-    manifest = shop.collect("catalog")
+    manifest = shop.read("catalog")
     landed = [found for _, found in shop.records(manifest, "product")]
     assert [found for found in landed if found["title"] == "Shoe"] == [PRODUCTS.of(node)]
     assert len(landed) > 1
@@ -117,7 +117,7 @@ def test_a_count_is_of_the_store_that_it_was_given_for(shop: ConnectedShop) -> N
         }
     )
     shop.take("inventoryLevels", [node], store=1)
-    manifest = shop.collect("inventory")
+    manifest = shop.read("inventory")
     mine = [one for one in shop.records(manifest, "level") if one[1]["id"] == node["id"]]
     assert mine == [(shop.stores[1], LEVELS.of(node))]
     rows = [row for row in shop.rows("inventory_levels", manifest) if row["product_id"] == "9"]

@@ -10,7 +10,7 @@ from flux_pipelines.providers.base import Location, Record
 from flux_pipelines.providers.shopify import PROVIDER
 from flux_pipelines_tests.providers.shopify import published
 from flux_pipelines_tests.providers.shopify.nodes import agreed, bag, gid, level, nodes, order, product, transaction
-from flux_pipelines_tests.sync.feedfiles import record, run_sql
+from flux_pipelines_tests.sync.streamfiles import record, run_sql
 
 STORES = [Location("7", "Acme (online)", "America/New_York", "USD")]
 

@@ -127,7 +127,7 @@ def test_what_touches_an_order_is_looked_up_together(examples: Path) -> None:
 
 def test_every_other_topic(examples: Path) -> None:
     product = json.loads((examples / "webhook_products_update_excerpt.json").read_text())
-    catalog = Affected(feeds=frozenset({("catalog", "", None)}))
+    catalog = Affected(streams=frozenset({("catalog", "", None)}))
     found = affected(
         ("products/update", product),
         ("products/delete", {"id": 1}),
@@ -139,8 +139,8 @@ def test_every_other_topic(examples: Path) -> None:
         ("orders/create", b"{"),
     )
     assert found[:2] == [catalog, catalog]
-    assert found[2] == Affected(feeds=frozenset({("inventory", "24826418", None)}))
-    assert found[3] == Affected(locations=True, feeds=frozenset({("catalog", "", None)}))
+    assert found[2] == Affected(streams=frozenset({("inventory", "24826418", None)}))
+    assert found[3] == Affected(locations=True, streams=frozenset({("catalog", "", None)}))
     assert found[4] == Affected(revoked=True)
     for nothing, said in zip(
         found[5:], ("a person has to answer it", "say nothing about sales", "cannot be read"), strict=True

@@ -25,8 +25,8 @@ from flux_pipelines.providers.shopify import PROVIDER
 from flux_pipelines.runtime import Runtime
 from flux_pipelines.settings import settings
 from flux_pipelines.sync.normalise import Normalisation
-from flux_pipelines.sync.orders import sync_orders
 from flux_pipelines.sync.transform import derive
+from flux_pipelines.sync.windowed import read_windowed
 from flux_pipelines_tests.defs.bare import bring_in
 from flux_pipelines_tests.defs.conftest import new_instance
 from flux_pipelines_tests.providers.shopify.wire import TOKEN, shopify
@@ -111,7 +111,7 @@ def test_whatever_the_amounts_are(seed: int, tmp_path: Path) -> None:
             RawStore(object_store(str(tmp_path / "lake"))),
             client.locations(),
         )
-        landed = list(sync_orders(client, connection, places, [date(2026, 2, 20), *DAYS], raw, provider=PROVIDER))
+        landed = list(read_windowed(client, connection, places, [date(2026, 2, 20), *DAYS], raw, provider=PROVIDER))
     manifests = [one.manifest for one in landed if one.manifest is not None]
     assert {one.verification.status for one in manifests} == {"verified"}
     work = Normalisation(PROVIDER, raw, connection, manifests, known_calendars(places, 0))

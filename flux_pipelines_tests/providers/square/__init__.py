@@ -1,1 +1,1 @@
-"""Square beside its orders: feeds, their SQL, and their sandbox."""
+"""Square beside its orders: streams, their SQL, and their sandbox."""

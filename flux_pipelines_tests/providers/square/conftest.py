@@ -1,4 +1,4 @@
-"""A small world over real HTTP for the feeds: shared by a file's tests, and one that a test may change."""
+"""A small world over real HTTP for the streams: shared by a file's tests, and one that a test may change."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from flux_pipelines.providers.base import FeedWindow, Location, Record
+from flux_pipelines.providers.base import Location, Record, Window
 from flux_pipelines.providers.square.client import SquareClient
 from flux_pipelines_tests.providers.squarewire import square
 from flux_pipelines_tests.sandbox.conftest import VERSION, Clock, shared, validate
@@ -55,14 +55,14 @@ class House:
     def client(self) -> AbstractContextManager[SquareClient]:
         return square(self.sandbox.url, self._folder, self.token, requests_per_minute=100_000)
 
-    def collect(self, feed: str, window: FeedWindow) -> list[Record]:
+    def read(self, stream: str, window: Window) -> list[Record]:
         with self.client() as client:
-            return [one for page in client.collect(feed, window) for one in page]
+            return [one for page in client.read(stream, window) for one in page]
 
-    def now(self) -> FeedWindow:
+    def now(self) -> Window:
         """A question about what there is now, everywhere."""
         at = self.clock.now
-        return FeedWindow(tuple(one.location_id for one in self.locations), at, at, at.date())
+        return Window(tuple(one.location_id for one in self.locations), at, at, at.date())
 
 
 @pytest.fixture(scope="module")

@@ -20,13 +20,13 @@ from flux_pipelines.lake.store import object_store
 from flux_pipelines.privacy import Redactor
 from flux_pipelines.privacy.pseudonyms import Pseudonyms
 from flux_pipelines.providers.square import PROVIDER
-from flux_pipelines.sync.feeds import collect_days, collect_now
+from flux_pipelines.sync.daily import read_days, read_now
 from flux_pipelines.sync.normalise import Normalisation
-from flux_pipelines.sync.orders import sync_orders
 from flux_pipelines.sync.reading import raw_blocks
 from flux_pipelines.sync.records import DayOutcome
 from flux_pipelines.sync.scd2 import merge
 from flux_pipelines.sync.transform import derive, has_history
+from flux_pipelines.sync.windowed import read_windowed
 from flux_pipelines_tests.providers.square.conftest import House
 
 Json = dict[str, Any]
@@ -83,7 +83,7 @@ class Home:
     def orders(self, day: date) -> tuple[list[Json], list[Json]]:
         """A day's orders as they landed, and the rows of `transactions`."""
         with self.house.client() as client:
-            (outcome,) = sync_orders(
+            (outcome,) = read_windowed(
                 client, self.connection, client.locations(), [day], self.raw, provider=PROVIDER, redact=REDACT
             )
         manifest = _whole(outcome)
@@ -94,17 +94,17 @@ class Home:
         assert work.bad == []
         return [json.loads(line) for line in self._lines(self.raw, manifest)], self._rows(table)
 
-    def feed(self, name: str, table: str, day: date | None = None) -> tuple[list[Json], list[Json]]:
-        """A feed's objects as they landed (of a day, or what there is now), and the rows of a table made of it."""
-        raw, feed = self.raw.of(name), PROVIDER.feed(name)
+    def stream(self, name: str, table: str, day: date | None = None) -> tuple[list[Json], list[Json]]:
+        """A stream's objects as they landed (of a day, or what there is now), and the rows of a table made of it."""
+        raw, stream = self.raw.of(name), PROVIDER.stream(name)
         with self.house.client() as client:
             places = client.locations()
             if day is None:
-                outcome = collect_now(
-                    client, self.connection, places, raw, feed, provider=PROVIDER, redact=REDACT, now=self.house.clock.now
+                outcome = read_now(
+                    client, self.connection, places, raw, stream, provider=PROVIDER, redact=REDACT, now=self.house.clock.now
                 )  # fmt: skip
             else:
-                (outcome,) = collect_days(
+                (outcome,) = read_days(
                     client, self.connection, places, [day], raw, provider=PROVIDER, redact=REDACT
                 )  # fmt: skip
         manifest = _whole(outcome)

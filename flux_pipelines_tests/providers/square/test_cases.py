@@ -14,11 +14,11 @@ from flux_pipelines.domain.connection import Connection
 from flux_pipelines.lake.raw import RawManifest, RawStore
 from flux_pipelines.lake.store import object_store
 from flux_pipelines.providers.square import PROVIDER
-from flux_pipelines.sync.feeds import collect_days, collect_now
+from flux_pipelines.sync.daily import read_days, read_now
 from flux_pipelines.sync.normalise import Normalisation
-from flux_pipelines.sync.orders import sync_orders
 from flux_pipelines.sync.records import BadRecord, DayOutcome
 from flux_pipelines.sync.transform import Derivation, derive
+from flux_pipelines.sync.windowed import read_windowed
 from flux_pipelines_tests.providers.square.cases import CASES, FOLDER, STORE, Case, documents
 from flux_pipelines_tests.providers.square.conftest import LAST, House
 from flux_pipelines_tests.sandbox.conftest import Clock
@@ -67,17 +67,17 @@ def landed(tmp_path_factory: pytest.TempPathFactory) -> Landed:
         (place,) = [one for one in house.locations if one.location_id == STORE]
         assert place.timezone == "America/New_York"
         with house.client() as client:
-            orders = whole(list(sync_orders(client, CONNECTION, [place], happened("orders"), raw, provider=PROVIDER)))
+            orders = whole(list(read_windowed(client, CONNECTION, [place], happened("orders"), raw, provider=PROVIDER)))
             money = whole(
                 list(
-                    collect_days(
+                    read_days(
                         client, CONNECTION, [place], happened("payments refunds"), raw.of("payments"), provider=PROVIDER
                     )
                 )
             )
-            feed = PROVIDER.feed("inventory")
+            stream = PROVIDER.stream("inventory")
             stock = whole(
-                [collect_now(client, CONNECTION, [place], raw.of("inventory"), feed, provider=PROVIDER, now=clock.now)]
+                [read_now(client, CONNECTION, [place], raw.of("inventory"), stream, provider=PROVIDER, now=clock.now)]
             )
     assert {one.verification.status for one in orders} == {"verified"}
     work = Normalisation(PROVIDER, raw, CONNECTION, orders, known_calendars([place], 0))

@@ -197,7 +197,7 @@ def test_payments_are_found_by_what_they_say(house: House, store: str) -> None:
     start = datetime(2026, 11, 2, 9, tzinfo=UTC)
     window = replace(house.now(), location_ids=(store,), start=start, end=start + timedelta(milliseconds=1))
     with house.client() as client:
-        assert (store, instant("2026-10-29T10:00:00Z")) in set(client.changed("payments", window))
+        assert (store, instant("2026-10-29T10:00:00Z")) in set(client.changes("payments", window))
 
 
 def test_refunds_stand_among_the_others(house: House, store: str) -> None:

@@ -141,7 +141,7 @@ def payments_round(home: Home, given: list[Json]) -> None:
     home.take("payments", *given)
     (payment,) = given
     day = home.day_of(payment["created_at"])
-    landed, (row,) = home.feed("payments", "payments", day)
+    landed, (row,) = home.stream("payments", "payments", day)
     assert as_text(landed) == as_text([stored(payment)])
     check_payment(row, payment, day)
 
@@ -149,7 +149,7 @@ def payments_round(home: Home, given: list[Json]) -> None:
 def refunds_round(home: Home, given: list[Json]) -> None:
     home.take("refunds", *given)
     (refund,) = given
-    landed, (row,) = home.feed("payments", "payments", home.day_of(refund["created_at"]))
+    landed, (row,) = home.stream("payments", "payments", home.day_of(refund["created_at"]))
     assert as_text(landed) == as_text([stored(refund)])
     check_refund(row, refund)
     assert row["location_id"] == home.store.location_id
@@ -161,7 +161,7 @@ def objects_round(home: Home, given: list[Json]) -> None:
         asked = {"object_types": [one["type"]], "limit": 1000}
         shown = home.house.http.post("/v2/catalog/search", json=asked).json()["objects"]
         assert as_text([other for other in shown if other["id"] == one["id"]]) == as_text([one])
-    landed, rows = home.feed("catalog", "products")
+    landed, rows = home.stream("catalog", "products")
     ids = {one["id"] for one in given}
     wanted = sorted((one for one in given if one["type"] in ASKED_FOR), key=as_text)
     assert wanted
@@ -183,7 +183,7 @@ def objects_round(home: Home, given: list[Json]) -> None:
 def counts_round(home: Home, given: list[Json]) -> None:
     home.take("counts", *given)
     (count,) = given
-    landed, rows = home.feed("inventory", "inventory_levels")
+    landed, rows = home.stream("inventory", "inventory_levels")
     mine = [one for one in landed if one["catalog_object_id"] == count["catalog_object_id"]]
     assert as_text(mine) == as_text([stored(count)])
     (row,) = [row for row in rows if row["product_id"] == count["catalog_object_id"]]
@@ -306,15 +306,15 @@ def test_a_till_that_was_offline_decides_the_day(home: Home) -> None:
         "offline_payment_details": {"client_created_at": "2026-10-18T16:00:00.000Z"},
     }
     home.take("payments", late)
-    assert home.feed("payments", "payments", home.day_of(late["created_at"])) == ([], [])
-    landed, (row,) = home.feed("payments", "payments", home.day_of("2026-10-18T16:00:00Z"))
+    assert home.stream("payments", "payments", home.day_of(late["created_at"])) == ([], [])
+    landed, (row,) = home.stream("payments", "payments", home.day_of("2026-10-18T16:00:00Z"))
     assert as_text(landed) == as_text([stored(late)])
     assert row["occurred_at"] == at("2026-10-18T16:00:00+00:00")
 
 
 def test_a_newer_version_takes_the_place_of_the_older(home: Home) -> None:
     home.take("payments", of_store({**PAYMENT, "status": "APPROVED"}, home), of_store(PAYMENT, home))
-    _, (row,) = home.feed("payments", "payments", home.day_of(PAYMENT["created_at"]))
+    _, (row,) = home.stream("payments", "payments", home.day_of(PAYMENT["created_at"]))
     assert row["status"] == "completed"
 
 

@@ -15,9 +15,9 @@ from flux_pipelines.domain.connection import Connection
 from flux_pipelines.lake.raw import RawStore
 from flux_pipelines.lake.store import object_store
 from flux_pipelines.providers import witness
-from flux_pipelines.providers.base import FeedWindow, Location
+from flux_pipelines.providers.base import Location, Window
 from flux_pipelines.providers.square import PROVIDER
-from flux_pipelines.sync.feeds import line_of
+from flux_pipelines.sync.daily import line_of
 from flux_pipelines.sync.records import BadRecord
 from flux_pipelines.sync.transform import derive
 from flux_pipelines_tests.providers.squarewire import square
@@ -33,7 +33,7 @@ def hour(**more: str | None) -> dict[str, str | None]:
 
 
 def made(folder: Path, rows: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[BadRecord]]:
-    raw = RawStore(object_store(str(folder / "lake")), witness.FEED)
+    raw = RawStore(object_store(str(folder / "lake")), witness.STREAM)
     with raw.writer(CONNECTION.key, DAY) as writer:
         segment = writer.segment()
         segment.write_many([line_of(witness.REPORTED, "L1", json.dumps(row).encode()) for row in rows])
@@ -76,8 +76,8 @@ def test_an_hour_of_no_date_that_was_asked_for_is_no_witness(
     httpserver.expect_request("/reporting/v1/meta").respond_with_json(META)
     httpserver.expect_request("/reporting/v1/load").respond_with_json({"data": [row]})
     starts = (datetime(2026, 3, 6, 5, tzinfo=UTC), datetime(2026, 3, 7, 5, tzinfo=UTC))
-    window = FeedWindow(("L1",), starts[0], datetime(2026, 3, 8, 5, tzinfo=UTC), DAY, starts)
+    window = Window(("L1",), starts[0], datetime(2026, 3, 8, 5, tzinfo=UTC), DAY, starts)
     with square(httpserver.url_for(""), tmp_path) as client:
-        found = [record for page in client.collect(witness.FEED, window) for record in page]
+        found = [record for page in client.read(witness.STREAM, window) for record in page]
     assert [(one.kind, one.location_id, one.at) for one in found] == [(witness.NO_WITNESS, "L1", at) for at in starts]
     assert all(b"hour" in bytes(one.raw) for one in found)

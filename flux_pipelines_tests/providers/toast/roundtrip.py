@@ -18,12 +18,12 @@ from flux_pipelines.lake.raw import RawManifest
 from flux_pipelines.providers.toast import PROVIDER
 from flux_pipelines.runtime import Runtime
 from flux_pipelines.settings import Settings
-from flux_pipelines.sync.feeds import collect_now
+from flux_pipelines.sync.daily import read_now
 from flux_pipelines.sync.normalise import Normalisation
-from flux_pipelines.sync.orders import sync_orders
 from flux_pipelines.sync.reading import raw_blocks
 from flux_pipelines.sync.scd2 import merge
 from flux_pipelines.sync.transform import derive, has_history
+from flux_pipelines.sync.windowed import read_windowed
 from flux_pipelines_tests.providers.toast.sandboxed import HANDLE, UNLIMITED
 from flux_sandbox.model import Location
 from flux_sandbox.options import SandboxOptions
@@ -79,7 +79,7 @@ class RoundTrip:
         """Bring a business date's orders into the lake, as `toast/raw_orders` does; nothing of it is refused."""
         source = self.runtime.source(self.connection)
         try:
-            (outcome,) = sync_orders(
+            (outcome,) = read_windowed(
                 source,
                 self.connection,
                 self.locations,
@@ -96,17 +96,17 @@ class RoundTrip:
         assert outcome.manifest.verification.status == "verified"
         return outcome.manifest
 
-    def collect(self, name: str) -> RawManifest:
-        """Bring a feed into the lake, as `toast/raw_<feed>` does."""
-        feed = next(one for one in PROVIDER.feeds if one.name == name)
+    def read(self, name: str) -> RawManifest:
+        """Bring a stream into the lake, as `toast/raw_<stream>` does."""
+        stream = next(one for one in PROVIDER.streams if one.name == name)
         source: Any = self.runtime.source(self.connection)
         try:
-            outcome = collect_now(
+            outcome = read_now(
                 source,
                 self.connection,
                 self.locations,
                 self.runtime.raw.of(name),
-                feed,
+                stream,
                 provider=PROVIDER,
                 redact=self.runtime.redactor(self.connection),
             )
@@ -119,7 +119,7 @@ class RoundTrip:
 
     def stored(self, manifest: RawManifest) -> list[Json]:
         """Return the lines of a partition of the raw table."""
-        with self.runtime.raw.of(manifest.feed).local_file(manifest) as path:
+        with self.runtime.raw.of(manifest.stream).local_file(manifest) as path:
             return [] if path is None else [exactly(line) for block in raw_blocks(path) for line in block]
 
     def as_stored(self, record: Json) -> Json:
@@ -141,10 +141,10 @@ class RoundTrip:
         return list(self.runtime.lake.read(table, where=where).read_all().to_pylist())
 
     def table(self, name: str, manifest: RawManifest) -> list[Json]:
-        """Write the rows of a feed's table into the lake, and read them from there; none goes to quarantine."""
+        """Write the rows of a stream's table into the lake, and read them from there; none goes to quarantine."""
         spec = next(one for one in PROVIDER.tables if one.table == name)
         table = named(name).named(f"toast/{name}")
-        raw = self.runtime.raw.of(spec.feed)
+        raw = self.runtime.raw.of(spec.stream)
         made = derive(PROVIDER, spec, self.connection, self.locations, raw, [manifest])
         assert made.bad == []
         where: dict[str, str | date] = {"connection": self.connection.key}

@@ -19,7 +19,7 @@ from flux_pipelines.domain.errors import PermissionLostError
 from flux_pipelines.lake.raw import RawStore
 from flux_pipelines.lake.store import object_store
 from flux_pipelines.privacy.redactor import Redactor
-from flux_pipelines.providers.base import FeedWindow, Location, Order, OrderWindow
+from flux_pipelines.providers.base import Location, Order, Window
 from flux_pipelines.providers.toast import PROVIDER
 from flux_pipelines.providers.toast.client import ToastClient
 from flux_pipelines.sync.normalise import Normalisation
@@ -27,7 +27,7 @@ from flux_pipelines.sync.transform import derive
 from flux_pipelines_tests.providers.squarewire import FixedToken
 from flux_pipelines_tests.providers.toast.sandboxed import HANDLE, Toast, toast_sandbox
 from flux_pipelines_tests.providers.toast.wire import CONNECTION, toast
-from flux_pipelines_tests.sync.feedfiles import land
+from flux_pipelines_tests.sync.streamfiles import land
 from flux_sandbox.server import RunningSandbox
 from flux_sandbox.truth import truth
 from flux_sandbox.truth_feeds import inventory_truth, labor_truth, payments_truth, products_truth
@@ -68,7 +68,7 @@ def orders(client: ToastClient, locations: list[Location]) -> dict[date, list[Or
 
 def ask(client: ToastClient, place: Location, day: date) -> list[Order]:
     start, end = BusinessCalendar(place.timezone, 4).window(day)
-    pages = list(client.pages(OrderWindow((place.location_id,), start, end, day), "created"))
+    pages = list(client.pages(Window((place.location_id,), start, end, day), "created"))
     assert [page.last for page in pages] == [False] * (len(pages) - 1) + [True]
     return [order for page in pages for order in page.orders]
 
@@ -158,7 +158,7 @@ def test_what_changed_is_what_was_made_when_everything_is_asked_for(
     made = {o.header.order_id for day in orders.values() for o in day if o.header is not None}
     changed = set()
     for place in locations:
-        window = OrderWindow((place.location_id,), now - timedelta(days=70), now)  # three intervals
+        window = Window((place.location_id,), now - timedelta(days=70), now)  # three intervals
         changed |= {
             o.header.order_id for p in client.pages(window, "updated") for o in p.orders if o.header is not None
         }
@@ -166,7 +166,7 @@ def test_what_changed_is_what_was_made_when_everything_is_asked_for(
     place = locations[0]
     some = [o.header for o in orders[LAST] if o.header is not None and o.header.location_id == place.location_id]
     at = sorted(header.updated_at for header in some)[len(some) // 2]
-    just = OrderWindow((place.location_id,), at, at + timedelta(milliseconds=1))
+    just = Window((place.location_id,), at, at + timedelta(milliseconds=1))
     assert {h.order_id for h in some if h.updated_at == at} <= {
         o.header.order_id for p in client.pages(just, "updated") for o in p.orders if o.header is not None
     }
@@ -213,17 +213,17 @@ def test_payments_are_those_that_were_taken(
     assert {key[2] for key in got} == {"payment", "refund"}
 
 
-def collect(client: ToastClient, feed: str, places: list[Location], day: date = LAST) -> list[Any]:
+def read(client: ToastClient, stream: str, places: list[Location], day: date = LAST) -> list[Any]:
     now = datetime.now(UTC)
-    window = FeedWindow(tuple(place.location_id for place in places), now, now, day)
-    return list(itertools.chain.from_iterable(client.collect(feed, window)))
+    window = Window(tuple(place.location_id for place in places), now, now, day)
+    return list(itertools.chain.from_iterable(client.read(stream, window)))
 
 
 def rows_of(
     folder: Path, table: str, records: list[Any], places: list[Location], slot: str = ""
 ) -> list[dict[str, Any]]:
     spec = next(one for one in PROVIDER.tables if one.table == table)
-    raw = RawStore(object_store(str(folder / "lake")), spec.feed)
+    raw = RawStore(object_store(str(folder / "lake")), spec.stream)
     made = derive(PROVIDER, spec, CONNECTION, places, raw, [land(raw, CONNECTION.key, records, day=LAST, slot=slot)])
     assert made.bad == []
     return list(made.rows.to_pylist())
@@ -232,7 +232,7 @@ def rows_of(
 def test_menus_and_restaurants(
     sandbox: RunningSandbox, client: ToastClient, locations: list[Location], tmp_path: Path
 ) -> None:
-    records = collect(client, "catalog", locations)
+    records = read(client, "catalog", locations)
     assert Counter(record.kind for record in records)["menu"] == 3
     products = {row["product_id"]: row for row in rows_of(tmp_path, "products", records, locations, "current")}
     for item in products_truth(sandbox.world, HANDLE):
@@ -263,7 +263,7 @@ def test_menus_and_restaurants(
 def test_stock_of_every_item_on_the_menu(
     sandbox: RunningSandbox, client: ToastClient, locations: list[Location], tmp_path: Path
 ) -> None:
-    rows = rows_of(tmp_path, "inventory_levels", collect(client, "inventory", locations), locations, f"{LAST}/10")
+    rows = rows_of(tmp_path, "inventory_levels", read(client, "inventory", locations), locations, f"{LAST}/10")
     found = {(row["location_id"], row["product_id"]): row for row in rows}
     counted = set()
     for count in inventory_truth(sandbox.world, HANDLE):
@@ -286,7 +286,7 @@ def test_time_entries_of_a_business_date(
 ) -> None:
     found = {
         row["time_entry_id"]: row
-        for row in rows_of(tmp_path, "time_entries", collect(client, "labor", locations), locations)
+        for row in rows_of(tmp_path, "time_entries", read(client, "labor", locations), locations)
     }
     expected = labor_truth(sandbox.world, merchant=HANDLE, first=LAST, last=LAST)
     assert {entry["time_entry_id"] for entry in expected} == set(found)
@@ -303,9 +303,9 @@ def test_time_entries_of_a_business_date(
             hours = Decimal(entry["end_ms"] - entry["start_ms"]) / 3_600_000 - Decimal(entry["breaks"]) / 60
             assert abs(row["paid_hours"] - hours) < Decimal("0.01")
     changed = set(
-        client.changed(
+        client.changes(
             "labor",
-            FeedWindow(
+            Window(
                 tuple(place.location_id for place in locations),
                 datetime(2026, 11, 1, tzinfo=UTC),
                 sandbox.world.clock(),
@@ -324,7 +324,7 @@ def test_nobodys_data_is_left_in_what_is_stored(
     people = httpx.get(f"{sandbox.url}/sandbox/people", params={"merchant": HANDLE}).json()
     wanted = [value for kind in ("names", "emails", "phones", "streets") for value in people[kind]]
     received = [bytes(order.raw) for day in orders.values() for order in day]
-    received += [bytes(one.raw) for feed in ("catalog", "labor") for one in collect(client, feed, locations)]
+    received += [bytes(one.raw) for stream in ("catalog", "labor") for one in read(client, stream, locations)]
     kept = b"\n".join(bytes(one) for one in Redactor(PROVIDER.redaction, None)(received)).decode()
     before = b"\n".join(received).decode()
     assert len([value for value in wanted if value in before]) > 20
@@ -337,11 +337,11 @@ def test_access_is_proved_and_its_loss_is_no_empty_answer(
     sandbox: RunningSandbox, client: ToastClient, wire: Toast, locations: list[Location]
 ) -> None:
     claims = msgspec.json.decode(_claims(str(wire.http.headers["Authorization"])))
-    assert client.confirm_access() == claims["https://toasttab.com/partner_guid"]
+    assert client.verify_access() == claims["https://toasttab.com/partner_guid"]
     control(sandbox, "tokens/scopes", merchant=HANDLE, remove=["orders:read"])
     try:
         with pytest.raises(PermissionLostError):
-            client.confirm_access()
+            client.verify_access()
         with pytest.raises(PermissionLostError):
             ask(client, locations[0], LAST)
     finally:

@@ -22,8 +22,8 @@ from flux_pipelines.providers.toast import PROVIDER
 from flux_pipelines.runtime import Runtime
 from flux_pipelines.settings import Settings
 from flux_pipelines.sync.normalise import Normalisation
-from flux_pipelines.sync.orders import sync_orders
 from flux_pipelines.sync.transform import derive
+from flux_pipelines.sync.windowed import read_windowed
 from flux_pipelines_tests.providers.toast.cases import CASES, FOLDER, orders
 from flux_pipelines_tests.providers.toast.roundtrip import day_of
 from flux_pipelines_tests.providers.toast.sandboxed import HANDLE, UNLIMITED
@@ -53,7 +53,7 @@ class Restaurant(NamedTuple):
         source = self.runtime.source(self.connection)
         try:
             found = list(
-                sync_orders(source, self.connection, self.locations, days, raw, provider=PROVIDER, redact=None)
+                read_windowed(source, self.connection, self.locations, days, raw, provider=PROVIDER, redact=None)
             )
         finally:
             source.close()

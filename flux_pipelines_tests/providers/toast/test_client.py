@@ -19,7 +19,7 @@ from flux_pipelines.domain.errors import (
     PermissionLostError,
     ProviderUnavailableError,
 )
-from flux_pipelines.providers.base import FeedWindow, OrderWindow, RateLimit
+from flux_pipelines.providers.base import RateLimit, Window
 from flux_pipelines.providers.toast.client import limits_of
 from flux_pipelines_tests.providers.squarewire import Calls, FixedToken
 from flux_pipelines_tests.providers.toast.sandboxed import HANDLE, Toast, toast_sandbox
@@ -27,7 +27,7 @@ from flux_pipelines_tests.providers.toast.wire import RESTAURANT, toast
 
 DAY = date(2026, 3, 2)
 START = datetime(2026, 3, 2, 9, tzinfo=UTC)
-WINDOW = OrderWindow((RESTAURANT,), START, START + timedelta(days=1), DAY)
+WINDOW = Window((RESTAURANT,), START, START + timedelta(days=1), DAY)
 BULK = "/orders/v2/ordersBulk"
 
 
@@ -112,7 +112,7 @@ def test_history_is_asked_for_a_month_at_a_time_with_a_pause_between(server: HTT
 
     script = Script(server, BULK, note)
     begin = datetime(2026, 1, 1, 0, 0, 0, 123_456, tzinfo=UTC)
-    window = OrderWindow((RESTAURANT,), begin, begin + timedelta(days=65))
+    window = Window((RESTAURANT,), begin, begin + timedelta(days=65))
     with toast(server.url_for(""), tmp_path, history_pause_seconds=1) as client:
         pages = list(client.pages(window, "updated"))
     assert [page.last for page in pages] == [False, False, True]
@@ -131,7 +131,7 @@ def test_what_cannot_be_asked_for_is_not_an_empty_answer(server: HTTPServer, tmp
         with pytest.raises(ConfigurationError):
             list(client.pages(WINDOW, "closed"))
         assert client.history_from(START) == datetime(2015, 12, 2, tzinfo=UTC)
-        old = OrderWindow((RESTAURANT,), datetime(2015, 1, 1, tzinfo=UTC), datetime(2015, 12, 20, tzinfo=UTC))
+        old = Window((RESTAURANT,), datetime(2015, 1, 1, tzinfo=UTC), datetime(2015, 12, 20, tzinfo=UTC))
         list(client.pages(old, "updated"))
     assert [one["startDate"] for one in script.asked] == ["2015-12-02T00:00:00.000+0000"]
 
@@ -142,7 +142,7 @@ def test_without_a_business_date_the_dates_that_the_interval_touches_are_asked_f
     early = order("early", openedDate="2026-03-02T08:59:00.000+0000")
     script = Script(server, BULK, answer([early]), answer([order("a")]))
     with toast(server.url_for(""), tmp_path) as client:
-        found = ids(client.pages(OrderWindow((RESTAURANT,), START, START + timedelta(hours=12)), "created"))
+        found = ids(client.pages(Window((RESTAURANT,), START, START + timedelta(hours=12)), "created"))
     # 4 in the morning in New York is 9 UTC: the business date before ends where the interval begins.
     assert [one["businessDate"] for one in script.asked] == ["20260302"]
     assert found == [[]]
@@ -183,9 +183,9 @@ def test_a_refusal_is_told_and_429_waits_as_it_says(server: HTTPServer, tmp_path
     assert "token" not in "".join(call.url for call in calls)
 
 
-def collect(client: Any, feed: str) -> list[Any]:
+def read(client: Any, stream: str) -> list[Any]:
     now = datetime.now(UTC)
-    return [record for page in client.collect(feed, FeedWindow((RESTAURANT,), now, now, DAY)) for record in page]
+    return [record for page in client.read(stream, Window((RESTAURANT,), now, now, DAY)) for record in page]
 
 
 def test_configuration_published_meanwhile_is_read_from_the_beginning_again(server: HTTPServer, tmp_path: Path) -> None:
@@ -199,7 +199,7 @@ def test_configuration_published_meanwhile_is_read_from_the_beginning_again(serv
         answer([{"guid": "n2"}]),
     )
     with toast(server.url_for(""), tmp_path) as client:
-        records = collect(client, "catalog")
+        records = read(client, "catalog")
     assert [(r.kind, json.loads(bytes(r.raw)).get("guid")) for r in records] == [
         ("location", RESTAURANT),
         ("menu", None),
@@ -214,9 +214,9 @@ def test_configuration_that_never_settles_is_an_error(server: HTTPServer, tmp_pa
     Script(server, "/config/v2/alternatePaymentTypes", answer({"status": 409}, 409))
     with toast(server.url_for(""), tmp_path) as client:
         with pytest.raises(ProviderUnavailableError, match="anew"):
-            collect(client, "catalog")
+            read(client, "catalog")
         with pytest.raises(ConfigurationError):
-            collect(client, "payments")
+            read(client, "payments")
 
 
 def test_the_limits_are_toasts_own_or_an_hourly_figure() -> None:
@@ -235,9 +235,9 @@ def test_toasts_limits_are_kept_without_a_single_refusal(tmp_path: Path) -> None
             places = tuple(place.location_id for place in client.locations())
             began = time.monotonic()
             for _ in range(8):
-                list(client.pages(OrderWindow(places[:1], START, START, date(2026, 11, 2)), "created"))
+                list(client.pages(Window(places[:1], START, START, date(2026, 11, 2)), "created"))
             for _ in range(2):
-                list(client.collect("inventory", FeedWindow(places[:1], START, START, DAY)))
+                list(client.read("inventory", Window(places[:1], START, START, DAY)))
             took = time.monotonic() - began
         assert sandbox.world.merchant(HANDLE).locations
         assert sandbox.world.traffic.counts["rate_limited"] == 0

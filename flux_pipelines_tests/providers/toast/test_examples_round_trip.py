@@ -169,7 +169,7 @@ def test_a_menu_goes_round(trip: RoundTrip, name: str) -> None:
     menu = {**load(name), "restaurantGuid": trip.here.id}
     trip.take("menus", menu)
 
-    manifest = trip.collect("catalog")
+    manifest = trip.read("catalog")
 
     (landed,) = [line for line in trip.stored(manifest) if line["kind"] == "menu"]
     assert landed["location_id"] == trip.here.id
@@ -195,7 +195,7 @@ def test_stock_goes_round(trip: RoundTrip, name: str) -> None:
     for entry in entries:
         trip.take("stock", entry)
 
-    manifest = trip.collect("inventory")
+    manifest = trip.read("inventory")
 
     guids = {entry["guid"] for entry in entries}
     landed = {line["object"]["guid"]: line for line in trip.stored(manifest) if line["object"]["guid"] in guids}
@@ -305,7 +305,7 @@ def test_a_menu_and_stock_stand_in_for_the_made_up(trip: RoundTrip) -> None:
     trip.take("menus", menu)
     for entry in ({**listed, "quantity": 9.0}, listed, plenty):
         trip.take("stock", entry)
-    catalog, inventory = trip.collect("catalog"), trip.collect("inventory")
+    catalog, inventory = trip.read("catalog"), trip.read("inventory")
     assert [one["object"] for one in trip.stored(catalog) if one["kind"] == "menu"] == [exactly(json.dumps(menu))]
     assert {row["product_id"]: row["price"] for row in trip.table("products", catalog)} == {
         "101": D("1.5"),

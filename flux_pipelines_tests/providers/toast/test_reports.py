@@ -16,7 +16,7 @@ from werkzeug import Request, Response
 
 from flux_pipelines.domain.business_day import BusinessCalendar
 from flux_pipelines.providers import witness
-from flux_pipelines.providers.base import FeedWindow
+from flux_pipelines.providers.base import Window
 from flux_pipelines_tests.providers.toast.wire import RESTAURANT, toast
 
 ZONE = "America/New_York"
@@ -75,8 +75,8 @@ def test_weeks_and_months_that_are_over_are_asked_for_as_a_whole(
     days = [date(2026, 5, 25) + timedelta(days=n) for n in range(59)]  # to the day before
     with time_machine.travel(noon), toast(httpserver.url_for(""), tmp_path) as client:
         for day in days:
-            window = FeedWindow((RESTAURANT,), *calendar.window(day), day)
-            (page,) = client.collect(witness.FEED, window)
+            window = Window((RESTAURANT,), *calendar.window(day), day)
+            (page,) = client.read(witness.STREAM, window)
             (record,) = page
             assert json.loads(bytes(record.raw))["netSalesAmount"] == day.toordinal()
         waited = client.stats.waited_seconds

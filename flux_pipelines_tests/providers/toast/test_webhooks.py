@@ -123,8 +123,8 @@ def test_the_examples_say_what_is_stale() -> None:
     of_menus = json.loads(menus)["details"]["restaurantGuid"]
     assert affected(("order_updated", order), ("menus_updated", menus), ("low_quantity", stock)) == [
         Affected(days=frozenset({(restaurant, date(2024, 4, 1))})),
-        Affected(feeds=frozenset({("catalog", of_menus, None)})),
-        Affected(feeds=frozenset({("inventory", of_stock, None)})),
+        Affected(streams=frozenset({("catalog", of_menus, None)})),
+        Affected(streams=frozenset({("inventory", of_stock, None)})),
     ]
     assert affected(("partner_added", example("partner_added"))) == [Affected(locations=True)]
 
@@ -161,7 +161,7 @@ def test_a_restaurant_that_left_takes_the_connection_along_only_when_it_was_the_
 def test_an_event_of_nothing_says_why_and_loses_no_other(event_type: str, given: bytes, words: str) -> None:
     nothing, stock = affected((event_type, given), ("in_stock", BODY))
     assert words in nothing.nothing
-    assert stock.feeds
+    assert stock.streams
 
 
 def test_an_order_of_another_channel_counts_too() -> None:

@@ -33,7 +33,7 @@ from flux_pipelines.defs.partitions import each_day
 from flux_pipelines.domain import tables
 from flux_pipelines.domain.connection import split_key
 from flux_pipelines.domain.errors import FluxError
-from flux_pipelines.providers.base import FeedWindow
+from flux_pipelines.providers.base import Window
 from flux_pipelines.providers.witness import NoWitnessError, ReportedOrder, ReportSource
 
 if TYPE_CHECKING:
@@ -254,7 +254,7 @@ def _reported_orders(runtime: "Runtime", connection: "Connection", one: Compared
     known = calendars(connection, runtime.state.locations.list(connection.key))
     if one.location_id not in known:
         raise NoWitnessError("its location is not known")
-    window = FeedWindow((one.location_id,), *known[one.location_id].window(one.business_date), one.business_date)
+    window = Window((one.location_id,), *known[one.location_id].window(one.business_date), one.business_date)
     source = runtime.source(connection)
     try:
         if not isinstance(source, ReportSource):

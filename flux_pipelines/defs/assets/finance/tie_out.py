@@ -303,8 +303,8 @@ def _balances(database: "duckdb.DuckDBPyConnection", runtime: "Runtime", fresh: 
 def _history(runtime: "Runtime") -> list[tuple[str, date]]:
     """Return since when each connection's payments are known."""
     found = []
-    for provider, feed in _payment_feeds().items():
-        raw = runtime.raw.of(feed)
+    for provider, stream in _payment_streams().items():
+        raw = runtime.raw.of(stream)
         for key in raw.connections():
             if split_key(key)[0] == provider and (days := raw.days(key)):
                 found.append((key, days[0]))
@@ -334,10 +334,10 @@ def _moved(runtime: "Runtime", days: Collection[date]) -> list[date]:
     return sorted({day for (day,) in found} - set(days))
 
 
-def _payment_feeds() -> dict[str, str]:
+def _payment_streams() -> dict[str, str]:
     """Return of which raw records each provider's payments are made."""
     return {
-        spec.name: table.feed
+        spec.name: table.stream
         for spec in names.sources()
         for table in spec.tables
         if table.table == tables.PAYMENTS.name
@@ -352,7 +352,7 @@ def looked_at(runtime: "Runtime", days: Sequence[date]) -> list[tuple[str, date,
     """
     core = runtime.lake.rows_by_partition(tables.PAYMENTS.name, {"business_date": days})
     found = []
-    for provider, feed in _payment_feeds().items():
+    for provider, stream in _payment_streams().items():
         part = f"{provider}/{tables.PAYMENTS.name}"
         own: Counter[tuple[str, str]] = Counter()
         for (key, _, counted_on), number in runtime.lake.rows_by_partition(part, {"business_date": days}).items():
@@ -360,7 +360,7 @@ def looked_at(runtime: "Runtime", days: Sequence[date]) -> list[tuple[str, date,
         landed: Counter[tuple[str, str]] = Counter()
         for (key, of, _), number in runtime.lake.rows_by_partition(part, {"raw_date": days}).items():
             landed[key, of] += number
-        raw = runtime.raw.of(feed)
+        raw = runtime.raw.of(stream)
         for key in (key for key in raw.connections() if split_key(key)[0] == provider):
             stored = raw.survey(key, days[0], days[-1])
             fetched = {manifest.business_date: manifest for manifest in stored.readable}

@@ -22,7 +22,7 @@ from flux_pipelines_tests.providers.toast.examples import (
     stock_figures,
 )
 from flux_pipelines_tests.providers.toast.wire import EXAMPLES, RESTAURANT, read
-from flux_pipelines_tests.sync.feedfiles import record, run_sql
+from flux_pipelines_tests.sync.streamfiles import record, run_sql
 
 D = Decimal
 PLACES = [Location(RESTAURANT, "Fenway", "America/New_York", "USD")]

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from flux_pipelines.domain.decoding import decode, decoder
-from flux_pipelines.providers.base import FeedWindow, Location, Record
+from flux_pipelines.providers.base import Location, Record, Window
 from flux_pipelines.providers.shopify.graphql import GraphQL
 from flux_pipelines.providers.shopify.orders import (
     Connection,
@@ -80,8 +80,8 @@ _decode_connection = decoder(Connection)
 _decode_members = decoder(Members)
 
 
-class Feeds:
-    """The feeds of one connection. Safe to use from threads."""
+class Streams:
+    """The streams of one connection. Safe to use from threads."""
 
     def __init__(self, graphql: GraphQL) -> None:
         self._graphql = graphql
@@ -106,9 +106,9 @@ class Feeds:
                 )
         return list(found.values())
 
-    def collect(self, feed: str, window: FeedWindow) -> Iterator[Sequence[Record]]:
-        """Yield a feed's records, a page at a time."""
-        yield from self._catalog(window.end) if feed == "catalog" else self._inventory(window.location_ids)
+    def read(self, stream: str, window: Window) -> Iterator[Sequence[Record]]:
+        """Yield a stream's records, a page at a time."""
+        yield from self._catalog(window.end) if stream == "catalog" else self._inventory(window.location_ids)
 
     def _catalog(self, now: datetime) -> Iterator[Sequence[Record]]:
         shop, raw = self.shop()

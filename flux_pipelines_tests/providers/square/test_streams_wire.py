@@ -221,8 +221,8 @@ def test_what_is_announced_and_what_it_makes_stale(
         validate(schemas[one.type], body)
     with lively.client() as client:
         found = source.affected([(one.type, one.body) for _, one in told], client)
-    feeds = [(one.type, sorted(affected.feeds, key=str)) for (_, one), affected in zip(told, found, strict=True)]
-    by_type = dict(feeds)
+    streams = [(one.type, sorted(affected.streams, key=str)) for (_, one), affected in zip(told, found, strict=True)]
+    by_type = dict(streams)
     assert by_type["inventory.count.updated"] == [("inventory", here, None)]
     assert by_type["catalog.version.updated"] == [("catalog", "", None)]
     assert by_type["labor.timecard.deleted"] == []
@@ -232,7 +232,7 @@ def test_what_is_announced_and_what_it_makes_stale(
     assert begun[2] is not None
     assert begun[2].timestamp() == (lively.clock.now.timestamp() - 3600) // 60 * 60
     sale = lively.world.sale(sold)
-    taken = {feed for _, stale in feeds for feed in stale if feed[0] == "payments"}
+    taken = {stream for _, stale in streams for stream in stale if stream[0] == "payments"}
     assert {int(at.timestamp() * 1000) for _, _, at in taken if at} >= {
         sale.created,
         lively.world.refunds_of(sale)[0].created,

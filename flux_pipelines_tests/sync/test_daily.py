@@ -1,4 +1,4 @@
-"""Feeds into raw partitions: whole days or none, exactly as received, not twice, and nothing of a failure."""
+"""Streams into raw partitions: whole days or none, exactly as received, not twice, and nothing of a failure."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from flux_pipelines.domain.errors import (
 )
 from flux_pipelines.lake.raw import RawManifest, RawStore
 from flux_pipelines.lake.store import object_store
-from flux_pipelines.providers.base import Feed, FeedWindow, Location, Provider, Record
-from flux_pipelines.sync.feeds import collect_days, collect_now
+from flux_pipelines.providers.base import Location, Provider, Record, Stream, Window
+from flux_pipelines.sync.daily import read_days, read_now
 from flux_pipelines.sync.records import DayOutcome
 
 TOY = Provider(
@@ -41,16 +41,16 @@ DAYS = [date(2026, 3, 6), date(2026, 3, 7), date(2026, 3, 8), date(2026, 3, 9)]
 AWKWARD = b'{ "id" : "\xc3\xa9", "amount":1.10,\n  "big": 12345678901234567890.0 }'
 
 
-class MemoryFeeds:
-    """A `FeedSource` over records with an instant each. `before` may raise for a window."""
+class MemorySource:
+    """A `Source` over records with an instant each. `before` may raise for a window."""
 
     def __init__(self, records: Sequence[tuple[datetime, str, bytes]]) -> None:
         self.records = list(records)
-        self.asked: list[FeedWindow] = []
-        self.before: Callable[[FeedWindow], None] = lambda window: None
+        self.asked: list[Window] = []
+        self.before: Callable[[Window], None] = lambda window: None
         self._lock = threading.Lock()
 
-    def collect(self, feed: str, window: FeedWindow) -> Iterator[Sequence[Record]]:
+    def read(self, stream: str, window: Window) -> Iterator[Sequence[Record]]:
         with self._lock:
             self.asked.append(window)
         self.before(window)
@@ -63,7 +63,7 @@ class MemoryFeeds:
         for start in range(0, len(found), 2):
             yield found[start : start + 2]
 
-    def changed(self, feed: str, window: FeedWindow) -> Iterator[tuple[str, datetime]]:
+    def changes(self, stream: str, window: Window) -> Iterator[tuple[str, datetime]]:
         raise NotImplementedError
 
 
@@ -80,8 +80,8 @@ def records() -> list[tuple[datetime, str, bytes]]:
     ]
 
 
-def store(folder: Path, feed: str = "payments") -> RawStore:
-    return RawStore(object_store(str(folder / "lake")), feed)
+def store(folder: Path, stream: str = "payments") -> RawStore:
+    return RawStore(object_store(str(folder / "lake")), stream)
 
 
 def lines(raw: RawStore, manifest: RawManifest | None) -> list[bytes]:
@@ -95,8 +95,8 @@ def lines(raw: RawStore, manifest: RawManifest | None) -> list[bytes]:
 
 
 def test_days_hold_what_fell_on_them_byte_for_byte(tmp_path: Path) -> None:
-    source, raw = MemoryFeeds(records()), store(tmp_path)
-    outcomes = list(collect_days(source, CONNECTION, LOCATIONS, DAYS, raw, provider=TOY, most_locations=1))
+    source, raw = MemorySource(records()), store(tmp_path)
+    outcomes = list(read_days(source, CONNECTION, LOCATIONS, DAYS, raw, provider=TOY, most_locations=1))
     assert [(o.day, o.status) for o in outcomes] == [(day, "committed") for day in DAYS]
     found = {o.day: lines(raw, o.manifest) for o in outcomes}
     assert {day.day: len(there) for day, there in found.items()} == {6: 0, 7: 1, 8: 2, 9: 5}
@@ -104,7 +104,7 @@ def test_days_hold_what_fell_on_them_byte_for_byte(tmp_path: Path) -> None:
     assert awkward == b'{"kind":"payment","location_id":"L1","object":' + AWKWARD.replace(b"\n", b" ") + b"}"
     (manifest,) = [o.manifest for o in outcomes if o.day == DAYS[2]]
     assert manifest is not None
-    assert (manifest.feed, manifest.orders, manifest.states, manifest.api_version) == (
+    assert (manifest.stream, manifest.orders, manifest.states, manifest.api_version) == (
         "payments",
         2,
         {"payment": 2},
@@ -119,16 +119,16 @@ def test_days_hold_what_fell_on_them_byte_for_byte(tmp_path: Path) -> None:
     ]
 
 
-#: A feed whose records tell when they happened, so that dates are asked for together.
-TOGETHER = replace(TOY, feeds=(Feed("payments", "payments", "day", dates_a_window=3),))
+#: A stream whose records tell when they happened, so that dates are asked for together.
+TOGETHER = replace(TOY, streams=(Stream("payments", "payments", "day", dates_a_window=3),))
 
 
 def test_dates_that_are_asked_for_together_hold_what_they_hold_alone(tmp_path: Path) -> None:
     given = [*records(), (at("2026-03-09T13:00:00-04:00"), "L2", b'{"id":"timeless"}')]
     found = []
     for provider in (TOY, TOGETHER):
-        source, raw = MemoryFeeds(given), store(tmp_path / str(len(found)))
-        outcomes = list(collect_days(source, CONNECTION, LOCATIONS, DAYS, raw, provider=provider))
+        source, raw = MemorySource(given), store(tmp_path / str(len(found)))
+        outcomes = list(read_days(source, CONNECTION, LOCATIONS, DAYS, raw, provider=provider))
         assert [(o.day, o.status) for o in outcomes] == [(day, "committed") for day in DAYS]
         found.append({o.day: (lines(raw, o.manifest), o.manifest.windows) for o in outcomes if o.manifest})
     assert found[0] == found[1]
@@ -137,9 +137,9 @@ def test_dates_that_are_asked_for_together_hold_what_they_hold_alone(tmp_path: P
 
 
 def test_dates_that_do_not_follow_one_another_are_not_asked_for_together(tmp_path: Path) -> None:
-    source, raw = MemoryFeeds(records()), store(tmp_path)
+    source, raw = MemorySource(records()), store(tmp_path)
     days = [DAYS[0], DAYS[2], DAYS[3], date(2999, 1, 1)]
-    outcomes = {o.day: o.status for o in collect_days(source, CONNECTION, LOCATIONS, days, raw, provider=TOGETHER)}
+    outcomes = {o.day: o.status for o in read_days(source, CONNECTION, LOCATIONS, days, raw, provider=TOGETHER)}
     assert [outcomes[day] for day in days] == ["committed", "committed", "committed", "failed"]
     assert {(window.business_date, len(window.starts)) for window in source.asked} == {(DAYS[0], 0), (DAYS[2], 2)}
 
@@ -148,14 +148,14 @@ def test_dates_that_do_not_follow_one_another_are_not_asked_for_together(tmp_pat
     "error", [ProviderUnavailableError("it is down"), HistoryUnavailableError("it lies too far back")]
 )
 def test_a_date_that_fails_costs_none_that_was_asked_for_with_it(error: FluxError, tmp_path: Path) -> None:
-    source, raw = MemoryFeeds(records()), store(tmp_path)
+    source, raw = MemorySource(records()), store(tmp_path)
 
-    def before(window: FeedWindow) -> None:
+    def before(window: Window) -> None:
         if window.start <= at("2026-03-07T12:00:00-04:00") < window.end:
             raise error
 
     source.before = before
-    outcomes = {o.day: o for o in collect_days(source, CONNECTION, LOCATIONS, DAYS, raw, provider=TOGETHER)}
+    outcomes = {o.day: o for o in read_days(source, CONNECTION, LOCATIONS, DAYS, raw, provider=TOGETHER)}
     assert [outcomes[day].status for day in DAYS] == ["committed", "failed", "committed", "committed"]
     assert outcomes[DAYS[1]].error is error
     assert {day: len(lines(raw, outcomes[day].manifest)) for day in (DAYS[0], *DAYS[2:])} == {
@@ -167,10 +167,10 @@ def test_a_date_that_fails_costs_none_that_was_asked_for_with_it(error: FluxErro
 
 
 def test_the_same_sync_does_not_ask_twice_and_another_one_replaces(tmp_path: Path) -> None:
-    source, raw = MemoryFeeds(records()), store(tmp_path)
+    source, raw = MemorySource(records()), store(tmp_path)
 
     def sync(token: str) -> list[str]:
-        return [o.status for o in collect_days(source, CONNECTION, LOCATIONS, DAYS, raw, provider=TOY, token=token)]
+        return [o.status for o in read_days(source, CONNECTION, LOCATIONS, DAYS, raw, provider=TOY, token=token)]
 
     assert sync("one") == ["committed"] * 4
     asked = len(source.asked)
@@ -182,22 +182,22 @@ def test_the_same_sync_does_not_ask_twice_and_another_one_replaces(tmp_path: Pat
 
 
 def test_a_day_that_fails_stays_what_it_was_and_a_lost_permission_ends_the_rest(tmp_path: Path) -> None:
-    source, raw = MemoryFeeds(records()), store(tmp_path)
+    source, raw = MemorySource(records()), store(tmp_path)
 
     def fail(error: Exception, day: date) -> None:
-        def before(window: FeedWindow) -> None:
+        def before(window: Window) -> None:
             if window.business_date == day and "L3" in window.location_ids:
                 raise error
 
         source.before = before
 
     fail(ProviderUnavailableError("it is down"), DAYS[1])
-    outcomes = list(collect_days(source, CONNECTION, LOCATIONS, DAYS, raw, provider=TOY, parallel=2))
+    outcomes = list(read_days(source, CONNECTION, LOCATIONS, DAYS, raw, provider=TOY, parallel=2))
     assert [o.status for o in outcomes] == ["committed", "failed", "committed", "committed"]
     assert raw.read_manifest(CONNECTION.key, DAYS[1]) is None
 
     fail(PermissionLostError("PAYMENTS_READ is gone"), DAYS[0])
-    outcomes = list(collect_days(source, CONNECTION, LOCATIONS, DAYS, raw, provider=TOY, parallel=2))
+    outcomes = list(read_days(source, CONNECTION, LOCATIONS, DAYS, raw, provider=TOY, parallel=2))
     assert [o.status for o in outcomes] == ["failed"] * 4
     assert all(isinstance(o.error, PermissionLostError) for o in outcomes)
     assert len(lines(raw, raw.read_manifest(CONNECTION.key, DAYS[3]))) == 5
@@ -205,14 +205,14 @@ def test_a_day_that_fails_stays_what_it_was_and_a_lost_permission_ends_the_rest(
 
 
 def test_days_to_come_are_refused_and_records_of_others_are_set_aside(tmp_path: Path) -> None:
-    source, raw = MemoryFeeds([*records(), (at("2026-03-09T12:00:00-04:00"), "L9", b'{"id":"x"}')]), store(tmp_path)
-    (outcome,) = collect_days(source, CONNECTION, LOCATIONS[:1], [DAYS[3]], raw, provider=TOY)
+    source, raw = MemorySource([*records(), (at("2026-03-09T12:00:00-04:00"), "L9", b'{"id":"x"}')]), store(tmp_path)
+    (outcome,) = read_days(source, CONNECTION, LOCATIONS[:1], [DAYS[3]], raw, provider=TOY)
     assert [(bad.reason, bad.payload) for bad in outcome.bad] == [
         ("it is of the location 'L9', which was not asked for", b'{"id":"x"}')
     ]
     assert outcome.manifest is not None
     assert outcome.manifest.quarantined == 1
-    (outcome,) = collect_days(source, CONNECTION, LOCATIONS, [date(2099, 1, 1)], raw, provider=TOY)
+    (outcome,) = read_days(source, CONNECTION, LOCATIONS, [date(2099, 1, 1)], raw, provider=TOY)
     assert "has not begun" in str(outcome.error)
 
 
@@ -221,8 +221,8 @@ def shouting(given: Sequence[bytes | msgspec.Raw]) -> list[bytes | msgspec.Raw]:
 
 
 def test_what_is_personal_is_taken_out_before_anything_is_stored(tmp_path: Path) -> None:
-    source, raw = MemoryFeeds([(at("2026-03-09T12:00:00Z"), "L9", b'{"id":"x"}'), *records()]), store(tmp_path)
-    outcomes = list(collect_days(source, CONNECTION, LOCATIONS, DAYS, raw, provider=TOY, redact=shouting))
+    source, raw = MemorySource([(at("2026-03-09T12:00:00Z"), "L9", b'{"id":"x"}'), *records()]), store(tmp_path)
+    outcomes = list(read_days(source, CONNECTION, LOCATIONS, DAYS, raw, provider=TOY, redact=shouting))
     stored = [line for o in outcomes for line in lines(raw, o.manifest)] + [
         bad.payload for o in outcomes for bad in o.bad
     ]
@@ -231,14 +231,14 @@ def test_what_is_personal_is_taken_out_before_anything_is_stored(tmp_path: Path)
 
 
 def test_an_hour_is_replaced_by_the_same_hour_and_what_there_is_now_by_itself(tmp_path: Path) -> None:
-    source, stock = MemoryFeeds(records()), store(tmp_path, "inventory")
+    source, stock = MemorySource(records()), store(tmp_path, "inventory")
 
-    def collect(raw: RawStore, feed: Feed, text: str) -> RawManifest | None:
-        return collect_now(source, CONNECTION, LOCATIONS, raw, feed, provider=TOY, now=at(text)).manifest
+    def read(raw: RawStore, stream: Stream, text: str) -> RawManifest | None:
+        return read_now(source, CONNECTION, LOCATIONS, raw, stream, provider=TOY, now=at(text)).manifest
 
-    hourly, current = Feed("inventory", "stock", "hour"), Feed("catalog", "products", "current")
+    hourly, current = Stream("inventory", "stock", "hour"), Stream("catalog", "products", "current")
     for text in ("2026-03-09T10:05:00Z", "2026-03-09T11:05:00Z", "2026-03-09T11:40:00Z", "2026-03-10T00:00:00Z"):
-        collect(stock, hourly, text)
+        read(stock, hourly, text)
     day: list[Any] = [(m.hour, m.fetched_at) for m in stock.hours(CONNECTION.key, date(2026, 3, 9)).readable]
     assert day == [
         (at("2026-03-09T10:00:00Z"), at("2026-03-09T10:05:00Z")),
@@ -249,37 +249,37 @@ def test_an_hour_is_replaced_by_the_same_hour_and_what_there_is_now_by_itself(tm
 
     catalog = store(tmp_path, "catalog")
     assert catalog.current(CONNECTION.key) is None
-    collect(catalog, current, "2026-03-09T10:00:00Z")
+    read(catalog, current, "2026-03-09T10:00:00Z")
     source.records.pop()
-    collect(catalog, current, "2026-03-10T10:00:00Z")
+    read(catalog, current, "2026-03-10T10:00:00Z")
     now = catalog.current(CONNECTION.key)
     assert now is not None
     assert (now.business_date, now.hour, len(lines(catalog, now))) == (date(2026, 3, 10), None, 7)
 
-    def refuse(window: FeedWindow) -> None:
+    def refuse(window: Window) -> None:
         raise PermissionLostError("ITEMS_READ is gone")
 
     source.before = refuse
-    outcome = collect_now(source, CONNECTION, LOCATIONS, catalog, current, provider=TOY)
+    outcome = read_now(source, CONNECTION, LOCATIONS, catalog, current, provider=TOY)
     assert outcome.status == "failed"
     assert catalog.current(CONNECTION.key) == now
 
 
 def test_what_holds_records_does_not_become_empty_unless_that_is_accepted(tmp_path: Path) -> None:
-    source, payments, catalog = MemoryFeeds(records()), store(tmp_path), store(tmp_path, "catalog")
+    source, payments, catalog = MemorySource(records()), store(tmp_path), store(tmp_path, "catalog")
     stock, later = store(tmp_path, "inventory"), at("2026-03-10T11:05:00Z")
-    hourly, current = Feed("inventory", "stock", "hour"), Feed("catalog", "products", "current")
+    hourly, current = Stream("inventory", "stock", "hour"), Stream("catalog", "products", "current")
 
-    def collect(**options: Any) -> list[DayOutcome]:
-        found = list(collect_days(source, CONNECTION, LOCATIONS, DAYS, payments, provider=TOY, **options))
+    def read(**options: Any) -> list[DayOutcome]:
+        found = list(read_days(source, CONNECTION, LOCATIONS, DAYS, payments, provider=TOY, **options))
         options["now"] = at("2026-03-10T10:05:00Z") if source.records else later
-        for raw, feed in ((catalog, current), (stock, hourly)):
-            found.append(collect_now(source, CONNECTION, LOCATIONS, raw, feed, provider=TOY, **options))
+        for raw, stream in ((catalog, current), (stock, hourly)):
+            found.append(read_now(source, CONNECTION, LOCATIONS, raw, stream, provider=TOY, **options))
         return found
 
-    before = collect()
+    before = read()
     source.records.clear()
-    after = collect()
+    after = read()
     # The first day never had any: nothing is lost, and nothing is said.
     assert [one.status for one in after] == ["committed", *["failed"] * 5]
     for had, has in zip(before[1:], after[1:], strict=True):
@@ -297,7 +297,7 @@ def test_what_holds_records_does_not_become_empty_unless_that_is_accepted(tmp_pa
         assert kept is not None
         assert kept.verification.emptied_at is not None
         assert lines(raw, kept)
-    assert [one.status for one in collect(accept_empty=True)] == ["committed"] * 6
+    assert [one.status for one in read(accept_empty=True)] == ["committed"] * 6
     assert lines(catalog, catalog.current(CONNECTION.key)) == []
     assert len(stock.hours(CONNECTION.key, later.date()).readable) == 2
-    assert [one.status for one in collect()] == ["committed"] * 6, "what was accepted is what there is"
+    assert [one.status for one in read()] == ["committed"] * 6, "what was accepted is what there is"

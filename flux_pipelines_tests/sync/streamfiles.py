@@ -1,4 +1,4 @@
-"""Raw partitions of a feed for tests, and the SQL of a provider run over them, the way the engine does both."""
+"""Raw partitions of a stream for tests, and the SQL of a provider run over them, the way the engine does both."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import msgspec
 from flux_pipelines.domain.connection import Connection
 from flux_pipelines.lake.raw import ORDERS, RawManifest, RawStore
 from flux_pipelines.lake.store import object_store
-from flux_pipelines.providers.base import FeedTable, Location, Provider, Record
-from flux_pipelines.sync.feeds import line_of
+from flux_pipelines.providers.base import Location, Provider, Record, StreamTable
+from flux_pipelines.sync.daily import line_of
 from flux_pipelines.sync.transform import Derivation, derive
 
 DAY = date(2026, 3, 2)
@@ -29,13 +29,13 @@ def record(kind: str, item: dict[str, Any] | bytes, location_id: str = "") -> Re
 def land(
     raw: RawStore, connection: str, records: Iterable[Record | bytes], *, day: date = DAY, slot: str = ""
 ) -> RawManifest:
-    """Store records as a partition of the raw feed; plain bytes are a line of their own (a raw order)."""
+    """Store records as a partition of the raw stream; plain bytes are a line of their own (a raw order)."""
     writer = raw.writer(connection, day, slot)
     segment = writer.segment()
     for one in records:
         if isinstance(one, bytes):
             segment.write(one)
-        elif raw.feed == ORDERS:
+        elif raw.stream == ORDERS:
             segment.write(one.raw)
         else:
             segment.write(line_of(one.kind, one.location_id, bytes(one.raw)))
@@ -61,7 +61,7 @@ def run_sql(
 def run_table(
     folder: Path,
     provider: Provider,
-    spec: FeedTable,
+    spec: StreamTable,
     records: Iterable[Record | bytes],
     locations: Sequence[Location],
     *,
@@ -71,6 +71,6 @@ def run_table(
 ) -> Derivation:
     """Like `run_sql`, of a table that the provider need not have declared."""
     connection = Connection(f"{provider.name}:test", "tenant", settings=settings or {})
-    raw = RawStore(object_store(str(folder / "lake")), spec.feed)
+    raw = RawStore(object_store(str(folder / "lake")), spec.stream)
     manifest = land(raw, connection.key, records, day=day, slot=slot)
     return derive(provider, spec, connection, locations, raw, [manifest])

@@ -22,14 +22,14 @@ from flux_pipelines.domain.errors import (
     IncompleteError,
     TableDamagedError,
 )
-from flux_pipelines.lake.raw import PartitionEmptiedError, RawStore, Verification, Window
-from flux_pipelines.providers.base import Basis, Location, OrderHeader, PosSource, Provider
-from flux_pipelines.sync.landing import DayBatch, Landing, Redact, Tally
+from flux_pipelines.lake.raw import FetchedWindow, PartitionEmptiedError, RawStore, Verification
+from flux_pipelines.providers.base import Location, OrderHeader, Provider, Source, TimeField
+from flux_pipelines.sync.landing import Checksum, DayBatch, Landing, Redact
 from flux_pipelines.sync.older import Older, OlderOrders
 from flux_pipelines.sync.reading import order_lines
 from flux_pipelines.sync.records import DayOutcome, emptied
 from flux_pipelines.sync.slices import Slice, SliceRunner
-from flux_pipelines.sync.verification import Recount, judge
+from flux_pipelines.sync.verification import VerificationCount, verify
 from flux_pipelines.sync.windows import DayIndex, Group, contiguous, group_locations
 
 #: No order that the provider has told to be deleted.
@@ -45,8 +45,8 @@ _TAIL = timedelta(hours=24)
 _FAILURES_IN_A_ROW = 2
 
 
-def sync_orders(
-    source: PosSource,
+def read_windowed(
+    source: Source,
     connection: Connection,
     locations: Sequence[Location],
     days: Sequence[date],
@@ -108,14 +108,14 @@ class _Batch:
 
     days: list[DayBatch]
     indexes: list[DayIndex]  # one a group: the same dates, each in its own calendar
-    provable_before: list[list[datetime]]  # by group, then by day
+    verifiable_before: list[list[datetime]]  # by group, then by day
     began: datetime
 
 
 class _Engine:
     def __init__(
         self,
-        source: PosSource,
+        source: Source,
         connection: Connection,
         raw: RawStore,
         provider: Provider,
@@ -128,7 +128,7 @@ class _Engine:
         deleted: Mapping[str, date],
     ) -> None:
         self._source = source
-        self._basis: Basis = source.proof_basis
+        self._time_field: TimeField = source.verified_by
         self._connection = connection
         self._raw = raw
         self._provider = provider
@@ -141,7 +141,7 @@ class _Engine:
         self._lock = threading.Lock()
         self._deleted = deleted
         self._groups: list[Group] = []
-        self._access_confirmed = False
+        self._access_verified = False
         self._asked: frozenset[date] = frozenset()
 
     def run(self, locations: Sequence[Location], days: Sequence[date]) -> Iterator[DayOutcome]:
@@ -219,9 +219,9 @@ class _Engine:
             verdicts = self._prove(batch, older)
             # Before the dates are: once they are committed, nobody looks for these again.
             stale = self._older().keep(older, batch.began)
-            if not self._access_confirmed and any(not day.orders for day in batch.days):
-                self._source.confirm_access()  # once is enough: a loss later on is a 403 on the query itself
-                self._access_confirmed = True
+            if not self._access_verified and any(not day.orders for day in batch.days):
+                self._source.verify_access()  # once is enough: a loss later on is a 403 on the query itself
+                self._access_verified = True
             for number, verdict in enumerate(verdicts):
                 outcomes.append(self._commit(batch, number, verdict, frozenset() if number else stale))
         except FluxError as error:
@@ -237,10 +237,10 @@ class _Engine:
         return _Batch(
             days=[DayBatch(day, self._raw.writer(self._connection.key, day)) for day in dates],
             indexes=indexes,
-            provable_before=[
+            verifiable_before=[
                 [min(index.window(number)[1] + _TAIL, began) for number in range(len(dates))] for index in indexes
             ]
-            if self._basis == "closed"
+            if self._time_field == "closed"
             # Orders change long after their day: as far as the batch is asked for, every day of it takes part.
             else [[min(index.end + _TAIL, began)] * len(dates) for index in indexes],
             began=began,
@@ -253,8 +253,8 @@ class _Engine:
                 self._groups[piece.group],
                 batch.indexes[piece.group],
                 batch.days,
-                batch.provable_before[piece.group],
-                self._basis,
+                batch.verifiable_before[piece.group],
+                self._time_field,
                 self._connection.key,
                 self._lock,
                 self._progress,
@@ -280,27 +280,29 @@ class _Engine:
 
         return OlderOrders(self._source, self._provider, self._connection.key, self._raw, date_of, self._redact)
 
-    def _recount(self, batch: _Batch, older: Older | None = None, *, thorough: bool) -> list[Tally]:
-        tallies = [Tally() for _ in batch.days]
+    def _recount(self, batch: _Batch, older: Older | None = None, *, thorough: bool) -> list[Checksum]:
+        checksums = [Checksum() for _ in batch.days]
 
-        def recount(piece: Slice) -> Recount:
-            index, before = batch.indexes[piece.group], batch.provable_before[piece.group]
+        def recount(piece: Slice) -> VerificationCount:
+            index, before = batch.indexes[piece.group], batch.verifiable_before[piece.group]
             remember = thorough or self._source.by_business_date
-            return Recount(index, tallies, batch.days, before, self._basis, self._lock, older, thorough=remember)
+            return VerificationCount(
+                index, checksums, batch.days, before, self._time_field, self._lock, older, thorough=remember
+            )
 
         windows = [
-            (index.start, bounds[-1]) for index, bounds in zip(batch.indexes, batch.provable_before, strict=True)
+            (index.start, bounds[-1]) for index, bounds in zip(batch.indexes, batch.verifiable_before, strict=True)
         ]
-        self._runner(self._basis, batch).run(self._slices(windows), recount)
-        return tallies
+        self._runner(self._time_field, batch).run(self._slices(windows), recount)
+        return checksums
 
-    def _runner(self, basis: Basis, batch: _Batch) -> SliceRunner:
+    def _runner(self, time_field: TimeField, batch: _Batch) -> SliceRunner:
         def snap(piece: Slice, instant: datetime) -> datetime:
             if piece.end - piece.reached < 3 * _TAIL:
                 return instant
             return batch.indexes[piece.group].nearest_start(instant)
 
-        return SliceRunner(self._source, basis, self._parallel, snap=snap)
+        return SliceRunner(self._source, time_field, self._parallel, snap=snap)
 
     def _slices(self, windows: Sequence[tuple[datetime, datetime]]) -> list[Slice]:
         return [
@@ -312,13 +314,13 @@ class _Engine:
     def _prove(self, batch: _Batch, older: Older) -> list[Verification]:
         if not self._verify:
             return [Verification(detail="not asked for") for _ in batch.days]
-        tallies = self._recount(batch, older, thorough=False)
+        checksums = self._recount(batch, older, thorough=False)
         verdicts: list[Verification] = []
-        for number, (day, tally) in enumerate(zip(batch.days, tallies, strict=True)):
+        for number, (day, checksum) in enumerate(zip(batch.days, checksums, strict=True)):
             if any(index.window(number)[1] > batch.began for index in batch.indexes):
                 verdicts.append(Verification(method="", detail="the day is not over"))
                 continue
-            verdict = judge(day, tally, self._basis, final=False)
+            verdict = verify(day, checksum, self._time_field, final=False)
             if verdict is None:
                 verdict = self._again(batch, number)
             verdicts.append(verdict)
@@ -329,7 +331,7 @@ class _Engine:
         alone = self._begin([batch.days[number].day])
         try:
             self._fetch(alone)
-            (tally,) = self._recount(alone, thorough=True)
+            (checksum,) = self._recount(alone, thorough=True)
         except BaseException:
             alone.days[0].writer.abort()
             raise
@@ -337,7 +339,7 @@ class _Engine:
         for name in ("requests", "retries", "waited_seconds"):
             setattr(alone.days[0], name, getattr(alone.days[0], name) + getattr(batch.days[number], name))
         batch.days[number] = alone.days[0]
-        verdict = judge(alone.days[0], tally, self._basis, final=True)
+        verdict = verify(alone.days[0], checksum, self._time_field, final=True)
         assert verdict is not None  # noqa: S101 - a final judgement is one
         return verdict
 
@@ -363,7 +365,7 @@ class _Engine:
                 accept_empty=self._accept_empty or self._all_were_deleted(day),
             )
         except PartitionEmptiedError as nothing:
-            error = emptied(self._connection.key, str(day.day), nothing.lost, self._raw.feed)
+            error = emptied(self._connection.key, str(day.day), nothing.lost, self._raw.stream)
             return DayOutcome(day.day, "failed", nothing.kept, error, stale=stale)
         if not short:
             return DayOutcome(day.day, "committed", manifest, bad=tuple(day.bad), stale=stale)
@@ -386,7 +388,7 @@ class _Engine:
         except TableDamagedError:
             return False
 
-    def _windows(self, batch: _Batch, number: int) -> list[Window]:
+    def _windows(self, batch: _Batch, number: int) -> list[FetchedWindow]:
         """Return the day's own intervals, one a calendar."""
         found = []
         pairs = zip(self._groups, batch.indexes, strict=True)
@@ -394,5 +396,5 @@ class _Engine:
             members = list(same)
             start, end = members[0][1].window(number)
             ids = tuple(id_ for group, _ in members for id_ in group.location_ids)
-            found.append(Window(basis="created", start=start, end=end, locations=ids))
+            found.append(FetchedWindow(basis="created", start=start, end=end, locations=ids))
         return found

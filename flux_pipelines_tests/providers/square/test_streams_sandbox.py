@@ -19,10 +19,10 @@ from flux_pipelines.domain.errors import PermissionLostError
 from flux_pipelines.domain.money import from_minor
 from flux_pipelines.privacy import Redactor
 from flux_pipelines.privacy.pseudonyms import Pseudonyms
-from flux_pipelines.providers.base import FeedWindow, OrderWindow, Record
+from flux_pipelines.providers.base import Record, Window
 from flux_pipelines.providers.square import PROVIDER
 from flux_pipelines_tests.providers.square.conftest import FIRST, LAST, House
-from flux_pipelines_tests.sync.feedfiles import run_sql
+from flux_pipelines_tests.sync.streamfiles import run_sql
 from flux_sandbox.people import personal
 
 Settled = Callable[[str], House]
@@ -30,12 +30,12 @@ DAYS = [FIRST + timedelta(days=n) for n in range((LAST - FIRST).days + 1)]
 REDACT = Redactor(PROVIDER.redaction, Pseudonyms(bytes(32)))
 
 
-def windows(house: House, day: date) -> list[FeedWindow]:
+def windows(house: House, day: date) -> list[Window]:
     """A day's windows, one a time zone, as the engine asks for them."""
     zones: dict[str, list[str]] = {}
     for one in house.locations:
         zones.setdefault(one.timezone, []).append(one.location_id)
-    return [FeedWindow(tuple(ids), *BusinessCalendar(zone).window(day), day) for zone, ids in zones.items()]
+    return [Window(tuple(ids), *BusinessCalendar(zone).window(day), day) for zone, ids in zones.items()]
 
 
 def rows(
@@ -57,7 +57,7 @@ def test_payments_are_the_truth_day_by_day(settled: Settled, handle: str, tmp_pa
     found: dict[tuple[str, str, str, str, str], list[Any]] = {}
     offline = beside = 0
     for day in DAYS:
-        records = [one for window in windows(house, day) for one in house.collect("payments", window)]
+        records = [one for window in windows(house, day) for one in house.read("payments", window)]
         offline += sum(b"client_created_at" in bytes(one.raw) for one in records)
         made = rows(house, tmp_path, "payments", records, day)
         assert len(made) == sum(one.kind in ("payment", "refund") for one in records), "each once"
@@ -94,10 +94,10 @@ def test_payments_are_the_truth_day_by_day(settled: Settled, handle: str, tmp_pa
 def test_tips_of_payments_are_those_of_the_orders(settled: Settled, tmp_path: Path) -> None:
     house = settled("harbor")
     (east, *_) = windows(house, DAYS[3])
-    made = rows(house, tmp_path, "payments", house.collect("payments", east), DAYS[3])
+    made = rows(house, tmp_path, "payments", house.read("payments", east), DAYS[3])
     with house.client() as client:
         # An invoice is paid weeks after its order was made.
-        asked = OrderWindow(east.location_ids, east.start - timedelta(days=30), east.end)
+        asked = Window(east.location_ids, east.start - timedelta(days=30), east.end)
         orders = [json.loads(bytes(o.raw)) for page in client.pages(asked, "created") for o in page.orders]
     tenders = {one["id"]: one for order in orders for one in order.get("tenders", ())}
     tipped = 0
@@ -115,11 +115,11 @@ def test_what_changed_is_found_where_it_happened(settled: Settled) -> None:
     house = settled("harbor")
     ids = tuple(one.location_id for one in house.locations)
     start = datetime(2026, 10, 28, tzinfo=UTC)
-    window = FeedWindow(ids, start, start + timedelta(days=1), date(2026, 10, 28))
+    window = Window(ids, start, start + timedelta(days=1), date(2026, 10, 28))
     with house.client() as client:
-        changed = set(client.changed("payments", window))
-        worked = set(client.changed("labor", window))
-    everything = house.collect("payments", replace(window, start=start - timedelta(days=30), end=house.clock.now))
+        changed = set(client.changes("payments", window))
+        worked = set(client.changes("labor", window))
+    everything = house.read("payments", replace(window, start=start - timedelta(days=30), end=house.clock.now))
     expected = set()
     for one in map(json.loads, (bytes(record.raw) for record in everything)):
         if start <= datetime.fromisoformat(one["updated_at"]) < window.end:
@@ -140,7 +140,7 @@ def _ms(at: datetime) -> int:
 @pytest.mark.parametrize("handle", ["harbor", "sakura"])
 def test_goods_stores_and_stock_are_the_truth(settled: Settled, handle: str, tmp_path: Path) -> None:
     house = settled(handle)
-    catalog = house.collect("catalog", house.now())
+    catalog = house.read("catalog", house.now())
     made = {row["product_id"]: row for row in rows(house, tmp_path, "products", catalog)}
     told = house.truth("products")["products"]
     assert made.keys() == {one["product_id"] for one in told}
@@ -157,7 +157,7 @@ def test_goods_stores_and_stock_are_the_truth(settled: Settled, handle: str, tmp
     assert {(row["location_id"], row["name"], row["timezone"], row["city"], row["active"]) for row in stores} == {
         (one.id, one.name, one.timezone, one.city, one.active) for one in house.merchant.locations
     }
-    counts = house.collect("inventory", house.now())
+    counts = house.read("inventory", house.now())
     levels = rows(house, tmp_path, "inventory_levels", counts, slot=f"{LAST}/12")
     assert {(row["location_id"], row["product_id"], row["quantity"], _ms(row["counted_at"])) for row in levels} == {
         (one["location_id"], one["product_id"], Decimal(one["quantity"]), one["updated_ms"])
@@ -173,7 +173,7 @@ def test_work_is_the_truth_to_the_minute(settled: Settled, tmp_path: Path) -> No
     assert len(told) > 50
     seen = set()
     for day in DAYS:
-        records = [one for window in windows(house, day) for one in house.collect("labor", window)]
+        records = [one for window in windows(house, day) for one in house.read("labor", window)]
         for row in rows(house, tmp_path, "time_entries", records, day):
             one = told[row["time_entry_id"]]
             seen.add(row["time_entry_id"])
@@ -196,14 +196,14 @@ def test_faults_lose_nothing(settled: Settled) -> None:
     house = settled("harbor")
     start = datetime(2026, 10, 30, tzinfo=UTC)
     ids = tuple(one.location_id for one in house.locations[:4])
-    window = FeedWindow(ids, start, start + timedelta(days=3), date(2026, 10, 30))
+    window = Window(ids, start, start + timedelta(days=3), date(2026, 10, 30))
 
     def everything() -> dict[str, Counter[tuple[str, str, bytes]]]:
         return {
-            feed.name: Counter(
-                {(one.kind, one.location_id, bytes(one.raw)): 1 for one in house.collect(feed.name, window)}
+            stream.name: Counter(
+                {(one.kind, one.location_id, bytes(one.raw)): 1 for one in house.read(stream.name, window)}
             )
-            for feed in PROVIDER.feeds
+            for stream in PROVIDER.streams
         }
 
     calm = everything()
@@ -224,10 +224,10 @@ def test_nothing_personal_is_stored(settled: Settled) -> None:
     texts = personal([house.merchant])
     start = datetime(2026, 10, 25, tzinfo=UTC)
     ids = tuple(one.location_id for one in house.locations[:10])
-    window = FeedWindow(ids, start, start + timedelta(days=4), date(2026, 10, 25))
-    raw = [bytes(one.raw) for feed in ("payments", "labor", "catalog") for one in house.collect(feed, window)]
+    window = Window(ids, start, start + timedelta(days=4), date(2026, 10, 25))
+    raw = [bytes(one.raw) for stream in ("payments", "labor", "catalog") for one in house.read(stream, window)]
     with house.client() as client:
-        pages = client.pages(OrderWindow(ids, start, window.end), "created")
+        pages = client.pages(Window(ids, start, window.end), "created")
         raw += [bytes(order.raw) for page in pages for order in page.orders]
     before, after = b"\n".join(raw), b"\n".join(REDACT(raw))
     for kind in ("names", "emails", "phones", "streets"):
@@ -249,14 +249,14 @@ def test_an_older_authorisation_goes_on_giving_orders(lively: House) -> None:
     now = lively.now()
     window = replace(now, start=now.start - timedelta(days=4))
     with lively.client() as client:
-        assert client.confirm_access() == lively.merchant.id
-        orders = client.pages(OrderWindow(window.location_ids, window.start, window.end), "created")
+        assert client.verify_access() == lively.merchant.id
+        orders = client.pages(Window(window.location_ids, window.start, window.end), "created")
         assert sum(len(page.orders) for page in orders) > 50
-        for feed, scope in (
+        for stream, scope in (
             ("payments", "PAYMENTS_READ"), ("catalog", "ITEMS_READ"), ("inventory", "INVENTORY_READ"), ("labor", "TIMECARDS_READ"),
         ):  # fmt: skip
             with pytest.raises(PermissionLostError, match=scope) as lost:
-                list(client.collect(feed, window))
+                list(client.read(stream, window))
             assert "Connect the account again" in str(lost.value)
 
 
@@ -265,9 +265,7 @@ def test_deleted_and_changed_goods(lively: House, tmp_path: Path) -> None:
     lively.clock.forward(60)
     lively.post("catalogue/delete", merchant="sakura", item=gone.id)
     lively.post("catalogue/change", merchant="sakura", item=dearer.id, price=777)
-    made = {
-        row["product_id"]: row for row in rows(lively, tmp_path, "products", lively.collect("catalog", lively.now()))
-    }
+    made = {row["product_id"]: row for row in rows(lively, tmp_path, "products", lively.read("catalog", lively.now()))}
     assert (made[gone.id]["active"], made[gone.id]["product_name"]) == (False, gone.name)
     assert made[keep.id]["active"], "another variation of the same item"
     assert (made[dearer.id]["price"], _ms(made[dearer.id]["changed_at"])) == (777, _ms(lively.clock.now))

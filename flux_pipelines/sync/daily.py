@@ -1,9 +1,9 @@
-"""Collects feeds, which are what a provider can be asked for beside orders, into raw partitions.
+"""Collects streams, which are what a provider can be asked for beside orders, into raw partitions.
 
 A line of a raw file is one record: `{"kind":"payment","location_id":"L1","object":{...}}`, the object's bytes as received
-but for what is personal in them. A feed by day is fetched like orders: several days at a time, in one question where its
+but for what is personal in them. A daily stream is fetched like orders: several days at a time, in one question where its
 records tell when they happened, each committed when all of its calendars are complete, and not fetched again by the same
-sync. Of the other feeds there is only the present.
+sync. Of the other streams there is only the present.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ from flux_pipelines.domain.connection import Connection
 from flux_pipelines.domain.errors import DayNotReadyError, EmptiedError, FluxError, HistoryUnavailableError
 from flux_pipelines.lake.raw import (
     CURRENT,
+    FetchedWindow,
     PartitionEmptiedError,
     RawManifest,
     RawStore,
     RawWriter,
     Segment,
     Verification,
-    Window,
     hour_slot,
     lost_kinds,
 )
-from flux_pipelines.providers.base import Feed, FeedSource, FeedWindow, Location, Provider, Record
+from flux_pipelines.providers.base import Location, Provider, Record, Source, Stream, Window
 from flux_pipelines.sync.records import BadRecord, DayOutcome, emptied
-from flux_pipelines.sync.windows import Group, feed_window, group_locations
+from flux_pipelines.sync.windows import Group, group_locations, stream_window
 from flux_pipelines.transport import Stats, metered
 
 #: Takes what is personal out of JSON objects, as `privacy.Redactor` does.
@@ -45,7 +45,7 @@ RedactObjects = Callable[[Sequence[bytes | msgspec.Raw]], list[bytes | msgspec.R
 
 _FAILURES_IN_A_ROW = 2
 _DAY = timedelta(days=1)
-_UNPROVEN = Verification(detail="this feed cannot be asked for in a second way")
+_UNPROVEN = Verification(detail="this stream cannot be asked for in a second way")
 
 
 def line_of(kind: str, location_id: str, raw: bytes) -> bytes:
@@ -86,7 +86,7 @@ class _Partition:
     day: date
     began: datetime
     writer: RawWriter
-    windows: list[FeedWindow]
+    windows: list[Window]
     parts: list[_Part]
     #: The snapshot before this one: stock does not vanish from one hour to the next.
     before: RawManifest | None = None
@@ -104,8 +104,8 @@ class _Batch:
         return [partition.day for partition in self.partitions]
 
 
-def collect_days(
-    source: FeedSource,
+def read_days(
+    source: Source,
     connection: Connection,
     locations: Sequence[Location],
     days: Sequence[date],
@@ -118,14 +118,14 @@ def collect_days(
     parallel: int = 4,
     accept_empty: bool = False,
 ) -> Iterator[DayOutcome]:
-    """Bring some business dates of a feed by day up to date, and yield what became of each.
+    """Bring some business dates of a daily stream up to date, and yield what became of each.
 
     Args:
         source: the provider's client.
         connection: whose records.
         locations: all of its locations.
         days: the business dates.
-        raw: the raw records of the feed (`raw.feed` says which).
+        raw: the raw records of the stream (`raw.stream` says which).
         provider: the provider's declaration.
         redact: takes out what is personal; None stores records as received.
         token: names this sync. A day that is stored under the same token already is not fetched again.
@@ -139,12 +139,12 @@ def collect_days(
     yield from engine.days(locations, sorted(set(days)), most_locations, parallel)
 
 
-def collect_now(
-    source: FeedSource,
+def read_now(
+    source: Source,
     connection: Connection,
     locations: Sequence[Location],
     raw: RawStore,
-    feed: Feed,
+    stream: Stream,
     *,
     provider: Provider,
     redact: RedactObjects | None = None,
@@ -158,8 +158,8 @@ def collect_now(
         source: the provider's client.
         connection: whose records.
         locations: all of its locations.
-        raw: the raw records of the feed.
-        feed: the feed, of grain `hour` or `current`.
+        raw: the raw records of the stream.
+        stream: the stream, of grain `hour` or `current`.
         provider: the provider's declaration.
         redact: takes out what is personal.
         token: names this sync.
@@ -169,7 +169,7 @@ def collect_now(
 
     """
     now = (now or datetime.now(UTC)).astimezone(UTC)
-    slot = hour_slot(now) if feed.grain == "hour" else CURRENT
+    slot = hour_slot(now) if stream.grain == "hour" else CURRENT
     engine = _Engine(source, connection, raw, provider, redact, token, accept_empty=accept_empty)
     return engine.now(locations, now, slot)
 
@@ -177,7 +177,7 @@ def collect_now(
 class _Engine:
     def __init__(
         self,
-        source: FeedSource,
+        source: Source,
         connection: Connection,
         raw: RawStore,
         provider: Provider,
@@ -193,7 +193,9 @@ class _Engine:
         self._redact = redact
         self._token = token
         self._accept_empty = accept_empty
-        self._feed = next((feed for feed in provider.feeds if feed.name == raw.feed), Feed(raw.feed, raw.feed, "day"))
+        self._stream = next(
+            (stream for stream in provider.streams if stream.name == raw.stream), Stream(raw.stream, raw.stream, "day")
+        )
         self._stopped = threading.Event()
 
     def days(
@@ -213,7 +215,7 @@ class _Engine:
         except FluxError as error:
             yield from (DayOutcome(day, "failed", error=error) for day in wanted)
             return
-        pool = ThreadPoolExecutor(max(1, parallel), thread_name_prefix=f"feed-{self._raw.feed}")
+        pool = ThreadPoolExecutor(max(1, parallel), thread_name_prefix=f"stream-{self._raw.stream}")
         running: deque[_Batch] = deque()
         alone: set[date] = set()  # dates that are asked for one by one, because a question about several failed
         failures = 0
@@ -261,7 +263,7 @@ class _Engine:
         days = [wanted.popleft()]
         while (
             wanted
-            and len(days) < self._feed.dates_a_window
+            and len(days) < self._stream.dates_a_window
             and wanted[0] == days[-1] + _DAY
             and alone.isdisjoint((days[0], wanted[0]))
             and self._not_begun(wanted[0], groups) is None
@@ -281,7 +283,7 @@ class _Engine:
         day = now.date()
         ids = tuple(sorted(one.location_id for one in locations))
         writer = self._raw.writer(self._connection.key, day, slot)
-        window = FeedWindow(ids, now, now, day)
+        window = Window(ids, now, now, day)
         part = _Part(day, writer.segment)
         broken: FluxError | None = None
         try:
@@ -316,15 +318,15 @@ class _Engine:
         partitions = []
         for day in days:
             writer = self._raw.writer(self._connection.key, day)
-            windows = [feed_window(group, [day]) for group in groups]
+            windows = [stream_window(group, [day]) for group in groups]
             parts = [_Part(day, partial(writer.segment, number)) for number in range(len(groups))]
             partitions.append(_Partition(day, began, writer, windows, parts))
-        fetch: Callable[[FeedWindow, Sequence[_Part]], None] = self._fetch
+        fetch: Callable[[Window, Sequence[_Part]], None] = self._fetch
         reading = [
             pool.submit(
                 copy_context().run,
                 fetch,
-                feed_window(group, days),
+                stream_window(group, days),
                 [partition.parts[number] for partition in partitions],
             )
             for number, group in enumerate(groups)
@@ -344,10 +346,10 @@ class _Engine:
             raise
         return None
 
-    def _fetch(self, window: FeedWindow, parts: Sequence[_Part]) -> None:
+    def _fetch(self, window: Window, parts: Sequence[_Part]) -> None:
         """Read a window to its end; `parts` are its business dates."""
         asked = frozenset(window.location_ids)
-        pages = iter(self._source.collect(self._raw.feed, window))
+        pages = iter(self._source.read(self._raw.stream, window))
         of = {part.day: part for part in parts}
         at = parts[0]
         while not self._stopped.is_set():
@@ -401,7 +403,7 @@ class _Engine:
             kinds: Counter[str] = Counter()
             for part in parts:
                 kinds.update(part.kinds)
-            passing = self._feed.passing
+            passing = self._stream.passing
             if partition.before is not None and not bad:
                 lost = lost_kinds(partition.before, kinds.total(), kinds, passing)
                 if lost:
@@ -426,7 +428,7 @@ class _Engine:
         except PartitionEmptiedError as nothing:
             slot = nothing.kept.slot if nothing.kept is not None else ""
             where = "" if slot == CURRENT else slot or str(partition.day)
-            what = emptied(self._connection.key, where, nothing.lost, self._raw.feed)
+            what = emptied(self._connection.key, where, nothing.lost, self._raw.stream)
             return DayOutcome(partition.day, "failed", nothing.kept, what)
         except FluxError as error:
             return DayOutcome(partition.day, "failed", error=error)
@@ -440,10 +442,10 @@ def _of_one_date(error: FluxError) -> bool:
     return isinstance(error, HistoryUnavailableError) or error.rerun_helps
 
 
-def _windows(windows: Sequence[FeedWindow]) -> list[Window]:
+def _windows(windows: Sequence[Window]) -> list[FetchedWindow]:
     """Return what was asked, one window a calendar."""
     found = []
     for (start, end), same in groupby(windows, key=lambda window: (window.start, window.end)):
         ids = tuple(id_ for window in same for id_ in window.location_ids)
-        found.append(Window(basis="collected", start=start, end=end, locations=ids))
+        found.append(FetchedWindow(basis="collected", start=start, end=end, locations=ids))
     return found

@@ -1,7 +1,7 @@
-"""What Square is asked for beside orders: payments, catalogue, stock counts and timecards, as records of feeds.
+"""What Square is asked for beside orders: payments, catalogue, stock counts and timecards, as records of streams.
 
-Each feed needs a permission of its own. An account that was connected before Flux asked for it goes on giving its orders;
-the feed says which permission is missing and what to do.
+Each stream needs a permission of its own. An account that was connected before Flux asked for it goes on giving its orders;
+the stream says which permission is missing and what to do.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from flux_pipelines.domain.errors import ConfigurationError, PermissionLostError
-from flux_pipelines.providers.base import FeedWindow, Record
+from flux_pipelines.providers.base import Record, Window
 from flux_pipelines.providers.square import labor, payments
 from flux_pipelines.providers.square.paging import follow, unordered
 from flux_pipelines.providers.square.records import Found, Listed, is_sold_out, lists
@@ -19,8 +19,8 @@ from flux_pipelines.providers.square.records import Found, Listed, is_sold_out, 
 if TYPE_CHECKING:
     from flux_pipelines.transport.client import ApiClient
 
-#: The permissions without which a feed cannot be read.
-FEED_SCOPES: dict[str, tuple[str, ...]] = {
+#: The permissions without which a stream cannot be read.
+STREAM_SCOPES: dict[str, tuple[str, ...]] = {
     "payments": ("PAYMENTS_READ",),
     "catalog": ("ITEMS_READ", "MERCHANT_PROFILE_READ"),
     "inventory": ("INVENTORY_READ",),
@@ -43,8 +43,8 @@ def _decode_locations(body: bytes) -> Listed:
     return answer
 
 
-class SquareFeeds:
-    """One connection's feeds.
+class SquareStreams:
+    """One connection's streams.
 
     Args:
         api: the connection's client.
@@ -58,8 +58,8 @@ class SquareFeeds:
         self._connection = connection
         self._granted = granted
 
-    def collect(self, feed: str, window: FeedWindow) -> Iterator[list[Record]]:
-        """Yield a feed's records; see `FeedSource`.
+    def read(self, stream: str, window: Window) -> Iterator[list[Record]]:
+        """Yield a stream's records; see `Source`.
 
         Raises:
             PermissionLostError: a permission is missing. Where nothing was found, Square has been asked whether it is: once
@@ -67,44 +67,44 @@ class SquareFeeds:
 
         """
         pages = {
-            "payments": lambda: payments.collect(self._api, self._connection, window),
+            "payments": lambda: payments.read(self._api, self._connection, window),
             "catalog": lambda: self._catalog(window),
             "inventory": lambda: self._inventory(window),
-            "labor": lambda: labor.collect(self._api, self._connection, window),
+            "labor": lambda: labor.read(self._api, self._connection, window),
         }
         empty = True
-        for page in self._permitted(feed, pages):
+        for page in self._permitted(stream, pages):
             empty = False
             yield page
         if empty:
-            self._confirm(feed)
+            self._confirm(stream)
 
-    def changed(self, feed: str, window: FeedWindow) -> Iterator[tuple[str, datetime]]:
-        """Yield where and when what changed had happened; see `FeedSource`."""
+    def changes(self, stream: str, window: Window) -> Iterator[tuple[str, datetime]]:
+        """Yield where and when what changed had happened; see `Source`."""
         found = {
-            "payments": lambda: payments.changed(self._api, self._connection, window),
-            "labor": lambda: labor.changed(self._api, self._connection, window),
+            "payments": lambda: payments.changes(self._api, self._connection, window),
+            "labor": lambda: labor.changes(self._api, self._connection, window),
         }
-        return self._permitted(feed, found)
+        return self._permitted(stream, found)
 
-    def _permitted(self, feed: str, known: dict[str, Callable[[], Iterator[Any]]]) -> Iterator[Any]:
-        if feed not in known:
+    def _permitted(self, stream: str, known: dict[str, Callable[[], Iterator[Any]]]) -> Iterator[Any]:
+        if stream not in known:
             raise ConfigurationError(
-                f"Square has no feed {feed!r} that this can be asked of", connection=self._connection
+                f"Square has no stream {stream!r} that this can be asked of", connection=self._connection
             )
         try:
-            yield from known[feed]()
+            yield from known[stream]()
         except PermissionLostError as lost:
-            raise self._lost(feed, FEED_SCOPES[feed], f" ({lost.what})") from lost
+            raise self._lost(stream, STREAM_SCOPES[stream], f" ({lost.what})") from lost
 
-    def _confirm(self, feed: str) -> None:
+    def _confirm(self, stream: str) -> None:
         granted = self._granted()
-        if missing := [scope for scope in FEED_SCOPES[feed] if scope not in granted]:
-            raise self._lost(feed, missing, "")
+        if missing := [scope for scope in STREAM_SCOPES[stream] if scope not in granted]:
+            raise self._lost(stream, missing, "")
 
-    def _lost(self, feed: str, scopes: Collection[str], said: str) -> PermissionLostError:
+    def _lost(self, stream: str, scopes: Collection[str], said: str) -> PermissionLostError:
         return PermissionLostError(
-            f"Square does not let the feed `{feed}` be read: it needs the permission {' and '.join(scopes)}{said}",
+            f"Square does not let the stream `{stream}` be read: it needs the permission {' and '.join(scopes)}{said}",
             connection=self._connection,
             next_step=(
                 "Connect the account again, which asks for every permission, then run the failed partitions again. "
@@ -112,7 +112,7 @@ class SquareFeeds:
             ),
         )
 
-    def _catalog(self, window: FeedWindow) -> Iterator[list[Record]]:
+    def _catalog(self, window: Window) -> Iterator[list[Record]]:
         """Yield the whole catalogue, deleted objects too, and the locations."""
         answer = self._api.request("GET", "/v2/locations", idempotent=True, decode=_decode_locations)
         yield [Record("location", one.head.id, one.raw) for one in answer.value.found]
@@ -136,7 +136,7 @@ class SquareFeeds:
             if records:
                 yield records
 
-    def _inventory(self, window: FeedWindow) -> Iterator[list[Record]]:
+    def _inventory(self, window: Window) -> Iterator[list[Record]]:
         """Yield the counts of what can be sold, location by location."""
         for location_id in window.location_ids:
 
@@ -159,7 +159,7 @@ class SquareFeeds:
                     yield [Record("count", one.head.location_id or location_id, one.raw) for one in page.found]
         yield from self._sold_out(window)
 
-    def _sold_out(self, window: FeedWindow) -> Iterator[list[Record]]:
+    def _sold_out(self, window: Window) -> Iterator[list[Record]]:
         """Yield the variations that are marked as sold out: no count tells of that, and they need not be counted at all.
 
         The mark is no attribute that can be searched by (CatalogQuery), so every variation is looked at. Without the

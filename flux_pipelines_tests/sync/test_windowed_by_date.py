@@ -13,13 +13,13 @@ import pytest
 
 from flux_pipelines.domain.errors import HistoryUnavailableError, IncompleteError
 from flux_pipelines.lake.raw import RawStore
-from flux_pipelines.providers.base import Basis, Order, OrderWindow, Page
-from flux_pipelines.sync.orders import sync_orders
+from flux_pipelines.providers.base import Order, Page, TimeField, Window
 from flux_pipelines.sync.records import DayOutcome
+from flux_pipelines.sync.windowed import read_windowed
 from flux_pipelines_tests.sync.memory import MemorySource, read, sale, stamp
 from flux_pipelines_tests.sync.rawfiles import raw_store
-from flux_pipelines_tests.sync.test_orders import CONNECTION, DAYS, LOCATIONS, landed
-from flux_pipelines_tests.sync.test_orders import PROVIDER as SQUARE
+from flux_pipelines_tests.sync.test_windowed import CONNECTION, DAYS, LOCATIONS, landed
+from flux_pipelines_tests.sync.test_windowed import PROVIDER as SQUARE
 
 
 class DatedSource(MemorySource):
@@ -27,22 +27,22 @@ class DatedSource(MemorySource):
 
     max_locations_per_window = 1
     by_business_date = True
-    proof_basis: Final = "updated"  # type: ignore[misc,assignment]
+    verified_by: Final = "updated"  # type: ignore[misc,assignment]
 
-    def divisible(self, _window: OrderWindow, _basis: Basis) -> bool:
+    def supports_slicing(self, _window: Window, _time_field: TimeField) -> bool:
         return False
 
-    def pages(self, window: OrderWindow, basis: Basis) -> Iterator[Page]:
-        self.asked.append((basis, window))
-        assert (window.business_date is not None) == (basis == "created")
+    def pages(self, window: Window, time_field: TimeField) -> Iterator[Page]:
+        self.asked.append((time_field, window))
+        assert (window.business_date is not None) == (time_field == "created")
         found = [self._dated(order) for order in self.orders if self._wanted(order, window)]
         older = [self._dated(order | {"updated_at": order["created_at"], "old": True}) for order in self.orders
-                 if self._wanted(order, window) and basis == "created" and order["number"] % 5 == 0]  # fmt: skip
+                 if self._wanted(order, window) and time_field == "created" and order["number"] % 5 == 0]  # fmt: skip
         found += older
         random.Random(len(found)).shuffle(found)
         size = self._page_size
         for at in range(0, max(1, len(found)), size):
-            self.before_page(basis, window, at // size)
+            self.before_page(time_field, window, at // size)
             yield Page(found[at : at + size], at + size >= len(found))
 
     @staticmethod
@@ -52,7 +52,7 @@ class DatedSource(MemorySource):
         return Order(found.raw, msgspec.structs.replace(found.header, business_date=order["business_date"]))
 
     @staticmethod
-    def _wanted(order: dict[str, Any], window: OrderWindow) -> bool:
+    def _wanted(order: dict[str, Any], window: Window) -> bool:
         if order["location_id"] not in window.location_ids:
             return False
         if window.business_date is not None:
@@ -92,7 +92,7 @@ def _dates_in_json(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def sync(source: MemorySource, raw: RawStore, **options: Any) -> dict[date, DayOutcome]:
-    return {o.day: o for o in sync_orders(source, CONNECTION, LOCATIONS, DAYS, raw, provider=SQUARE, **options)}
+    return {o.day: o for o in read_windowed(source, CONNECTION, LOCATIONS, DAYS, raw, provider=SQUARE, **options)}
 
 
 @pytest.mark.parametrize("parallel", [1, 6])
@@ -128,8 +128,8 @@ def test_an_order_that_slipped_between_two_pages_is_missed_by_nobody(tmp_path: P
     hidden = next(order for order in orders if order["business_date"] == DAYS[2])
     source = DatedSource(orders, LOCATIONS, page_size=25)
 
-    def slip(basis: Basis, window: OrderWindow, number: int) -> None:
-        hidden["location_id"] = "L1" if basis == "updated" else "nowhere"
+    def slip(time_field: TimeField, window: Window, number: int) -> None:
+        hidden["location_id"] = "L1" if time_field == "updated" else "nowhere"
 
     source.before_page = slip
     found = sync(source, raw_store(tmp_path), parallel=1)

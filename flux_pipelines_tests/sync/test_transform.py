@@ -15,9 +15,9 @@ from flux_pipelines.domain.connection import Connection
 from flux_pipelines.domain.errors import ContractBrokenError
 from flux_pipelines.lake.raw import RawStore
 from flux_pipelines.lake.store import object_store
-from flux_pipelines.providers.base import FeedTable, Location, Provider, Record
+from flux_pipelines.providers.base import Location, Provider, Record, StreamTable
 from flux_pipelines.sync.transform import derive
-from flux_pipelines_tests.sync.feedfiles import land, record, run_table
+from flux_pipelines_tests.sync.streamfiles import land, record, run_table
 
 TOY = Provider(
     name="toy", title="Toy", owner="team:toys", docs_url="", base_url="", api_version="7", rate_limits=(), settings=(), secrets=()
@@ -41,10 +41,10 @@ def payment(payment_id: str, amount: Any = 1234, **more: Any) -> dict[str, Any]:
     return {"id": payment_id, "amount": amount, "tender": "card", "at": "2026-03-02T15:00:00Z", **more}
 
 
-def spec(folder: Path, sql: str, table: str = "payments", feed: str = "payments") -> FeedTable:
+def spec(folder: Path, sql: str, table: str = "payments", stream: str = "payments") -> StreamTable:
     path = folder / f"{table}.sql"
     path.write_text(sql)
-    return FeedTable(table, feed, path)
+    return StreamTable(table, stream, path)
 
 
 def test_records_become_rows_of_the_contract(tmp_path: Path) -> None:
@@ -95,7 +95,7 @@ def test_orders_are_records_too_and_days_keep_their_own(tmp_path: Path) -> None:
     sql = PAYMENTS.replace("r.location_id", "object ->> 'where' AS location_id").replace(
         "LEFT JOIN stores AS s USING (location_id)", "LEFT JOIN stores AS s ON s.location_id = object ->> 'where'"
     )
-    orders = spec(tmp_path, sql, feed="orders")
+    orders = spec(tmp_path, sql, stream="orders")
     connection, raw = Connection("toy:test", "tenant"), RawStore(object_store(str(tmp_path / "lake")))
     days = [date(2026, 3, 2), date(2026, 3, 3)]
     manifests = [
@@ -184,7 +184,7 @@ def test_too_little_memory_is_no_records_fault(tmp_path: Path) -> None:
     sql = PAYMENTS.replace("object ->> 'order' AS order_id", f"{greedy} AS order_id")
     assert sql != PAYMENTS
     table, connection = spec(tmp_path, sql), Connection("toy:test", "tenant")
-    raw = RawStore(object_store(str(tmp_path / "lake")), table.feed)
+    raw = RawStore(object_store(str(tmp_path / "lake")), table.stream)
     manifest = land(raw, connection.key, [record("payment", payment("a"), "L1")])
     with pytest.raises(duckdb.OutOfMemoryException):
         derive(TOY, table, connection, STORES, raw, [manifest], memory_limit="64MB")

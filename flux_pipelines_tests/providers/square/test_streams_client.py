@@ -1,4 +1,4 @@
-"""The feeds' client against scripted answers over real HTTP: what it asks for, and what it makes of every kind of answer."""
+"""The streams' client against scripted answers over real HTTP: what it asks for, and what it makes of every kind of answer."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from flux_pipelines.domain.errors import (
     PermissionLostError,
     ProviderUnavailableError,
 )
-from flux_pipelines.providers.base import FeedWindow
+from flux_pipelines.providers.base import Window
 from flux_pipelines.providers.square import PROVIDER
 from flux_pipelines.providers.square.client import SquareClient
-from flux_pipelines.providers.square.feeds import FEED_SCOPES
+from flux_pipelines.providers.square.streams import STREAM_SCOPES
 from flux_pipelines_tests.providers.squarewire import square
 
 START = datetime(2026, 3, 2, 5, tzinfo=UTC)
 END = START + timedelta(days=1)
-WINDOW = FeedWindow(("L1", "L2"), START, END, date(2026, 3, 2))
-ONE = FeedWindow(("L1",), START, END, date(2026, 3, 2))
+WINDOW = Window(("L1", "L2"), START, END, date(2026, 3, 2))
+ONE = Window(("L1",), START, END, date(2026, 3, 2))
 DEAD = (400, {"errors": [{"category": "INVALID_REQUEST_ERROR", "code": "INVALID_CURSOR", "field": "cursor"}]})
 FORBIDDEN = (403, {"errors": [{"category": "AUTHENTICATION_ERROR", "code": "INSUFFICIENT_SCOPES"}]})
 PATHS = {
@@ -48,7 +48,7 @@ class Wire:
     def __init__(self, server: HTTPServer, folder: Path) -> None:
         self.url, self._folder = server.url_for(""), folder
         self.asked: list[tuple[str, dict[str, Any]]] = []
-        self.scopes = [scope for scopes in FEED_SCOPES.values() for scope in scopes]
+        self.scopes = [scope for scopes in STREAM_SCOPES.values() for scope in scopes]
         self.answers: dict[str, list[Answer]] = {"/v2/locations": [(200, LOCATIONS)]}
         server.expect_request("/oauth2/token/status").respond_with_handler(
             lambda _: self._json(200, {"scopes": self.scopes, "merchant_id": "M"})
@@ -71,13 +71,13 @@ class Wire:
         with square(self.url, self._folder) as client:
             return act(client)
 
-    def collect(self, feed: str, window: FeedWindow = WINDOW) -> list[tuple[str, str, str]]:
+    def read(self, stream: str, window: Window = WINDOW) -> list[tuple[str, str, str]]:
         """Kind, location and id of every record."""
-        pages = self.with_client(lambda client: list(client.collect(feed, window)))
+        pages = self.with_client(lambda client: list(client.read(stream, window)))
         return [(one.kind, one.location_id, json.loads(bytes(one.raw)).get("id", "")) for page in pages for one in page]
 
-    def changed(self, feed: str, window: FeedWindow = ONE) -> list[tuple[str, datetime]]:
-        return list(self.with_client(lambda client: list(client.changed(feed, window))))
+    def changes(self, stream: str, window: Window = ONE) -> list[tuple[str, datetime]]:
+        return list(self.with_client(lambda client: list(client.changes(stream, window))))
 
     def asked_of(self, path: str) -> list[dict[str, Any]]:
         return [asked for where, asked in self.asked if where == path]
@@ -103,7 +103,7 @@ def test_payments_are_asked_for_location_by_location(wire: Wire) -> None:
         (200, {}),
     ]
     wire.answers["/v2/refunds"] = [(200, {"refunds": [paid("R", START)]}), (200, {})]
-    assert wire.collect("payments") == [("payment", "L1", "A"), ("payment", "L1", "B"), ("refund", "L1", "R")]
+    assert wire.read("payments") == [("payment", "L1", "A"), ("payment", "L1", "B"), ("refund", "L1", "R")]
     first, second, offline, other, _ = wire.asked_of("/v2/payments")
     common = {"sort_order": "ASC", "location_id": "L1", "limit": "100"}
     span = {"begin_time": "2026-03-02T05:00:00Z", "end_time": "2026-03-03T05:00:00Z"}
@@ -131,7 +131,7 @@ def test_what_a_till_took_offline_is_of_the_day_of_the_till(wire: Wire) -> None:
         (200, {"payments": [paid("on time", today), offline("arrived today", today, yesterday), same]}),
         (200, {"payments": [same, offline("arrived tomorrow", tomorrow, today)]}),
     ]
-    found = wire.collect("payments", ONE)
+    found = wire.read("payments", ONE)
     assert [id_ for _, _, id_ in found] == ["on time", "same day", "arrived tomorrow"], "each once"
 
 
@@ -165,7 +165,7 @@ def test_what_a_refund_gives_back_comes_along(wire: Wire) -> None:
     wire.answers["/v2/payments/GONE"] = [
         (404, {"errors": [{"category": "INVALID_REQUEST_ERROR", "code": "NOT_FOUND"}]})
     ]
-    found = wire.collect("payments", ONE)
+    found = wire.read("payments", ONE)
     assert [id_ for kind, _, id_ in found if kind == "refund"] == list(gave_back)
     assert [one for one in found if one[0] not in ("payment", "refund")] == [
         ("refunded_tender", "L1", "DIRECT"),
@@ -185,7 +185,7 @@ def test_orders_of_refunds_are_asked_for_a_hundred_at_a_time(wire: Wire) -> None
     wire.answers["/v2/refunds"] = [(200, {"refunds": refunds})]
     tenders = [{"id": f"O{n}", "tenders": [{"id": f"P{n}"}]} for n in range(201)]
     wire.answers[ORDERS] = [(200, {"orders": tenders[n : n + 100]}) for n in (0, 100, 200)]
-    found = wire.collect("payments", ONE)
+    found = wire.read("payments", ONE)
     assert [id_ for kind, _, id_ in found if kind == "refunded_tender"] == [f"P{n}" for n in range(201)]
     assert [len(one["order_ids"]) for one in wire.asked_of(ORDERS)] == [100, 100, 1]
     assert not [path for path, _ in wire.asked if path.startswith("/v2/payments/")]
@@ -206,7 +206,7 @@ def test_what_a_refund_gives_back_is_not_left_out_when_it_cannot_be_had(
     wire.answers["/v2/refunds"] = [(200, {"refunds": [paid("R", START, payment_id="OLD", order_id="O")]})]
     wire.answers[path] = [answer]
     with pytest.raises(error):
-        wire.collect("payments", ONE)
+        wire.read("payments", ONE)
 
 
 def test_payments_that_changed(wire: Wire) -> None:
@@ -216,7 +216,7 @@ def test_payments_that_changed(wire: Wire) -> None:
         (200, {"payments": [paid("A", sold, updated_at=stamp(START)), paid("later", sold, updated_at=stamp(END))]})
     ]
     wire.answers["/v2/refunds"] = [(200, {"refunds": [paid("R", START), paid("late", START, updated_at=stamp(late))]})]
-    assert wire.changed("payments") == [("L1", sold), ("L1", START)]
+    assert wire.changes("payments") == [("L1", sold), ("L1", START)]
     (asked,) = wire.asked_of("/v2/payments")
     assert asked == {
         "updated_at_begin_time": "2026-03-02T05:00:00Z",
@@ -237,7 +237,7 @@ def test_the_whole_catalogue_with_what_was_deleted(wire: Wire) -> None:
         (200, {"objects": [thing("ITEM", "I")], "related_objects": [category], "cursor": "more"}),
         (200, {"objects": [thing("ITEM_VARIATION", "V"), thing("ITEM", "I", 2)], "related_objects": [category]}),
     ]
-    assert wire.collect("catalog") == [
+    assert wire.read("catalog") == [
         ("location", "L1", "L1"),
         ("location", "L2", "L2"),
         ("item", "", "I"),
@@ -262,7 +262,7 @@ def test_counts_and_timecards(wire: Wire) -> None:
         (200, {"counts": [{**count, "location_id": None}]}),
         (200, {}),
     ]
-    assert wire.collect("inventory") == [("count", "L1", ""), ("count", "L1", "")]
+    assert wire.read("inventory") == [("count", "L1", ""), ("count", "L1", "")]
     assert [
         (a["location_ids"], a["states"], a["limit"], a.get("cursor")) for a in wire.asked_of(PATHS["inventory"])
     ] == [
@@ -273,7 +273,7 @@ def test_counts_and_timecards(wire: Wire) -> None:
     worked = {"id": "T", "location_id": "L2", "start_at": "2026-03-02T00:00:00-05:00", "created_at": stamp(END)}
     end = {**worked, "id": "next day", "start_at": "2026-03-03T00:00:00-05:00"}
     wire.answers[PATHS["labor"]] = [(200, {"timecards": [worked, end]})]
-    assert wire.collect("labor") == [("time_entry", "L2", "T")]
+    assert wire.read("labor") == [("time_entry", "L2", "T")]
     assert wire.asked_of(PATHS["labor"]) == [
         {
             "query": {
@@ -295,7 +295,7 @@ def test_variations_that_are_marked_as_sold_out_come_with_the_counts(wire: Wire)
     out = {"location_overrides": [{"location_id": "L1"}, {"location_id": "L2", "sold_out": True}]}
     objects = [variation("OUT", **out), variation("IN", location_overrides=[{"sold_out": False}]), variation("NEVER")]
     wire.answers["/v2/catalog/search"] = [(200, {"objects": objects, "cursor": "c"}), (200, {"objects": objects[:1]})]
-    found = wire.collect("inventory")
+    found = wire.read("inventory")
     assert found == [("sold_out", "", "OUT")] * 2, "twice at most where pages shift: the SQL counts it once"
     first, second = wire.asked_of("/v2/catalog/search")
     assert first == {"object_types": ["ITEM_VARIATION"], "limit": 1000}
@@ -304,10 +304,10 @@ def test_variations_that_are_marked_as_sold_out_come_with_the_counts(wire: Wire)
     wire.answers["/v2/catalog/search"] = [FORBIDDEN]
     wire.answers["/v2/inventory/counts/batch-retrieve"] = [(200, {"counts": [{"catalog_object_id": "A"}]}), (200, {})]
     with pytest.raises(PermissionLostError):
-        wire.collect("inventory")
+        wire.read("inventory")
     wire.scopes.remove("ITEMS_READ")
     wire.answers["/v2/inventory/counts/batch-retrieve"] = [(200, {"counts": [{"catalog_object_id": "A"}]}), (200, {})]
-    assert wire.collect("inventory") == [("count", "L1", "")], "the counts need no more than their own permission"
+    assert wire.read("inventory") == [("count", "L1", "")], "the counts need no more than their own permission"
 
 
 def test_timecards_that_changed_are_read_newest_first_until_the_window(wire: Wire) -> None:
@@ -324,7 +324,7 @@ def test_timecards_that_changed_are_read_newest_first_until_the_window(wire: Wir
         (200, {"timecards": [card("B", START), card("too old", START - timedelta(hours=1))], "cursor": "2"}),
         (200, {"timecards": [card("never read", START)]}),
     ]
-    assert wire.changed("labor") == [("L1", START - timedelta(days=9))] * 2
+    assert wire.changes("labor") == [("L1", START - timedelta(days=9))] * 2
     assert [asked["query"]["sort"] for asked in wire.asked_of(PATHS["labor"])] == [
         {"field": "UPDATED_AT", "order": "DESC"}
     ] * 2
@@ -338,7 +338,7 @@ def test_dead_cursors_start_again_where_the_list_was(wire: Wire) -> None:
         (200, {"payments": [paid("B", seen), paid("C", END - timedelta(hours=1))]}),
         (200, {}),
     ]
-    assert [id_ for _, _, id_ in wire.collect("payments", ONE)] == ["A", "B", "C"]
+    assert [id_ for _, _, id_ in wire.read("payments", ONE)] == ["A", "B", "C"]
     assert [asked["begin_time"] for asked in wire.asked_of("/v2/payments")][:3] == [
         "2026-03-02T05:00:00Z",
         "2026-03-02T05:00:00Z",
@@ -346,71 +346,71 @@ def test_dead_cursors_start_again_where_the_list_was(wire: Wire) -> None:
     ]
     # A list without an order of its own starts as a whole.
     wire.answers[PATHS["inventory"]] = [(200, {"counts": [{"quantity": "1"}], "cursor": "dies"}), DEAD, (200, {})]
-    assert len(wire.collect("inventory", ONE)) == 1
+    assert len(wire.read("inventory", ONE)) == 1
     assert [asked.get("cursor") for asked in wire.asked_of(PATHS["inventory"])] == [None, "dies", None]
 
 
 def test_cursors_that_always_die_are_an_error(wire: Wire) -> None:
     wire.answers["/v2/payments"] = [(200, {"payments": [paid("A", START)], "cursor": "dies"}), DEAD] * 12
     with pytest.raises(ProviderUnavailableError, match="cursors die"):
-        wire.collect("payments", ONE)
+        wire.read("payments", ONE)
 
 
-@pytest.mark.parametrize("feed", PATHS)
-def test_a_missing_permission_is_named_with_what_to_do(feed: str, wire: Wire) -> None:
-    wire.answers[PATHS[feed]] = [FORBIDDEN]
+@pytest.mark.parametrize("stream", PATHS)
+def test_a_missing_permission_is_named_with_what_to_do(stream: str, wire: Wire) -> None:
+    wire.answers[PATHS[stream]] = [FORBIDDEN]
     with pytest.raises(PermissionLostError) as lost:
-        wire.collect(feed)
-    assert FEED_SCOPES[feed][0] in str(lost.value)
+        wire.read(stream)
+    assert STREAM_SCOPES[stream][0] in str(lost.value)
     assert "INSUFFICIENT_SCOPES" in str(lost.value)
     assert "Connect the account again" in str(lost.value)
-    if feed in ("payments", "labor"):
-        with pytest.raises(PermissionLostError, match=FEED_SCOPES[feed][0]):
-            wire.changed(feed)
+    if stream in ("payments", "labor"):
+        with pytest.raises(PermissionLostError, match=STREAM_SCOPES[stream][0]):
+            wire.changes(stream)
 
 
-@pytest.mark.parametrize("feed", ["payments", "inventory", "labor"])
-def test_nothing_is_only_nothing_where_it_may_be_read(feed: str, wire: Wire) -> None:
-    assert wire.collect(feed) == []
-    wire.scopes.remove(FEED_SCOPES[feed][0])
-    with pytest.raises(PermissionLostError, match=FEED_SCOPES[feed][0]):
-        wire.collect(feed)
+@pytest.mark.parametrize("stream", ["payments", "inventory", "labor"])
+def test_nothing_is_only_nothing_where_it_may_be_read(stream: str, wire: Wire) -> None:
+    assert wire.read(stream) == []
+    wire.scopes.remove(STREAM_SCOPES[stream][0])
+    with pytest.raises(PermissionLostError, match=STREAM_SCOPES[stream][0]):
+        wire.read(stream)
 
 
-@pytest.mark.parametrize("feed", PATHS)
+@pytest.mark.parametrize("stream", PATHS)
 @pytest.mark.parametrize(
     "body",
     ['{"errors": [{"code": "INTERNAL_SERVER_ERROR"}]}', "", "[]", "null", '{"cursor": 3}', "<html></html>", '{"pay'],
 )
-def test_a_damaged_answer_is_never_an_empty_one(feed: str, body: str, wire: Wire) -> None:
-    wire.answers[PATHS[feed]] = [(200, body)]
+def test_a_damaged_answer_is_never_an_empty_one(stream: str, body: str, wire: Wire) -> None:
+    wire.answers[PATHS[stream]] = [(200, body)]
     with pytest.raises(BadResponseError):
-        wire.collect(feed)
+        wire.read(stream)
 
 
 def test_a_merchant_without_locations_is_a_damaged_answer(wire: Wire) -> None:
     wire.answers["/v2/locations"] = [(200, {})]
     with pytest.raises(BadResponseError):
-        wire.collect("catalog")
+        wire.read("catalog")
 
 
 def test_what_cannot_be_read_is_kept_as_it_is(wire: Wire) -> None:
     odd = ['{"id":"O","created_at":"yesterday","amount_money":{"amount":1e3}}', '{"id":7}', '"text"']
     wire.answers["/v2/payments"] = [(200, '{"payments":[' + ",".join(odd) + "]}"), (200, {})]
-    pages = wire.with_client(lambda client: list(client.collect("payments", ONE)))
+    pages = wire.with_client(lambda client: list(client.read("payments", ONE)))
     assert [(one.location_id, bytes(one.raw).decode()) for page in pages for one in page] == [
         ("L1", raw) for raw in odd
     ]
 
 
 def test_every_feed_declares_its_permissions() -> None:
-    # Without the permission to read reports there is no witness, which is no failure of a feed.
-    assert {feed.name for feed in PROVIDER.feeds} - {"reported_sales"} == FEED_SCOPES.keys() == PATHS.keys()
-    assert {scope for scopes in FEED_SCOPES.values() for scope in scopes} <= set(PROVIDER.scopes)
+    # Without the permission to read reports there is no witness, which is no failure of a stream.
+    assert {stream.name for stream in PROVIDER.streams} - {"reported_sales"} == STREAM_SCOPES.keys() == PATHS.keys()
+    assert {scope for scopes in STREAM_SCOPES.values() for scope in scopes} <= set(PROVIDER.scopes)
 
 
 def test_a_feed_that_is_not_there(wire: Wire) -> None:
     with pytest.raises(ConfigurationError, match="loyalty"):
-        wire.collect("loyalty")
+        wire.read("loyalty")
     with pytest.raises(ConfigurationError, match="inventory"):
-        wire.changed("inventory")
+        wire.changes("inventory")

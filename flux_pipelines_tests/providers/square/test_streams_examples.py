@@ -23,7 +23,7 @@ from flux_pipelines_tests.providers.square.examples import (
     dollars,
     examples,
 )
-from flux_pipelines_tests.sync.feedfiles import DAY, record, run_sql
+from flux_pipelines_tests.sync.streamfiles import DAY, record, run_sql
 
 pytestmark = pytest.mark.skipif(not EXAMPLES.is_dir(), reason="the shared examples are not here")
 STORES = [Location("L1", "One", "America/New_York", "USD")]

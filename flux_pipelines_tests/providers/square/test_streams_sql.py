@@ -10,7 +10,7 @@ import pytest
 
 from flux_pipelines.providers.base import Location
 from flux_pipelines.providers.square import PROVIDER
-from flux_pipelines_tests.sync.feedfiles import DAY, record, run_sql
+from flux_pipelines_tests.sync.streamfiles import DAY, record, run_sql
 
 STORES = [Location("L1", "One", "America/New_York", "USD"), Location("L2", "Two", "America/New_York", "USD")]
 AT = "2026-03-02T12:00:00Z"

@@ -22,12 +22,12 @@ from flux_pipelines.domain.errors import (
     UnknownZoneError,
 )
 from flux_pipelines.lake.raw import RawStore
-from flux_pipelines.providers.base import Basis, Location, OrderWindow
+from flux_pipelines.providers.base import Location, TimeField, Window
 from flux_pipelines.providers.square import PROVIDER
-from flux_pipelines.sync.orders import sync_orders
 from flux_pipelines.sync.reading import raw_blocks
 from flux_pipelines.sync.reconcile import difference, recount
 from flux_pipelines.sync.records import DayOutcome
+from flux_pipelines.sync.windowed import read_windowed
 from flux_pipelines_tests.sync.memory import MemorySource, sale
 from flux_pipelines_tests.sync.rawfiles import raw_store
 
@@ -81,7 +81,7 @@ def landed(raw: RawStore, day: date) -> list[str]:
 
 
 def sync(source: MemorySource, raw: RawStore, days: Sequence[date] = DAYS, **options: Any) -> dict[date, DayOutcome]:
-    return {o.day: o for o in sync_orders(source, CONNECTION, LOCATIONS, days, raw, provider=PROVIDER, **options)}
+    return {o.day: o for o in read_windowed(source, CONNECTION, LOCATIONS, days, raw, provider=PROVIDER, **options)}
 
 
 @pytest.mark.parametrize("parallel", [1, 3, 8])
@@ -177,7 +177,7 @@ def test_an_empty_day_is_committed_only_after_access_is_proven(tmp_path: Path) -
     assert all(o.manifest is not None and o.manifest.orders == 0 for o in outcomes.values())
 
     class Revoked(MemorySource):
-        def confirm_access(self) -> str:
+        def verify_access(self) -> str:
             raise PermissionLostError("the token no longer has ORDERS_READ", connection=CONNECTION.key)
 
     outcomes = sync(Revoked([], LOCATIONS), raw_store(tmp_path / "other"))
@@ -190,8 +190,8 @@ def test_an_order_that_the_first_query_missed_is_found_by_the_second(tmp_path: P
     source = MemorySource([sale("A", at)], LOCATIONS)
     late = sale("LATE", at + timedelta(minutes=1))
 
-    def arrive(basis: Basis, window: OrderWindow, number: int) -> None:
-        if basis == "closed" and late not in source.orders:
+    def arrive(time_field: TimeField, window: Window, number: int) -> None:
+        if time_field == "closed" and late not in source.orders:
             source.orders.append(late)
 
     source.before_page = arrive
@@ -207,11 +207,11 @@ def test_what_stays_missing_is_told_by_number_and_the_day_is_not_resumed(tmp_pat
     at = datetime(2026, 3, 7, 15, tzinfo=UTC)
 
     class Forgetful(MemorySource):
-        def _matching(self, window: OrderWindow, basis: Basis) -> Any:
+        def _matching(self, window: Window, time_field: TimeField) -> Any:
             return (
                 item
-                for item in super()._matching(window, basis)
-                if basis == "closed" or item[1].header is None or item[1].header.order_id not in ("B", "C")
+                for item in super()._matching(window, time_field)
+                if time_field == "closed" or item[1].header is None or item[1].header.order_id not in ("B", "C")
             )
 
     raw = raw_store(tmp_path)
@@ -238,7 +238,7 @@ def test_what_counts_as_a_sale_is_the_providers_word_and_not_the_state(tmp_path:
     ]
 
     class ByChange(MemorySource):
-        proof_basis: Final = "updated"  # type: ignore[misc,assignment]
+        verified_by: Final = "updated"  # type: ignore[misc,assignment]
 
     source = ByChange(orders, LOCATIONS)
     outcome = sync(source, raw_store(tmp_path), [day])[day]
@@ -259,8 +259,8 @@ def test_fewer_in_the_second_query_cannot_be_told(tmp_path: Path) -> None:
     at = datetime(2026, 3, 7, 15, tzinfo=UTC)
 
     class Blind(MemorySource):
-        def _matching(self, window: OrderWindow, basis: Basis) -> Any:
-            return () if basis == "closed" else super()._matching(window, basis)
+        def _matching(self, window: Window, time_field: TimeField) -> Any:
+            return () if time_field == "closed" else super()._matching(window, time_field)
 
     outcome = sync(Blind([sale("A", at)], LOCATIONS), raw_store(tmp_path), [date(2026, 3, 7)])[date(2026, 3, 7)]
     assert outcome.manifest is not None
@@ -273,7 +273,7 @@ def test_a_newer_version_at_a_restart_wins(tmp_path: Path) -> None:
     orders = [sale(f"O{n}", at + timedelta(seconds=min(n, 9))) for n in range(20)]
     source = MemorySource(orders, LOCATIONS, page_size=15, restart_every=1)
 
-    def edit(basis: Basis, window: OrderWindow, number: int) -> None:
+    def edit(time_field: TimeField, window: Window, number: int) -> None:
         if number == 1:
             orders[12]["state"] = "CANCELED"
             orders[12]["updated_at"] = "2026-03-07T16:00:00.000Z"
@@ -292,11 +292,11 @@ def test_unreadable_orders_and_strangers_are_kept_aside_with_the_reason(tmp_path
     bad = sale("BAD", at + timedelta(seconds=1), unreadable=True)
 
     class Generous(MemorySource):
-        def _matching(self, window: OrderWindow, basis: Basis) -> Any:
+        def _matching(self, window: Window, time_field: TimeField) -> Any:
             from flux_pipelines_tests.sync.memory import read
 
-            yield from super()._matching(window, basis)
-            if "L1" in window.location_ids and basis == "created":
+            yield from super()._matching(window, time_field)
+            if "L1" in window.location_ids and time_field == "created":
                 yield at, read(sale("STRANGER", at, "ELSEWHERE"))
 
     source = Generous(
@@ -319,7 +319,7 @@ def test_unreadable_orders_and_strangers_are_kept_aside_with_the_reason(tmp_path
 def test_a_permanent_error_stops_and_keeps_the_good_days(tmp_path: Path) -> None:
     source = MemorySource(world(200), LOCATIONS)
 
-    def lose(basis: Basis, window: OrderWindow, number: int) -> None:
+    def lose(time_field: TimeField, window: Window, number: int) -> None:
         if window.end > datetime(2026, 3, 8, 12, tzinfo=UTC):
             raise PermissionLostError("403", connection=CONNECTION.key)
 
@@ -337,7 +337,7 @@ def test_a_passing_error_does_not_stop_later_days_but_two_in_a_row_do(tmp_path: 
     source = MemorySource(world(50), LOCATIONS)
     failing: set[date] = {far[1]}
 
-    def fail(basis: Basis, window: OrderWindow, number: int) -> None:
+    def fail(time_field: TimeField, window: Window, number: int) -> None:
         if any(BusinessCalendar(NEW_YORK, 4).start(day) == window.start for day in failing):
             raise ProviderUnavailableError("500", connection=CONNECTION.key)
 
@@ -366,7 +366,7 @@ def test_days_that_have_not_begun_and_days_that_are_not_over(tmp_path: Path) -> 
 
 def test_an_unknown_zone_names_the_location(tmp_path: Path) -> None:
     odd = [*LOCATIONS, Location("M1", "Crater", "Moon/Tycho", "USD")]
-    outcomes = list(sync_orders(MemorySource([], odd), CONNECTION, odd, DAYS, raw_store(tmp_path), provider=PROVIDER))
+    outcomes = list(read_windowed(MemorySource([], odd), CONNECTION, odd, DAYS, raw_store(tmp_path), provider=PROVIDER))
     assert {o.status for o in outcomes} == {"failed"}
     assert isinstance(outcomes[0].error, UnknownZoneError)
     assert "M1 (Crater)" in str(outcomes[0].error)
@@ -394,8 +394,8 @@ def test_a_day_with_orders_that_comes_back_empty_fails_and_keeps_them(what: str,
             file.unlink()
 
     class Silent(MemorySource):
-        def _matching(self, window: OrderWindow, basis: Basis) -> Any:
-            return super()._matching(window, basis) if (what, basis) == ("the second query", "closed") else ()
+        def _matching(self, window: Window, time_field: TimeField) -> Any:
+            return super()._matching(window, time_field) if (what, time_field) == ("the second query", "closed") else ()
 
     outcomes = sync(Silent(list(orders), LOCATIONS), raw, DAYS, token="one" if what == "the file" else "two")
     assert {outcome.status for outcome in outcomes.values()} == {"failed"}, "each by itself, to the last"

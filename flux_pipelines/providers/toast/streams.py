@@ -1,6 +1,6 @@
 """Toast's menus, restaurants, stock and time entries, each object exactly as received.
 
-| feed | records |
+| stream | records |
 |---|---|
 | `catalog` | `location` (restaurants/v1), `menu` (all published menus of a restaurant, one object), `alternate_payment_type` (config/v2) |
 | `inventory` | `stock`: everything that is not simply in stock, then the menu's other items |
@@ -17,7 +17,7 @@ import msgspec
 
 from flux_pipelines.domain.decoding import decoder
 from flux_pipelines.domain.errors import ConfigurationError, ProviderUnavailableError
-from flux_pipelines.providers.base import FeedWindow, Record
+from flux_pipelines.providers.base import Record, Window
 from flux_pipelines.providers.paging import Progress
 from flux_pipelines.providers.toast.orders import business_date
 from flux_pipelines.transport.errors import RefusedError
@@ -63,7 +63,7 @@ _decode_stock = decoder(_Stock)
 _decode_entry = decoder(_Entry)
 
 
-class ToastFeeds:
+class ToastStreams:
     """What a Toast connection can be asked for beside orders.
 
     Args:
@@ -80,28 +80,28 @@ class ToastFeeds:
         self._noon = noon
         self._connection = connection
 
-    def collect(self, feed: str, window: FeedWindow) -> Iterator[Sequence[Record]]:
-        """Yield the records of a feed, a page at a time.
+    def read(self, stream: str, window: Window) -> Iterator[Sequence[Record]]:
+        """Yield the records of a stream, a page at a time.
 
         Raises:
-            ConfigurationError: Toast has no such feed.
+            ConfigurationError: Toast has no such stream.
 
         """
         collectors = {"catalog": self._catalog, "inventory": self._inventory, "labor": self._labor}
-        if feed not in collectors:
-            raise ConfigurationError(f"Toast has no feed called {feed!r}")
+        if stream not in collectors:
+            raise ConfigurationError(f"Toast has no stream called {stream!r}")
         for restaurant in window.location_ids:
-            yield from collectors[feed](restaurant, window)
+            yield from collectors[stream](restaurant, window)
 
-    def changed(self, feed: str, window: FeedWindow) -> Iterator[tuple[str, datetime]]:
+    def changes(self, stream: str, window: Window) -> Iterator[tuple[str, datetime]]:
         """Yield where, and at an instant of which business date, time entries changed in a window.
 
         Raises:
-            ConfigurationError: the feed is not one by day.
+            ConfigurationError: the stream is not one by day.
 
         """
-        if feed != "labor":
-            raise ConfigurationError(f"Toast cannot be asked what changed in {feed!r}")
+        if stream != "labor":
+            raise ConfigurationError(f"Toast cannot be asked what changed in {stream!r}")
         for restaurant in window.location_ids:
             days = set()
             start = window.start
@@ -116,13 +116,13 @@ class ToastFeeds:
             for day in sorted(days):
                 yield restaurant, self._noon(restaurant, day)
 
-    def _catalog(self, restaurant: str, _window: FeedWindow) -> Iterator[Sequence[Record]]:
+    def _catalog(self, restaurant: str, _window: Window) -> Iterator[Sequence[Record]]:
         yield [Record("location", restaurant, self._whole(f"/restaurants/v1/restaurants/{restaurant}", restaurant))]
         yield [Record("menu", restaurant, self._whole("/menus/v2/menus", restaurant))]
         kinds = self._config("/config/v2/alternatePaymentTypes", restaurant)
         yield [Record("alternate_payment_type", restaurant, raw) for raw in kinds]
 
-    def _inventory(self, restaurant: str, _window: FeedWindow) -> Iterator[Sequence[Record]]:
+    def _inventory(self, restaurant: str, _window: Window) -> Iterator[Sequence[Record]]:
         listed = self._list("/stock/v1/inventory", restaurant, {})
         yield [Record("stock", restaurant, raw) for raw in listed]
         # What is simply in stock is left out of the list; of the menu's items it is asked for, so that it is not guessed.
@@ -138,8 +138,8 @@ class ToastFeeds:
             )
             yield [Record("stock", restaurant, raw) for raw in answer.value]
 
-    def _labor(self, restaurant: str, window: FeedWindow) -> Iterator[Sequence[Record]]:
-        day = f"{window.business_date:%Y%m%d}"
+    def _labor(self, restaurant: str, window: Window) -> Iterator[Sequence[Record]]:
+        day = f"{window.first_date:%Y%m%d}"
         entries = self._list("/labor/v1/timeEntries", restaurant, {"businessDate": day})
         yield [Record("time_entry", restaurant, raw) for raw in entries]
         yield [Record("job", restaurant, raw) for raw in self._list("/labor/v1/jobs", restaurant, {})]
