@@ -160,7 +160,7 @@ class Runtime:
     def pseudonyms(self) -> Pseudonyms:
         """What makes this installation's pseudonyms of personal data."""
         from flux_pipelines.privacy import Pseudonyms
-        from flux_pipelines.state.installation import PSEUDONYMS
+        from flux_pipelines.state.credentials.installation import PSEUDONYMS
 
         return Pseudonyms(self.state.installation.secret(PSEUDONYMS, purpose="make pseudonyms"))
 

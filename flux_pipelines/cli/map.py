@@ -17,7 +17,7 @@ from flux_pipelines.mapping import books
 from flux_pipelines.mapping.books import Row
 from flux_pipelines.mapping.matching import Key
 from flux_pipelines.runtime import Runtime
-from flux_pipelines.state.mappings import Kind
+from flux_pipelines.state.connections.mappings import Kind
 
 app = typer.Typer(help="What locations and products of different providers are in the books.", no_args_is_help=True)
 

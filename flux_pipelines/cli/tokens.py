@@ -12,7 +12,7 @@ import typer
 from flux_pipelines.cli.output import say, stderr, table
 from flux_pipelines.gateway.options import AllowedPeople
 from flux_pipelines.runtime import Runtime
-from flux_pipelines.state.api_tokens import COMMAND_LINE, ApiToken
+from flux_pipelines.state.people.api_tokens import COMMAND_LINE, ApiToken
 
 app = typer.Typer(help="Tokens with which machines call the gateway.", no_args_is_help=True)
 

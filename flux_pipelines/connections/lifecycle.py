@@ -91,7 +91,7 @@ def ask_for_sync(runtime: Runtime, key: str, first: date, last: date, *, by: str
         raise ConfigurationError(
             f"nothing can be fetched: it is {connection.status}{why}", connection=key, next_step=step
         )
-    return runtime.state.requests.add(key, first, last, by, reason, capped=True)
+    return runtime.state.sync_requests.add(key, first, last, by, reason, capped=True)
 
 
 def disconnect(runtime: Runtime, key: str, *, by: str, forget_anyway: bool = False) -> bool:

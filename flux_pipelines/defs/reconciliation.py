@@ -97,7 +97,9 @@ def _look_at_every_date(runtime: "Runtime") -> None:
             f"{told}. The dates are fetched again; if this stays, run `flux doctor --lake` and report it.",
         )
         for start, end in ranges({day for fault in mine for day in fault.dates if day >= runtime.settings.start_date}):
-            runtime.state.requests.add(connection.key, start, end, names.RECONCILE_JOB, "something is on two dates")
+            runtime.state.sync_requests.add(
+                connection.key, start, end, names.RECONCILE_JOB, "something is on two dates"
+            )
 
 
 def _ask_for_damaged(runtime: "Runtime", connection: "Connection") -> None:
@@ -110,7 +112,7 @@ def _ask_for_damaged(runtime: "Runtime", connection: "Connection") -> None:
         damaged |= stored.damaged_days
     for start, end in ranges(day for day in damaged if day >= runtime.settings.start_date):
         why = "what was stored cannot be read"
-        runtime.state.requests.add(connection.key, start, end, names.RECONCILE_JOB, why)
+        runtime.state.sync_requests.add(connection.key, start, end, names.RECONCILE_JOB, why)
 
 
 def _compare(runtime: "Runtime", connection: "Connection", now: datetime) -> _Compared:
@@ -144,7 +146,7 @@ def _compare(runtime: "Runtime", connection: "Connection", now: datetime) -> _Co
         asked[day.isoformat()] = now.isoformat()
     runtime.state.cursors.set(name, asked, connection=connection.key)
     for start, end in ranges([*found.asked, *found.staying]):
-        runtime.state.requests.add(
+        runtime.state.sync_requests.add(
             connection.key, start, end, names.RECONCILE_JOB, "the daily comparison found a difference"
         )
     _alert(runtime, connection, found)

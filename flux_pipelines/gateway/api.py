@@ -16,9 +16,9 @@ from flux_pipelines.domain.connection import Connection, Status
 from flux_pipelines.gateway.problems import Problem
 from flux_pipelines.gateway.sessions import Caller, Writer, runtime_of
 from flux_pipelines.runtime import Runtime
-from flux_pipelines.state.alerts import Alert, Kind
-from flux_pipelines.state.events import EventStatus
-from flux_pipelines.state.requests import RequestStatus, SyncRequest
+from flux_pipelines.state.audit.alerts import Alert, Kind
+from flux_pipelines.state.inbox.events import EventStatus
+from flux_pipelines.state.syncs.sync_requests import RequestStatus, SyncRequest
 
 router = APIRouter()
 
@@ -177,7 +177,7 @@ def ask_for_sync(request: Request, principal: Writer, key: Key, order: SyncOrder
     asked = lifecycle.ask_for_sync(
         runtime, key, order.first_day, order.last_day, by=principal.name, reason=order.reason
     )
-    return _sync(runtime.state.requests.get(asked))
+    return _sync(runtime.state.sync_requests.get(asked))
 
 
 @v1.get("/connections/{key}/syncs/latest")
@@ -185,7 +185,7 @@ def latest_sync(request: Request, _: Caller, key: Key) -> SyncView:
     """Return the sync that was asked for last."""
     runtime = runtime_of(request)
     runtime.state.connections.get(key)
-    return _sync(runtime.state.requests.latest(key))
+    return _sync(runtime.state.sync_requests.latest(key))
 
 
 @v1.get("/inbox")

@@ -16,7 +16,7 @@ from flux_pipelines.gateway.sessions import runtime_of
 from flux_pipelines.providers.apps import address_of
 from flux_pipelines.providers.base import Provider
 from flux_pipelines.runtime import Runtime
-from flux_pipelines.state.people import Person
+from flux_pipelines.state.people.people import Person
 
 _LONGEST_TENANT = 100
 

@@ -19,7 +19,7 @@ from flux_pipelines.gateway.guard import logger
 from flux_pipelines.gateway.sessions import SignedIn, csrf_checked, runtime_of
 from flux_pipelines.gateway.views import page
 from flux_pipelines.providers.base import Provider
-from flux_pipelines.state.people import Person
+from flux_pipelines.state.people.people import Person
 
 router = APIRouter(include_in_schema=False)
 

@@ -15,7 +15,7 @@ from flux_pipelines.transport import RefusedError
 from flux_pipelines.transport.redact import remember
 
 if TYPE_CHECKING:
-    from flux_pipelines.state.apps import App
+    from flux_pipelines.state.credentials.apps import App
     from flux_pipelines.transport import Transport
     from flux_pipelines.transport.client import ApiClient
 

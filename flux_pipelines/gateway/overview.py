@@ -122,7 +122,7 @@ def summaries(runtime: Runtime) -> list[Summary]:
             alerts,
             renewed=renewed,
             contact=contacts.get(connection.key),
-            request=runtime.state.requests.latest(connection.key),
+            request=runtime.state.sync_requests.latest(connection.key),
         )
         for connection, look in zip(connections, looks, strict=True)
     ]
@@ -213,7 +213,7 @@ def _last_sync(runtime: Runtime, key: str, days: Sequence[date]) -> datetime | N
 def _backfill(
     runtime: Runtime, key: str, landed: Sequence[date], beside: Mapping[str, Sequence[date]]
 ) -> Backfill | None:
-    request = runtime.state.requests.latest(key)
+    request = runtime.state.sync_requests.latest(key)
     if request is None:
         return None
 

@@ -18,7 +18,7 @@ from flux_pipelines.gateway.guard import logger
 from flux_pipelines.gateway.overview import Detail, connectable, detail, summaries
 from flux_pipelines.gateway.sessions import SignedIn, csrf_checked, runtime_of
 from flux_pipelines.gateway.views import day, page
-from flux_pipelines.state.people import Person
+from flux_pipelines.state.people.people import Person
 
 router = APIRouter(include_in_schema=False)
 router.include_router(tokens.router)

@@ -15,7 +15,7 @@ from starlette.responses import Response
 from flux_pipelines.gateway.guard import logger
 from flux_pipelines.gateway.options import GatewayOptions
 from flux_pipelines.runtime import Runtime
-from flux_pipelines.state.people import Person
+from flux_pipelines.state.people.people import Person
 
 _SAFE_METHODS = frozenset({"GET", "HEAD"})
 _LONGEST_PATH = 1000

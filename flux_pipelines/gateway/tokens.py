@@ -12,7 +12,7 @@ from starlette.responses import RedirectResponse, Response
 from flux_pipelines.gateway.guard import logger
 from flux_pipelines.gateway.sessions import SignedIn, csrf_checked, options_of, runtime_of
 from flux_pipelines.gateway.views import page
-from flux_pipelines.state.people import Person
+from flux_pipelines.state.people.people import Person
 
 router = APIRouter(include_in_schema=False)
 _POST = [Depends(csrf_checked)]

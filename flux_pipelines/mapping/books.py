@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from flux_pipelines.domain.errors import ConfigurationError
 from flux_pipelines.domain.tables import DAILY_ITEM_DEMAND, LOCATIONS, PRODUCTS
 from flux_pipelines.mapping.matching import Key, Suggestion, Thing, suggest
-from flux_pipelines.state.mappings import Decision, Kind
+from flux_pipelines.state.connections.mappings import Decision, Kind
 
 if TYPE_CHECKING:
     from flux_pipelines.runtime import Runtime

@@ -4,24 +4,24 @@ from __future__ import annotations
 
 from types import TracebackType
 
-from flux_pipelines.state.alerts import Alerts
-from flux_pipelines.state.api_tokens import ApiTokens
-from flux_pipelines.state.apps import Apps
-from flux_pipelines.state.audit import AuditLog
-from flux_pipelines.state.authorizations import Authorizations
-from flux_pipelines.state.connections import Connections
-from flux_pipelines.state.cursors import Cursors
+from flux_pipelines.state.audit.alerts import Alerts
+from flux_pipelines.state.audit.audit import AuditLog
+from flux_pipelines.state.connections.connections import Connections
+from flux_pipelines.state.connections.cursors import Cursors
+from flux_pipelines.state.connections.locations import Locations
+from flux_pipelines.state.connections.mappings import Mappings
+from flux_pipelines.state.credentials.apps import Apps
+from flux_pipelines.state.credentials.installation import Installation
+from flux_pipelines.state.credentials.secrets import Secrets
+from flux_pipelines.state.credentials.vault import Vault
 from flux_pipelines.state.database import Database
-from flux_pipelines.state.erasures import Erasures
-from flux_pipelines.state.inbox import Inbox
-from flux_pipelines.state.installation import Installation
-from flux_pipelines.state.locations import Locations
-from flux_pipelines.state.mappings import Mappings
-from flux_pipelines.state.people import People
-from flux_pipelines.state.requests import SyncRequests
-from flux_pipelines.state.secrets import Secrets
-from flux_pipelines.state.syncs import Syncs
-from flux_pipelines.state.vault import Vault
+from flux_pipelines.state.inbox.inbox import Inbox
+from flux_pipelines.state.people.api_tokens import ApiTokens
+from flux_pipelines.state.people.authorizations import Authorizations
+from flux_pipelines.state.people.erasures import Erasures
+from flux_pipelines.state.people.people import People
+from flux_pipelines.state.syncs.sync_requests import SyncRequests
+from flux_pipelines.state.syncs.syncs import Syncs
 
 
 class State:
@@ -48,7 +48,7 @@ class State:
         self.people = People(database)
         self.api_tokens = ApiTokens(database)
         self.inbox = Inbox(database)
-        self.requests = SyncRequests(database)
+        self.sync_requests = SyncRequests(database)
         self.installation = Installation(database, self.secrets)
         self.erasures = Erasures(database)
         self.mappings = Mappings(database)
@@ -113,7 +113,7 @@ class State:
             "round trips": self.authorizations.purge(),
             "sessions": self.people.purge(),
             "api tokens": self.api_tokens.purge(),
-            "sync requests": self.requests.purge(),
+            "sync requests": self.sync_requests.purge(),
             "alerts": self.alerts.purge(),
         }
 

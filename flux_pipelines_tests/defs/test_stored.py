@@ -321,7 +321,7 @@ def test_sensors_and_the_daily_comparison_go_on_past_what_is_damaged(landed: Hom
         job = home.definitions.resolve_job_def(names.RECONCILE_JOB)
         assert job.execute_in_process(instance=home.instance).success
     assert f"orders of {DAYS[1]}" in alerts(home)["records_damaged"]
-    asked_again = {(one.first_day, one.last_day) for one in home.runtime.state.requests.open()}
+    asked_again = {(one.first_day, one.last_day) for one in home.runtime.state.sync_requests.open()}
     assert asked_again == {(DAYS[1], DAYS[1]), (DAYS[2], DAYS[2])}
 
 

@@ -38,7 +38,7 @@ def test_what_people_ask_for_is_run_in_pieces_and_they_are_told_how_it_went(
     drain: Drain, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sync_requests, "MAX_DAYS_PER_EVENT_RUN", 7)
-    home, requests = drain.home, drain.home.runtime.state.requests
+    home, requests = drain.home, drain.home.runtime.state.sync_requests
     home.instance.delete_dynamic_partition("square_connections", B)  # its sensor has not looked yet
     asked = requests.add(B, END_DAY - timedelta(days=9), END_DAY, "ada@example.com", "first backfill")
     made = list(drain.tick("requested_syncs").run_requests or ())
@@ -85,7 +85,7 @@ def fetch(drain: Drain) -> list[str]:
 
 def test_days_that_people_ask_for_tie_out(drain: Drain) -> None:
     home, first = drain.home, END_DAY - timedelta(days=1)
-    home.runtime.state.requests.add(B, first, END_DAY, "ada@example.com", "first backfill")
+    home.runtime.state.sync_requests.add(B, first, END_DAY, "ada@example.com", "first backfill")
     assert fetch(drain) == []
     assert home.run(names.REFRESH_CORE_JOB, str(first), str(END_DAY)).success
     assert home.run(names.REFRESH_BOOKS_JOB, str(first), str(END_DAY + timedelta(days=1))).success
@@ -95,7 +95,7 @@ def test_days_that_people_ask_for_tie_out(drain: Drain) -> None:
 
 
 def test_payments_that_may_not_be_read_are_told_and_the_orders_are_there(drain: Drain) -> None:
-    home, requests = drain.home, drain.home.runtime.state.requests
+    home, requests = drain.home, drain.home.runtime.state.sync_requests
     httpx.post(
         f"{home.sandbox.url}/sandbox/tokens/scopes", json={"merchant": "sakura", "remove": ["PAYMENTS_READ"]}
     ).raise_for_status()
@@ -114,15 +114,15 @@ def test_payments_that_may_not_be_read_are_told_and_the_orders_are_there(drain: 
 
 def test_an_asked_for_sync_of_a_connection_that_cannot_be_synced_fails_with_the_reason(drain: Drain) -> None:
     home = drain.home
-    home.runtime.state.requests.add(B, date(2020, 1, 1), END_DAY, "ada@example.com", "")
+    home.runtime.state.sync_requests.add(B, date(2020, 1, 1), END_DAY, "ada@example.com", "")
     assert not drain.tick("requested_syncs").run_requests
-    latest = home.runtime.state.requests.latest(B)
+    latest = home.runtime.state.sync_requests.latest(B)
     assert latest is not None
     assert "FLUX_START_DATE" in latest.detail
-    home.runtime.state.requests.add(B, END_DAY, END_DAY, "ada@example.com", "")
+    home.runtime.state.sync_requests.add(B, END_DAY, END_DAY, "ada@example.com", "")
     home.runtime.state.connections.set_status(B, "needs_reauth", "revoked")
     assert not drain.tick("requested_syncs").run_requests
-    latest = home.runtime.state.requests.latest(B)
+    latest = home.runtime.state.sync_requests.latest(B)
     assert latest is not None
     assert (latest.status, latest.detail) == ("failed", "the connection is needs_reauth")
 
@@ -150,20 +150,20 @@ def test_days_that_differ_are_asked_for_again_and_an_alert_if_they_differ_even_t
     assert home.sync((B, first), (B, END_DAY)).success
     with time_machine.travel(at):
         assert compare(home).success
-    assert not state.requests.open()
+    assert not state.sync_requests.open()
     assert not alerts(home, "reconcile_short")
 
     told = at - timedelta(hours=1)
     sell(home, datetime(2026, 3, 9, 2, tzinfo=UTC), told=told)
     with time_machine.travel(at):
         assert compare(home).success
-    (request,) = state.requests.open()
+    (request,) = state.sync_requests.open()
     assert (request.first_day, request.last_day, request.asked_by) == (date(2026, 3, 9), date(2026, 3, 9), "reconcile")
     assert not alerts(home, "reconcile_short"), "once is no alert"
     assert fetch(drain) == []
     with time_machine.travel(at + timedelta(days=1)):
         assert compare(home).success
-    assert not state.requests.open(), "it was mended"
+    assert not state.sync_requests.open(), "it was mended"
 
     sell(home, datetime(2026, 3, 9, 3, tzinfo=UTC), told=told)
     with time_machine.travel(at):
@@ -190,7 +190,7 @@ def test_a_connection_that_cannot_be_compared_does_not_hold_back_the_others(drai
     sell(home, datetime(2026, 3, 8, 2, tzinfo=UTC), told=at - timedelta(hours=1))
     with time_machine.travel(at):
         assert not compare(home).success
-    assert [request.connection_key for request in home.runtime.state.requests.open()] == [B]
+    assert [request.connection_key for request in home.runtime.state.sync_requests.open()] == [B]
 
 
 def test_what_a_core_table_lacks_from_one_look_to_the_next_is_an_alert_and_before_that_on_its_way(drain: Drain) -> None:

@@ -8,7 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from flux_pipelines.state.inbox import Inbox
+from flux_pipelines.state.inbox.inbox import Inbox
 from flux_pipelines_tests.gateway.webhook_process import GatewayProcess
 from flux_pipelines_tests.gateway.webhookwire import KEY, Sender
 

@@ -175,10 +175,15 @@ def test_a_machine_endpoint_with_a_session_needs_the_token_too(ada: Browser, pat
 @pytest.mark.parametrize("path", [path for method, path in GUARDED if method == "GET"])
 def test_reading_changes_nothing_so_a_form_cannot_be_sent_as_a_link(ada: Browser, path: str) -> None:
     state = ada.gateway.app.state.runtime.state
-    before = (state.connections.list(), state.api_tokens.list(), state.alerts.open(), state.requests.open())
+    before = (state.connections.list(), state.api_tokens.list(), state.alerts.open(), state.sync_requests.open())
     ada.get(filled(path), params={"csrf": ada.csrf()})
 
-    assert (state.connections.list(), state.api_tokens.list(), state.alerts.open(), state.requests.open()) == before
+    assert (
+        state.connections.list(),
+        state.api_tokens.list(),
+        state.alerts.open(),
+        state.sync_requests.open(),
+    ) == before
 
 
 def test_other_sites_get_no_permission_to_read(ada: Browser) -> None:

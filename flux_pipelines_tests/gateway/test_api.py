@@ -13,9 +13,9 @@ from flux_pipelines.connections import connect_to_sandbox
 from flux_pipelines.domain.business_day import newest_begun
 from flux_pipelines.domain.connection import Connection, Status
 from flux_pipelines.runtime import Runtime
-from flux_pipelines.state import requests as state_requests
-from flux_pipelines.state.inbox import NewEvent
-from flux_pipelines.state.requests import MOST_OF_A_CONNECTION
+from flux_pipelines.state.inbox.inbox import NewEvent
+from flux_pipelines.state.syncs import sync_requests as state_requests
+from flux_pipelines.state.syncs.sync_requests import MOST_OF_A_CONNECTION
 from flux_pipelines_tests.gateway.people import Browser
 from flux_sandbox.options import SandboxOptions
 from flux_sandbox.server import RunningSandbox
@@ -117,7 +117,7 @@ def test_asking_for_a_sync(client: httpx.Client, acme: str, runtime: Runtime) ->
 
     assert asked.status_code == 202
     assert asked.json() == client.get(f"/api/v1/connections/{acme}/syncs/latest").json()
-    (waiting,) = runtime.state.requests.open()
+    (waiting,) = runtime.state.sync_requests.open()
     assert (waiting.connection_key, waiting.first_day, waiting.last_day) == (acme, date(2026, 1, 1), date(2026, 1, 31))
     assert (waiting.asked_by, waiting.reason, waiting.status) == ("machine", "the books of January", "waiting")
 
@@ -148,7 +148,7 @@ def test_a_sync_that_makes_no_sense_is_refused(
     answer = client.post(f"/api/v1/connections/{acme}/syncs", json=order)
 
     assert answer.status_code == status
-    assert runtime.state.requests.open() == []
+    assert runtime.state.sync_requests.open() == []
 
 
 def test_the_answer_is_the_sync_that_was_asked_for(client: httpx.Client, acme: str) -> None:
@@ -168,13 +168,13 @@ def test_a_repetition_is_answered_with_the_sync_that_waits(client: httpx.Client,
     answers = [ask(client, acme) for _ in range(10)]
 
     assert {answer.status_code for answer in answers} == {202}
-    assert len({answer.json()["id"] for answer in answers}) == len(runtime.state.requests.open()) == 1
+    assert len({answer.json()["id"] for answer in answers}) == len(runtime.state.sync_requests.open()) == 1
 
 
 def test_no_more_syncs_wait_or_run_than_a_connection_may_have(
     client: httpx.Client, acme: str, runtime: Runtime
 ) -> None:
-    requests = runtime.state.requests
+    requests = runtime.state.sync_requests
     taken = [ask(client, acme, day) for day in range(1, MOST_OF_A_CONNECTION + 1)]
     assert {answer.status_code for answer in taken} == {202}
     requests.start(taken[0].json()["id"], "request-1")  # its runs may be queued still
@@ -206,7 +206,7 @@ def test_no_more_syncs_wait_in_all_than_the_installation_may_have(
         assert (refused.status_code, refused.headers["retry-after"]) == (429, "60")
         assert refused.json()["what"] == "2 syncs wait or are under way"
         # What the pipelines ask for themselves is not counted against anybody, and not refused.
-        runtime.state.requests.add(acme, date(2026, 1, 1), date(2026, 1, 1), "reconcile", "a difference")
+        runtime.state.sync_requests.add(acme, date(2026, 1, 1), date(2026, 1, 1), "reconcile", "a difference")
     finally:
         for key in others:
             runtime.state.connections.remove(key)
@@ -228,7 +228,7 @@ def test_a_sync_of_a_connection_that_is_not_active_is_refused_with_the_reason(
         "rerun_helps": False,
         "next_step": step,
     }
-    assert runtime.state.requests.open() == []
+    assert runtime.state.sync_requests.open() == []
 
 
 def test_a_sync_ends_with_the_newest_day_that_has_begun(client: httpx.Client, acme: str) -> None:

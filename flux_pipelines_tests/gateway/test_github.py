@@ -17,7 +17,7 @@ from flux_pipelines.gateway.github import GitHub
 from flux_pipelines.gateway.identity import Identity, RoundTrip
 from flux_pipelines.runtime import Runtime
 from flux_pipelines.settings import Settings
-from flux_pipelines.state.apps import App
+from flux_pipelines.state.credentials.apps import App
 from flux_pipelines_tests.gateway.people import query_of
 
 TRIP = RoundTrip("http://127.0.0.1:8410/sign-in/github/callback", "v" * 64, "")

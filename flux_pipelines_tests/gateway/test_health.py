@@ -164,8 +164,8 @@ def test_a_test_that_failed_is_told_until_one_goes_well(
 
 
 def test_a_sync_that_failed_is_told_until_something_is_fetched(ada: Browser, runtime: Runtime, harbor: str) -> None:
-    asked = runtime.state.requests.add(harbor, END_DAY, END_DAY, "ada@example.com", "test")
-    runtime.state.requests.finish(asked, ok=False, detail="the lake cannot be written")
+    asked = runtime.state.sync_requests.add(harbor, END_DAY, END_DAY, "ada@example.com", "test")
+    runtime.state.sync_requests.finish(asked, ok=False, detail="the lake cannot be written")
     page = told(ada)
     assert "Sync failed" in page
     assert "The lake cannot be written." in page

@@ -21,7 +21,7 @@ from flux_pipelines.gateway.identity import Identity, RoundTrip
 from flux_pipelines.gateway.openid import GOOGLE, OpenId
 from flux_pipelines.runtime import Runtime
 from flux_pipelines.settings import Settings
-from flux_pipelines.state.apps import App
+from flux_pipelines.state.credentials.apps import App
 from flux_pipelines_tests.gateway.issuer import CLIENT_ID, CLIENT_SECRET, Issuer
 from flux_pipelines_tests.gateway.people import query_of
 

@@ -99,8 +99,8 @@ def test_names_that_hold_markup_are_shown_as_text(ada: Browser, runtime: Runtime
     places = [Location(HOSTILE, HOSTILE, "Europe/Oslo", "NOK")]
     runtime.state.locations.replace("square:hostile", places)
     runtime.state.alerts.raise_("needs_reauth", "square:hostile", HOSTILE)
-    request = runtime.state.requests.add("square:hostile", date(2026, 1, 1), date(2026, 1, 2), HOSTILE, HOSTILE)
-    runtime.state.requests.finish(request, ok=False, detail=HOSTILE)
+    request = runtime.state.sync_requests.add("square:hostile", date(2026, 1, 1), date(2026, 1, 2), HOSTILE, HOSTILE)
+    runtime.state.sync_requests.finish(request, ok=False, detail=HOSTILE)
     runtime.state.api_tokens.create(HOSTILE, HOSTILE)
     refused = ada.submit("/integrations/square/connect", {"name": HOSTILE, "tenant": HOSTILE, "cutoff_hour": HOSTILE})
     pages = [refused, *(ada.get(p) for p in ("/connections", "/connections/square:hostile", "/tokens"))]
@@ -171,7 +171,7 @@ def test_the_first_backfill_is_asked_for_once(ada: Browser, harbor: str, runtime
     assert "Start the first backfill" in page
     answer = ada.submit(f"/connections/{harbor}/sync", {"first": first, "last": last})
     assert answer.headers["location"] == f"/connections/{harbor}?said=asked"
-    (request,) = runtime.state.requests.open()
+    (request,) = runtime.state.sync_requests.open()
     assert (request.first_day, request.last_day, request.asked_by) == (DAYS[0], DAYS[1], "ada@example.com")
     assert request.reason == "first backfill"
     page = ada.get(f"/connections/{harbor}").text
@@ -183,10 +183,10 @@ def test_the_first_backfill_is_asked_for_once(ada: Browser, harbor: str, runtime
     assert "Start the first backfill" not in page
     again = ada.submit(f"/connections/{harbor}/sync", {"first": first, "last": first})
     assert again.status_code == 422
-    assert len(runtime.state.requests.open()) == 1
+    assert len(runtime.state.sync_requests.open()) == 1
 
     why = "2 business dates were fetched: orders, timecards. Payments and refunds could not all be fetched: a reason."
-    runtime.state.requests.finish(request.id, ok=False, detail=why)
+    runtime.state.sync_requests.finish(request.id, ok=False, detail=why)
     page = ada.get(f"/connections/{harbor}").text
     assert "Not everything could be fetched" in page
     assert why in page
@@ -210,14 +210,14 @@ def test_a_range_that_cannot_be_fetched_says_where(
     answer = ada.submit(f"/connections/{harbor}/sync", {"first": first, "last": last})
     assert answer.status_code == 422
     assert complaint in answer.text
-    assert runtime.state.requests.latest(harbor) is None
+    assert runtime.state.sync_requests.latest(harbor) is None
 
 
 def test_a_paused_connection_is_not_backfilled(ada: Browser, harbor: str, runtime: Runtime) -> None:
     ada.submit(f"/connections/{harbor}/pause")
     days = {"first": DAYS[0].isoformat(), "last": DAYS[1].isoformat()}
     assert ada.submit(f"/connections/{harbor}/sync", days).status_code == 422
-    assert runtime.state.requests.latest(harbor) is None
+    assert runtime.state.sync_requests.latest(harbor) is None
 
 
 def test_an_alert_stands_on_the_page_until_its_cause_is_gone(ada: Browser, harbor: str, runtime: Runtime) -> None:

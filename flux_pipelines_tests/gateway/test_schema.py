@@ -13,7 +13,7 @@ from flux_pipelines.domain.connection import Connection
 from flux_pipelines.gateway.server import RunningGateway
 from flux_pipelines.runtime import Runtime
 from flux_pipelines.settings import Settings
-from flux_pipelines.state.inbox import NewEvent
+from flux_pipelines.state.inbox.inbox import NewEvent
 
 schemathesis = pytest.importorskip("schemathesis", reason="schemathesis is not installed")
 from hypothesis import HealthCheck, Phase, given, settings  # noqa: E402
@@ -39,7 +39,7 @@ def _furnish(rooms: Runtime) -> None:
         connection = Connection(key, "Acme", f"M-{name}", settings={"base_url": "http://127.0.0.1:9"})
         rooms.state.connections.add(connection, {"access_token": "EAAA-not-a-real-token"})
         rooms.state.connections.set_status(key, status, "for the test")  # type: ignore[arg-type]
-    rooms.state.requests.add("square:acme", date(2026, 1, 1), date(2026, 1, 2), "ada@example.com", "for the test")
+    rooms.state.sync_requests.add("square:acme", date(2026, 1, 1), date(2026, 1, 2), "ada@example.com", "for the test")
     rooms.state.alerts.raise_("needs_reauth", "square:lost", "Reconnect it.")
     rooms.state.inbox.add_many(
         [NewEvent("square", "e-1", "order.updated", "M-acme", datetime.now(UTC), b"{}", connection_key="square:acme")]

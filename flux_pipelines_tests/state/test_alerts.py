@@ -128,7 +128,7 @@ def test_everything_that_grows_is_cleared_out_together(state: State, acme: str) 
             state.authorizations.begin("sign_in", "google", session="s", payload={})
             state.people.sign_in("google:1", "ada@example.com", "Ada")
             state.api_tokens.revoke(state.api_tokens.create("x", "ada")[0].id)
-            state.requests.finish(state.requests.add(acme, now.date(), now.date(), "ada", "x"), ok=True)
+            state.sync_requests.finish(state.sync_requests.add(acme, now.date(), now.date(), "ada", "x"), ok=True)
             state.alerts.raise_("inbox_failed", "", "x")
             state.alerts.resolve("inbox_failed", "")
     # The first write of the audit has deleted the old call already.

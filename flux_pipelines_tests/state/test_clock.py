@@ -11,8 +11,8 @@ from sqlalchemy import update
 
 from flux_pipelines.domain.errors import FluxError, ProviderUnavailableError
 from flux_pipelines.state import State, TokenKeeper
+from flux_pipelines.state.credentials.token_leases import TokenLease
 from flux_pipelines.state.models import TokenLeaseRow
-from flux_pipelines.state.token_leases import TokenLease
 from flux_pipelines_tests.state.endpoint import TokenEndpoint, refresher
 from flux_pipelines_tests.state.test_inbox import add, names
 from flux_pipelines_tests.state.test_locations import Store

@@ -10,9 +10,8 @@ import pytest
 from sqlalchemy import text
 
 from flux_pipelines.state import Database, NewEvent
-from flux_pipelines.state.event_copy import copied
-from flux_pipelines.state.events import insert
-from flux_pipelines.state.inbox import Inbox
+from flux_pipelines.state.inbox.event_insert import copied, insert
+from flux_pipelines.state.inbox.inbox import Inbox
 
 AT = datetime(2026, 3, 8, 9, 30, 0, 123456, tzinfo=UTC)
 EVENTS = [

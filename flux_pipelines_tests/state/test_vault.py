@@ -183,7 +183,7 @@ def test_the_old_key_stays_while_anything_cannot_be_decrypted(state: State, key_
 
 
 def test_every_table_that_holds_ciphertext_is_rotated() -> None:
-    from flux_pipelines.state.secrets import _ENCRYPTED
+    from flux_pipelines.state.credentials.secrets import _ENCRYPTED
 
     holding = {name for name, table in Base.metadata.tables.items() if "key_id" in table.columns}
     assert {model.__tablename__ for model, _ in _ENCRYPTED} == holding

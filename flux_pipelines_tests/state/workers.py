@@ -156,12 +156,12 @@ def raise_alerts(url: str, key_file: Path, count: int, ready: Callable[[], int])
 def ask_for_sync(url: str, key_file: Path, ready: Callable[[], int]) -> int:
     with open_state(url, key_file) as state:
         ready()
-        return state.requests.add("square:acme", date(2026, 1, 1), date(2026, 1, 2), "ada", "first backfill")
+        return state.sync_requests.add("square:acme", date(2026, 1, 1), date(2026, 1, 2), "ada", "first backfill")
 
 
 def start_request(url: str, key_file: Path, request: int, ready: Callable[[], int]) -> bool:
     with open_state(url, key_file) as state:
-        return state.requests.start(request, f"run-{ready()}")
+        return state.sync_requests.start(request, f"run-{ready()}")
 
 
 def get_token_at_expiry(settings: Settings, key: str, ready: Callable[[], int]) -> str:

@@ -18,7 +18,7 @@ from flux_pipelines.domain.tables import Table
 
 if TYPE_CHECKING:
     from flux_pipelines.mapping.books import Row
-    from flux_pipelines.state.mappings import Kind
+    from flux_pipelines.state.connections.mappings import Kind
 
 
 def _unmapped(kind: "Kind") -> Check:

@@ -50,7 +50,7 @@ def requested_syncs_sensor(jobs: Sequence["UnresolvedAssetJobDefinition"]) -> dg
         state = flux.sensor_runtime.state
         requests: list[dg.RunRequest] = []
         additions: list[Any] = []
-        waiting = state.requests.open()
+        waiting = state.sync_requests.open()
         for request in waiting:
             tag = {names.REQUEST_TAG: str(request.id)}
             runs = follow(context.instance, tag, datetime.now(UTC))
@@ -59,21 +59,21 @@ def requested_syncs_sensor(jobs: Sequence["UnresolvedAssetJobDefinition"]) -> dg
                 try:
                     connection = state.connections.get(request.connection_key)
                 except UnknownConnectionError:
-                    state.requests.finish(request.id, ok=False, detail="the connection was removed")
+                    state.sync_requests.finish(request.id, ok=False, detail="the connection was removed")
                     continue
                 why = _refusal(connection, request)
                 if why:
-                    state.requests.finish(request.id, ok=False, detail=why)
+                    state.sync_requests.finish(request.id, ok=False, detail=why)
                     continue
                 partitions = connections_of(connection.provider)
                 if connection.key not in context.instance.get_dynamic_partitions(str(partitions.name)):
                     additions.append(partitions.build_add_request([connection.key]))
                 requests += [_run_request(run, request, tag) for run in wanted]
             elif runs.outcome == "under way":
-                state.requests.start(request.id, f"request-{request.id}")
+                state.sync_requests.start(request.id, f"request-{request.id}")
             else:
                 detail = _outcome(context.instance, request, runs)
-                state.requests.finish(request.id, ok=runs.failed is None, detail=detail)
+                state.sync_requests.finish(request.id, ok=runs.failed is None, detail=detail)
         if not requests:
             return dg.SkipReason(f"{len(waiting)} asked-for syncs are under way.")
         return dg.SensorResult(run_requests=requests, dynamic_partitions_requests=additions)

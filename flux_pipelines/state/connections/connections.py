@@ -12,11 +12,11 @@ from sqlalchemy.orm import Session
 
 from flux_pipelines.domain.connection import Connection, Status, split_key
 from flux_pipelines.domain.errors import ConfigurationError, UnknownConnectionError
-from flux_pipelines.state.alerts import Alerts
+from flux_pipelines.state.audit.alerts import Alerts
+from flux_pipelines.state.credentials.secrets import Secrets
 from flux_pipelines.state.database import Database
 from flux_pipelines.state.models import ConnectionRow, InboxRow
-from flux_pipelines.state.secrets import Secrets
-from flux_pipelines.state.syncs import Syncs
+from flux_pipelines.state.syncs.syncs import Syncs
 
 
 def require(session: Session, key: str) -> ConnectionRow:

@@ -11,9 +11,9 @@ from typing import Any, cast
 from sqlalchemy import Table, select
 from sqlalchemy.orm import Session
 
+from flux_pipelines.state.credentials.secrets import Secrets
 from flux_pipelines.state.database import Database
-from flux_pipelines.state.models_privacy import InstallationSecretRow
-from flux_pipelines.state.secrets import Secrets
+from flux_pipelines.state.models import InstallationSecretRow
 
 _BYTES = 32
 #: The key of pseudonyms (`privacy.Pseudonyms`): equal persons have equal pseudonyms in everything stored under one key.

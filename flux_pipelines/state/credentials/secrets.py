@@ -14,17 +14,17 @@ from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session
 
 from flux_pipelines.domain.errors import UnknownConnectionError
-from flux_pipelines.state.alerts import Alerts
+from flux_pipelines.state.audit.alerts import Alerts
+from flux_pipelines.state.credentials.vault import Vault
 from flux_pipelines.state.database import Database
 from flux_pipelines.state.models import (
     AppSecretRow,
     AuthorizationRow,
     ConnectionRow,
     CredentialRow,
+    InstallationSecretRow,
     SecretUseRow,
 )
-from flux_pipelines.state.models_privacy import InstallationSecretRow
-from flux_pipelines.state.vault import Vault
 
 #: The named lock between writing credentials (shared) and rotating keys (exclusive).
 _KEYS_LOCK = "keys"

@@ -10,10 +10,10 @@ from typing import Any, Literal
 from sqlalchemy import delete
 
 from flux_pipelines.domain.errors import AuthorizationRefusedError
+from flux_pipelines.state.credentials.digests import digest, new_token, same
+from flux_pipelines.state.credentials.secrets import Secrets
 from flux_pipelines.state.database import Database
-from flux_pipelines.state.digests import digest, new_token, same
 from flux_pipelines.state.models import AuthorizationRow
-from flux_pipelines.state.secrets import Secrets
 
 Purpose = Literal["connect", "sign_in"]
 

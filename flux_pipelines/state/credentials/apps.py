@@ -10,9 +10,9 @@ from typing import Any
 from sqlalchemy import delete, select
 
 from flux_pipelines.domain.errors import ConfigurationError
+from flux_pipelines.state.credentials.secrets import Secrets
 from flux_pipelines.state.database import Database
 from flux_pipelines.state.models import AppRow, AppSecretRow
-from flux_pipelines.state.secrets import Secrets
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,8 +7,8 @@ from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import delete, or_, update
 
+from flux_pipelines.state.credentials.digests import derived, digest, new_token
 from flux_pipelines.state.database import Database
-from flux_pipelines.state.digests import derived, digest, new_token
 from flux_pipelines.state.models import SessionRow
 
 #: Without a request for this long, a person is signed out.

@@ -22,7 +22,8 @@ from sqlalchemy import (
 )
 
 from flux_pipelines.state.database import Database
-from flux_pipelines.state.events import (
+from flux_pipelines.state.inbox.event_insert import insert
+from flux_pipelines.state.inbox.events import (
     DIGEST_BEGINS,
     DIGEST_BYTES,
     TABLE,
@@ -31,7 +32,6 @@ from flux_pipelines.state.events import (
     NewEvent,
     digest,
     event_of,
-    insert,
     made_storable,
 )
 

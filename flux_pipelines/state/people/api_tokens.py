@@ -10,8 +10,8 @@ from typing import Literal, cast
 from sqlalchemy import delete, or_, select, update
 
 from flux_pipelines.domain.errors import ConfigurationError
+from flux_pipelines.state.credentials.digests import digest, new_token, same
 from flux_pipelines.state.database import Database
-from flux_pipelines.state.digests import digest, new_token, same
 from flux_pipelines.state.models import ApiTokenRow
 
 Scope = Literal["read", "write"]

@@ -27,9 +27,9 @@ from flux_pipelines.domain.errors import (
     StateUnavailableError,
     StorageFullError,
 )
+from flux_pipelines.state.credentials.stored_tokens import PREVIOUS, StoredTokens, Tokens
+from flux_pipelines.state.credentials.token_leases import TokenLease
 from flux_pipelines.state.models import ConnectionRow, CredentialRow
-from flux_pipelines.state.stored_tokens import PREVIOUS, StoredTokens, Tokens
-from flux_pipelines.state.token_leases import TokenLease
 
 if TYPE_CHECKING:
     from flux_pipelines.state.state import State

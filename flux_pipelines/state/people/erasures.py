@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from sqlalchemy import select
 
 from flux_pipelines.state.database import Database
-from flux_pipelines.state.models_privacy import ErasureRow
+from flux_pipelines.state.models import ErasureRow
 
 
 @dataclass(frozen=True, slots=True)

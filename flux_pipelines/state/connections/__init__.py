@@ -1,0 +1,1 @@
+"""What is known of connections: their state, stores, calendars, mappings, and how far sensors have read."""

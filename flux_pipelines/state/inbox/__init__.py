@@ -1,0 +1,1 @@
+"""Webhook events, from their arrival until a run has dealt with them."""

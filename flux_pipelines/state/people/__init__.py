@@ -1,0 +1,1 @@
+"""Who may do what: sessions, round trips of a sign-in, API tokens, and the record of who was forgotten."""

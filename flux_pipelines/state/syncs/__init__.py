@@ -1,0 +1,1 @@
+"""Which syncs people asked for, and which have run."""
