@@ -51,8 +51,9 @@ lock:  ## resolve the lock files anew from pyproject.toml
 	$(COMPILE) pyproject.toml --extra build --extra sandbox --constraint requirements-dev.lock -o requirements.lock
 	$(COMPILE) deploy/forecaster/requirements.in --constraint requirements.lock -o deploy/forecaster/requirements.lock
 
-docs: install-dev  ## write docs/data-dictionary.md from the table contracts
+docs: install-dev  ## write docs/data-dictionary.md from the table contracts, and CONTRIBUTING's table of the house
 	$(BIN)/python -m flux_pipelines.domain.dictionary > docs/data-dictionary.md
+	$(BIN)/python -m flux_pipelines_tests.house
 
 bench: install-dev  ## benchmarks beside peers; prints ratios (see benchmarks/README.md)
 	$(BIN)/python -m benchmarks $(ARGS)

@@ -10,7 +10,7 @@ from benchmarks.webhooks import ACCOUNT, KEY
 from flux_pipelines.domain.connection import Connection
 from flux_pipelines.gateway.app import build_app
 from flux_pipelines.gateway.options import gateway_options
-from flux_pipelines.gateway.server import _server, settle
+from flux_pipelines.gateway.server import _server, tune_garbage_collector
 from flux_pipelines.gateway.webhooks import Deliveries
 from flux_pipelines.runtime import Runtime
 from flux_pipelines.settings import settings
@@ -42,7 +42,7 @@ def serve(fd: int, *, bare: bool) -> None:
         app = build_app(runtime, options)
         if bare:
             app.state.deliveries = Bare(runtime)
-        settle()
+        tune_garbage_collector()
         _server(app, options).run(sockets=[listener])
 
 

@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from flux_pipelines.forecaster.embedded import EmbeddedForecaster
     from flux_pipelines.lake import DeltaLake, Quarantine, RawStore
     from flux_pipelines.privacy import Pseudonyms, Redactor
-    from flux_pipelines.state import App, State, TokenKeeper
+    from flux_pipelines.state import App, State, TokenManager
     from flux_pipelines.transport import Transport
 
 
@@ -206,16 +206,16 @@ class Runtime:
             raise ReauthorizationNeededError(f"the account is {connection.status_reason}", connection=connection.key)
         if spec.source is None:
             raise ConfigurationError(f"{spec.title} is not a source of orders", connection=connection.key)
-        context = SourceContext(spec, connection, self.keeper(connection), self.transport)
+        context = SourceContext(spec, connection, self.token_manager(connection), self.transport)
         source: Source = spec.load(spec.source)(context)
         return source
 
-    def keeper(self, connection: Connection) -> TokenKeeper:
-        """Return the keeper of a connection's token."""
-        from flux_pipelines.state import TokenKeeper
+    def token_manager(self, connection: Connection) -> TokenManager:
+        """Return what keeps a connection's token fresh."""
+        from flux_pipelines.state import TokenManager
 
         spec = provider_named(connection.provider)
-        return TokenKeeper(
+        return TokenManager(
             self.state,
             connection.key,
             lambda token: self._refresh(connection, token),

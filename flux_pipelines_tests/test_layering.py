@@ -1,4 +1,4 @@
-"""Imports go down only: the table in docs and CONTRIBUTING, enforced on every module's syntax tree."""
+"""Imports go down only, and never in a circle: the table of `house.py`, enforced on every module's syntax tree."""
 
 from __future__ import annotations
 
@@ -14,103 +14,65 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from flux_pipelines.settings import PROJECT_ROOT
-
-PACKAGE = PROJECT_ROOT / "flux_pipelines"
-#: Beside the product, and above it: a room that nobody imports.
-SANDBOX = PROJECT_ROOT / "flux_sandbox"
-
-#: What each room may import of the others. `__init__` stands for the package's own file, which everyone may import.
-BELOW: dict[str, set[str]] = {
-    "domain": set(),
-    "settings": set(),
-    "listening": {"domain"},
-    "holding": set(),
-    "sqlite": set(),
-    "transport": {"domain", "sqlite", "providers"},  # only `providers.base`, for types: see below
-    "state": {"domain", "sqlite"},
-    "lake": {"domain"},
-    "providers": {"domain", "transport"},
-    "privacy": {"domain", "providers"},  # only `providers.base`: see below
-    "sync": {"domain", "transport", "lake", "providers"},
-    "forecaster": {"domain", "settings"},
-    "runtime": {"domain", "settings", "transport", "state", "lake", "providers", "privacy", "sync", "forecaster"},
-    "connections": {"domain", "transport", "runtime", "providers"},
-    "mapping": {"domain", "state", "lake", "runtime"},
-    "erasure": {"domain", "state", "lake", "providers", "privacy", "runtime"},
-    "gateway": {
-        "domain", "settings", "transport", "state", "lake", "providers", "privacy", "sync", "runtime", "connections",
-        "listening",
-    },
-    "defs": {
-        "domain", "settings", "transport", "state", "lake", "providers", "privacy", "sync", "forecaster", "runtime",
-        "erasure", "mapping", "holding",
-    },
-    "pipelines": {"defs"},
-    "definitions": {"defs"},
-    "cli": {
-        "domain", "settings", "transport", "state", "lake", "providers", "privacy", "sync", "forecaster",
-        "runtime", "erasure", "mapping", "connections", "gateway", "defs", "holding", "listening",
-    },
-    "flux_sandbox": {"domain", "providers", "listening"},
-}  # fmt: skip
-
-#: Only these rooms know Dagster; a provider's resource.py does too.
-DAGSTER = {"defs", "pipelines"}
-SETTINGS_READERS = {"runtime", "defs", "cli", "forecaster", "gateway"}
+from flux_pipelines_tests.house import CONTRIBUTING, PACKAGE, ROOMS, SANDBOX, room_of, written
 
 
 def modules() -> Iterator[tuple[Path, str]]:
-    for path in sorted(PACKAGE.rglob("*.py")):
-        first = path.relative_to(PACKAGE).parts[0]
-        yield path, first.removesuffix(".py")
-    for path in sorted(SANDBOX.rglob("*.py")):
-        yield path, SANDBOX.name
+    """Yield every module of the product and its sandbox, with its full name."""
+    for path in sorted([*PACKAGE.rglob("*.py"), *SANDBOX.rglob("*.py")]):
+        parts = path.relative_to(PROJECT_ROOT).with_suffix("").parts
+        yield path, ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def rooms() -> Iterator[tuple[Path, str]]:
+    """Yield every module with its room."""
+    for path, module in modules():
+        yield path, room_of(module)
 
 
 def imports(path: Path) -> Iterator[str]:
-    """Yield every module imported anywhere in the file, those for type checking included."""
+    """Yield every module, or attribute of one, imported anywhere in the file, for type checking alone too."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: import by full name"
-            module = node.module or ""
-            yield module
-            if module == "flux_pipelines":
-                yield from (f"flux_pipelines.{alias.name}" for alias in node.names)
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
 @pytest.mark.parametrize(
-    ("path", "room"), list(modules()), ids=lambda value: str(value).removeprefix(str(PROJECT_ROOT) + "/")
+    ("path", "room"), list(rooms()), ids=lambda value: str(value).removeprefix(str(PROJECT_ROOT) + "/")
 )
 def test_imports_go_down_only(path: Path, room: str) -> None:
-    if room == "__init__":
+    if not room:
         return
     for name in imports(path):
-        parts = name.split(".")
-        if parts[0] == "dagster" or parts[0].startswith("dagster_"):
-            assert room in DAGSTER or path.name == "resource.py", f"{path.name} imports Dagster"
-        if parts[0] == "dagster" and any(part.startswith("_") for part in parts):
-            assert path.parent.name == "internals", f"{path.name} imports {name}: only defs/internals does"
-        if parts[0] == "httpx":
+        first = name.partition(".")[0]
+        if first == "dagster" or first.startswith("dagster_"):
+            assert ROOMS[room].dagster, f"{path.name} imports Dagster"
+        if first == "httpx":
             assert room == "transport", f"{path.name} imports httpx: use the transport"
-        assert parts[0] != SANDBOX.name or room == SANDBOX.name, f"{room}/{path.name} imports {name}"
-        if parts[0] != "flux_pipelines" or len(parts) == 1:
-            continue
-        other = parts[1]
-        if other in (room, "__version__"):
-            continue
-        if path.name == "resource.py" and other == "runtime":
-            continue  # the face of a provider to Dagster: it stands above everything, whatever its folder
-        assert other in BELOW[room], f"{room}/{path.name} imports {name}"
-        if other == "settings":
-            assert room in SETTINGS_READERS, f"{path.name} reads settings: give it arguments"
-        if (room, other) in (("transport", "providers"), ("privacy", "providers")):
-            assert name == "flux_pipelines.providers.base", f"{path.name} imports {name}"
+        if first in (PACKAGE.name, SANDBOX.name):
+            other = room_of(name)
+            allowed = ROOMS[room].imports | {room, "", "__version__"}
+            assert other in allowed, f"{path.name}, of {room}, imports {name}"
 
 
 def test_every_room_is_in_the_table() -> None:
-    assert {room for _, room in modules()} - {"__init__"} == set(BELOW)
+    assert {room for _, room in rooms()} - {""} == set(ROOMS)
+
+
+def test_rooms_import_what_stands_below_them() -> None:
+    """The table itself has no circle, and is in the order of the house."""
+    order = list(ROOMS)
+    for name, room in ROOMS.items():
+        above = {other for other in room.imports if order.index(other) < order.index(name)}
+        assert not above, f"{name} may import {above}"
+
+
+def test_the_contributors_table_is_the_enforced_one() -> None:
+    text = CONTRIBUTING.read_text()
+    assert text == written(text), "run `make docs`"
 
 
 #: Where a merchant of the sandbox's world has its account is data: these files are the merchants.
@@ -120,7 +82,7 @@ MERCHANTS = {"businesses.py", "businesses_kitchen.py", "businesses_shop.py", "da
 def test_nobody_but_its_own_folder_names_a_provider() -> None:
     """Adding a provider is adding a folder."""
     named = {folder.name for folder in (PACKAGE / "providers").iterdir() if (folder / "__init__.py").exists()}
-    for path, room in modules():
+    for path, room in rooms():
         owner = path.parent.name if room in ("providers", SANDBOX.name) else ""
         if room == SANDBOX.name and path.name in MERCHANTS:
             continue
@@ -130,7 +92,7 @@ def test_nobody_but_its_own_folder_names_a_provider() -> None:
 
 
 def test_environment_variables_are_read_in_one_place() -> None:
-    for path, room in modules():
+    for path, room in rooms():
         if room == "settings":
             continue
         for node in ast.walk(ast.parse(path.read_text())):
@@ -155,7 +117,7 @@ def test_what_is_imported_is_declared() -> None:
     product = names_of(project["dependencies"])
     sandbox = product | names_of(project["optional-dependencies"]["sandbox"])
     distributions, lacking = packages_distributions(), []
-    for path, room in modules():
+    for path, room in rooms():
         mine = sandbox if room == SANDBOX.name else product
         own = {"flux_pipelines", SANDBOX.name}
         for name in {name.partition(".")[0] for name in imports(path)} - sys.stdlib_module_names - own:
@@ -186,7 +148,7 @@ READS_JSON_ITSELF = {
 def test_json_of_others_is_decoded_in_one_place() -> None:
     """Its depth and width are bounded there."""
     found = set()
-    for path, room in modules():
+    for path, room in rooms():
         if room == SANDBOX.name:
             continue
         name = str(path.relative_to(PACKAGE))

@@ -8,10 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
-
-if TYPE_CHECKING:
-    from flux_sandbox.pricing import Priced
+from typing import Any, Literal, NamedTuple
 
 LineKind = Literal["ITEM", "CUSTOM_AMOUNT", "GIFT_CARD"]
 State = Literal["OPEN", "COMPLETED", "CANCELED"]
@@ -253,6 +250,99 @@ class Merchant:
     trade: Trade = "counter"  # how it sells, which is how its past is made up
     published: int = 0  # when the catalogue was last published, UTC milliseconds
     documents: list[Document] = field(default_factory=list)
+
+
+class PricedLine(NamedTuple):
+    """A line's figures. `value` is quantity times price with modifiers, taxes included in the price included."""
+
+    line: Line
+    quantity: int
+    variation_total: int
+    modifier_totals: tuple[int, ...]
+    value: int
+    discounts: tuple[tuple[int, int], ...]  # (index of the discount, amount)
+    taxes: tuple[tuple[int, int], ...]  # (index of the location's tax, amount)
+    discount: int
+    tax: int
+    included: int  # the part of `tax` that `value` already holds
+    spread: tuple[tuple[int, int], ...] = ()  # (index of an apportioned charge, the line's part of it)
+
+    @property
+    def charged(self) -> int:
+        """The line's part of apportioned charges."""
+        return sum(amount for _, amount in self.spread)
+
+    @property
+    def total(self) -> int:
+        """What the customer owes for the line, apportioned charges included."""
+        return self.value - self.discount + self.tax - self.included + self.charged
+
+    @property
+    def gross(self) -> int:
+        """The line before discounts and without any tax."""
+        return self.value - self.included
+
+
+class PricedCharge(NamedTuple):
+    """A service charge's figures; `applied` holds taxes that are included in the price."""
+
+    charge: Charge
+    applied: int
+    taxes: tuple[tuple[int, int], ...]
+    tax: int
+    included: int
+
+    @property
+    def total(self) -> int:
+        """What the customer owes for the charge."""
+        return self.applied + self.tax - self.included
+
+    @property
+    def beside(self) -> int:
+        """What the charge adds to the order's total: nothing, when the lines already carry it."""
+        return 0 if self.charge.apportioned else self.total
+
+
+class PricedTender(NamedTuple):
+    """What was paid, tip included; `at` another instant than that of closing, UTC milliseconds."""
+
+    type: str
+    amount: int
+    tip: int
+    at: int | None = None
+
+
+class PricedReturn(NamedTuple):
+    """What came back from one source order, in positive amounts."""
+
+    returned: Returned
+    lines: tuple[tuple[int, PricedLine], ...]  # (index of the source's line or -1, figures)
+    charges: tuple[tuple[int, PricedCharge], ...]  # (index of the source's charge, figures)
+    tip: int
+    rounding: int
+
+    @property
+    def total(self) -> int:
+        """What the customer gets back."""
+        return (
+            sum(line.total for _, line in self.lines)
+            + sum(charge.beside for _, charge in self.charges)
+            + self.tip
+            + self.rounding
+        )
+
+
+class Priced(NamedTuple):
+    """An order's figures. `total` is of its sales alone; what came back is in `returns`."""
+
+    lines: tuple[PricedLine, ...]
+    charges: tuple[PricedCharge, ...]
+    returns: tuple[PricedReturn, ...]
+    tenders: tuple[PricedTender, ...]
+    tip: int
+    rounding: int
+    total: int
+    refund: int
 
 
 class Sale:

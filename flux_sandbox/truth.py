@@ -18,8 +18,8 @@ from typing import Any
 
 from flux_pipelines.domain.business_day import BusinessCalendar
 from flux_sandbox.counting import Counted
-from flux_sandbox.model import Item, Line, Merchant
-from flux_sandbox.pricing import Priced, PricedCharge, PricedLine, price
+from flux_sandbox.model import Item, Line, Merchant, Priced, PricedCharge, PricedLine
+from flux_sandbox.pricing import price
 from flux_sandbox.world import World
 
 DayKey = tuple[str, date]

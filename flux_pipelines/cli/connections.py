@@ -130,7 +130,7 @@ def test(keys: Annotated[list[str] | None, typer.Argument(metavar="[PROVIDER:NAM
 def refresh(key: Key) -> None:
     """Get a new access token now, whether it is time or not."""
     with Runtime(patient=False) as runtime:
-        runtime.keeper(runtime.state.connections.get(key)).refresh()
+        runtime.token_manager(runtime.state.connections.get(key)).refresh()
         expiry = runtime.state.secrets.expiries().get(key, {}).get("expires_at")
     say(f"{key} has a new access token{f', good until {expiry:%Y-%m-%d %H:%M} UTC' if expiry else ''}.")
 

@@ -13,8 +13,8 @@ import typer
 
 from flux_pipelines.cli.output import say, table
 from flux_pipelines.domain.errors import ConfigurationError
-from flux_pipelines.mapping import books
-from flux_pipelines.mapping.books import Row
+from flux_pipelines.mapping import decisions
+from flux_pipelines.mapping.decisions import Row
 from flux_pipelines.mapping.matching import Key
 from flux_pipelines.runtime import Runtime
 from flux_pipelines.state.connections.mappings import Kind
@@ -65,7 +65,7 @@ def list_(
 ) -> None:
     """List everything with its name in the books, or with what it looks like."""
     with Runtime() as runtime:
-        found = books.rows(runtime, what.kind)
+        found = decisions.rows(runtime, what.kind)
     shown = [row for row in found if tenant in (None, row.tenant) and not (undecided and row.name)]
     if shown:
         table("", [column.replace("_", " ") for column in _COLUMNS], [_told(row) for row in shown], right=("score",))
@@ -97,9 +97,9 @@ def confirm(
         if connection is not None and id_ is not None:
             chosen: list[tuple[Key, str | None]] = [(Key(connection, id_), name)]
         else:
-            sure = books.sure(books.rows(runtime, what.kind), Decimal(str(above)))
+            sure = decisions.sure(decisions.rows(runtime, what.kind), Decimal(str(above)))
             chosen = [(row.thing.key, None) for row in sure]
-        count = books.confirm(runtime, what.kind, chosen, by=by or getpass.getuser())
+        count = decisions.confirm(runtime, what.kind, chosen, by=by or getpass.getuser())
     say(f"{count} {what.value} decided.")
 
 
@@ -107,7 +107,7 @@ def confirm(
 def reject(what: Which, connection: Connection, id_: Id, by: By = "") -> None:
     """Say that one is not what is suggested: that will not be suggested again."""
     with Runtime() as runtime:
-        name = books.refuse(runtime, what.kind, Key(connection, id_), by=by or getpass.getuser())
+        name = decisions.refuse(runtime, what.kind, Key(connection, id_), by=by or getpass.getuser())
     say(f"{connection} {id_} is not {name!r}.")
 
 
@@ -115,7 +115,7 @@ def reject(what: Which, connection: Connection, id_: Id, by: By = "") -> None:
 def undo(what: Which, connection: Connection, id_: Id, by: By = "") -> None:
     """Take back what one was said to be called."""
     with Runtime() as runtime:
-        name = books.take_back(runtime, what.kind, Key(connection, id_), by=by or getpass.getuser())
+        name = decisions.take_back(runtime, what.kind, Key(connection, id_), by=by or getpass.getuser())
     say(f"{connection} {id_} is no longer {name!r}.")
 
 
@@ -125,7 +125,7 @@ def export(
 ) -> None:
     """Write everything to a CSV file, to be reviewed in a spreadsheet."""
     with Runtime() as runtime:
-        found = books.rows(runtime, what.kind)
+        found = decisions.rows(runtime, what.kind)
     with file.open("w", newline="", encoding="utf-8-sig") as out:
         writer = csv.writer(out)
         writer.writerow(_COLUMNS)
@@ -151,9 +151,9 @@ def import_(
             (Key(row["connection"], row["id"]), row["name"].strip()) for row in reader if row["name"].strip()
         ]
     with Runtime() as runtime:
-        known = {row.thing.key for row in books.rows(runtime, what.kind)}
+        known = {row.thing.key for row in decisions.rows(runtime, what.kind)}
         for key, _ in chosen:
             if key not in known:
                 raise ConfigurationError(f"there is no such {what.kind}: {key.id!r}", connection=key.connection)
-        count = books.confirm(runtime, what.kind, chosen, by=by or getpass.getuser())
+        count = decisions.confirm(runtime, what.kind, chosen, by=by or getpass.getuser())
     say(f"{count} {what.value} decided.")

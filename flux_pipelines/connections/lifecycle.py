@@ -126,7 +126,7 @@ def _revoke(runtime: Runtime, connection: Connection) -> bool:
         return False
     try:
         # Of one that has expired, a new one: an expired token may not be good enough to revoke with.
-        token = runtime.keeper(connection).token()
+        token = runtime.token_manager(connection).token()
     except ReauthorizationNeededError:
         return False  # the provider has revoked it long ago
     else:

@@ -53,7 +53,7 @@ def _definitions(overrides: Mapping[str, Any]) -> dg.Definitions:
             *(asset for provider in sources for asset in normalized.table_assets(provider)),
             *core.marts(),
             agreement.daily_sales().asset(),
-            *union.book_assets(),
+            *union.union_assets(),
             tie_out.open_items().asset(),
             tie_out.tie_out().asset(),
             restatements.restatements(),

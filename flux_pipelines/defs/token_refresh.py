@@ -50,7 +50,7 @@ def _looked_after(runtime: "Runtime") -> list["Connection"]:
 
 
 def _refresh(runtime: "Runtime", connection: "Connection") -> str:
-    return "refreshed" if runtime.keeper(connection).refresh_if_due(AHEAD) else "good"
+    return "refreshed" if runtime.token_manager(connection).refresh_if_due(AHEAD) else "good"
 
 
 def _warn(runtime: "Runtime") -> None:

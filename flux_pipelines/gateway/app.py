@@ -16,7 +16,7 @@ from flux_pipelines import __version__
 from flux_pipelines.domain.errors import FluxError
 from flux_pipelines.gateway import api, connect, health, pages, problems, signin, webhooks
 from flux_pipelines.gateway.guard import Guard
-from flux_pipelines.gateway.identity import Identities
+from flux_pipelines.gateway.identity_registry import Identities
 from flux_pipelines.gateway.options import GatewayOptions
 from flux_pipelines.gateway.sessions import SignInNeededError, sign_in_url
 from flux_pipelines.gateway.throttle import Throttle

@@ -55,7 +55,7 @@ def serve(
             return
         with Runtime(settings, patient=False) as runtime:
             server = _server(build_app(runtime, options), options)
-            settle()
+            tune_garbage_collector()
             ready(options.public_url)
             server.run(sockets=[listener])
 
@@ -81,7 +81,7 @@ def _config(app: ASGIApp | str, options: GatewayOptions) -> dict[str, Any]:
     }
 
 
-def settle() -> None:
+def tune_garbage_collector() -> None:
     """Spare the garbage collector the objects that stay for as long as the process does.
 
     Requests that wait for the database hold many small objects: with Python's own thresholds, looking through them again
@@ -133,7 +133,7 @@ def worker() -> ASGIApp:
     # The address was checked by the parent, which listens on it.
     options = gateway_options(settings, host=_HOST)
     app = build_app(Runtime(settings, patient=False), options, closes_runtime=True)
-    settle()
+    tune_garbage_collector()
     return app
 
 

@@ -10,7 +10,8 @@ from starlette.responses import RedirectResponse, Response
 
 from flux_pipelines.domain.errors import AuthorizationRefusedError, SignInRefusedError
 from flux_pipelines.gateway.guard import logger
-from flux_pipelines.gateway.identity import Identities, RoundTrip
+from flux_pipelines.gateway.identity import RoundTrip
+from flux_pipelines.gateway.identity_registry import Identities
 from flux_pipelines.gateway.sessions import (
     SignedIn,
     csrf_checked,

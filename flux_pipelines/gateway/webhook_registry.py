@@ -44,7 +44,7 @@ class _Sender:
     accounts: dict[str, str] = field(default_factory=dict)
     strangers: set[str] = field(default_factory=set)  # since `accounts` were read
     #: Connections whose personal data somebody has asked to keep.
-    keepers: frozenset[str] = frozenset()
+    unredacted: frozenset[str] = frozenset()
     #: Connections that are active.
     working: frozenset[str] = frozenset()
     read_at: float = float("-inf")
@@ -116,7 +116,7 @@ class Senders:
             mine = [
                 number
                 for number, event in enumerate(events)
-                if event.provider == provider and event.connection_key not in known.keepers
+                if event.provider == provider and event.connection_key not in known.unredacted
             ]
             bodies = known.redactor([events[number].body for number in mine])
             for number, body in zip(mine, bodies, strict=True):
@@ -153,7 +153,7 @@ class Senders:
         known.strangers = set()
         known.accounts = {one.account_id: one.key for one in found if one.account_id}
         known.working = frozenset(one.key for one in found if one.status == "active")
-        known.keepers = frozenset(one.key for one in found if keeps_personal_data(one))
+        known.unredacted = frozenset(one.key for one in found if keeps_personal_data(one))
 
 
 def _with_body(event: NewEvent, body: bytes) -> NewEvent:

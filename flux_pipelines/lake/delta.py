@@ -456,7 +456,7 @@ class DeltaLake:
                     raise
                 time.sleep(random.uniform(0, min(0.01 * 1.3**attempt, 0.5)))  # noqa: S311
                 continue
-            self._settle(table.name, version)
+            self._after_commit(table.name, version)
             return Commit(
                 version,
                 rows,
@@ -540,14 +540,14 @@ class DeltaLake:
         """Merge fields into a table's own schema, in a commit before that of the rows; return the table as it then is."""
         version = opened.version() + 1
         opened.alter.add_columns(gained, **_on_this_version())
-        self._settle(table.name, version)
+        self._after_commit(table.name, version)
         # Exactly that version: what others commit meanwhile has not been looked at.
         changed = self._open(table.name, version)
         if changed is None:
             raise _damaged(table.name, "it is gone right after its schema was changed")
         return changed
 
-    def _settle(self, table: str, version: int) -> None:
+    def _after_commit(self, table: str, version: int) -> None:
         """See that the commit is on the disk, and write a checkpoint now and then."""
         from deltalake.exceptions import DeltaError
 
@@ -578,7 +578,7 @@ class DeltaLake:
                     f"the table {table!r} has no version {version}", next_step=f"The newest is {now}."
                 ) from error
             self._is_nothing_there(table)  # S3 out of reach, or access refused, says so itself
-            raise explain(table, error) from error
+            raise translate_delta_error(table, error) from error
         return opened
 
     def _refuse_truncated(self, table: str, version: int) -> None:
@@ -655,10 +655,10 @@ class DeltaLake:
         except FluxError:
             raise
         except (DeltaError, OSError, pa.ArrowInvalid) as error:
-            raise explain(table, error) from error
+            raise translate_delta_error(table, error) from error
 
 
-def explain(table: str, error: BaseException) -> FluxError:
+def translate_delta_error(table: str, error: BaseException) -> FluxError:
     """Return the error of ours that an error of deltalake, pyarrow or the file system amounts to."""
     text = str(error)
     if "os error 28" in text or "Errno 28" in text or "No space left" in text:
@@ -704,7 +704,7 @@ def _on_this_version() -> dict[str, Any]:
 
     return {
         "commit_properties": CommitProperties(max_commit_retries=0),
-        # Done in `_settle`: in the hook, a failed checkpoint would make a commit that is in place look failed.
+        # Done in `_after_commit`: in the hook, a failed checkpoint would make a commit that is in place look failed.
         "post_commithook_properties": PostCommitHookProperties(create_checkpoint=False, cleanup_expired_logs=False),
     }
 

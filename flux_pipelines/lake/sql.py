@@ -16,7 +16,7 @@ from weakref import WeakKeyDictionary
 
 from flux_pipelines.domain.errors import ConfigurationError
 from flux_pipelines.domain.tables import SQL_TYPES, TABLES, Table
-from flux_pipelines.lake.delta import DeltaLake, Draft, Where, explain
+from flux_pipelines.lake.delta import DeltaLake, Draft, Where, translate_delta_error
 from flux_pipelines.lake.parquet import Part
 
 if TYPE_CHECKING:
@@ -139,7 +139,7 @@ class Session:
         if isinstance(error, duckdb.Error):
             for name in self._tables:
                 if f"tables/{name}/" in str(error):
-                    raise explain(name, error) from error
+                    raise translate_delta_error(name, error) from error
 
     def _add(self, lake: DeltaLake, name: str) -> None:
         schema, _, table = name.rpartition("/")

@@ -16,8 +16,8 @@ from operator import itemgetter
 import ahocorasick_rs
 import msgspec
 
+from flux_pipelines.domain.redaction import Redaction
 from flux_pipelines.privacy.pseudonyms import Pseudonyms
-from flux_pipelines.providers.base import Redaction
 
 Record = bytes | msgspec.Raw
 

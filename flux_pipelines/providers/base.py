@@ -19,7 +19,9 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 import msgspec
 
 from flux_pipelines.domain.business_day import Earlier
+from flux_pipelines.domain.credentials import Credentials as Credentials
 from flux_pipelines.domain.errors import ConfigurationError
+from flux_pipelines.domain.redaction import Redaction as Redaction
 
 if TYPE_CHECKING:
     from flux_pipelines.domain.connection import Connection
@@ -92,25 +94,6 @@ class StreamTable:
 
 
 @dataclass(frozen=True, slots=True)
-class Redaction:
-    """What is personal in a provider's records, by the names of JSON members, wherever in a record they are.
-
-    It is applied before a record is stored anywhere. What other members hold is left exactly as received.
-
-    Args:
-        remove: members whose value, whatever it is, becomes null.
-        pseudonymise: members whose text becomes a keyed hash: equal texts stay equal, nobody can read them back.
-        within: members of the first name are treated so only inside a member of the second (`("name", "customer")`),
-            where a name alone would mean too much.
-
-    """
-
-    remove: frozenset[str] = frozenset()
-    pseudonymise: frozenset[str] = frozenset()
-    within: frozenset[tuple[str, str]] = frozenset()
-
-
-@dataclass(frozen=True, slots=True)
 class Provider:
     """The declaration of a provider: everything the rest of Flux needs to know without importing its code.
 
@@ -150,7 +133,7 @@ class Provider:
     order_id_field: str = "id"
     streams: tuple[Stream, ...] = ()
     tables: tuple[StreamTable, ...] = ()
-    redaction: Redaction = Redaction()
+    redaction: Redaction = field(default_factory=Redaction)
 
     def __post_init__(self) -> None:
         """See that events are told from those that nothing is done for: of these not even the body is kept.
@@ -277,21 +260,6 @@ class Page(NamedTuple):
 
     orders: Sequence[Order]
     last: bool
-
-
-class Credentials(Protocol):
-    """Where a client gets its bearer token; refreshing is behind it."""
-
-    def token(self) -> str:
-        """Return a token that is valid now, refreshing it first when it is about to expire."""
-
-    def renew(self, rejected: str) -> str:
-        """Return a token other than the rejected one, refreshing under the connection's lease.
-
-        Raises:
-            ReauthorizationNeededError: the provider no longer accepts the connection.
-
-        """
 
 
 @dataclass(frozen=True, slots=True)

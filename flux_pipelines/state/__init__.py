@@ -12,7 +12,7 @@ from flux_pipelines.state.credentials.apps import App, Apps
 from flux_pipelines.state.credentials.installation import Installation
 from flux_pipelines.state.credentials.secrets import Secrets, SecretUse
 from flux_pipelines.state.credentials.stored_tokens import Tokens
-from flux_pipelines.state.credentials.token_manager import TokenKeeper
+from flux_pipelines.state.credentials.token_manager import TokenManager
 from flux_pipelines.state.credentials.vault import Vault, generate_key, load_keys
 from flux_pipelines.state.database import Database
 from flux_pipelines.state.inbox.events import Event, EventStatus, NewEvent, digest
@@ -58,7 +58,7 @@ __all__ = [
     "SyncRequests",
     "SyncTicket",
     "Syncs",
-    "TokenKeeper",
+    "TokenManager",
     "Tokens",
     "Vault",
     "csrf_of",

@@ -23,7 +23,7 @@ from flux_pipelines.domain.errors import (
     StateUnavailableError,
 )
 from flux_pipelines.sqlite import keep_write_ahead_log
-from flux_pipelines.state.db_errors import explain, explain_os_error
+from flux_pipelines.state.db_errors import translate_db_error, translate_os_error
 from flux_pipelines.state.migrations import HEAD, VERSION_TABLE
 from flux_pipelines.state.models import Base
 
@@ -106,7 +106,7 @@ class Database:
 
         """
         self._after_fork()
-        with self._explained(), Session(self._writer, expire_on_commit=False) as session, session.begin():
+        with self._translated(), Session(self._writer, expire_on_commit=False) as session, session.begin():
             session.connection()
             yield session
 
@@ -114,14 +114,14 @@ class Database:
     def reading(self) -> Iterator[Session]:
         """Open a transaction that only reads; on SQLite it never waits for writers. Raises what `session` does."""
         self._after_fork()
-        with self._explained(), Session(self._reader, expire_on_commit=False) as session, session.begin():
+        with self._translated(), Session(self._reader, expire_on_commit=False) as session, session.begin():
             yield session
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:
         """Open a transaction as `session` does, for statements without objects. Raises what `session` does."""
         self._after_fork()
-        with self._explained(), self._writer.begin() as connection:
+        with self._translated(), self._writer.begin() as connection:
             yield connection
 
     @contextmanager
@@ -143,7 +143,7 @@ class Database:
         Else they go with the next checkpoint. PostgreSQL drops them with its own vacuum.
         """
         if self.is_sqlite:
-            with self._explained(), self._reader.connect() as connection:
+            with self._translated(), self._reader.connect() as connection:
                 driver = connection.connection.driver_connection
                 assert driver is not None  # noqa: S101 - it was just opened
                 driver.execute("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -156,7 +156,7 @@ class Database:
         the connection is still good shows when it is used.
         """
         self._after_fork()
-        with self._explained():
+        with self._translated():
             try:
                 with self._quick_writer.begin() as connection:
                     return run(connection)
@@ -210,7 +210,7 @@ class Database:
 
         """
         self._after_fork()
-        with self._explained():
+        with self._translated():
             if self.is_sqlite:
                 self._prepare_file()
             with self._reader.begin() as connection:
@@ -269,7 +269,7 @@ class Database:
         except FileExistsError:
             pass
         except OSError as error:
-            raise explain_os_error(error, f"the state database {path}") from error
+            raise translate_os_error(error, f"the state database {path}") from error
 
     # --- engine ---
 
@@ -318,14 +318,14 @@ class Database:
     # --- errors ---
 
     @contextmanager
-    def _explained(self) -> Iterator[None]:
+    def _translated(self) -> Iterator[None]:
         try:
             yield
         except IntegrityError:
             raise
         except DBAPIError as error:
             # An error of connecting has no statement; its cause may repeat what the URL held.
-            raise explain(error, self._url, self.place) from (error if error.statement else None)
+            raise translate_db_error(error, self._url, self.place) from (error if error.statement else None)
         except PoolTimeoutError as error:
             raise StateUnavailableError(f"too many threads use the state database {self.place} at once") from error
 

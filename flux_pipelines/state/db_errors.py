@@ -19,7 +19,7 @@ from flux_pipelines.domain.errors import (
 _BACKUP_STEP = "Restore it from a backup, or move it away and connect the accounts again."
 
 
-def explain(error: DBAPIError, url: URL, place: str) -> FluxError:
+def translate_db_error(error: DBAPIError, url: URL, place: str) -> FluxError:
     """Return our error for one of the driver's; `place` is where the database is, fit for a message."""
     reason = _reason(error, url)
     if url.get_backend_name() == "sqlite":
@@ -58,7 +58,7 @@ def _reason(error: DBAPIError, url: URL) -> str:
     return reason
 
 
-def explain_os_error(error: OSError, what: str) -> FluxError:
+def translate_os_error(error: OSError, what: str) -> FluxError:
     """Return our error for a file that cannot be read or written; `what` names it (`the key file ...`)."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return StorageFullError(f"no space left for {what}")

@@ -22,7 +22,7 @@ from flux_pipelines.transport.shared_state import PostgresLimitStore, SqliteLimi
 if TYPE_CHECKING:
     import ssl
 
-    from flux_pipelines.providers.base import Credentials
+    from flux_pipelines.domain.credentials import Credentials
     from flux_pipelines.transport.client import ApiClient, Timeout
 
 __all__ = [

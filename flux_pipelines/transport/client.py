@@ -43,7 +43,7 @@ from flux_pipelines.transport.redact import redact, redact_url, remember, rememb
 from flux_pipelines.transport.retry import RetryPolicy, quota, retry_after
 
 if TYPE_CHECKING:
-    from flux_pipelines.providers.base import Credentials
+    from flux_pipelines.domain.credentials import Credentials
 
 T = TypeVar("T")
 
@@ -385,7 +385,7 @@ class ApiClient:
         outcome.waited = waited
         self._budget.confirm(grant, seconds if outcome.first_byte is None else outcome.first_byte)
         self._classify(call, outcome, at)
-        self._settle(call, outcome)
+        self._record_outcome(call, outcome)
         record = CallRecord(
             provider=self._provider,
             connection=self._connection,
@@ -548,7 +548,7 @@ class ApiClient:
         outcome.retry_after = said.retry_after
         outcome.failure = said.failure
 
-    def _settle(self, call: _Call, outcome: _Outcome) -> None:
+    def _record_outcome(self, call: _Call, outcome: _Outcome) -> None:
         """Tell the breaker and the budget what the attempt showed."""
         if outcome.failure:
             self._breaker.failed()

@@ -230,9 +230,9 @@ class Asking:
         self.proxy.calls, self.proxy.change, self.proxy.only = [], change, only
         self.proxy.again, self.proxy.kept = again, None
         with transport(folder, max_body_bytes=CAP) as self._transport:
-            keeper = self.played.runtime.keeper(self.played.connection)
+            manager = self.played.runtime.token_manager(self.played.connection)
             spec = self.played.spec
-            source = spec.load(spec.source or "")(SourceContext(spec, self._connection, keeper, self._transport))
+            source = spec.load(spec.source or "")(SourceContext(spec, self._connection, manager, self._transport))
             try:
                 return self.questions()[question](source)
             except FluxError as error:

@@ -13,9 +13,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from flux_pipelines.domain.errors import ConfigurationError
+from flux_pipelines.domain.redaction import Redaction
 from flux_pipelines.lake.raw import ndjson
 from flux_pipelines.privacy import Pseudonyms, Record, Redactor, normalised
-from flux_pipelines.providers.base import Redaction
 
 KEY = bytes(range(32))
 PSEUDONYMS = Pseudonyms(KEY)

@@ -10,7 +10,7 @@ import time_machine
 from sqlalchemy import update
 
 from flux_pipelines.domain.errors import FluxError, ProviderUnavailableError
-from flux_pipelines.state import State, TokenKeeper
+from flux_pipelines.state import State, TokenManager
 from flux_pipelines.state.credentials.token_leases import TokenLease
 from flux_pipelines.state.models import TokenLeaseRow
 from flux_pipelines_tests.state.endpoint import TokenEndpoint, refresher
@@ -52,7 +52,7 @@ def test_a_refresher_that_died_before_the_clock_was_set_back_is_taken_over(
     with time_machine.travel(datetime.now(UTC) + (AHEAD if state.database.is_sqlite else timedelta(0))):
         take(state, expired)
     began = time.monotonic()
-    assert TokenKeeper(state, expired, refresher(endpoint.url), lease=2.0, patience=30).token() == "access-1"
+    assert TokenManager(state, expired, refresher(endpoint.url), lease=2.0, patience=30).token() == "access-1"
     assert time.monotonic() - began < 20
     assert endpoint.asked == 1
 
@@ -60,9 +60,9 @@ def test_a_refresher_that_died_before_the_clock_was_set_back_is_taken_over(
 def test_a_refresher_that_lives_on_is_not_taken_over(state: State, expired: str, endpoint: TokenEndpoint) -> None:
     with time_machine.travel(datetime.now(UTC) + (AHEAD if state.database.is_sqlite else timedelta(0))):
         holder = take(state, expired)
-    keeper = TokenKeeper(state, expired, refresher(endpoint.url), lease=2.0, patience=5)
+    manager = TokenManager(state, expired, refresher(endpoint.url), lease=2.0, patience=5)
     with lease_of(state, expired).prolonged(holder), pytest.raises(ProviderUnavailableError, match="another process"):
-        keeper.token()
+        manager.token()
     assert endpoint.asked == 0
 
 
@@ -70,11 +70,11 @@ def test_a_refresh_that_failed_before_the_clock_was_set_back_is_tried_again(
     state: State, expired: str, endpoint: TokenEndpoint
 ) -> None:
     endpoint.failures = 1
-    keeper = TokenKeeper(state, expired, refresher(endpoint.url))
+    manager = TokenManager(state, expired, refresher(endpoint.url))
     with time_machine.travel(datetime.now(UTC) + AHEAD), pytest.raises(FluxError):
-        keeper.token()
+        manager.token()
     write(state, failed_at=datetime.now(UTC) + AHEAD)
-    assert keeper.token() == "access-1"
+    assert manager.token() == "access-1"
 
 
 def test_events_that_were_put_off_before_the_clock_was_set_back_wait_no_longer(state: State) -> None:

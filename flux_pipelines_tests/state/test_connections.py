@@ -8,7 +8,7 @@ from sqlalchemy import text
 
 from flux_pipelines.domain.connection import Connection
 from flux_pipelines.domain.errors import ConfigurationError, UnknownConnectionError
-from flux_pipelines.state import State, TokenKeeper
+from flux_pipelines.state import State, TokenManager
 from flux_pipelines_tests.state import workers
 from flux_pipelines_tests.state.endpoint import TokenSet
 from flux_pipelines_tests.state.processes import together
@@ -89,7 +89,7 @@ def test_removing_takes_everything_that_belongs_to_it_and_nothing_else(state: St
     state.connections.add(Connection("square:other", "other"), {"access_token": "theirs"})
     for key in (acme, "square:other"):
         state.secrets.put(key, {"refresh_token": "r"})
-        TokenKeeper(state, key, lambda _t: TokenSet("a", None, None)).token()
+        TokenManager(state, key, lambda _t: TokenSet("a", None, None)).token()
         state.locations.replace(key, [Store("L1")])
         state.cursors.set(f"changes/{key}", "2026-01-01", connection=key)
     first = state.syncs.begin("square", [acme, "square:other"], date(2026, 1, 1), date(2026, 1, 2))

@@ -20,7 +20,7 @@ from flux_pipelines.domain.errors import ConfigurationError, ProviderUnavailable
 from flux_pipelines.providers.registry import provider
 from flux_pipelines.runtime import Runtime
 from flux_pipelines.settings import Settings
-from flux_pipelines.state import State, TokenKeeper
+from flux_pipelines.state import State, TokenManager
 from flux_pipelines_tests.state import workers
 from flux_pipelines_tests.state.endpoint import TokenEndpoint, TokenSet, refresher
 from flux_pipelines_tests.state.processes import alone, together
@@ -62,11 +62,11 @@ class Provider:
 def test_the_token_before_is_kept_until_the_new_one_has_been_used(state: State, acme: str) -> None:
     store(state, acme)
     provider = Provider("refresh-0", "rotated-1")
-    keeper = TokenKeeper(state, acme, provider, grace=True)
-    assert keeper.token() == "access-1"
+    manager = TokenManager(state, acme, provider, grace=True)
+    assert manager.token() == "access-1"
     found = secrets(state, acme)
     assert (found["refresh_token"], found["previous_refresh_token"]) == ("rotated-1", "refresh-0")
-    keeper.refresh()
+    manager.refresh()
     found = secrets(state, acme)
     assert (found["refresh_token"], found["previous_refresh_token"]) == ("rotated-2", "rotated-1")
 
@@ -74,7 +74,7 @@ def test_the_token_before_is_kept_until_the_new_one_has_been_used(state: State, 
 def test_a_refused_new_token_is_followed_by_the_one_before_once(state: State, acme: str) -> None:
     store(state, acme, previous_refresh_token="before")
     provider = Provider("before")
-    assert TokenKeeper(state, acme, provider, grace=True).token() == "access-2"
+    assert TokenManager(state, acme, provider, grace=True).token() == "access-2"
     assert provider.asked == ["refresh-0", "before"]
     found = secrets(state, acme)
     assert (found["access_token"], found["refresh_token"]) == ("access-2", "rotated-2")
@@ -85,7 +85,7 @@ def test_a_refused_new_token_is_followed_by_the_one_before_once(state: State, ac
 
 def test_one_that_is_proved_by_use_needs_none_before_it(state: State, acme: str) -> None:
     store(state, acme, previous_refresh_token="before")
-    TokenKeeper(state, acme, Provider("refresh-0", rotates=False), grace=True).token()
+    TokenManager(state, acme, Provider("refresh-0", rotates=False), grace=True).token()
     found = secrets(state, acme)
     assert found["refresh_token"] == "refresh-0"
     assert "previous_refresh_token" not in found
@@ -96,7 +96,7 @@ def test_when_both_are_refused_the_connection_waits_and_none_is_shown_again(stat
     provider = Provider()
     for _ in range(3):
         with pytest.raises(ReauthorizationNeededError):
-            TokenKeeper(state, acme, provider, grace=True).token()
+            TokenManager(state, acme, provider, grace=True).token()
     assert provider.asked == ["refresh-0", "before"]
     assert "previous_refresh_token" not in secrets(state, acme)
     assert state.connections.get(acme).status == "needs_reauth"
@@ -109,10 +109,10 @@ def test_a_provider_without_a_grace_is_never_shown_an_old_token(state: State, ac
     store(state, acme, previous_refresh_token="before")
     provider = Provider("before")
     with pytest.raises(ReauthorizationNeededError):
-        TokenKeeper(state, acme, provider).token()
+        TokenManager(state, acme, provider).token()
     assert provider.asked == ["refresh-0"]
     store(state, acme)
-    TokenKeeper(state, acme, Provider("refresh-0")).token()
+    TokenManager(state, acme, Provider("refresh-0")).token()
     assert "previous_refresh_token" not in secrets(state, acme)
 
 
@@ -125,7 +125,7 @@ def test_an_old_token_is_not_shown_when_newer_ones_were_stored_meanwhile(state: 
         store(state, acme, expires_in=3600, access_token="by-hand", refresh_token="newer")
         raise ReauthorizationNeededError("refused")
 
-    assert TokenKeeper(state, acme, refused, grace=True).token() == "by-hand"
+    assert TokenManager(state, acme, refused, grace=True).token() == "by-hand"
     assert asked == ["refresh-0"]
 
 
@@ -138,16 +138,16 @@ def test_trouble_with_the_token_before_leaves_both_for_the_next_try(state: State
         raise ReauthorizationNeededError("refused")
 
     with pytest.raises(ProviderUnavailableError):
-        TokenKeeper(state, acme, flaky, grace=True, cool_off=0).token()
+        TokenManager(state, acme, flaky, grace=True, cool_off=0).token()
     assert state.connections.get(acme).status == "active"
-    assert TokenKeeper(state, acme, Provider("before"), grace=True, cool_off=0).token() == "access-2"
+    assert TokenManager(state, acme, Provider("before"), grace=True, cool_off=0).token() == "access-2"
 
 
 def test_tokens_stored_by_a_fallback_do_not_show(state: State, acme: str, caplog: pytest.LogCaptureFixture) -> None:
     store(state, acme, previous_refresh_token="secret-before")
-    keeper = TokenKeeper(state, acme, Provider("secret-before"), grace=True)
-    keeper.token()
-    shown = repr(keeper) + repr(vars(keeper)["_known"]) + caplog.text
+    manager = TokenManager(state, acme, Provider("secret-before"), grace=True)
+    manager.token()
+    shown = repr(manager) + repr(vars(manager)["_known"]) + caplog.text
     assert "trying the one before it" in caplog.text
     assert "secret-before" not in shown
     assert "refresh-0" not in shown
@@ -156,11 +156,11 @@ def test_tokens_stored_by_a_fallback_do_not_show(state: State, acme: str, caplog
 def test_when_a_refresh_token_expires_is_stored_beside_it(state: State, acme: str) -> None:
     store(state, acme)
     end = datetime.now(UTC) + timedelta(days=90)
-    keeper = TokenKeeper(state, acme, lambda _t: TokenSet("a", "rotated", None, end))
-    keeper.token()
+    manager = TokenManager(state, acme, lambda _t: TokenSet("a", "rotated", None, end))
+    manager.token()
     assert state.secrets.expiries()[acme] == {"refresh_token_expires_at": end}
     # A new refresh token of which nothing is said must not inherit the old one's end.
-    TokenKeeper(state, acme, lambda _t: TokenSet("b", "other", None)).refresh()
+    TokenManager(state, acme, lambda _t: TokenSet("b", "other", None)).refresh()
     assert "refresh_token_expires_at" not in secrets(state, acme)
 
 
@@ -182,12 +182,12 @@ def test_a_token_is_refreshed_ahead_in_the_last_quarter_of_its_life(
     store(state, acme, expires_in=life * 86400)
     now = datetime.now(UTC)
     endpoint.life = 400 * 86400
-    keeper = TokenKeeper(state, acme, refresher(endpoint.url))
+    manager = TokenManager(state, acme, refresher(endpoint.url))
     with time_machine.travel(now + timedelta(days=life - due, minutes=-5)):
-        assert not keeper.refresh_if_due(timedelta(days=within))
+        assert not manager.refresh_if_due(timedelta(days=within))
     with time_machine.travel(now + timedelta(days=life - due, minutes=5)):
-        assert keeper.refresh_if_due(timedelta(days=within))
-        assert not keeper.refresh_if_due(timedelta(days=within))
+        assert manager.refresh_if_due(timedelta(days=within))
+        assert not manager.refresh_if_due(timedelta(days=within))
     assert endpoint.asked == 1
 
 
@@ -195,31 +195,31 @@ def test_a_refresh_token_that_is_about_to_expire_is_used_in_time(state: State, a
     end = datetime.now(UTC) + timedelta(days=90)
     store(state, acme, expires_in=365 * 86400, refresh_token_expires_at=end.isoformat())
     provider = Provider("refresh-0")
-    keeper = TokenKeeper(state, acme, provider)
+    manager = TokenManager(state, acme, provider)
     with time_machine.travel(end - timedelta(days=8)):
-        assert not keeper.refresh_if_due(timedelta(days=7))
+        assert not manager.refresh_if_due(timedelta(days=7))
     with time_machine.travel(end - timedelta(days=6)):
-        assert keeper.refresh_if_due(timedelta(days=7))
+        assert manager.refresh_if_due(timedelta(days=7))
     assert provider.asked == ["refresh-0"]
 
 
 def test_what_cannot_be_refreshed_is_left_alone(state: State, acme: str) -> None:
     state.secrets.put(acme, {"access_token": "static", "expires_at": "2020-01-01T00:00:00Z"})
-    keeper = TokenKeeper(state, acme, Provider())
-    assert not keeper.refresh_if_due(timedelta(days=7))
+    manager = TokenManager(state, acme, Provider())
+    assert not manager.refresh_if_due(timedelta(days=7))
     assert state.connections.get(acme).status == "active"
     with pytest.raises(ConfigurationError, match="no refresh token"):
-        keeper.refresh()
+        manager.refresh()
 
 
 def test_a_connection_that_waits_to_be_reconnected_is_not_asked_for_again(state: State, acme: str) -> None:
     store(state, acme)
     provider = Provider()
-    keeper = TokenKeeper(state, acme, provider)
+    manager = TokenManager(state, acme, provider)
     with pytest.raises(ReauthorizationNeededError):
-        keeper.refresh_if_due(timedelta(days=7))
+        manager.refresh_if_due(timedelta(days=7))
     for _ in range(3):
-        assert not keeper.refresh_if_due(timedelta(days=7))
+        assert not manager.refresh_if_due(timedelta(days=7))
     assert provider.asked == ["refresh-0"]
     assert len(state.alerts.open()) == 1
     store(state, acme)
@@ -229,10 +229,10 @@ def test_a_connection_that_waits_to_be_reconnected_is_not_asked_for_again(state:
 
 def test_a_token_that_is_fresh_is_refreshed_when_a_person_asks(state: State, acme: str) -> None:
     store(state, acme, expires_in=86400)
-    keeper = TokenKeeper(state, acme, Provider("refresh-0"))
-    assert keeper.token() == "access-0"
-    keeper.refresh()
-    assert keeper.token() == "access-1"
+    manager = TokenManager(state, acme, Provider("refresh-0"))
+    assert manager.token() == "access-0"
+    manager.refresh()
+    assert manager.token() == "access-1"
 
 
 def test_a_failed_early_refresh_is_said_and_the_present_token_stays_good(
@@ -240,10 +240,10 @@ def test_a_failed_early_refresh_is_said_and_the_present_token_stays_good(
 ) -> None:
     store(state, acme, expires_in=86400)
     endpoint.failures = 1
-    keeper = TokenKeeper(state, acme, refresher(endpoint.url), cool_off=0)
+    manager = TokenManager(state, acme, refresher(endpoint.url), cool_off=0)
     with pytest.raises(ProviderUnavailableError):
-        keeper.refresh()
-    assert keeper.token() == "access-0"
+        manager.refresh()
+    assert manager.token() == "access-0"
     assert state.alerts.open() == []
 
 
@@ -311,7 +311,7 @@ def test_a_process_killed_between_rotation_and_storing_does_not_lose_the_connect
         kept = runtime.state.secrets.get("square:sakura", purpose="test")
         assert kept["refresh_token"] == tokens.refresh_token, "the rotated one died with the process"
         connection = runtime.state.connections.get("square:sakura")
-        assert runtime.keeper(connection).token() != tokens.access_token
+        assert runtime.manager(connection).token() != tokens.access_token
         kept = runtime.state.secrets.get("square:sakura", purpose="test")
         assert kept["refresh_token"] != tokens.refresh_token
         assert "refresh_token_expires_at" in kept

@@ -18,7 +18,7 @@ from flux_pipelines.domain.errors import (
     ReauthorizationNeededError,
     UnknownConnectionError,
 )
-from flux_pipelines.state import State, TokenKeeper
+from flux_pipelines.state import State, TokenManager
 from flux_pipelines_tests.state import workers
 from flux_pipelines_tests.state.endpoint import TokenEndpoint, TokenSet, refresher
 from flux_pipelines_tests.state.processes import alone, together
@@ -41,8 +41,8 @@ def never(_token: str) -> TokenSet:
 
 def test_a_fresh_token_is_given_as_it_is_and_without_asking_the_database_each_time(state: State, acme: str) -> None:
     store(state, acme, expires_in=3600)
-    keeper = TokenKeeper(state, acme, never)
-    assert [keeper.token() for _ in range(50)] == ["access-0"] * 50
+    manager = TokenManager(state, acme, never)
+    assert [manager.token() for _ in range(50)] == ["access-0"] * 50
     assert len(state.secrets.uses(acme)) == 1
 
 
@@ -50,7 +50,7 @@ def test_an_expired_token_is_refreshed_and_stored_with_its_refresh_token(
     state: State, acme: str, endpoint: TokenEndpoint
 ) -> None:
     store(state, acme, expires_in=-5)
-    assert TokenKeeper(state, acme, refresher(endpoint.url)).token() == "access-1"
+    assert TokenManager(state, acme, refresher(endpoint.url)).token() == "access-1"
     found = secrets(state, acme)
     assert (found["access_token"], found["refresh_token"], found["client_id"]) == ("access-1", "refresh-1", "me")
     assert datetime.fromisoformat(found["expires_at"]) > datetime.now(UTC) + timedelta(minutes=59)
@@ -58,7 +58,7 @@ def test_an_expired_token_is_refreshed_and_stored_with_its_refresh_token(
 
 def test_only_a_refresh_token_is_enough_to_begin(state: State, acme: str, endpoint: TokenEndpoint) -> None:
     state.secrets.put(acme, {"refresh_token": "refresh-0", "client_id": "me", "client_secret": "s"})
-    assert TokenKeeper(state, acme, refresher(endpoint.url)).token() == "access-1"
+    assert TokenManager(state, acme, refresher(endpoint.url)).token() == "access-1"
 
 
 @pytest.mark.parametrize(("life", "early"), [(30 * 86400, 3 * 86400), (300, 60), (60, 30)])
@@ -69,9 +69,9 @@ def test_a_token_is_refreshed_before_it_expires_but_not_before_half_its_life(
     store(state, acme, expires_in=life)
     now = datetime.now(UTC)
     with time_machine.travel(now + timedelta(seconds=life - early - 3)):
-        assert TokenKeeper(state, acme, refresher(endpoint.url)).token() == "access-0"
+        assert TokenManager(state, acme, refresher(endpoint.url)).token() == "access-0"
     with time_machine.travel(now + timedelta(seconds=life - early + 3)):
-        assert TokenKeeper(state, acme, refresher(endpoint.url)).token() == "access-1"
+        assert TokenManager(state, acme, refresher(endpoint.url)).token() == "access-1"
 
 
 def test_a_refresh_token_that_is_not_rotated_stays_good(state: State, acme: str) -> None:
@@ -82,9 +82,9 @@ def test_a_refresh_token_that_is_not_rotated_stays_good(state: State, acme: str)
         return TokenSet(f"fresh-{len(asked)}", None, None)
 
     store(state, acme, expires_in=-5)
-    keeper = TokenKeeper(state, acme, refresh)
-    assert keeper.token() == "fresh-1"
-    assert keeper.renew("fresh-1") == "fresh-2"
+    manager = TokenManager(state, acme, refresh)
+    assert manager.token() == "fresh-1"
+    assert manager.renew("fresh-1") == "fresh-2"
     assert asked == ["refresh-0", "refresh-0"]
     # The provider named no expiry: the old one must not live on.
     assert "expires_at" not in secrets(state, acme)
@@ -111,12 +111,12 @@ def test_sixteen_processes_whose_token_was_rejected_refresh_once(
     assert endpoint.asked == 1
 
 
-def test_threads_and_keepers_of_one_process_refresh_once(state: State, acme: str, endpoint: TokenEndpoint) -> None:
+def test_threads_and_managers_of_one_process_refresh_once(state: State, acme: str, endpoint: TokenEndpoint) -> None:
     endpoint.delay = 0.2
     store(state, acme, expires_in=-1)
-    keepers = [TokenKeeper(state, acme, refresher(endpoint.url)) for _ in range(4)]
+    managers = [TokenManager(state, acme, refresher(endpoint.url)) for _ in range(4)]
     with ThreadPoolExecutor(16) as pool:
-        got = list(pool.map(lambda n: keepers[n % 4].token(), range(32)))
+        got = list(pool.map(lambda n: managers[n % 4].token(), range(32)))
     assert got == ["access-1"] * 32
     assert endpoint.asked == 1
 
@@ -125,7 +125,7 @@ def test_a_token_that_another_process_replaced_is_read_again_not_refreshed(
     state: State, acme: str, endpoint: TokenEndpoint
 ) -> None:
     store(state, acme, expires_in=86400)
-    slow, quick = (TokenKeeper(state, acme, refresher(endpoint.url)) for _ in range(2))
+    slow, quick = (TokenManager(state, acme, refresher(endpoint.url)) for _ in range(2))
     assert slow.token() == quick.token() == "access-0"
     assert quick.renew("access-0") == "access-1"
     assert slow.renew("access-0") == "access-1"
@@ -145,7 +145,7 @@ def test_a_refresher_that_is_killed_is_taken_over(
     worker.join(10)
     endpoint.delay = 0.0
     began = time.monotonic()
-    assert TokenKeeper(state, acme, refresher(endpoint.url), lease=1.5).token() == "access-1"
+    assert TokenManager(state, acme, refresher(endpoint.url), lease=1.5).token() == "access-1"
     assert time.monotonic() - began < 10
     assert endpoint.asked == 2
 
@@ -167,7 +167,7 @@ def test_a_refused_refresh_token_marks_the_connection_and_is_not_tried_again(
     endpoint.revoked = True
     for _ in range(3):
         with pytest.raises(ReauthorizationNeededError, match="invalid_grant") as caught:
-            TokenKeeper(state, acme, refresher(endpoint.url)).token()
+            TokenManager(state, acme, refresher(endpoint.url)).token()
     assert endpoint.asked == 1
     assert "square:acme" in str(caught.value)
     connection = state.connections.get(acme)
@@ -179,7 +179,7 @@ def test_a_refused_refresh_token_marks_the_connection_and_is_not_tried_again(
     endpoint.revoked = False
     store(state, acme, expires_in=-1)
     assert state.connections.get(acme).status == "active"
-    assert TokenKeeper(state, acme, refresher(endpoint.url)).token() == "access-1"
+    assert TokenManager(state, acme, refresher(endpoint.url)).token() == "access-1"
 
 
 def test_tokens_stored_anew_during_a_refused_refresh_win(state: State, acme: str) -> None:
@@ -189,7 +189,7 @@ def test_tokens_stored_anew_during_a_refused_refresh_win(state: State, acme: str
         store(state, acme, expires_in=3600, access="by-hand", refresh="by-hand-too")
         raise ReauthorizationNeededError("the refresh token was refused")
 
-    assert TokenKeeper(state, acme, refused).token() == "by-hand"
+    assert TokenManager(state, acme, refused).token() == "by-hand"
     assert state.connections.get(acme).status == "active"
 
 
@@ -200,7 +200,7 @@ def test_tokens_stored_anew_during_a_refresh_are_not_overwritten(state: State, a
         store(state, acme, expires_in=3600, access="by-hand", refresh="by-hand-too")
         return TokenSet("stale", "stale", datetime.now(UTC) + timedelta(hours=1))
 
-    assert TokenKeeper(state, acme, refresh).token() == "by-hand"
+    assert TokenManager(state, acme, refresh).token() == "by-hand"
     assert secrets(state, acme)["refresh_token"] == "by-hand-too"
 
 
@@ -216,17 +216,17 @@ def test_a_passing_failure_propagates_frees_the_lease_and_is_shared_by_those_who
     assert state.connections.get(acme).status == "active"
     endpoint.delay, endpoint.failures = 0.0, 0
     time.sleep(1.1)
-    assert TokenKeeper(state, acme, refresher(endpoint.url)).token() == "access-1"
+    assert TokenManager(state, acme, refresher(endpoint.url)).token() == "access-1"
 
 
 def test_threads_that_waited_share_the_failure(state: State, acme: str, endpoint: TokenEndpoint) -> None:
     store(state, acme, expires_in=-1)
     endpoint.delay, endpoint.failures = 0.3, 100
-    keeper = TokenKeeper(state, acme, refresher(endpoint.url))
+    manager = TokenManager(state, acme, refresher(endpoint.url))
 
     def ask(_n: int) -> str:
         with pytest.raises(ProviderUnavailableError) as caught:
-            keeper.token()
+            manager.token()
         return str(caught.value)
 
     with ThreadPoolExecutor(8) as pool:
@@ -240,20 +240,20 @@ def test_a_token_that_still_holds_is_used_when_refreshing_early_fails(
     store(state, acme, expires_in=100)
     endpoint.failures = 100
     with time_machine.travel(datetime.now(UTC) + timedelta(seconds=70)):
-        keeper = TokenKeeper(state, acme, refresher(endpoint.url))
-        assert keeper.token() == "access-0"
+        manager = TokenManager(state, acme, refresher(endpoint.url))
+        assert manager.token() == "access-0"
         # But not when the provider itself has rejected it.
         with pytest.raises(ProviderUnavailableError):
-            keeper.renew("access-0")
+            manager.renew("access-0")
     with time_machine.travel(datetime.now(UTC) + timedelta(seconds=110)), pytest.raises(ProviderUnavailableError):
-        TokenKeeper(state, acme, refresher(endpoint.url)).token()
+        TokenManager(state, acme, refresher(endpoint.url)).token()
 
 
 def test_nobody_waits_for_an_early_refresh(state: State, acme: str, endpoint: TokenEndpoint) -> None:
     store(state, acme, expires_in=100)
     endpoint.delay = 2.0
     with time_machine.travel(datetime.now(UTC) + timedelta(seconds=70)):
-        first, second = (TokenKeeper(state, acme, refresher(endpoint.url)) for _ in range(2))
+        first, second = (TokenManager(state, acme, refresher(endpoint.url)) for _ in range(2))
         thread = threading.Thread(target=first.token)
         thread.start()
         assert endpoint.in_flight.wait(10)
@@ -275,54 +275,54 @@ def test_any_way_out_frees_the_lease_and_no_foreign_message_is_kept(
         raise failure
 
     with pytest.raises(type(failure)):
-        TokenKeeper(state, acme, explode).token()
+        TokenManager(state, acme, explode).token()
     if isinstance(failure, Exception):
         with pytest.raises(ProviderUnavailableError, match="RuntimeError") as caught:
-            TokenKeeper(state, acme, refresher(endpoint.url)).token()
+            TokenManager(state, acme, refresher(endpoint.url)).token()
         assert "secret-in-a-message" not in str(caught.value)
-    assert TokenKeeper(state, acme, refresher(endpoint.url), cool_off=0).token() == "access-1"
+    assert TokenManager(state, acme, refresher(endpoint.url), cool_off=0).token() == "access-1"
 
 
 @pytest.mark.parametrize("refresh", [None, never])
 def test_a_token_that_cannot_be_refreshed(state: State, acme: str, refresh: Callable[[str], TokenSet] | None) -> None:
     state.secrets.put(acme, {"access_token": "static"})
-    keeper = TokenKeeper(state, acme, refresh)
-    assert keeper.token() == "static"
+    manager = TokenManager(state, acme, refresh)
+    assert manager.token() == "static"
     with pytest.raises(ReauthorizationNeededError, match="square:acme: the provider rejected its access token"):
-        keeper.renew("static")
+        manager.renew("static")
     assert state.connections.get(acme).status == "needs_reauth"
     state.secrets.put(acme, {"access_token": "another"})
-    assert keeper.renew("static") == "another"
+    assert manager.renew("static") == "another"
     assert state.connections.get(acme).status == "active"
 
 
 def test_a_static_token_that_has_expired(state: State, acme: str) -> None:
     state.secrets.put(acme, {"access_token": "static", "expires_at": "2020-01-01T00:00:00Z"})
     with pytest.raises(ReauthorizationNeededError, match="has expired"):
-        TokenKeeper(state, acme, None).token()
+        TokenManager(state, acme, None).token()
 
 
 def test_what_is_wrong_with_what_is_stored_is_said(state: State, acme: str) -> None:
     with pytest.raises(ConfigurationError, match="square:acme: the connection has no token stored"):
-        TokenKeeper(state, acme, never).token()
+        TokenManager(state, acme, never).token()
     state.secrets.put(acme, {"access_token": "a", "expires_at": "tomorrow"})
     with pytest.raises(ConfigurationError, match="expires_at"):
-        TokenKeeper(state, acme, never).token()
+        TokenManager(state, acme, never).token()
     with pytest.raises(UnknownConnectionError):
-        TokenKeeper(state, "square:nobody", never).token()
+        TokenManager(state, "square:nobody", never).token()
 
 
 def test_a_token_replaced_by_hand_is_seen_within_half_a_minute(
     state: State, acme: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store(state, acme, expires_in=86400)
-    keeper = TokenKeeper(state, acme, never)
-    assert keeper.token() == "access-0"
+    manager = TokenManager(state, acme, never)
+    assert manager.token() == "access-0"
     store(state, acme, expires_in=86400, access="by-hand")
-    assert keeper.token() == "access-0"
+    assert manager.token() == "access-0"
     real = time.monotonic
     monkeypatch.setattr(time, "monotonic", lambda: real() + 31)
-    assert keeper.token() == "by-hand"
+    assert manager.token() == "by-hand"
 
 
 def test_connections_do_not_wait_for_each_other(state: State, acme: str, endpoint: TokenEndpoint) -> None:
@@ -330,11 +330,11 @@ def test_connections_do_not_wait_for_each_other(state: State, acme: str, endpoin
     store(state, acme, expires_in=-1)
     store(state, "square:other", expires_in=-1)
     endpoint.delay = 2.0
-    thread = threading.Thread(target=TokenKeeper(state, acme, refresher(endpoint.url)).token)
+    thread = threading.Thread(target=TokenManager(state, acme, refresher(endpoint.url)).token)
     thread.start()
     assert endpoint.in_flight.wait(10)
     began = time.monotonic()
-    assert TokenKeeper(state, "square:other", lambda _token: TokenSet("theirs", None, None)).token() == "theirs"
+    assert TokenManager(state, "square:other", lambda _token: TokenSet("theirs", None, None)).token() == "theirs"
     assert time.monotonic() - began < 1.0
     thread.join()
 
@@ -342,16 +342,16 @@ def test_connections_do_not_wait_for_each_other(state: State, acme: str, endpoin
 def test_waiting_has_an_end(state: State, acme: str, endpoint: TokenEndpoint) -> None:
     store(state, acme, expires_in=-1)
     endpoint.delay = 2.0
-    thread = threading.Thread(target=TokenKeeper(state, acme, refresher(endpoint.url)).token)
+    thread = threading.Thread(target=TokenManager(state, acme, refresher(endpoint.url)).token)
     thread.start()
     assert endpoint.in_flight.wait(10)
     with pytest.raises(FluxError, match="another process has been refreshing"):
-        TokenKeeper(state, acme, never, patience=0.3).token()
+        TokenManager(state, acme, never, patience=0.3).token()
     thread.join()
 
 
 def test_tokens_do_not_show(state: State, acme: str, endpoint: TokenEndpoint) -> None:
     store(state, acme, expires_in=3600)
-    keeper = TokenKeeper(state, acme, refresher(endpoint.url))
-    keeper.token()
-    assert "access-0" not in repr(keeper) + repr(vars(keeper)) + repr(state.vault) + repr(state.database)
+    manager = TokenManager(state, acme, refresher(endpoint.url))
+    manager.token()
+    assert "access-0" not in repr(manager) + repr(vars(manager)) + repr(state.vault) + repr(state.database)

@@ -16,7 +16,7 @@ from flux_pipelines.domain.connection import Connection
 from flux_pipelines.domain.errors import AuthorizationRefusedError, FluxError
 from flux_pipelines.runtime import Runtime
 from flux_pipelines.settings import Settings
-from flux_pipelines.state import Database, NewEvent, State, TokenKeeper, Tokens, Vault, load_keys
+from flux_pipelines.state import Database, NewEvent, State, TokenManager, Tokens, Vault, load_keys
 from flux_pipelines_tests.state.calls import call
 from flux_pipelines_tests.state.endpoint import refresher
 
@@ -28,13 +28,13 @@ def open_state(url: str, key_file: Path) -> State:
 def get_token(url: str, key_file: Path, key: str, endpoint: str, lease: float, ready: Callable[[], int]) -> str:
     with open_state(url, key_file) as state:
         ready()
-        return TokenKeeper(state, key, refresher(endpoint), lease=lease).token()
+        return TokenManager(state, key, refresher(endpoint), lease=lease).token()
 
 
 def renew_token(url: str, key_file: Path, key: str, endpoint: str, rejected: str, ready: Callable[[], int]) -> str:
     with open_state(url, key_file) as state:
         ready()
-        return TokenKeeper(state, key, refresher(endpoint)).renew(rejected)
+        return TokenManager(state, key, refresher(endpoint)).renew(rejected)
 
 
 def migrate(url: str, ready: Callable[[], int]) -> None:
@@ -167,17 +167,17 @@ def start_request(url: str, key_file: Path, request: int, ready: Callable[[], in
 def get_token_at_expiry(settings: Settings, key: str, ready: Callable[[], int]) -> str:
     """Hold a connection's token as a run does, and ask for it again at the instant it expires."""
     with Runtime(settings) as runtime:
-        keeper = runtime.keeper(runtime.state.connections.get(key))
+        manager = runtime.manager(runtime.state.connections.get(key))
         if ready() == 0:  # only now, when every process is up
             kept = runtime.state.secrets.get(key, purpose="test")
             expiry = datetime.now(UTC) + timedelta(seconds=5)
             runtime.state.secrets.put(key, {**kept, "expires_at": expiry.isoformat()})
         ready()
-        keeper.token()
+        manager.token()
         expiry = runtime.state.secrets.expiries()[key]["expires_at"]
         # One that comes late finds it refreshed, with an expiry far away.
         time.sleep(min(5.0, max(0.0, expiry.timestamp() - time.time())))
-        return keeper.token()
+        return manager.token()
 
 
 def refresh_and_hang(settings: Settings, key: str, rotated: Path, ready: Callable[[], int]) -> None:
@@ -192,4 +192,4 @@ def refresh_and_hang(settings: Settings, key: str, rotated: Path, ready: Callabl
             return fresh
 
         ready()
-        TokenKeeper(runtime.state, key, refresh, lease=1.0).token()
+        TokenManager(runtime.state, key, refresh, lease=1.0).token()

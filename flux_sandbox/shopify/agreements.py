@@ -12,7 +12,8 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 from flux_sandbox.counting import states_of
-from flux_sandbox.pricing import Priced, PricedCharge, PricedLine, price
+from flux_sandbox.model import Priced, PricedCharge, PricedLine
+from flux_sandbox.pricing import price
 from flux_sandbox.shopify.ids import Json, Money, gid, legacy, stamp
 from flux_sandbox.shopify.totals import tax_lines
 from flux_sandbox.shopify.values import Nodes

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from flux_sandbox.model import Line, Returned, Sale
-from flux_sandbox.pricing import PricedLine, price
+from flux_sandbox.model import Line, PricedLine, Returned, Sale
+from flux_sandbox.pricing import price
 from flux_sandbox.shopify import documents as given
 from flux_sandbox.shopify.agreements import AgreementWriter
 from flux_sandbox.shopify.ids import Json, Money, gid, legacy, stamp
@@ -20,8 +20,7 @@ from flux_sandbox.shopify.totals import tax_lines, totals_of
 from flux_sandbox.shopify.values import Call, Nodes, Parts
 
 if TYPE_CHECKING:
-    from flux_sandbox.model import Merchant
-    from flux_sandbox.pricing import Priced
+    from flux_sandbox.model import Merchant, Priced
     from flux_sandbox.shopify.catalog import Catalog
     from flux_sandbox.world import World
 

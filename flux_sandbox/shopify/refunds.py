@@ -14,9 +14,8 @@ from flux_sandbox.shopify.ids import Json, Money, gid, legacy, stamp
 from flux_sandbox.shopify.values import Nodes
 
 if TYPE_CHECKING:
-    from flux_sandbox.model import Customer, Sale
+    from flux_sandbox.model import Customer, PricedReturn, Sale
     from flux_sandbox.payments import PaidTender
-    from flux_sandbox.pricing import PricedReturn
 
 _GATEWAYS = {
     "CASH": ("cash", "Cash"),

@@ -12,8 +12,7 @@ from flux_sandbox.pricing import price
 from flux_sandbox.shopify.ids import Json, Money
 
 if TYPE_CHECKING:
-    from flux_sandbox.model import Sale
-    from flux_sandbox.pricing import Priced
+    from flux_sandbox.model import Priced, Sale
 
 
 def totals_of(sale: Sale, figures: Priced, back: Sequence[Sale], money: Money) -> Json:

@@ -15,13 +15,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from flux_sandbox.ids import stem
-from flux_sandbox.pricing import (
-    PricedCharge,
-    PricedLine,
-    PricedReturn,
-    PricedTender,
-    price,
-)
+from flux_sandbox.model import PricedCharge, PricedLine, PricedReturn, PricedTender
+from flux_sandbox.pricing import price
 from flux_sandbox.square.people import recipient, tender_card
 
 if TYPE_CHECKING:

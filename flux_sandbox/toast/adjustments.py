@@ -11,8 +11,7 @@ from flux_sandbox.toast.order_context import Scene, configured, reference
 from flux_sandbox.toast.values import dollars, rate
 
 if TYPE_CHECKING:
-    from flux_sandbox.model import Discount, Returned, Sale
-    from flux_sandbox.pricing import PricedCharge
+    from flux_sandbox.model import Discount, PricedCharge, Returned, Sale
 
 Json = dict[str, Any]
 

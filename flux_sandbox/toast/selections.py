@@ -16,8 +16,7 @@ from flux_sandbox.toast.order_context import Scene, configured, reference, unit_
 from flux_sandbox.toast.values import dollars, quantity, stamp
 
 if TYPE_CHECKING:
-    from flux_sandbox.model import Chosen, Item, Sale
-    from flux_sandbox.pricing import PricedLine
+    from flux_sandbox.model import Chosen, Item, PricedLine, Sale
 
 Json = dict[str, Any]
 

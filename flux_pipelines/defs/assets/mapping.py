@@ -17,7 +17,7 @@ from flux_pipelines.domain import tables
 from flux_pipelines.domain.tables import Table
 
 if TYPE_CHECKING:
-    from flux_pipelines.mapping.books import Row
+    from flux_pipelines.mapping.decisions import Row
     from flux_pipelines.state.connections.mappings import Kind
 
 
@@ -56,10 +56,10 @@ def _asset(table: Table, kind: "Kind", deps: Sequence[dg.AssetKey]) -> dg.Assets
         code_version="1",
     )
     def mapped(context: dg.AssetExecutionContext, flux: FluxResource) -> dg.MaterializeResult:  # type: ignore[type-arg]
-        from flux_pipelines.mapping import books
+        from flux_pipelines.mapping import decisions
 
         with explained(context):
-            found = books.rows(flux.runtime, kind)
+            found = decisions.rows(flux.runtime, kind)
             version = _write(flux, table, kind, found)
         left = [row for row in found if row.name is None]
         sample = [

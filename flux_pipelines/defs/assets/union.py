@@ -39,7 +39,7 @@ AS_A_WHOLE = (
 )
 
 
-def book_assets() -> list[dg.AssetsDefinition]:
+def union_assets() -> list[dg.AssetsDefinition]:
     """Return the core assets that are made of streams, those alone that some provider has a part of."""
     return [
         *(by_day(table, group, by, sums).asset() for table, group, by, sums in BY_DAY if names.with_table(table.name)),

@@ -44,7 +44,7 @@ class ToastLogin:
             provider=context.provider.name,
             connection=context.connection,
             base_url=context.base_url,
-            limits=(),  # limited by address, without headers that tell; the token's keeper asks rarely enough
+            limits=(),  # limited by address, without headers that tell; the token manager asks rarely enough
             credentials=None,
             headers={},
         )

@@ -126,7 +126,7 @@ class Secrets:
             rows = session.execute(query).all()
         found: dict[str, dict[str, datetime]] = {}
         for key, name, ciphertext in rows:
-            with suppress(ValueError):  # one that is not an instant is the keeper's to complain about
+            with suppress(ValueError):  # one that is not an instant is the token manager's to complain about
                 moment = datetime.fromisoformat(self.vault.decrypt(ciphertext, connection=key))
                 if moment.tzinfo is not None:
                     found.setdefault(key, {})[name] = moment

@@ -40,8 +40,8 @@ _log = logging.getLogger(__name__)
 _LOOK_EVERY = 30.0
 
 
-class TokenKeeper:
-    """Gives a connection's bearer token (`providers.base.Credentials`). Safe to use from threads.
+class TokenManager:
+    """Gives a connection's bearer token (`domain.credentials.Credentials`). Safe to use from threads.
 
     Args:
         state: where the tokens are stored.
@@ -88,7 +88,7 @@ class TokenKeeper:
         self._look_at = 0.0
 
     def __repr__(self) -> str:
-        return f"TokenKeeper({self._key!r})"
+        return f"TokenManager({self._key!r})"
 
     def token(self) -> str:
         """Return a token that is valid now, refreshing it first when it is about to expire.

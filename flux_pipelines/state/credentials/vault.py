@@ -13,7 +13,7 @@ from pathlib import Path
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 
 from flux_pipelines.domain.errors import ConfigurationError, DecryptionError
-from flux_pipelines.state.db_errors import explain_os_error
+from flux_pipelines.state.db_errors import translate_os_error
 
 #: How long to wait for another process that is just writing a new key file (s).
 _WRITE_PATIENCE = 5.0
@@ -169,7 +169,7 @@ class Vault:
             _sync_folder(path.parent)
         except OSError as error:
             temporary.unlink(missing_ok=True)
-            raise explain_os_error(error, f"the key file {path}") from error
+            raise translate_os_error(error, f"the key file {path}") from error
         self._reload_if_changed()
 
 
@@ -197,7 +197,7 @@ def load_keys(encryption_keys: str | None, key_file: Path, production: bool) -> 
     except FileExistsError:
         pass
     except OSError as error:
-        raise explain_os_error(error, f"the key file {key_file}") from error
+        raise translate_os_error(error, f"the key file {key_file}") from error
     return read_key_file(key_file)
 
 
@@ -214,7 +214,7 @@ def read_key_file(path: Path) -> tuple[str, ...]:
             mode = stat.S_IMODE(path.stat().st_mode)
             content = path.read_text(encoding="ascii", errors="replace")
         except OSError as error:
-            raise explain_os_error(error, f"the key file {path}") from error
+            raise translate_os_error(error, f"the key file {path}") from error
         if mode & 0o077:
             raise ConfigurationError(
                 f"the key file {path} can be read by others (mode {mode:04o})", next_step=f"Run: chmod 600 {path}"
@@ -246,7 +246,9 @@ def _delete_unfinished(path: Path) -> None:
         for left in path.parent.glob(f".{path.name}.*"):
             left.unlink(missing_ok=True)
     except OSError as error:
-        raise explain_os_error(error, f"what a rotation that was cut short left beside the key file {path}") from error
+        raise translate_os_error(
+            error, f"what a rotation that was cut short left beside the key file {path}"
+        ) from error
 
 
 def _sync_folder(folder: Path) -> None:

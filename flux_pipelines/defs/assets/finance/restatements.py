@@ -88,7 +88,7 @@ def restatements() -> dg.AssetsDefinition:
         backfill_policy=BACKFILL,
         can_subset=False,
     )
-    def settle(
+    def restatements(
         context: dg.AssetExecutionContext, flux: FluxResource
     ) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:  # type: ignore[type-arg]
         days = sorted(date.fromisoformat(key) for key in keys_of(context))
@@ -118,7 +118,7 @@ def restatements() -> dg.AssetsDefinition:
         yield dg.MaterializeResult(asset_key=RESTATEMENTS, check_results=[check])
         yield dg.MaterializeResult(asset_key=SETTLED)
 
-    return settle
+    return restatements
 
 
 def _compare(

@@ -18,7 +18,7 @@ from flux_pipelines.cli import app
 from flux_pipelines.defs.assets import mapping
 from flux_pipelines.defs.resources import bound_resource
 from flux_pipelines.domain.tables import DAILY_ITEM_DEMAND, LOCATIONS, PRODUCTS, Table
-from flux_pipelines.mapping import books
+from flux_pipelines.mapping import decisions
 from flux_pipelines.mapping.matching import Key
 from flux_pipelines.runtime import Runtime
 from flux_pipelines.settings import Settings
@@ -76,7 +76,9 @@ def runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Runtime
 
 
 def named(runtime: Runtime, kind: Any = "product") -> dict[str, tuple[str | None, str | None]]:
-    return {r.thing.key.id: (r.name, r.suggestion.name if r.suggestion else None) for r in books.rows(runtime, kind)}
+    return {
+        r.thing.key.id: (r.name, r.suggestion.name if r.suggestion else None) for r in decisions.rows(runtime, kind)
+    }
 
 
 def test_products_of_one_customer_are_suggested_and_people_decide(runtime: Runtime) -> None:
@@ -90,18 +92,18 @@ def test_products_of_one_customer_are_suggested_and_people_decide(runtime: Runti
         "E1": (None, None),  # of another customer: their books are never mixed
         "name:Catering|": (None, None),  # sold and in no catalogue: there all the same
     }
-    books.confirm(runtime, "product", [(Key(CAFE, "P1"), "House latte")], by="ada")
+    decisions.confirm(runtime, "product", [(Key(CAFE, "P1"), "House latte")], by="ada")
     assert named(runtime)["P1"] == ("House latte", None)
     assert named(runtime)["T1"] == (None, "House latte")
-    books.refuse(runtime, "product", Key(KITCHEN, "T1"), by="ada")
+    decisions.refuse(runtime, "product", Key(KITCHEN, "T1"), by="ada")
     assert named(runtime)["T1"] == (None, None)
-    books.take_back(runtime, "product", Key(CAFE, "P1"), by="ada")
+    decisions.take_back(runtime, "product", Key(CAFE, "P1"), by="ada")
     assert named(runtime)["T1"] == (None, "Latte Large")
     assert named(runtime, "store")["R2"] == (None, "Navy Pier")
 
 
 def test_the_tables_hold_everything_and_the_check_says_what_is_left(runtime: Runtime) -> None:
-    books.confirm(runtime, "product", [(Key(CAFE, "P2"), None), (Key(KITCHEN, "T2"), None)], by="ada")
+    decisions.confirm(runtime, "product", [(Key(CAFE, "P2"), None), (Key(KITCHEN, "T2"), None)], by="ada")
     assets = mapping.mapping_assets()
     result = dg.materialize(
         assets, resources={"flux": bound_resource(runtime, None)}, instance=dg.DagsterInstance.ephemeral()
@@ -157,6 +159,6 @@ def test_it_is_written_anew_after_a_decision(runtime: Runtime) -> None:
         assert isinstance(first, dg.RunRequest)
         (again,), cursor = tick(cursor)
         assert isinstance(again, dg.SkipReason)
-        books.confirm(runtime, "product", [(Key(CAFE, "P1"), None)], by="ada")
+        decisions.confirm(runtime, "product", [(Key(CAFE, "P1"), None)], by="ada")
         (third,), _ = tick(cursor)
         assert isinstance(third, dg.RunRequest)
