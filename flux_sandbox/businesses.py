@@ -174,6 +174,7 @@ def _harbor(seed: int) -> Merchant:
         "en-US",
         provider=_PROVIDER,
         counter=_COUNTER,
+        untold=("refund_tips", "seconds_of_work"),
     )
     merchant.items = _catalogue(seed, "harbor", _HARBOR)
     for name, zone, city, region, postal, busy, opens, hours in _HARBOR_STORES:
@@ -220,6 +221,7 @@ def _sakura(seed: int) -> Merchant:
         "ja-JP",
         provider=_PROVIDER,
         counter=_COUNTER,
+        untold=("refund_tips", "seconds_of_work"),
     )
     merchant.items = _catalogue(seed, "sakura", _SAKURA)
     merchant.locations.append(
@@ -255,6 +257,7 @@ def _fjord(seed: int) -> Merchant:
         "fi-FI",
         provider=_PROVIDER,
         counter=_COUNTER,
+        untold=("refund_tips", "seconds_of_work"),
     )
     merchant.items = _catalogue(seed, "fjord", _FJORD)
     merchant.locations.append(

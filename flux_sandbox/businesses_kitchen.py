@@ -75,6 +75,7 @@ def kitchen(seed: int) -> Merchant:
         tenant="harbor",
         refunds_on_source=True,
         counts_when="dated",
+        untold=("modifiers_apart", "whole_stock"),
         gratuity_is_tip=True,
         goods_by_product=True,
         id_style="guid",

@@ -73,6 +73,7 @@ def _shop(
         tenant=tenant,
         refunds_on_source=True,
         counts_when="placed",
+        untold=("deleted_goods",),
         id_style="number",
         counter="pos",
         online="web",

@@ -18,6 +18,10 @@ Trade = Literal["counter", "restaurant", "shop"]
 #: is `dated`, paid or not, and refunds on theirs; when it is `placed`, whatever became of it, and every change on its own
 #: day: edits, refunds, and a cancellation, which takes everything back.
 CountsWhen = Literal["paid", "dated", "placed"]
+#: What the account's provider does not tell, or tells in another way than the truth does, so that no table can have it: which
+#: part of a refund was a tip; times of work to the second; the ids of goods that were deleted, in old orders too; modifiers
+#: apart from products; stock as a number of everything (what is left is counted down, of the rest there is some or none).
+Quirk = Literal["refund_tips", "seconds_of_work", "deleted_goods", "modifiers_apart", "whole_stock"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,6 +242,7 @@ class Merchant:
     tenant: str = ""  # the business that it belongs to; several accounts can be of one
     refunds_on_source: bool = False  # whether the provider keeps a refund on the order that was sold
     counts_when: CountsWhen = "paid"
+    untold: tuple[Quirk, ...] = ()
     customers: list[Customer] = field(default_factory=list)
     employees: list[Employee] = field(default_factory=list)
     shifts: list[Shift] = field(default_factory=list)

@@ -40,6 +40,7 @@ class SandboxOptions:
         refresh_grace: seconds for which a refresh token that was rotated away still works; 0: it works once.
         history_days: business days of history in the seeded world.
         end_day: the last of them; default: yesterday, wherever in the world that is earliest.
+        most_a_page: most orders, or records of any other list, on a page, whatever is asked for; default: each provider's own most.
         clock: gives the present instant.
 
     """
@@ -54,4 +55,9 @@ class SandboxOptions:
     refresh_grace: float = 0.0
     history_days: int = 75
     end_day: date | None = None
+    most_a_page: int | None = None
     clock: Clock = utc_now
+
+    def page(self, size: int) -> int:
+        """Return how much a page holds for which so much was asked."""
+        return size if self.most_a_page is None else min(size, self.most_a_page)

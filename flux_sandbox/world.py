@@ -224,6 +224,8 @@ class World(Upkeep):
                 "name": merchant.name,
                 "currency": merchant.currency,
                 "cutoff_hour": merchant.cutoff_hour,
+                "counts_when": merchant.counts_when,
+                "untold": merchant.untold,
                 "items": len(merchant.items),
                 "orders": sum(len(self.books[location.id].created) for location in merchant.locations),
                 "locations": [

@@ -24,6 +24,7 @@ from flux_pipelines.settings import Settings
 from flux_pipelines.sync.normalise import Normalisation
 from flux_pipelines.sync.records import BadRecord, DayOutcome
 from flux_pipelines.sync.windowed import read_windowed
+from flux_pipelines_tests.any_provider import hurried, least_busy
 from flux_sandbox.model import Merchant
 from flux_sandbox.options import SandboxOptions
 from flux_sandbox.registry import simulated
@@ -31,6 +32,8 @@ from flux_sandbox.server import RunningSandbox
 from flux_sandbox.truth import truth
 
 HISTORY = 6
+#: So few that no store's date is on one page, whatever the provider allows.
+MOST_A_PAGE = 12
 
 
 def providers() -> list[str]:
@@ -39,8 +42,9 @@ def providers() -> list[str]:
 
 @pytest.fixture(scope="package")
 def sandbox() -> Iterator[RunningSandbox]:
-    """One world for all of them. It ends yesterday, so that nobody's limit of history matters."""
-    with RunningSandbox(SandboxOptions(seed=4, history_days=HISTORY, rate_limit=1_000_000)) as running:
+    """One world for all of them, on small pages. It ends yesterday, so that nobody's limit of history matters."""
+    options = SandboxOptions(seed=4, history_days=HISTORY, rate_limit=1_000_000, most_a_page=MOST_A_PAGE)
+    with RunningSandbox(options) as running:
         yield running
 
 
@@ -137,13 +141,9 @@ def connect(sandbox: RunningSandbox, tmp_path: Path, monkeypatch: pytest.MonkeyP
 
         def connect(name: str) -> Played:
             spec = all_providers()[name]
-            merchants = [one for one in sandbox.world.merchants.values() if one.provider == name]
-            merchant = min(merchants, key=lambda one: sum(place.busy for place in one.locations))
+            merchant = least_busy(sandbox.world, name)
             key = f"{name}:{merchant.handle}"
-            fast = {"requests_per_minute": 1_000_000, "history_pause_seconds": 0}
-            names = {setting.name for setting in spec.settings}
-            settings = {setting: value for setting, value in fast.items() if setting in names}
-            settings |= {"cutoff_hour": merchant.cutoff_hour}
+            settings = {**hurried(spec), "cutoff_hour": merchant.cutoff_hour}
             connection, _ = connect_to_sandbox(
                 runtime, key, tenant="contract", url=sandbox.url, merchant=merchant.handle, settings=settings
             )

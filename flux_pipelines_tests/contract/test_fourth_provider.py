@@ -11,12 +11,14 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 from flux_pipelines.providers import witness
 from flux_pipelines.settings import PROJECT_ROOT
 
 HERE = Path(__file__).parent
+BOOKS = HERE / "test_books.py"
 PAGE = (PROJECT_ROOT / "docs" / "add-a-provider.md").read_text()
 PLAYED = [*sorted(HERE.glob("test_*.py")), HERE / "fourth_provider.py"]
 #: For providers with a sales report of their own. Acorn has none: a report is a stream like others, and no provider needs it.
@@ -46,6 +48,24 @@ def functions_of(path: Path) -> set[str]:
     }
 
 
+def suite(folder: Path, files: dict[str, str], played: list[Path], names: str) -> subprocess.CompletedProcess[str]:
+    """Run tests in a process that finds files as if they were among the project's; `names` is what `-k` chooses by."""
+    for name, text in files.items():
+        (folder / "worked" / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / "worked" / name).write_text(text)
+    (folder / f"{PLUGIN}.py").write_text(_PLUGIN.format(folder=str(folder / "worked")))
+    options = ("-p", PLUGIN, "-p", "no:cacheprovider", "-p", "no:xdist", "-q", "-rA", "-k", names)
+    return subprocess.run(
+        [sys.executable, "-m", "pytest", *options, "--basetemp", str(folder / "tests"), *map(str, played)],
+        cwd=PROJECT_ROOT,
+        env={**os.environ, "PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+
+
 def test_nothing_outside_its_folder_names_it() -> None:
     for path in [*(PROJECT_ROOT / "flux_pipelines").rglob("*"), *(PROJECT_ROOT / "flux_sandbox").rglob("*")]:
         if path.suffix in {".py", ".sql", ".html"}:
@@ -57,23 +77,92 @@ def test_a_folder_is_all_that_a_provider_needs(tmp_path: Path) -> None:
     assert all(witness.STREAM not in text for text in files.values()), (
         "it has a report now: the suite's tests of it count"
     )
-    for name, text in files.items():
-        (tmp_path / "worked" / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / "worked" / name).write_text(text)
-    (tmp_path / f"{PLUGIN}.py").write_text(_PLUGIN.format(folder=str(tmp_path / "worked")))
     played = [path for path in PLAYED if path != Path(__file__)]
-    options = ("-p", PLUGIN, "-p", "no:cacheprovider", "-p", "no:xdist", "-q", "-rA", "-k", "acorn")
-    ran = subprocess.run(
-        [sys.executable, "-m", "pytest", *options, "--basetemp", str(tmp_path / "tests"), *map(str, played)],
-        cwd=PROJECT_ROOT,
-        env={**os.environ, "PYTHONPATH": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+    ran = suite(tmp_path, files, played, "acorn")
     assert ran.returncode == 0, ran.stdout[-6000:] + ran.stderr[-2000:]
     passed = set(re.findall(r"^PASSED \S+::(\w+)", ran.stdout, re.M))
     wanted = set().union(*(functions_of(path) for path in played if path != OF_A_REPORT))
     assert wanted
     assert passed == wanted, "every test of the suite has a case for it"
+
+
+FIGURES, CHECKS, SMALL = "test_every_figure_is_the_truth", "test_no_check_fails", "test_pages_are_small_and_many"
+PEOPLE, INTERVAL = "test_no_file_names_anybody", "test_an_interval_holds_its_beginning_and_not_its_end"
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """A mistake that one can make with a provider, and the tests of the suite that find it.
+
+    Args:
+        file: of the worked provider.
+        found_by: which tests fail, and no others.
+        changes: what is written there, and what is written instead.
+
+    """
+
+    file: str
+    found_by: set[str]
+    changes: dict[str, str]
+
+
+MISTAKES = {
+    "paging_stops_after_page_one": Mistake(
+        "client.py",
+        {FIGURES, CHECKS, SMALL},
+        {"            if page.next is None:\n                return\n": "            return\n"},
+    ),
+    "payments_doubled": Mistake(
+        "payments.sql", {FIGURES}, {"(sign * amount_given * factor)": "(2 * sign * amount_given * factor)"}
+    ),
+    "refunds_positive": Mistake(
+        "payments.sql",
+        {FIGURES, CHECKS},
+        {"payment ->> 'kind' = 'refund' THEN -1": "payment ->> 'kind' = 'refund' THEN 1"},
+    ),
+    "tax_counted_as_revenue": Mistake(
+        "transactions.sql",
+        {FIGURES},
+        {
+            "sign_of(status, e.side) * e.gross ELSE": "sign_of(status, e.side) * (e.gross + e.tax) ELSE",
+            "sign_of(status, e.side) * (e.gross - e.discount) ELSE": "sign_of(status, e.side) * (e.gross - e.discount + e.tax) ELSE",
+            "sign_of(status, e.side) * e.tax ELSE": "0 * e.tax ELSE",
+        },
+    ),
+    "prices_times_100": Mistake("products.sql", {FIGURES}, {"'price' AS BIGINT) *": "'price' AS BIGINT) * 100 *"}),
+    "header_total_without_refunds": Mistake(
+        "client.py", {FIGURES, CHECKS}, {"            found.total,": "            max(found.total, 0),"}
+    ),
+    "card_digits_kept": Mistake("__init__.py", {PEOPLE}, {'"email", "card_last4"': '"email"'}),
+    "interval_includes_its_end": Mistake(
+        "client.py",
+        {INTERVAL},
+        {
+            "window.end.isoformat()": "(window.end + timedelta(milliseconds=1)).isoformat()",
+            "import UTC, datetime": "import UTC, datetime, timedelta",
+        },
+    ),
+}
+
+
+def test_a_provider_with_a_mistake_does_not_pass(tmp_path: Path) -> None:
+    """Eight providers, each of them Acorn with one mistake, are synced at once."""
+    files = {}
+    for number, (mistaken, mistake) in enumerate(MISTAKES.items()):
+        for path, text in files_of_the_page().items():
+            for before, after in mistake.changes.items() if path.endswith(f"acorn/{mistake.file}") else ():
+                if path.startswith("flux_pipelines/"):
+                    assert text.count(before) == 1, (mistaken, before)
+                    text = text.replace(before, after)
+            text = text.replace("acorn-stand", f"stand-{number}")
+            files[path.replace("/acorn/", f"/acorn{number}/")] = re.sub(r'\bacorn(?=[./"])', f"acorn{number}", text)
+    ran = suite(tmp_path, files, [BOOKS], "acorn")
+    outcomes = re.findall(r"^(PASSED|FAILED|ERROR) \S+::(\w+)\[acorn(\d)\]", ran.stdout, re.M)
+    assert {int(number) for *_, number in outcomes} == set(range(len(MISTAKES))), (
+        ran.stdout[-6000:] + ran.stderr[-2000:]
+    )
+    failed = {
+        mistaken: {test for outcome, test, of in outcomes if int(of) == number and outcome != "PASSED"}
+        for number, mistaken in enumerate(MISTAKES)
+    }
+    assert failed == {mistaken: mistake.found_by for mistaken, mistake in MISTAKES.items()}, ran.stdout[-6000:]

@@ -30,13 +30,6 @@ from flux_sandbox.server import RunningSandbox
 #: The core tables that are made of orders and payments, in the order in which they are made.
 TABLES = ("transactions", "payments", "daily_sales", "daily_item_demand", "open_items", "tie_out")
 
-#: Nobody waits for a limit here: the limits have tests of their own.
-HURRIED: dict[str, dict[str, int]] = {
-    "square": {"requests_per_minute": 1_000_000},
-    "toast": {"requests_per_hour": 100_000_000, "history_pause_seconds": 0},
-    "shopify": {},
-}
-
 
 @contextmanager
 def connected(

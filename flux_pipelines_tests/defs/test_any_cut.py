@@ -17,7 +17,9 @@ import pytest
 
 from flux_pipelines.defs.consistency import faults
 from flux_pipelines.domain.tables import TIE_OUT, TRANSACTIONS
-from flux_pipelines_tests.defs.bare import HURRIED, bring_in, connected, contents, fingerprints
+from flux_pipelines.providers.registry import provider as provider_named
+from flux_pipelines_tests.any_provider import hurried
+from flux_pipelines_tests.defs.bare import bring_in, connected, contents, fingerprints
 from flux_sandbox.options import SandboxOptions
 from flux_sandbox.server import RunningSandbox
 
@@ -167,7 +169,7 @@ def test_a_year_is_the_same_day_by_day_as_one_range_and_in_random_order(tmp_path
         for name, cut in {"whole": [days], "random": pieces, "day by day": [[day] for day in days]}.items():
             began = time.monotonic()
             home = tmp_path / name.replace(" ", "-")
-            with connected(home, sandbox, key, days[0], merchant, **HURRIED[provider]) as runtime:
+            with connected(home, sandbox, key, days[0], merchant, **hurried(provider_named(provider))) as runtime:
                 for piece in cut:
                     bring_in(runtime, key, piece)
                 found[name] = fingerprints(runtime)

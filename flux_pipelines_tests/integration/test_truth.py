@@ -26,7 +26,14 @@ from flux_sandbox.server import RunningSandbox
 # Clocks go back in Helsinki on 25 October, in America on 1 November.
 FIRST, LAST = date(2026, 10, 24), date(2026, 11, 3)
 NOW = datetime(2026, 11, 4, 14, 2, tzinfo=UTC)  # the fourth has begun at every store
-MERCHANTS = ("sakura", "fjord", "harbor-kitchen", "harbor-shop", "fjord-shop")
+#: With what they are connected; one of the shops is read page by page, however many days are asked for.
+MERCHANTS: dict[str, dict[str, Any]] = {
+    "sakura": {},
+    "fjord": {},
+    "harbor-kitchen": {},
+    "harbor-shop": {},
+    "fjord-shop": {"bulk_days": 0},
+}
 FAULTS = "error500=0.03,error429=0.03,html=0.02,truncate=0.02,cursor=0.2"
 TABLES = {
     *("transactions", "transactions, orders", "transactions, voids", "daily_sales", "daily_item_demand", "tie_out"),
@@ -73,7 +80,7 @@ def test_every_table_is_the_truth_whatever_fails_and_whatever_changes(tmp_path: 
         synced_home(tmp_path, sandbox.url, FIRST, Flux.forecast_url) as home,
     ):
         for handle in MERCHANTS:
-            home.connect(handle, FIRST, LAST)
+            home.connect(handle, FIRST, LAST, **MERCHANTS[handle])
         (report,) = home.sync()
         assert report.failures == []
         assert report.retries > 5
@@ -138,7 +145,7 @@ def test_a_year_is_the_truth(tmp_path: Path, faults: str) -> None:
     ):
         for handle in (*MERCHANTS, "harbor"):
             days = LONG // SHARE.get(handle, 1)
-            home.connect(handle, last - timedelta(days=days - 1), last)
+            home.connect(handle, last - timedelta(days=days - 1), last, **MERCHANTS.get(handle, {}))
         httpx.post(f"{sandbox.url}/sandbox/faults", json={"faults": faults}).raise_for_status()
         began = time.monotonic()
         reports = home.sync()

@@ -20,17 +20,26 @@ import zstandard
 from flux_pipelines.connections import connect_to_sandbox
 from flux_pipelines.defs.runner import SyncReport, sync
 from flux_pipelines.lake import session
+from flux_pipelines.providers.registry import provider as provider_named
 from flux_pipelines.runtime import Runtime
 from flux_pipelines.settings import settings
-from flux_pipelines_tests.defs.bare import HURRIED, fingerprints
+from flux_pipelines_tests.any_provider import hurried
+from flux_pipelines_tests.defs.bare import fingerprints
 from flux_pipelines_tests.integration.truths import Ask, Findings, Merchant
 from flux_pipelines_tests.integration.truths_sales import sales
-from flux_pipelines_tests.integration.truths_streams import catalogue, labour, payments, stock
+from flux_pipelines_tests.integration.truths_streams import goods, labour, payments, stock, stores
 
-#: One of the shops is read page by page, however many days are asked for.
-_OTHERWISE = {"fjord-shop": {"bulk_days": 0}}
+#: What is compared for each table that a provider has a part of.
+_PARTS = {
+    "transactions": sales,
+    "payments": payments,
+    "products": goods,
+    "locations": stores,
+    "inventory_levels": stock,
+    "time_entries": labour,
+}
 #: Members that hold a few digits of a card: four digits alone are in many an id.
-_CARD_DIGITS = re.compile(rb'"(?:last_?4\w*|bin|card_bin|first6\w*|number)"\s*:\s*"[^"]*\d[^"]*"')
+_CARD_DIGITS = re.compile(rb'"(?:\w*last_?4\w*|bin|card_bin|first6\w*|number)"\s*:\s*"[^"]*\d[^"]*"')
 #: What is compared with a provider's report, as far as it has it.
 _REPORTED = "net, tax, tips"
 _PIECE = 64 * 1024 * 1024
@@ -44,8 +53,8 @@ class SyncedHome:
     url: str
     dates: dict[str, list[date]] = field(default_factory=dict)
 
-    def connect(self, handle: str, first: date, last: date) -> None:
-        """Connect a merchant, whose business dates from `first` to `last` are then what is synced and compared."""
+    def connect(self, handle: str, first: date, last: date, **settings: Any) -> str:
+        """Connect a merchant, whose business dates from `first` to `last` are then what is synced and compared; return the key."""
         told = httpx.get(f"{self.url}/sandbox/merchants").json()["merchants"]
         (merchant,) = [one for one in told if one["handle"] == handle]
         key = f"{merchant['provider']}:{handle}"
@@ -54,9 +63,10 @@ class SyncedHome:
             key,
             tenant=merchant["tenant"],
             url=self.url,
-            settings={**HURRIED[merchant["provider"]], **_OTHERWISE.get(handle, {})},
+            settings={**hurried(provider_named(merchant["provider"])), **settings},
         )
         self.dates[key] = [first + timedelta(days=n) for n in range((last - first).days + 1)]
+        return key
 
     def sync(self) -> list[SyncReport]:
         """Sync everything: connections of the same dates together."""
@@ -70,21 +80,25 @@ class SyncedHome:
         for days in self.dates.values():
             days += [days[-1] + timedelta(days=n) for n in range(1, (last - days[-1]).days + 1)]
 
-    def compare(self) -> Findings:
-        """Compare every table with what the sandbox says is true."""
+    def compare(self, *keys: str) -> Findings:
+        """Compare every table that their providers have a part of with what the sandbox says is true of some connections, or of all."""
         findings = Findings()
+        wanted = {key: days for key, days in self.dates.items() if not keys or key in keys}
         with session(self.runtime.lake) as database:
 
             def ask(query: str) -> list[tuple[Any, ...]]:
                 return database.execute(query).fetchall()
 
-            for key, days in self.dates.items():
+            for key, days in wanted.items():
+                tables = {"transactions", *(one.table for one in provider_named(key.partition(":")[0]).tables)}
                 with Merchant(self.url, key.partition(":")[2], days[0], days[-1]) as merchant:
-                    for part in (sales, payments, catalogue, stock, labour):
-                        part(findings, merchant, ask)
-                reports(findings, key, days, ask)
+                    for table in sorted(tables & _PARTS.keys()):
+                        _PARTS[table](findings, merchant, ask)
+                if "reported_sales" in tables:
+                    reports(findings, key, days, ask)
             quarantined = ask("select connection, asset, reason, count(*) from quarantine group by all")
-        findings.compare("quarantine", "anybody", {row[:-1]: row[-1] for row in quarantined}, {})
+        bad = {row[:-1]: row[-1] for row in quarantined if row[0] in wanted}
+        findings.compare("quarantine", "anybody", bad, {})
         return findings
 
     def fingerprints(self) -> dict[str, tuple[Any, ...]]:
@@ -95,26 +109,30 @@ class SyncedHome:
         tables = [name for name in self.runtime.lake.tables() if not name.endswith("reported_sales")]
         return fingerprints(self.runtime, [name.replace("/", ".") for name in tables])
 
-    def people(self) -> list[bytes]:
+    def people(self, *keys: str) -> list[bytes]:
         """Return every name, phone number and street of the merchants' people, in lower case.
 
         Addresses of mail are made of names, and streets are searched for without their numbers.
         """
         texts: set[str] = set()
-        for key in self.dates:
+        for key in keys or self.dates:
             told = httpx.get(f"{self.url}/sandbox/people", params={"merchant": key.partition(":")[2]}).json()
             assert all(any(name.lower() in mail for name in told["names"]) for mail in told["emails"])
             texts |= {*told["names"], *(phone.removeprefix("+") for phone in told["phones"])}
             texts |= {street.partition(" ")[2] for street in told["streets"]}
         return sorted(text.lower().encode() for text in texts)
 
-    def personal(self) -> tuple[int, list[str]]:
-        """Search every file of the home for its merchants' people; return how many bytes were searched, and what was found."""
-        wanted = self.people()
+    def personal(self, *keys: str) -> tuple[int, list[str]]:
+        """Search every file of the home for its merchants' people; return how many bytes were searched, and what was found.
+
+        With `keys`, search for their people in the files of their providers.
+        """
+        wanted = self.people(*keys)
+        folders = {key.partition(":")[0] for key in keys}
         searched, found = 0, []
         seen: set[str] = set()  # tables are written again and again, with most of their texts the same
         for path in sorted(self.runtime.settings.home.rglob("*")):
-            if not path.is_file():
+            if not path.is_file() or (folders and folders.isdisjoint(path.parts)):
                 continue
             for piece in _texts(path, seen) if path.suffix == ".parquet" else _contents(path):
                 searched += len(piece)

@@ -17,6 +17,7 @@ import httpx
 
 from flux_pipelines.domain.business_day import BusinessCalendar
 from flux_pipelines.domain.money import from_minor
+from flux_sandbox.model import Quirk
 
 Ask = Callable[[str], list[tuple[Any, ...]]]
 Row = dict[str, Any]
@@ -70,6 +71,7 @@ class Merchant:
         self.currency: str = told["currency"]
         self.key = f"{told['provider']}:{handle}"
         self.provider: str = told["provider"]
+        self._currencies = {place["id"]: str(place["currency"]) for place in told["locations"]}
         self._calendars = {
             place["id"]: BusinessCalendar(place["timezone"], told["cutoff_hour"]) for place in told["locations"]
         }
@@ -94,13 +96,15 @@ class Merchant:
         """List the merchant's orders of all times.
 
         Each has `day`, the date it was made on, and `sold_on`, the date on which it counts: None for one that is no sale.
-        Square's count once they are paid in full, on the date of the final payment; the others' when they are made.
+        As the merchant's own report counts them: once they are paid in full, on the date of the final payment; or when they are
+        made, cancelled ones too if all that is placed counts.
         """
+        counts_when = self.told["counts_when"]
         found = self._get("orders", merchant=self.handle, limit=_EVERYTHING)["orders"]
         for one in found:
             one["day"] = self._date(one, one["created_ms"])
-            counted = self._date(one, one["paid_ms"]) if self.provider == "square" else one["day"]
-            cancelled = one["state"] == "CANCELED" and self.provider != "shopify"
+            counted = self._date(one, one["paid_ms"]) if counts_when == "paid" else one["day"]
+            cancelled = one["state"] == "CANCELED" and counts_when != "placed"
             one["sold_on"] = None if cancelled else counted
         return list(found)
 
@@ -108,8 +112,13 @@ class Merchant:
         calendar = self._calendars[order["location_id"]]
         return None if at is None else calendar.date_of(datetime.fromtimestamp(at / 1000, UTC))
 
-    def money(self, minor: int) -> Decimal:
-        return from_minor(minor, self.currency)
+    def untold(self, what: Quirk) -> bool:
+        """Whether the provider does not tell something, so that no table can have it."""
+        return what in self.told["untold"]
+
+    def money(self, minor: int, location_id: str = "") -> Decimal:
+        """Return an amount of a location, or of the merchant as a whole."""
+        return from_minor(minor, self._currencies.get(location_id, self.currency))
 
     @property
     def mine(self) -> str:

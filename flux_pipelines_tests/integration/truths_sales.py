@@ -38,7 +38,7 @@ def _orders(findings: Findings, merchant: Merchant, ask: Ask, orders: Iterable[R
         )
     }
     true = {
-        one["order_id"]: (one["location_id"], one["sold_on"], merchant.money(one["total"]))
+        one["order_id"]: (one["location_id"], one["sold_on"], merchant.money(one["total"], one["location_id"]))
         for one in orders
         if one["sold_on"] is not None and one["total"]
     }
@@ -62,12 +62,11 @@ def _lines(findings: Findings, merchant: Merchant, ask: Ask, days: Iterable[Row]
             f"from transactions where {merchant.mine} and kind in ('sale', 'return') group by all"
         )
     }
-    money = merchant.money
     true = {
         _key(day): (
             day["lines"],
             Decimal(day["units"]),
-            *(money(day[name]) for name in ("gross", "discount", "net", "tax", "total")),
+            *(merchant.money(day[name], day["location_id"]) for name in ("gross", "discount", "net", "tax", "total")),
         )
         for day in days
         if day["orders"] or day["return_orders"]
@@ -102,7 +101,7 @@ def _daily_sales(findings: Findings, merchant: Merchant, ask: Ask, days: Iterabl
             "returns": day["return_orders"],
             "voids": day["voids"],
             "units": Decimal(day["units"]),
-            **{name: merchant.money(amount) for name, amount in zip(names.split(", "), amounts, strict=True)},
+            **{name: merchant.money(amount, place) for name, amount in zip(names.split(", "), amounts, strict=True)},
         }
     # Of a store's date, only what is wrong is told.
     for key in found.keys() & true.keys():
@@ -113,11 +112,11 @@ def _daily_sales(findings: Findings, merchant: Merchant, ask: Ask, days: Iterabl
 
 
 def _item_demand(findings: Findings, merchant: Merchant, ask: Ask, days: Iterable[Row]) -> None:
-    # A variant that was deleted is known to Shopify by its name only, in its old orders too.
+    # What was deleted may be known by its name only, in old orders too.
     gone = {
         one["product_id"]: f"name:{one['name']}|{one['variation']}"
         for one in merchant.true("/products")["products"]
-        if merchant.provider == "shopify" and not one["active"]
+        if merchant.untold("deleted_goods") and not one["active"]
     }
     found: dict[Any, Decimal] = defaultdict(Decimal)
     for place, day, product, quantity in ask(
@@ -149,6 +148,6 @@ def _tie_out(findings: Findings, merchant: Merchant, ask: Ask, days: Iterable[Ro
     ):
         if owed or gap:
             found[place, day, currency] = (owed, gap, orders, complete)
-    true = {_key(day): (merchant.money(day["total"]), 0, "", True) for day in days}
+    true = {_key(day): (merchant.money(day["total"], day["location_id"]), 0, "", True) for day in days}
     # A date on which nothing was sold is in no table; one on which nothing was sold for money may be.
     findings.compare("tie_out", merchant.handle, found, {key: row for key, row in true.items() if row[0]})

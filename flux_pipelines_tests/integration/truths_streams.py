@@ -1,7 +1,6 @@
 """The tables beside sales, compared with the truth: payments, the catalogue, stock, hours worked.
 
-What a provider cannot tell is not asked of its rows: Square tells times of work in whole minutes and does not say which
-part of a refund was a tip; Toast lists modifiers among its products, and no working times that were deleted.
+What a provider does not tell (`Merchant.untold`) is not asked of its rows, and neither are working times that were deleted.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ _ROUNDED = Decimal("0.0001")  # to so many hours do providers give them
 
 def payments(findings: Findings, merchant: Merchant, ask: Ask) -> None:
     """Compare payments and refunds: how many, how much, tips and fees."""
-    apart = merchant.provider != "square"
+    apart = not merchant.untold("refund_tips")
     found: dict[Any, tuple[Any, ...]] = {}
     for place, day, kind, tender, status, count, both, tip, fee in ask(
         "select location_id, business_date, kind, tender, status, count(*), sum(amount + tip), sum(tip), sum(fee) "
@@ -38,48 +37,53 @@ def payments(findings: Findings, merchant: Merchant, ask: Ask) -> None:
         )
         for index, value in enumerate((row["count"], row["amount"] + row["tip"], row["tip"], row["fee"])):
             sums[key][index] += value
+    money = merchant.money
     true = {
         key: (
             count,
-            merchant.money(both),
-            merchant.money(tip) if apart or key[2] == "payment" else None,
-            merchant.money(fee),
+            money(both, key[0]),
+            money(tip, key[0]) if apart or key[2] == "payment" else None,
+            money(fee, key[0]),
         )
         for key, (count, both, tip, fee) in sums.items()
     }
     findings.compare("payments", merchant.handle, found, true)
 
 
-def catalogue(findings: Findings, merchant: Merchant, ask: Ask) -> None:
-    """Compare what can be bought now, and the stores."""
-    of_merchant = f"connection = '{merchant.key}'"
-    goods = merchant.true("/products")["products"]
+def goods(findings: Findings, merchant: Merchant, ask: Ask) -> None:
+    """Compare what can be bought now."""
+    told = merchant.true("/products")["products"]
     true = {
         one["product_id"]: (
             one["name"], one["variation"] or None, one["category"], one["sku"] or None, one["upc"] or None,
             merchant.money(one["price"]), one["currency"],
         )
-        for one in goods
+        for one in told
         if one["active"]
     }  # fmt: skip
     found = {
         id_: tuple(row)
         for id_, *row in ask(
             "select product_id, product_name, variation, category, sku, upc, price, currency from products "
-            f"where {of_merchant} and valid_to is null and active"
+            f"where connection = '{merchant.key}' and valid_to is null and active"
         )
     }
-    if merchant.provider == "toast":
-        known = {one["product_id"] for one in goods}
+    if merchant.untold("modifiers_apart"):
+        known = {one["product_id"] for one in told}
         found = {id_: row for id_, row in found.items() if id_ in known}
     findings.compare("products", merchant.handle, found, true)
+
+
+def stores(findings: Findings, merchant: Merchant, ask: Ask) -> None:
+    """Compare where things are sold."""
     findings.compare(
         "locations",
         merchant.handle,
         {
             id_: tuple(row)
             for id_, *row in ask(
-                f"select location_id, timezone, currency, cutoff_hour, active from locations where {of_merchant}"
+                "select location_id, timezone, currency, cutoff_hour, active from locations "
+                f"where connection = '{merchant.key}'"
             )
         },
         {
@@ -100,11 +104,11 @@ def stock(findings: Findings, merchant: Merchant, ask: Ask) -> None:
         (one["location_id"], one["product_id"]): Decimal(one["quantity"])
         for one in merchant.true("/inventory")["counts"]
     }
-    if merchant.provider != "toast":
+    if not merchant.untold("whole_stock"):
         levels = {(place, product): quantity for place, product, quantity, _ in rows if quantity is not None}
         findings.compare("inventory_levels", merchant.handle, levels, counted)
         return
-    # Toast counts down what is left, and says of the rest that there is some or none.
+    # What is left is counted down, and of the rest there is some or none.
     said = {(place, product): (quantity, availability) for place, product, quantity, availability in rows}
     true: dict[Any, Any] = {
         (place["id"], one["product_id"]): (None, "in_stock")
@@ -118,7 +122,7 @@ def stock(findings: Findings, merchant: Merchant, ask: Ask) -> None:
 
 def labour(findings: Findings, merchant: Merchant, ask: Ask) -> None:
     """Compare who worked when, for how long and for what."""
-    unit = _MINUTE if merchant.provider == "square" else 1
+    unit = _MINUTE if merchant.untold("seconds_of_work") else 1
     true = {
         one["time_entry_id"]: _worked(merchant, one, unit)
         for one in merchant.true("/labor")["time_entries"]
@@ -144,9 +148,9 @@ def _worked(merchant: Merchant, one: Row, unit: int) -> tuple[Any, ...]:
     closed = None
     if end is not None:
         hours = Decimal(end - begin - one["breaks"] * _MINUTE) / 3_600_000
-        closed = (Decimal(one["breaks"]), hours, merchant.money(one["tips"]))
+        closed = (Decimal(one["breaks"]), hours, merchant.money(one["tips"], one["location_id"]))
     day = date.fromisoformat(one["business_date"])
-    wage = merchant.money(one["wage"])
+    wage = merchant.money(one["wage"], one["location_id"])
     status = "open" if end is None else "closed"
     return one["location_id"], day, one["employee_id"], one["job"], (begin, end), closed, wage, status
 

@@ -275,6 +275,9 @@ class ShopifySandbox:
             error = invalid_cursor().as_json([plan.root[0].key])
             return {"errors": [error], "data": None, "extensions": {"cost": cost_of(requested, 0, bucket)}}
         warnings: list[dict[str, Any]] = []
+        for field in plan.root:
+            if field.args.get("first"):
+                field.args["first"] = self.options.page(field.args["first"])
         execution = Execution(plan, self._root(shop, scopes, warnings, base_url, plan))
         data = execution.run()
         actual = min(execution.cost, requested)

@@ -74,6 +74,7 @@ class Cursors:
 
     def page_size(self, limit: int, query: bytes, after: object) -> int:
         """Return how much a page holds at most: now and then less than asked for, as documented."""
+        limit = self._world.options.page(limit)
         rng = Random(f"{self._world.options.seed}|{query.hex()}|{after}")  # noqa: S311
         if limit > 1 and rng.random() < _SHORT_PAGES:
             return rng.randrange(max(1, limit // 4), limit)

@@ -101,6 +101,7 @@ class Paths:
 
     def _bulk(self, call: Call) -> Answer:
         asked = parse(call.query)
+        asked = asked._replace(size=self._world.options.page(asked.size))
         found = find(self._world, call.client.merchant, call.here, asked)
         shown = page_of(found, asked)
         body = b"[" + b",".join([self._write(sale, call.view) for sale in shown]) + b"]"
