@@ -32,6 +32,9 @@ class WebhookSender(Protocol):
     def emit(self, merchant: Merchant, event_type: str) -> None:
         """Announce an event of any type, known or not."""
 
+    def signed(self, url: str, key: str, body: bytes) -> Mapping[str, str]:
+        """Return the headers with which a body, whatever is in it, is one that the provider has sent to an address."""
+
 
 @runtime_checkable
 class TellingSandbox(Protocol):

@@ -8,16 +8,20 @@ from pathlib import Path
 
 import pytest
 
+import flux_sandbox
 from flux_pipelines.cli import serve
 from flux_pipelines.cli.processes import Processes
 from flux_pipelines.domain.errors import ConfigurationError
+from flux_pipelines.providers.registry import all_providers
 from flux_sandbox import registry
 from flux_sandbox.options import SandboxOptions
 from flux_sandbox.world import World
 
 
 def test_every_folder_with_an_api_is_played() -> None:
-    assert registry.simulated() == ["shopify", "square", "toast"]
+    folders = {path.parent.name for path in Path(flux_sandbox.__file__).parent.glob("*/api.py")}
+    assert {"shopify", "square", "toast"} <= folders <= set(registry.simulated())
+    assert set(registry.simulated()) == {name for name, spec in all_providers().items() if spec.source}
 
 
 def test_a_library_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -215,6 +215,15 @@ class Webhooks:
         """End every subscription."""
         self.subscriptions.clear()
 
+    def signed(self, url: str, key: str, body: bytes) -> Mapping[str, str]:  # noqa: ARG002
+        """Return the headers that a body is believed by, as if an order of some shop had changed."""
+        return {
+            "x-shopify-hmac-sha256": signature(key, body),
+            "x-shopify-webhook-id": "e-1",
+            "x-shopify-topic": "orders/updated",
+            "x-shopify-shop-domain": "acme.myshopify.com",
+        }
+
     def _store(self, url: str, topics: frozenset[str], merchant_id: str | None) -> Subscription:
         self._made += 1
         id_ = gid("WebhookSubscription", 1_000_000_000_000 + self._made)

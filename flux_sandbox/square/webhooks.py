@@ -165,6 +165,10 @@ class Webhooks:
         """End every subscription."""
         self.subscriptions.clear()
 
+    def signed(self, url: str, key: str, body: bytes) -> Mapping[str, str]:
+        """Return the header that a notification is believed by."""
+        return {"x-square-hmacsha256-signature": signature(key, url, body)}
+
     # Square's own endpoints, for the app's personal access token
 
     def check(self, authorization: str) -> None:
