@@ -28,7 +28,7 @@ from flux_pipelines.domain.tables import TRANSACTIONS
 from flux_pipelines.privacy import Pseudonyms, Redactor
 from flux_pipelines.providers.square import PROVIDER
 
-_SQL = PROVIDER.transactions_sql
+_SQL = PROVIDER.table("transactions").sql
 
 
 class _Page(msgspec.Struct):

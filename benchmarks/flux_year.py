@@ -27,7 +27,7 @@ def main() -> None:
     with Runtime() as runtime:
         connect(runtime, chosen.url, 1_000_000)
         with load() as facts:
-            done = sync(runtime, [CONNECTION], days, streams=False)
+            done = sync(runtime, [CONNECTION], days, beside_orders=False)
         if done.failures:
             raise SystemExit("\n".join(done.failures))
         facts |= {

@@ -446,7 +446,7 @@ class Runtime:
         found = source.locations()
         self.state.locations.replace(connection.key, found)
         spec = provider_named(connection.provider)
-        by_day = [self.raw, *(self.raw.of(stream.name) for stream in spec.streams if stream.grain == "day")]
+        by_day = [self.raw.of(stream.name) for stream in spec.streams if stream.grain == "day"]
 
         def first_new() -> date | None:
             landed = [day for raw in by_day for day in raw.days(connection.key)]

@@ -84,13 +84,13 @@ def test_feeds_become_a_providers_tables_and_those_the_core_ones(specs: dict[str
     core: dict[str, set[str]] = {}
     for provider in names.sources():
         raw = {key for key in chain if key.startswith(f"{provider.name}/raw_")}
-        assert raw == {
-            f"{provider.name}/raw_{stream}" for stream in ("orders", *(one.name for one in provider.streams))
-        }
+        assert raw == {f"{provider.name}/raw_{stream.name}" for stream in provider.streams}
         for spec in provider.tables:
             assert chain[f"{provider.name}/{spec.table}"] == {f"{provider.name}/raw_{spec.stream}"}
             core.setdefault(spec.table, set()).add(f"{provider.name}/{spec.table}")
-    assert {*("payments", "products", "locations", "inventory_levels", "time_entries", "reported_sales")} == core.keys()
+    assert {
+        *("transactions", "payments", "products", "locations", "inventory_levels", "time_entries", "reported_sales")
+    } == core.keys()
     for table, parts in core.items():
         assert chain[table] == parts
 
@@ -153,7 +153,8 @@ def test_what_checks_a_table_stands_with_it_and_blocks() -> None:
     assert checks["square/transactions"] == {"order_totals", "no_duplicate_lines", "contract", "nothing_quarantined"}
     for provider in names.sources():
         for stream in provider.streams:
-            assert checks[f"{provider.name}/raw_{stream.name}"] == {"nothing_quarantined"}
+            expected = {"completeness"} if stream.name == "orders" else {"nothing_quarantined"}
+            assert checks[f"{provider.name}/raw_{stream.name}"] == expected
         for made in provider.tables:
             assert checks[f"{provider.name}/{made.table}"] >= {"no_duplicate_lines", "contract", "nothing_quarantined"}
             assert checks[made.table] >= {"no_duplicate_lines", "contract", "equals_its_sources"}
@@ -179,10 +180,9 @@ def test_automation_is_running_from_the_start() -> None:
     for provider in names.sources():
         sensors |= {f"{provider.name}_{what}" for what in ("connections", "changes", "watch")}
         sensors |= {f"{provider.name}_webhooks"} if provider.webhooks else set()
-        grains = {stream.grain for stream in provider.streams}
-        sensors |= {f"{provider.name}_feed_changes"} if "day" in grains else set()
-        runs = {"hour": "hourly", "current": "catalogue", "day": "daily_feeds"}
-        schedules |= {f"{provider.name}_{what}" for what in ("daily", *(runs[grain] for grain in grains))}
+        sensors |= {f"{provider.name}_record_changes"} if provider.streams_by("daily") else set()
+        runs = {"windowed": "daily", "hourly": "hourly", "current": "catalog", "daily": "daily_records"}
+        schedules |= {f"{provider.name}_{runs[stream.strategy]}" for stream in provider.streams}
     assert {s.name for s in repository.sensor_defs} == sensors
     assert all(s.default_status is dg.DefaultSensorStatus.RUNNING for s in repository.sensor_defs)
     assert {s.name for s in repository.schedule_defs} == schedules
@@ -205,8 +205,8 @@ def test_every_job_can_be_resolved() -> None:
     definitions = build_definitions()
     for name in (
         names.sync_job("square"),
-        names.stream_job("square", "day"),
-        names.stream_job("square", "hour"),
+        names.stream_job("square", "daily"),
+        names.stream_job("square", "hourly"),
         names.stream_job("square", "current"),
         names.REFRESH_CORE_JOB,
         names.REFRESH_BOOKS_JOB,

@@ -117,7 +117,7 @@ def sync(
             runtime,
             [c.key for c in chosen],
             days,
-            streams=not sales_only,
+            beside_orders=not sales_only,
             accept_empty=accept_empty,
             console=console,
         )

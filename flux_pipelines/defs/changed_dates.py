@@ -85,7 +85,7 @@ class ChangedDates:
                 at = connection, date.fromisoformat(day)
                 self.changed.setdefault(at, set()).add(date.fromisoformat(raw_date))
 
-    def tell(
+    def report(
         self,
         context: dg.AssetExecutionContext,
         raw: RawStore,

@@ -10,11 +10,11 @@ from typing import Any
 import dagster as dg
 
 from flux_pipelines import providers
-from flux_pipelines.defs import erasures, freshness, jobs, maintenance, names, reconciliation, token_refresh
-from flux_pipelines.defs.assets import core, forecasts, mapping, normalized, orders, raw, union
+from flux_pipelines.defs import erasures, freshness, jobs, maintenance, names, reconciliation, schedules, token_refresh
+from flux_pipelines.defs.assets import core, forecasts, mapping, normalized, raw, union
 from flux_pipelines.defs.assets.finance import agreement, restatements, tie_out
 from flux_pipelines.defs.resources import FluxResource, SageMakerResource
-from flux_pipelines.defs.sensors import closed_dates, feed_changes, inbox, order_changes, sync_requests
+from flux_pipelines.defs.sensors import automation, changes, closed_dates, connections, inbox, sync_requests
 from flux_pipelines.providers.base import Provider
 from flux_pipelines.providers.registry import all_providers
 
@@ -48,9 +48,8 @@ def _definitions(overrides: Mapping[str, Any]) -> dg.Definitions:
     watches = [freshness.watch(provider) for provider in sources]
     return dg.Definitions(
         assets=[
-            *(asset for provider in sources for asset in orders.provider_assets(provider)),
-            *(asset for provider in sources for asset in raw.stream_assets(provider)),
-            *(asset for provider in sources for asset in normalized.table_assets(provider)),
+            *(asset for provider in sources for asset in raw.raw_assets(provider)),
+            *(asset for provider in sources for asset in normalized.normalized_assets(provider)),
             *core.marts(),
             agreement.daily_sales().asset(),
             *union.union_assets(),
@@ -63,17 +62,15 @@ def _definitions(overrides: Mapping[str, Any]) -> dg.Definitions:
         asset_checks=[check for checks, _ in watches for check in checks],
         jobs=[*asked.values(), looking_after, comparing, keeping, deciding],
         schedules=[
-            *(order_changes.daily_schedule(provider) for provider in sources),
-            *(schedule for provider in sources for schedule in feed_changes.stream_schedules(provider)),
+            *(schedule for provider in sources for schedule in schedules.schedules(provider)),
             maintenance.upkeep_schedule(looking_after),
             reconciliation.reconcile_schedule(comparing),
             token_refresh.keep_tokens_schedule(keeping),
         ],
         sensors=[
-            *order_changes.automation_sensors(),
-            *(order_changes.connection_partitions_sensor(provider) for provider in sources),
-            *(order_changes.change_sensor(provider) for provider in sources),
-            *(sensor for provider in sources for sensor in feed_changes.stream_change_sensors(provider)),
+            *automation.automation_sensors(),
+            *(connections.connection_partitions_sensor(provider) for provider in sources),
+            *(sensor for provider in sources for sensor in changes.change_sensors(provider)),
             *(
                 inbox.inbox_sensor(provider, [*_announced(provider, asked), forgetting])
                 for provider in sources
@@ -82,7 +79,7 @@ def _definitions(overrides: Mapping[str, Any]) -> dg.Definitions:
             sync_requests.requested_syncs_sensor(
                 [
                     *(asked[names.sync_job(provider.name)] for provider in sources),
-                    *(asked[names.stream_job(p.name, "day")] for p in sources if jobs.streams_of(p, "day")),
+                    *(asked[names.stream_job(p.name, "daily")] for p in sources if p.streams_by("daily")),
                 ]
             ),
             closed_dates.closed_days_sensor(asked[names.CLOSED_DAYS_JOB]),
@@ -96,8 +93,7 @@ def _definitions(overrides: Mapping[str, Any]) -> dg.Definitions:
 
 def _announced(provider: Provider, asked: Mapping[str, Any]) -> list[Any]:
     """Return the jobs that a provider's webhooks may ask for."""
-    grains = {stream.grain for stream in provider.streams}
-    wanted = [names.sync_job(provider.name), *(names.stream_job(provider.name, grain) for grain in sorted(grains))]
+    wanted = dict.fromkeys(names.stream_job(provider.name, stream.strategy) for stream in provider.streams)
     return [asked[name] for name in (*wanted, names.REFRESH_CORE_JOB)]
 
 

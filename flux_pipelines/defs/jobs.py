@@ -6,10 +6,13 @@ run's process and the parallelism is inside the assets.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from datetime import date
+
 import dagster as dg
 
 from flux_pipelines.defs import names
-from flux_pipelines.defs.assets.normalized import ORDERS
+from flux_pipelines.defs.assets.raw import key_of
 from flux_pipelines.defs.assets.union import AS_A_WHOLE, BY_DAY
 from flux_pipelines.defs.freshness import NO_OPEN_ALERTS, PROVIDER_ANSWERS, VERSION_SUPPORTED, YESTERDAY_COMPLETE
 from flux_pipelines.defs.internals import UnresolvedAssetJobDefinition
@@ -21,7 +24,7 @@ from flux_pipelines.domain.tables import (
     SETTLED_ORDERS,
     TIE_OUT,
 )
-from flux_pipelines.providers.base import Grain, Provider, Stream
+from flux_pipelines.providers.base import ORDERS, TRANSACTIONS, Provider, Strategy, Stream, StreamTable
 
 
 def jobs() -> list[UnresolvedAssetJobDefinition]:
@@ -40,21 +43,6 @@ def jobs() -> list[UnresolvedAssetJobDefinition]:
     stock = [names.INVENTORY_LEVELS] if names.with_table(INVENTORY_LEVELS.name) else []
     catalogue = [dg.AssetKey(table.name) for table, _ in AS_A_WHOLE if names.with_table(table.name)]
     return [
-        *(
-            dg.define_asset_job(
-                names.sync_job(provider.name),
-                # Without the watch, which has a sensor of its own.
-                selection=dg.AssetSelection.assets(
-                    names.raw_orders(provider.name), names.provider_transactions(provider.name)
-                )
-                - dg.AssetSelection.checks(
-                    *(dg.AssetCheckKey(names.raw_orders(provider.name), watched) for watched in _watched(provider))
-                ),
-                description=f"Fetch {provider.title} orders of some connections and business dates, and normalise them.",
-                executor_def=dg.in_process_executor,
-            )
-            for provider in names.sources()
-        ),
         *(job for provider in names.sources() for job in stream_jobs(provider)),
         dg.define_asset_job(
             names.REFRESH_CORE_JOB,
@@ -106,50 +94,103 @@ def jobs() -> list[UnresolvedAssetJobDefinition]:
     ]
 
 
-def _watched(provider: Provider) -> tuple[str, ...]:
+def _watched(provider: Provider) -> dg.AssetSelection:
     """Return the checks that the watch evaluates, not a sync."""
     version = (VERSION_SUPPORTED,) if provider.sunset is not None else ()
-    return (YESTERDAY_COMPLETE, NO_OPEN_ALERTS, PROVIDER_ANSWERS, *version)
+    checks = (YESTERDAY_COMPLETE, NO_OPEN_ALERTS, PROVIDER_ANSWERS, *version)
+    return dg.AssetSelection.checks(*(dg.AssetCheckKey(names.raw_orders(provider.name), name) for name in checks))
 
 
-_COLLECTS: dict[Grain, str] = {
-    "day": "Fetch {streams} of {title} for some connections and business dates, and make their tables.",
-    "hour": "Take this hour's snapshot of {streams} of {title} for some connections, and make its table.",
+_READS: dict[Strategy, str] = {
+    "windowed": "Fetch {streams} of {title} of some connections and business dates, and normalise them.",
+    "daily": "Fetch {streams} of {title} for some connections and business dates, and make their tables.",
+    "hourly": "Take this hour's snapshot of {streams} of {title} for some connections, and make its table.",
     "current": "Fetch {streams} of {title} as they are now for some connections, and make their tables.",
 }
 
 
-def streams_of(provider: Provider, grain: Grain) -> list[Stream]:
-    """Return a provider's streams of a grain."""
-    return [stream for stream in provider.streams if stream.grain == grain]
-
-
 def stream_jobs(provider: Provider) -> list[UnresolvedAssetJobDefinition]:
-    """Return the jobs of a provider's streams: one a grain, and one for the tables that it keeps inside its orders."""
+    """Return the jobs of a provider's streams: one a strategy, and one for the tables that it keeps inside its orders."""
     found = []
-    for grain, description in _COLLECTS.items():
-        streams = {stream.name: stream.title for stream in streams_of(provider, grain)}
+    for strategy, description in _READS.items():
+        streams = provider.streams_by(strategy)
         if streams:
-            tables = [spec.table for spec in provider.tables if spec.stream in streams]
+            selection = dg.AssetSelection.assets(
+                *(asset for stream in streams for asset in assets_of(provider, stream))
+            )
             found.append(
                 dg.define_asset_job(
-                    names.stream_job(provider.name, grain),
-                    selection=[
-                        *(names.raw_stream(provider.name, stream) for stream in streams),
-                        *(names.provider_table(provider.name, table) for table in tables),
-                    ],
-                    description=description.format(streams=" and ".join(streams.values()), title=provider.title),
+                    names.stream_job(provider.name, strategy),
+                    # Without the watch, which has a sensor of its own.
+                    selection=selection - _watched(provider) if strategy == "windowed" else selection,
+                    description=description.format(
+                        streams=" and ".join(stream.title for stream in streams), title=provider.title
+                    ),
                     executor_def=dg.in_process_executor,
                 )
             )
-    inside = [names.provider_table(provider.name, spec.table) for spec in provider.tables if spec.stream == ORDERS]
+    inside = inside_orders(provider)
     if inside:
         found.append(
             dg.define_asset_job(
                 names.derive_job(provider.name),
-                selection=inside,
+                selection=[names.provider_table(provider.name, spec.table) for spec in inside],
                 description=f"Make the tables that {provider.title} keeps inside its orders, from orders fetched before.",
                 executor_def=dg.in_process_executor,
             )
         )
     return found
+
+
+def inside_orders(provider: Provider) -> list[StreamTable]:
+    """Return the tables beside `transactions` that are made of a provider's orders. A job of their own makes them."""
+    return [spec for spec in provider.tables if spec.stream == ORDERS and spec.table != TRANSACTIONS]
+
+
+def assets_of(provider: Provider, stream: Stream) -> list[dg.AssetKey]:
+    """Return what the job of a stream makes of it: its raw records, then its tables."""
+    apart = inside_orders(provider)
+    made = [spec.table for spec in provider.tables if spec.stream == stream.name and spec not in apart]
+    return [
+        names.raw_stream(provider.name, stream.name),
+        *(names.provider_table(provider.name, table) for table in made),
+    ]
+
+
+def stream_request(
+    provider: Provider,
+    stream: Stream,
+    connection: str,
+    first: date,
+    last: date,
+    *,
+    run_key: str | None = None,
+    tags: Mapping[str, str] | None = None,
+) -> dg.RunRequest:
+    """Return the request to read one stream of a connection and make its tables, in one run.
+
+    Args:
+        provider: whose.
+        stream: which stream.
+        connection: the connection's key.
+        first: first day; for what there is now, today.
+        last: last day, included.
+        run_key: keeps Dagster from making the same run twice.
+        tags: further tags.
+
+    """
+    orders = stream.strategy == "windowed"
+    return dg.RunRequest(
+        run_key=run_key,
+        job_name=names.stream_job(provider.name, stream.strategy),
+        asset_selection=None if orders else assets_of(provider, stream),
+        tags={
+            names.CONNECTION_TAG: connection,
+            # Apart from the orders' queue: what has just been sold does not wait for the other streams.
+            names.QUEUE_TAG: connection if orders else f"{connection}/streams",
+            names.STREAM_TAG: stream.name,
+            names.RANGE_START: key_of(stream.grain, connection, first),
+            names.RANGE_END: key_of(stream.grain, connection, last),
+            **(tags or {}),
+        },
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dagster as dg
 
 from flux_pipelines.defs.internals import HIDDEN_TAG_PREFIX
-from flux_pipelines.providers.base import Provider
+from flux_pipelines.providers.base import Provider, Strategy
 from flux_pipelines.providers.registry import all_providers
 
 CODE_LOCATION = "flux_pipelines"
@@ -53,11 +53,10 @@ STREAM_TAG = "flux/stream"
 CORE_TAG = "flux/batch-core"
 #: Run tag that names the sync request of the gateway that a run belongs to.
 REQUEST_TAG = "flux/request"
-#: Metadata of a partition of a provider's transactions that sensors read: when its orders were fetched, and whether
-#: its day was over then.
-FETCHED_AT = "fetched at"
-DAY_STATE = "day"
-OVER, OPEN = "over", "open"
+#: Facts of a provider's table's partition that sensors read back: when its raw records were fetched (seconds since 1970), and
+#: whether its date was over then. Beside them is what people read, which may be worded anew.
+FETCHED_AT = "flux/fetched_at"
+DATE_WAS_OVER = "flux/date_was_over"
 #: Runs of higher priority leave the queue first: what has just been sold before years of history.
 PRIORITY_TAG = "dagster/priority"
 FRESH = "10"
@@ -95,11 +94,11 @@ def provider_transactions(provider: str) -> dg.AssetKey:
 
 def sync_job(provider: str) -> str:
     """Return the name of the job that fetches and normalises a provider's orders."""
-    return f"sync_{provider}"
+    return stream_job(provider, "windowed")
 
 
 def raw_stream(provider: str, stream: str) -> dg.AssetKey:
-    """Return the key of what a provider was asked for beside orders, as received; `orders` is a stream too."""
+    """Return the key of a provider's stream as received."""
     return dg.AssetKey([provider, f"raw_{stream}"])
 
 
@@ -109,19 +108,17 @@ def provider_table(provider: str, table: str) -> dg.AssetKey:
 
 
 def with_table(table: str) -> list[Provider]:
-    """Return the providers that have their own part of a table: each of transactions, some of what streams are made into."""
-    if table == TRANSACTIONS.to_user_string():
-        return sources()
+    """Return the providers that have their own part of a table."""
     return [provider for provider in sources() if any(spec.table == table for spec in provider.tables)]
 
 
-#: How the job is called that collects a provider's streams of a grain.
-_COLLECTING = {"day": "collect", "hour": "snapshot", "current": "catalogue"}
+#: How the job is called that reads a provider's streams of a strategy.
+_READING: dict[Strategy, str] = {"windowed": "sync", "daily": "collect", "hourly": "snapshot", "current": "catalogue"}
 
 
-def stream_job(provider: str, grain: str) -> str:
-    """Return the name of the job that collects a provider's streams of a grain, and makes their tables."""
-    return f"{_COLLECTING[grain]}_{provider}"
+def stream_job(provider: str, strategy: Strategy) -> str:
+    """Return the name of the job that reads a provider's streams of a strategy, and makes their tables."""
+    return f"{_READING[strategy]}_{provider}"
 
 
 def derive_job(provider: str) -> str:

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 from flux_pipelines.defs import names
 from flux_pipelines.defs.assets.normalized import grain_of
-from flux_pipelines.defs.feed_runner import StreamDriver
 from flux_pipelines.defs.runner import driving
 from flux_pipelines.domain import tables
 from flux_pipelines.domain.connection import split_key
@@ -66,7 +65,7 @@ def rebuild(runtime: Runtime) -> tuple[list[str], list[date], list[str]]:
                 days |= _taken_over(lake, table, before[table.name], known)
         wanted = sorted(day for day in days if day >= runtime.settings.start_date)
         driver.materialise_core(wanted)
-        StreamDriver(driver).refresh_books(wanted)
+        driver.refresh_books(wanted)
         # What failed is told, and is made like any other partition that failed.
         runtime.state.cursors.delete(_UNFINISHED)
         return sorted(before), wanted, driver.failures
@@ -76,21 +75,14 @@ def _again(runtime: Runtime, driver: Driver, key: str, old: set[str]) -> set[dat
     """Make a connection's own tables again, of every date that has been fetched."""
     spec = provider_named(split_key(key)[0])
     done: set[date] = set()
-    for base in (tables.TRANSACTIONS.name, *(table.table for table in spec.tables)):
-        if f"{spec.name}/{base}" in old:
-            runtime.raw.of(OLDER).unmake(key, base)
-    if f"{spec.name}/{tables.TRANSACTIONS.name}" in old:
-        done |= driver.normalise(spec.name, key, _fetched(runtime, key))
-    streams = StreamDriver(driver)
-    for table in spec.tables:
-        if f"{spec.name}/{table.table}" in old and grain_of(spec, table) == "day":
-            done |= streams.make(spec, table, key, _fetched(runtime, key, table.stream))
+    again = [table for table in spec.tables if f"{spec.name}/{table.table}" in old]
+    for table in again:
+        runtime.raw.of(OLDER).unmake(key, table.table)
+    for table in again:
+        if grain_of(spec, table) == "day":
+            raw = runtime.raw.of(table.stream)
+            done |= driver.make(spec, table, key, sorted(raw.landed(key, raw.days(key))))
     return done
-
-
-def _fetched(runtime: Runtime, key: str, stream: str = "orders") -> list[date]:
-    raw = runtime.raw.of(stream)
-    return sorted(raw.landed(key, raw.days(key)))
 
 
 def _taken_over(lake: DeltaLake, table: Table, before: str, known: set[str]) -> set[date]:

@@ -1,7 +1,8 @@
 """Runs the assets in this process, for the command line: the same jobs on the same instance, so that the UI shows them.
 
 A connection's business dates go in one run (a run costs 3 CPU seconds before it does anything), each connection in a
-run of its own, so that one that fails does not hold back the others. Then the core tables, then forecasts, then streams.
+run of its own, so that one that fails does not hold back the others. Then the core tables, then forecasts, then the other
+streams.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import uuid
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,9 +25,12 @@ import dagster as dg
 
 from flux_pipelines.defs import names
 from flux_pipelines.defs.assets.forecasts import HORIZON
+from flux_pipelines.defs.assets.normalized import grain_of
+from flux_pipelines.defs.assets.raw import key_of
 from flux_pipelines.defs.checks import Scope
 from flux_pipelines.defs.code_location import build_definitions
-from flux_pipelines.defs.feed_runner import StreamDriver
+from flux_pipelines.defs.completeness import collected_until
+from flux_pipelines.defs.jobs import inside_orders
 from flux_pipelines.defs.partitions import connections_of
 from flux_pipelines.defs.resources import Progress, bound_resource
 from flux_pipelines.defs.tags import connection_tags, day_tags, runs_of
@@ -39,6 +43,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from flux_pipelines.defs.internals import ExecuteInProcessResult
+    from flux_pipelines.providers.base import Grain, Provider, Strategy, StreamTable
     from flux_pipelines.runtime import Runtime
 
 #: What the run says is in the event log; the terminal has the progress bar.
@@ -99,7 +104,7 @@ def sync(
     connections: Sequence[str],
     days: Sequence[date],
     *,
-    streams: bool = True,
+    beside_orders: bool = True,
     accept_empty: bool = False,
     console: Console | None = None,
 ) -> SyncReport:
@@ -109,7 +114,7 @@ def sync(
         runtime: the rooms.
         connections: their keys (`square:acme`), of one provider or of several.
         days: the business dates, in order.
-        streams: whether payments, catalogue, stock and hours worked are collected as well.
+        beside_orders: whether payments, catalogue, stock and hours worked are read as well.
         accept_empty: whether partitions that hold records may become empty.
         console: where a progress bar is drawn; none without it.
 
@@ -141,17 +146,16 @@ def sync(
             if asked and asked[-1] in driver.materialise_core(sold):
                 driver.forecast(asked[-1])
             # After the sales, which do not depend on them: a stream that fails is a failure of that stream.
-            if streams:
-                beside = StreamDriver(driver)
+            if beside_orders:
                 for provider, of_one in landed.items():
-                    beside.collect(provider, of_one, days, sync_token=tickets[provider].token)
-                beside.refresh()
+                    driver.read_streams(provider, of_one, days, sync_token=tickets[provider].token)
+                driver.refresh_streams()
             report.failures = driver.failures
         finished = not report.failures
     finally:
         for ticket in tickets.values():
             syncs.finish(ticket.token, ok=finished)
-    _describe(runtime, report, connections, days, streams=streams)
+    _describe(runtime, report, connections, days, beside_orders=beside_orders)
     report.seconds = time.monotonic() - began
     return report
 
@@ -173,7 +177,7 @@ def replay_quarantined(runtime: Runtime, partitions: Sequence[tuple[str, date]])
             again = {row["business_date"] for row in runtime.quarantine.list(asset=unread, connection=key)} & wanted
             landed.update(driver.materialise_connection(provider, key, sorted(again), sync_token=uuid.uuid4().hex))
             landed.update(driver.normalise(provider, key, sorted(wanted - again)))
-            StreamDriver(driver).replay(provider, key, runtime.quarantine.list(connection=key), wanted)
+            driver.replay(provider, key, runtime.quarantine.list(connection=key), wanted)
         driver.materialise_core(sorted(landed))
         report.failures = driver.failures
     return report
@@ -253,6 +257,8 @@ class Driver:
         self._instance = instance
         self._name = name
         self._definitions = build_definitions({"flux": bound_resource(runtime, progress)})
+        self._days: set[date] = set()  # what the core tables have to be brought up to date for
+        self._strategies: set[Strategy] = set()
         self.failures: list[str] = []
 
     def materialise_connection(
@@ -286,12 +292,8 @@ class Driver:
 
     def normalise(self, provider: str, connection: str, days: Sequence[date]) -> set[date]:
         """Normalise business dates that are landed; return those that are complete."""
-        done: set[date] = set()
-        key = names.provider_transactions(provider)
-        for first, last in runs_of(days):
-            tags = connection_tags(connection, first, last)
-            done |= self.recorded(self.run(names.sync_job(provider), tags, [key]), key)
-        return done
+        spec = provider_named(provider)
+        return self.make(spec, spec.table(TRANSACTIONS.name), connection, days)
 
     def materialise_core(self, days: Sequence[date]) -> set[date]:
         """Bring the core tables up to date for business dates; return those whose item demand is."""
@@ -311,6 +313,119 @@ class Driver:
         ]
         if all(made):
             self.run(names.ACCURACY_JOB, day_tags(max(before + timedelta(days=1), start), last))
+
+    def read_streams(
+        self, provider: str, landed: Mapping[str, Collection[date]], days: Sequence[date], *, sync_token: str
+    ) -> None:
+        """Read the streams beside orders of some business dates and of the present, and make the provider's tables of them.
+
+        Args:
+            provider: the provider's name.
+            landed: connections, each with the dates whose orders are complete. One without any is left out: what kept
+                its orders away keeps these away too, and has been told.
+            days: the business dates.
+            sync_token: names the sync: days that it has stored already are not fetched again.
+
+        """
+        spec = provider_named(provider)
+        today = datetime.now(UTC).date()
+        present: tuple[Strategy, ...] = ("hourly", "current")
+        for connection, sold in landed.items():
+            if not sold:
+                continue
+            inside = self._make_inside(spec, connection, sorted(sold))
+            self._days |= {*sold, *inside, *self._read_daily(spec, connection, days, sync_token)}
+            for strategy in present:
+                streams = spec.streams_by(strategy)
+                if streams:
+                    self._strategies.add(strategy)
+                    tags = _stream_tags(streams[0].grain, connection, today, today) | {names.SYNC_TAG: sync_token}
+                    self.run(names.stream_job(provider, strategy), tags)
+
+    def refresh_streams(self) -> None:
+        """Bring the core tables up to date for what has been read beside orders."""
+        self.refresh_books(self._days)
+        if "hourly" in self._strategies:
+            today = datetime.now(UTC).date()
+            self.run(names.REFRESH_STOCK_JOB, day_tags(today, today))
+        if "current" in self._strategies:
+            self.run(names.REFRESH_CATALOGUE_JOB, {})
+            self.run(names.MAPPING_JOB, {})
+
+    def refresh_books(self, days: Collection[date]) -> None:
+        """Bring the core tables of payments and hours, and what is compared with them, up to date for business dates.
+
+        Payments are fetched for a date more than orders: of that one there are no sales that could be shown.
+        """
+        sold = self.fetched(days)
+        for some, without in ((sold, ()), (set(days) - sold, (names.DAILY_SALES,))):
+            for first, last in runs_of(sorted(some)):
+                self.run_through(names.REFRESH_BOOKS_JOB, day_tags(first, last), without=without)
+
+    def make(self, spec: Provider, table: StreamTable, connection: str, days: Sequence[date]) -> set[date]:
+        """Make a table of business dates that have been fetched; return the dates that it has."""
+        done: set[date] = set()
+        key = names.provider_table(spec.name, table.table)
+        for first, last in runs_of(days):
+            result = self.run(_job_of(spec, table), connection_tags(connection, first, last), [key])
+            done |= self.recorded(result, key)
+        return done
+
+    def replay(
+        self, provider: str, connection: str, quarantined: Sequence[Mapping[str, Any]], days: Collection[date]
+    ) -> None:
+        """Make the tables beside `transactions` again whose records are in quarantine: they may be usable by now.
+
+        Args:
+            provider: the provider's name.
+            connection: the connection's key.
+            quarantined: its rows of the quarantine.
+            days: the business dates that are meant.
+
+        """
+        spec = provider_named(provider)
+        for table in spec.tables:
+            if table.table == TRANSACTIONS.name:
+                continue
+            key = names.provider_table(provider, table.table)
+            bad = {row["business_date"] for row in quarantined if row["asset"] == key.to_user_string()} & set(days)
+            grain = grain_of(spec, table)
+            for first, last in runs_of(sorted(bad)):
+                self.run(_job_of(spec, table), _stream_tags(grain, connection, first, last), [key])
+                if grain == "day":
+                    self.run_through(names.REFRESH_BOOKS_JOB, day_tags(first, last))
+                elif grain == "hour":
+                    self.run(names.REFRESH_STOCK_JOB, day_tags(first, last))
+                else:
+                    self.run(names.REFRESH_CATALOGUE_JOB, {})
+
+    def _make_inside(self, spec: Provider, connection: str, days: Sequence[date]) -> set[date]:
+        """Make the tables that are kept inside orders; return the dates whose rows have changed."""
+        done: set[date] = set()
+        inside = [names.provider_table(spec.name, table.table) for table in inside_orders(spec)]
+        for first, last in runs_of(days) if inside else ():
+            result = self.run(names.derive_job(spec.name), connection_tags(connection, first, last))
+            done = done.union(*(self.recorded(result, key) for key in inside))
+        return done
+
+    def _read_daily(self, spec: Provider, connection: str, days: Sequence[date], sync_token: str) -> set[date]:
+        """Read the daily streams and make their tables; return the dates that one of them has now."""
+        done: set[date] = set()
+        daily = {stream.name for stream in spec.streams_by("daily")}
+        if not daily:
+            return done
+        for first, last in runs_of([*days, collected_until(days[-1], datetime.now(UTC))]):
+            tags = connection_tags(connection, first, last) | {names.SYNC_TAG: sync_token}
+            result = self.run(names.stream_job(spec.name, "daily"), tags)
+            for table in spec.tables:
+                if table.stream not in daily:
+                    continue
+                stored = self.recorded(result, names.raw_stream(spec.name, table.stream))
+                made = self.recorded(result, names.provider_table(spec.name, table.table))
+                if stored and not made:  # some days failed: Dagster has not begun with the others' tables
+                    made = self.make(spec, table, connection, sorted(stored))
+                done |= made
+        return done
 
     def recorded(self, result: ExecuteInProcessResult, key: dg.AssetKey) -> set[date]:
         """Return the business dates of an asset that a run has recorded, those before its failure included."""
@@ -351,8 +466,7 @@ class Driver:
         definition = self._definitions.resolve_job_def(job)
         config: dict[str, Any] = dict(_QUIETLY)
         if self._accept_empty:
-            raw = {names.raw_orders(one.name) for one in names.sources()}
-            raw |= {names.raw_stream(one.name, stream.name) for one in names.sources() for stream in one.streams}
+            raw = {names.raw_stream(one.name, stream.name) for one in names.sources() for stream in one.streams}
             selected = raw & set(assets or definition.asset_layer.executable_asset_keys)
             config["ops"] = {key.to_python_identifier(): {"config": {"accept_empty": True}} for key in sorted(selected)}
         result = definition.execute_in_process(
@@ -365,6 +479,22 @@ class Driver:
         if not result.success:
             self.failures += _failures(result)
         return result
+
+
+def _job_of(spec: Provider, table: StreamTable) -> str:
+    """Return the job that makes a table, alone or with others of its stream."""
+    if table in inside_orders(spec):
+        return names.derive_job(spec.name)
+    return names.stream_job(spec.name, spec.stream(table.stream).strategy)
+
+
+def _stream_tags(grain: Grain, connection: str, first: date, last: date) -> dict[str, str]:
+    """Return the tags of a run over partitions of a stream of a connection."""
+    return {
+        names.CONNECTION_TAG: connection,
+        names.RANGE_START: key_of(grain, connection, first),
+        names.RANGE_END: key_of(grain, connection, last),
+    }
 
 
 def _failures(result: ExecuteInProcessResult) -> list[str]:
@@ -382,14 +512,15 @@ def _failures(result: ExecuteInProcessResult) -> list[str]:
 
 
 def _describe(
-    runtime: Runtime, report: SyncReport, connections: Sequence[str], days: Sequence[date], *, streams: bool
+    runtime: Runtime, report: SyncReport, connections: Sequence[str], days: Sequence[date], *, beside_orders: bool
 ) -> None:
     """Fill the report from the lake: what is there now, not what was meant to be."""
     from flux_pipelines.lake import session
 
     for key in connections:
-        by_day = [stream.name for stream in provider_named(split_key(key)[0]).streams if stream.grain == "day"]
-        for raw in (runtime.raw, *(runtime.raw.of(name) for name in by_day if streams)):
+        spec = provider_named(split_key(key)[0])
+        read = [*spec.streams_by("windowed"), *(spec.streams_by("daily") if beside_orders else ())]
+        for raw in (runtime.raw.of(stream.name) for stream in read):
             for manifest in raw.manifests(key, days[0], days[-1]).values():
                 report.requests += manifest.requests
                 report.retries += manifest.retries

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import dagster as dg
 
 from flux_pipelines.defs.internals import FINISHED_STATUSES, WILL_RETRY_TAG
-from flux_pipelines.defs.names import DAY_STATE, FETCHED_AT, OVER, RANGE_END, RANGE_START
+from flux_pipelines.defs.names import DATE_WAS_OVER, FETCHED_AT, RANGE_END, RANGE_START
 from flux_pipelines.defs.partitions import each_day, split_partition
 from flux_pipelines.domain import inert
 
@@ -90,13 +90,13 @@ def days_of(run: dg.DagsterRun) -> tuple[str, list[date]]:
 
 
 def fetched_at(record: dg.EventLogRecord) -> datetime:
-    """Return when the orders that a partition of a provider's transactions was made from were fetched."""
+    """Return when the raw records that a partition of a provider's table was made of were fetched."""
     return datetime.fromtimestamp(_metadata(record).get(FETCHED_AT, 0.0), UTC)
 
 
 def was_over(record: dg.EventLogRecord) -> bool:
     """Tell whether the day of a partition of a provider's transactions was over when its orders were fetched."""
-    return _metadata(record).get(DAY_STATE) == OVER
+    return bool(_metadata(record).get(DATE_WAS_OVER, False))
 
 
 def _metadata(record: dg.EventLogRecord) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from flux_pipelines.defs.completeness import calendars, stores
 from flux_pipelines.defs.deleted_orders import remember_deleted, where_kept
 from flux_pipelines.defs.partitions import each_day, ranges
 from flux_pipelines.domain.errors import ConfigurationError
-from flux_pipelines.providers.base import Affected, Provider, Source, WebhookSource
+from flux_pipelines.providers.base import ORDERS, Invalidation, Provider, Source, WebhookSource
 
 if TYPE_CHECKING:
     from flux_pipelines.domain.business_day import BusinessCalendar
@@ -20,11 +20,10 @@ if TYPE_CHECKING:
     from flux_pipelines.state import Event
 
 #: What of a unit is not a stream's name: orders, and what a person asked to be forgotten (with the event's id).
-ORDERS = "orders"
 FORGET = "forget"
 
 
-class Unit(NamedTuple):
+class StalePartition(NamedTuple):
     """What an event makes stale: of a connection, the orders or a stream of a business date."""
 
     connection: str
@@ -72,7 +71,7 @@ class Batch:
     """Events that are brought in together, and the partitions to sync for them."""
 
     ids: list[int]
-    units: set[Unit]
+    units: set[StalePartition]
 
     def runs(self) -> list[Run]:
         """Return the runs it takes, those of orders first: what was sold is wanted soonest."""
@@ -85,7 +84,7 @@ class Batch:
         ]
 
 
-class Asker:
+class EventResolver:
     """Asks the provider, for one account, what events touch. Opens its client when it is needed."""
 
     def __init__(
@@ -127,7 +126,7 @@ class Asker:
         if self._opened is not None:
             self._opened.close()
 
-    def affected(self, events: Sequence[Event]) -> list[Affected]:
+    def affected(self, events: Sequence[Event]) -> list[Invalidation]:
         """Ask what the events touch."""
         return self._webhooks.affected([(event.event_type, event.body) for event in events], self.source)
 
@@ -139,11 +138,11 @@ class Asker:
                 self._runtime.refresh_locations(connection, self.source)
             self._zones.clear()
 
-    def units(self, affected: Affected) -> tuple[frozenset[Unit], bool]:
+    def units(self, affected: Invalidation) -> tuple[frozenset[StalePartition], bool]:
         """Return what was touched, and whether a business date among it has not begun yet."""
         if affected.locations:
             self.ask_for_locations()
-        found: set[Unit] = set()
+        found: set[StalePartition] = set()
         early = False
         for connection in self._connections:
             days: set[tuple[str, str, date | None, datetime | None]] = {
@@ -162,15 +161,15 @@ class Asker:
                     day = calendar.date_of(instant)
                 early = early or calendar.start(day) > self._now
                 if day >= self._runtime.settings.start_date:
-                    found.add(Unit(connection.key, what, day))
+                    found.add(StalePartition(connection.key, what, day))
             found |= {
-                Unit(connection.key, stream, self._now.date())
+                StalePartition(connection.key, stream, self._now.date())
                 for stream, location, _ in affected.streams
                 if not self._by_day(stream) and self._is_of(connection, location)
             }
         return frozenset(found), early
 
-    def _left_by(self, connection: Connection, deleted: frozenset[str]) -> set[Unit]:
+    def _left_by(self, connection: Connection, deleted: frozenset[str]) -> set[StalePartition]:
         """Return what deleted orders leave stale: the date that each is stored under, or those on which its rows count."""
         if not deleted:
             return set()
@@ -180,7 +179,9 @@ class Asker:
         for one in kept.values():
             # An older order is kept without its date, which is not fetched for it.
             stale |= {one.raw_date} if one.is_landed else self._runtime.raw.landed(connection.key, one.counted_on)
-        return {Unit(connection.key, ORDERS, day) for day in stale if day >= self._runtime.settings.start_date}
+        return {
+            StalePartition(connection.key, ORDERS, day) for day in stale if day >= self._runtime.settings.start_date
+        }
 
     def _by_day(self, stream: str) -> bool:
         return self._provider.stream(stream).grain == "day"
@@ -202,25 +203,25 @@ class Asker:
         return self._zones[connection.key]
 
 
-def forgotten(event: int, connections: Sequence[Connection], now: datetime) -> frozenset[Unit]:
+def forgotten(event: int, connections: Sequence[Connection], now: datetime) -> frozenset[StalePartition]:
     """Return the units of an event by which a person asks to be forgotten: a run of its own for each connection."""
-    return frozenset(Unit(connection.key, f"{FORGET}-{event}", now.date()) for connection in connections)
+    return frozenset(StalePartition(connection.key, f"{FORGET}-{event}", now.date()) for connection in connections)
 
 
-def batches(units: Mapping[int, tuple[frozenset[Unit], bool]]) -> Iterator[Batch]:
+def batches(units: Mapping[int, tuple[frozenset[StalePartition], bool]]) -> Iterator[Batch]:
     """Group events so that each group's partitions are synced together and no two groups share one.
 
     Neighbouring days go together, except those of events that have failed before: they go by themselves, so that a day
     that cannot be brought in fails alone.
     """
-    parent: dict[Unit, Unit] = {}
+    parent: dict[StalePartition, StalePartition] = {}
 
-    def root(unit: Unit) -> Unit:
+    def root(unit: StalePartition) -> StalePartition:
         while parent.setdefault(unit, unit) != unit:
             parent[unit] = unit = parent[parent[unit]]
         return unit
 
-    calm: set[Unit] = set()
+    calm: set[StalePartition] = set()
     for touched, first_time in units.values():
         one, *others = sorted(touched)
         for other in others:
@@ -234,7 +235,7 @@ def batches(units: Mapping[int, tuple[frozenset[Unit], bool]]) -> Iterator[Batch
         before = unit._replace(day=unit.day - timedelta(days=1))
         if before in calm:
             parent[root(unit)] = root(before)
-    grouped: dict[Unit, Batch] = {}
+    grouped: dict[StalePartition, Batch] = {}
     for event, (touched, _) in units.items():
         batch = grouped.setdefault(root(min(touched)), Batch([], set()))
         batch.ids.append(event)

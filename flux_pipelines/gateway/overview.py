@@ -148,7 +148,7 @@ def detail(runtime: Runtime, key: str) -> Detail:
     try:
         days = runtime.raw.days(key)
         beside = {
-            stream.title: runtime.raw.of(stream.name).days(key) for stream in spec.streams if stream.grain == "day"
+            stream.title: runtime.raw.of(stream.name).days(key) for stream in spec.streams if stream.strategy == "daily"
         }
         last_sync = _last_sync(runtime, key, days)
         sales = recent_sales(runtime.lake, key)

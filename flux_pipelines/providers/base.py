@@ -28,9 +28,15 @@ if TYPE_CHECKING:
     from flux_pipelines.transport import Transport
 
 TimeField = Literal["created", "closed", "updated"]
+#: How a stream is fetched. `windowed`: by business date, in windows of many dates that threads share, proven complete by a
+#: second query; of orders alone. `daily`: by business date. `hourly`: a snapshot an hour. `current`: what there is now.
+Strategy = Literal["windowed", "daily", "hourly", "current"]
 #: How much of the world one partition of a stream is: a business date, an hourly snapshot (kept by business date), or
 #: whatever there is now (one partition a connection).
 Grain = Literal["day", "hour", "current"]
+_GRAINS: dict[Strategy, Grain] = {"windowed": "day", "daily": "day", "hourly": "hour", "current": "current"}
+#: The stream of what was sold, and the table that is made of it.
+ORDERS, TRANSACTIONS = "orders", "transactions"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,26 +58,33 @@ class Setting:
 
 @dataclass(frozen=True, slots=True)
 class Stream:
-    """Something that a provider can be asked for beside orders. It lands in `<provider>/raw_<name>`.
+    """Something that a provider can be asked for. It lands in `<provider>/raw_<name>`.
 
     Args:
-        name: `catalog`, `inventory`, `payments`, `labor`.
+        name: `orders`, `catalog`, `inventory`, `payments`, `labor`, `reported_sales`.
         title: what it is, for the UI ("payments and refunds").
-        grain: how much one partition is.
+        strategy: how it is fetched.
         passing: kinds of records that may well be there today and not tomorrow. Where all records of another kind are gone,
             that is an error, and what is stored is kept.
         again: the kind of record that says that a day should be asked for again before long; empty without one.
         dates_a_window: the most business dates that one question may be of, for a daily stream. Where that is more than one,
             each record tells when it happened (`Record.at`).
+        id_field: the member of an order that holds its id.
 
     """
 
     name: str
     title: str
-    grain: Grain
+    strategy: Strategy
     passing: tuple[str, ...] = ()
     again: str = ""
     dates_a_window: int = 1
+    id_field: str = "id"
+
+    @property
+    def grain(self) -> Grain:
+        """How much one partition is."""
+        return _GRAINS[self.strategy]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +92,9 @@ class StreamTable:
     """A table that SQL makes of a stream's records.
 
     Args:
-        table: a contract's name in `domain.tables`: `payments`, `products`, `locations`, `inventory_levels`, `time_entries`.
-        stream: of which stream; `orders` for what providers keep inside their orders.
+        table: a contract's name in `domain.tables`: `transactions`, `payments`, `products`, `locations`, `inventory_levels`,
+            `time_entries`, `reported_sales`.
+        stream: of which stream.
         sql: the file; what it reads and gives is told in `docs/add-a-provider.md`.
         apart: what makes a record long and is to be read as records of their own, by kind: where in one of that kind the
             others are listed, and what kind they are (`{"product": {"variants.nodes": "variant"}}`); an empty kind leaves them out.
@@ -126,11 +140,8 @@ class Provider:
     webhooks_signed_with: Literal["webhook_signature_key", "client_secret"] = "webhook_signature_key"
     #: The types of events that something is done for, as patterns (`orders/*`). Of all others no body is kept.
     webhook_types: tuple[str, ...] = ()
-    transactions_sql: Path | None = None
     #: When the provider stops answering `api_version`, where it says so in advance.
     sunset: date | None = None
-    #: The member of a raw order that holds its id.
-    order_id_field: str = "id"
     streams: tuple[Stream, ...] = ()
     tables: tuple[StreamTable, ...] = ()
     redaction: Redaction = field(default_factory=Redaction)
@@ -160,6 +171,19 @@ class Provider:
     def stream(self, name: str) -> Stream:
         """Return one of its streams by name."""
         return next(stream for stream in self.streams if stream.name == name)
+
+    def streams_by(self, strategy: Strategy) -> list[Stream]:
+        """Return the streams that are fetched so."""
+        return [stream for stream in self.streams if stream.strategy == strategy]
+
+    def table(self, name: str) -> StreamTable:
+        """Return one of its tables by name."""
+        return next(table for table in self.tables if table.table == name)
+
+    @property
+    def order_id_field(self) -> str:
+        """The member of a raw order that holds its id."""
+        return self.stream(ORDERS).id_field
 
     def settings_of(self, connection: Connection) -> dict[str, Any]:
         """Return the connection's settings with the provider's defaults filled in."""
@@ -444,7 +468,7 @@ class Erasure(NamedTuple):
     texts: tuple[str, ...] = ()  # e-mail addresses, phone numbers: whatever was given to find them by
 
 
-class Affected(NamedTuple):
+class Invalidation(NamedTuple):
     """What an event makes stale.
 
     `sold` are the orders it touches: where, and when each was created, which is what its business date follows from.
@@ -487,7 +511,7 @@ class WebhookSource(Protocol):
 
         """
 
-    def affected(self, events: Sequence[tuple[str, bytes]], source: Source) -> list[Affected]:
+    def affected(self, events: Sequence[tuple[str, bytes]], source: Source) -> list[Invalidation]:
         """Say what each event (its type and body, of one connection) makes stale, in the order given.
 
         Many at once, so that a storm costs few calls: what the events only name is fetched through `source` together.

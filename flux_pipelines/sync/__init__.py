@@ -1,8 +1,10 @@
-"""The engine: fetches orders day by day, proves them complete, and normalises them. No Dagster.
+"""The engine: reads streams into raw partitions, proves orders complete, and makes rows of them. No Dagster.
 
-- `orders.py`: a connection's orders of many business dates into raw partitions; adaptive parallel windows.
-- `proof.py`: the second, independent query that confirms a partition.
-- `normalise.py`: raw partitions to rows of the `transactions` contract, through the provider's SQL.
+- `windowed.py`: orders of many business dates; adaptive parallel windows, each date proven by `verification.py`.
+- `daily.py`: the other streams: business dates, a snapshot of this hour, or what there is now.
+- `changes.py`: what changed in a stream since it was last looked at.
+- `normalise.py`: raw orders to rows of the `transactions` contract; `transform.py`: any stream to rows of any other contract.
+  Both through the provider's SQL.
 - `plan.py`: what a backfill will cost, before it runs.
 - `records.py`: what the above hand over.
 """

@@ -1,4 +1,4 @@
-"""Collects streams, which are what a provider can be asked for beside orders, into raw partitions.
+"""Reads the streams beside orders into raw partitions: by business date, by the hour, or as they are now.
 
 A line of a raw file is one record: `{"kind":"payment","location_id":"L1","object":{...}}`, the object's bytes as received
 but for what is personal in them. A daily stream is fetched like orders: several days at a time, in one question where its
@@ -22,7 +22,7 @@ from operator import itemgetter
 import msgspec
 
 from flux_pipelines.domain.connection import Connection
-from flux_pipelines.domain.errors import DayNotReadyError, EmptiedError, FluxError, HistoryUnavailableError
+from flux_pipelines.domain.errors import EmptiedError, FluxError, HistoryUnavailableError
 from flux_pipelines.lake.raw import (
     CURRENT,
     FetchedWindow,
@@ -37,7 +37,7 @@ from flux_pipelines.lake.raw import (
 )
 from flux_pipelines.providers.base import Location, Provider, Record, Source, Stream, Window
 from flux_pipelines.sync.records import BadRecord, DayOutcome, emptied
-from flux_pipelines.sync.windows import Group, group_locations, stream_window
+from flux_pipelines.sync.windows import Group, group_locations, not_begun, stream_window
 from flux_pipelines.transport import Stats, metered
 
 #: Takes what is personal out of JSON objects, as `privacy.Redactor` does.
@@ -194,7 +194,8 @@ class _Engine:
         self._token = token
         self._accept_empty = accept_empty
         self._stream = next(
-            (stream for stream in provider.streams if stream.name == raw.stream), Stream(raw.stream, raw.stream, "day")
+            (stream for stream in provider.streams if stream.name == raw.stream),
+            Stream(raw.stream, raw.stream, "daily"),
         )
         self._stopped = threading.Event()
 
@@ -304,14 +305,7 @@ class _Engine:
         return None
 
     def _not_begun(self, day: date, groups: Sequence[Group]) -> FluxError | None:
-        begins = min(group.calendar.start(day) for group in groups)
-        if begins <= datetime.now(UTC):
-            return None
-        return DayNotReadyError(
-            f"the business date {day} has not begun anywhere yet (it begins {begins:%Y-%m-%d %H:%M} UTC)",
-            connection=self._connection.key,
-            next_step="Ask for it again after it has begun.",
-        )
+        return not_begun(self._connection, day, groups, datetime.now(UTC))
 
     def _begin(self, pool: ThreadPoolExecutor, days: Sequence[date], groups: Sequence[Group]) -> _Batch:
         began = datetime.now(UTC)

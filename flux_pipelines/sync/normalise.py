@@ -18,18 +18,16 @@ from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 import zstandard
 
-from flux_pipelines.domain.errors import FluxError, TableDamagedError
+from flux_pipelines.domain.errors import TableDamagedError
 from flux_pipelines.domain.tables import TRANSACTIONS
 from flux_pipelines.sync.reading import (
     OF_A_RECORD,
-    business_date_macro,
+    database,
     identity,
-    minor_unit_macro,
     quoted,
     raw_blocks,
 )
@@ -281,16 +279,9 @@ class _Session:
         memory_limit: str,
         threads: int,
     ) -> None:
-        if provider.transactions_sql is None:
-            raise FluxError(f"{provider.title} has no transactions.sql", connection=connection.key)
         self._constants = (connection.key, connection.tenant, provider.name, api_version or provider.api_version)
-        self._duckdb = duckdb.connect(
-            config={"memory_limit": memory_limit, "threads": str(threads), "temp_directory": ""}
-        )
-        self._duckdb.execute("SET TimeZone = 'UTC'")
-        self._duckdb.execute(minor_unit_macro())
-        self._duckdb.execute(business_date_macro(calendars))
-        *definitions, query = self._duckdb.extract_statements(provider.transactions_sql.read_text("utf-8"))
+        self._duckdb = database(calendars, memory_limit, threads)
+        *definitions, query = self._duckdb.extract_statements(provider.table(TRANSACTIONS.name).sql.read_text("utf-8"))
         for definition in definitions:
             self._duckdb.execute(definition)
         self._query = _FLAGGED.format(query.query.rstrip().removesuffix(";"))

@@ -126,7 +126,7 @@ def _streams_by_sample(
     """
     now = datetime.now(UTC)
     begun = [day for day in sorted(set(days)) if min(group.calendar.start(day) for group in groups) <= now]
-    by_day = [stream for stream in provider.streams if begun and stream.grain == "day"]
+    by_day = [stream for stream in provider.streams if begun and stream.strategy == "daily"]
     if by_day:
         source.verify_access()  # what is proved once a sync is no part of a sample
     costs, uncounted = [], []

@@ -1,4 +1,4 @@
-"""What every reader of raw files needs: their records in blocks, and the macro by which SQL makes money exact."""
+"""What every reader of raw files needs: their records in blocks, and DuckDB with what their SQL relies on."""
 
 from __future__ import annotations
 
@@ -66,7 +66,26 @@ def order_lines(raw: RawStore, manifest: RawManifest, id_field: str) -> dict[str
     return found
 
 
-def minor_unit_macro() -> str:
+def database(
+    calendars: Mapping[str, BusinessCalendar], memory_limit: str, threads: int = 2, scratch: str = ""
+) -> duckdb.DuckDBPyConnection:
+    """Open DuckDB with what a provider's SQL relies on: UTC, and the macros `minor_unit` and `business_date_of`.
+
+    Args:
+        calendars: the business calendar of each location.
+        memory_limit: DuckDB's own limit.
+        threads: DuckDB's threads.
+        scratch: a folder for what does not fit into memory; none without it.
+
+    """
+    opened = duckdb.connect(config={"memory_limit": memory_limit, "threads": str(threads), "temp_directory": scratch})
+    opened.execute("SET TimeZone = 'UTC'")
+    opened.execute(_minor_unit_macro())
+    opened.execute(_business_date_macro(calendars))
+    return opened
+
+
+def _minor_unit_macro() -> str:
     """Return the statement that makes the macro `minor_unit(code)`: what one minor unit is, exactly; NULL if not known.
 
     A MAP, not a join and not IN (...), which DuckDB turns into one: joins do not keep the order of rows.
@@ -75,7 +94,7 @@ def minor_unit_macro() -> str:
     return f"CREATE MACRO minor_unit(code) AS (MAP {{{units}}})[code]::DECIMAL(5,4)"
 
 
-def business_date_macro(calendars: Mapping[str, BusinessCalendar]) -> str:
+def _business_date_macro(calendars: Mapping[str, BusinessCalendar]) -> str:
     """Return the statement that makes the macro `business_date_of(location_id, instant)`; NULL where it is not known.
 
     It says what `BusinessCalendar.date_of` does: local time less the cut-off hour is of the date, in days of 23 and 25 hours

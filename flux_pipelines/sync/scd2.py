@@ -33,7 +33,7 @@ def merge(table: Table, known: pa.Table | None, snapshot: pa.Table, collected_at
     Args:
         table: the contract, with `valid_from`, `valid_to` and `active`.
         known: the connection's rows so far, if there are any.
-        snapshot: rows as `records_sql.derive` gives them.
+        snapshot: rows as `transform.transform` gives them.
         collected_at: when it was collected.
 
     """

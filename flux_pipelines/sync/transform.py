@@ -27,7 +27,7 @@ from flux_pipelines.domain.errors import ContractBrokenError
 from flux_pipelines.domain.tables import SQL_TYPES, Table
 from flux_pipelines.lake.raw import ORDERS
 from flux_pipelines.sync.parts import take_apart
-from flux_pipelines.sync.reading import OF_A_RECORD, business_date_macro, minor_unit_macro, quoted, raw_blocks
+from flux_pipelines.sync.reading import OF_A_RECORD, database, quoted, raw_blocks
 from flux_pipelines.sync.records import BadRecord
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ class _Bad(NamedTuple):
 
 
 @dataclass
-class Derivation:
+class Transformed:
     """What the SQL made of some raw files: rows of the contract, and what could not be used.
 
     Args:
@@ -105,7 +105,7 @@ def has_history(table: Table) -> bool:
     return set(HISTORY) <= set(table.column_names)
 
 
-def derive(
+def transform(
     provider: Provider,
     spec: StreamTable,
     connection: Connection,
@@ -114,7 +114,7 @@ def derive(
     manifests: Sequence[RawManifest],
     *,
     memory_limit: str = "",
-) -> Derivation:
+) -> Transformed:
     """Run a provider's SQL over raw partitions of one connection.
 
     Args:
@@ -133,8 +133,10 @@ def derive(
     """
     memory_limit = memory_limit or (_MEMORY_OF_ORDERS if spec.stream == ORDERS else _MEMORY)
     filled = sorted((m for m in manifests if m.file), key=lambda m: (m.business_date, m.slot, m.fetched_at))
-    made = [_derive(provider, spec, connection, locations, raw, some, memory_limit) for some in _chunks(filled) or [[]]]
-    return Derivation(
+    made = [
+        _transform(provider, spec, connection, locations, raw, some, memory_limit) for some in _chunks(filled) or [[]]
+    ]
+    return Transformed(
         pa.concat_tables([one.rows for one in made]),
         [bad for one in made for bad in one.bad],
         sum(one.records for one in made),
@@ -155,7 +157,7 @@ def _chunks(manifests: Sequence[RawManifest]) -> list[list[RawManifest]]:
     return chunks
 
 
-def _derive(
+def _transform(
     provider: Provider,
     spec: StreamTable,
     connection: Connection,
@@ -163,7 +165,7 @@ def _derive(
     raw: RawStore,
     filled: Sequence[RawManifest],
     memory_limit: str,
-) -> Derivation:
+) -> Transformed:
     session = _Session(provider, spec, connection, locations, memory_limit)
     try:
         bad: list[_Bad] = []
@@ -174,7 +176,7 @@ def _derive(
             BadRecord(connection.key, filled[one.file].business_date, one.reason, payload)
             for one, payload in _payloads(raw, filled, bad, orders=spec.stream == ORDERS)
         ]
-        return Derivation(rows, found + session.problems(), sum(m.orders for m in filled))
+        return Transformed(rows, found + session.problems(), sum(m.orders for m in filled))
     finally:
         session.close()
 
@@ -262,12 +264,8 @@ class _Session:
         self._day = next((name for name in ("raw_date", "business_date") if name in names), "NULL::DATE")
         self._problems: list[BadRecord] = []
         self._scratch = tempfile.TemporaryDirectory(prefix="flux-records-")
-        self._duckdb = duckdb.connect(
-            config={"memory_limit": memory_limit, "threads": "2", "temp_directory": self._scratch.name}
-        )
-        self._duckdb.execute("SET TimeZone = 'UTC'")
-        self._duckdb.execute(minor_unit_macro())
-        self._duckdb.execute(business_date_macro(known_calendars(locations, connection.cutoff_hour)))
+        calendars = known_calendars(locations, connection.cutoff_hour)
+        self._duckdb = database(calendars, memory_limit, scratch=self._scratch.name)
         self._duckdb.execute(
             "CREATE TABLE stores (location_id VARCHAR, name VARCHAR, timezone VARCHAR, currency VARCHAR, active BOOLEAN)"
         )
@@ -446,7 +444,7 @@ class _Session:
 
 
 def derived_schema(table: Table) -> pa.Schema:
-    """Return the schema of the rows that `derive` gives for a table."""
+    """Return the schema of the rows that `transform` gives for a table."""
     schema = table.arrow_schema()
     if not has_history(table):
         return schema

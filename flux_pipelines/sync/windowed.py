@@ -16,7 +16,6 @@ from types import MappingProxyType
 
 from flux_pipelines.domain.connection import Connection
 from flux_pipelines.domain.errors import (
-    DayNotReadyError,
     FluxError,
     HistoryUnavailableError,
     IncompleteError,
@@ -30,7 +29,7 @@ from flux_pipelines.sync.reading import order_lines
 from flux_pipelines.sync.records import DayOutcome, emptied
 from flux_pipelines.sync.slices import Slice, SliceRunner
 from flux_pipelines.sync.verification import VerificationCount, verify
-from flux_pipelines.sync.windows import DayIndex, Group, contiguous, group_locations
+from flux_pipelines.sync.windows import DayIndex, Group, contiguous, group_locations, not_begun
 
 #: No order that the provider has told to be deleted.
 NOTHING_DELETED: Mapping[str, date] = MappingProxyType({})
@@ -169,18 +168,11 @@ class _Engine:
             if earliest is not None and begins < earliest:
                 yield DayOutcome(day, "failed", error=self._out_of_reach(day, earliest))
                 continue
-            if begins <= now:
+            early = not_begun(self._connection, day, self._groups, now)
+            if early is None:
                 ready.append(day)
-                continue
-            yield DayOutcome(
-                day,
-                "failed",
-                error=DayNotReadyError(
-                    f"the business date {day} has not begun anywhere yet (it begins {begins:%Y-%m-%d %H:%M} UTC)",
-                    connection=self._connection.key,
-                    next_step="Ask for it again after it has begun.",
-                ),
-            )
+            else:
+                yield DayOutcome(day, "failed", error=early)
         yield from self._batches(ready)
 
     def _out_of_reach(self, day: date, earliest: datetime) -> HistoryUnavailableError:

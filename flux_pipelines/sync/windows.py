@@ -9,7 +9,7 @@ from datetime import date, datetime, timedelta
 
 from flux_pipelines.domain.business_day import BusinessCalendar
 from flux_pipelines.domain.connection import Connection
-from flux_pipelines.domain.errors import ConfigurationError, UnknownZoneError
+from flux_pipelines.domain.errors import ConfigurationError, DayNotReadyError, UnknownZoneError
 from flux_pipelines.providers.base import Location, OrderHeader, Window
 
 _DAY = timedelta(days=1)
@@ -61,6 +61,18 @@ def stream_window(group: Group, days: Sequence[date]) -> Window:
     starts = tuple(group.calendar.start(day) for day in days)
     end = group.calendar.window(days[-1])[1]
     return Window(group.location_ids, starts[0], end, days[0], starts if len(days) > 1 else ())
+
+
+def not_begun(connection: Connection, day: date, groups: Sequence[Group], now: datetime) -> DayNotReadyError | None:
+    """Return why a business date cannot be asked for yet: it has begun at no location; None when it has."""
+    begins = min(group.calendar.start(day) for group in groups)
+    if begins <= now:
+        return None
+    return DayNotReadyError(
+        f"the business date {day} has not begun anywhere yet (it begins {begins:%Y-%m-%d %H:%M} UTC)",
+        connection=connection.key,
+        next_step="Ask for it again after it has begun.",
+    )
 
 
 def contiguous(days: Sequence[date]) -> Iterator[list[date]]:

@@ -15,7 +15,7 @@ from flux_pipelines.domain.money import from_minor
 from flux_pipelines.providers import witness
 from flux_pipelines.providers.base import Window
 from flux_pipelines.sync.daily import read_days
-from flux_pipelines.sync.transform import derive
+from flux_pipelines.sync.transform import transform
 from flux_pipelines_tests.contract.conftest import Connect, Played, all_providers, providers
 from flux_sandbox.server import RunningSandbox
 from flux_sandbox.truth import truth
@@ -54,7 +54,7 @@ def collected(played: Played, days: list[date]) -> list[dict[str, Any]]:
         source.close()
     assert [outcome.error for outcome in outcomes] == [None] * len(days)
     (table,) = [one for one in spec.tables if one.table == "reported_sales"]
-    made = derive(spec, table, connection, locations, raw, [one.manifest for one in outcomes if one.manifest])
+    made = transform(spec, table, connection, locations, raw, [one.manifest for one in outcomes if one.manifest])
     assert made.bad == []
     return made.rows.to_pylist()
 

@@ -11,12 +11,9 @@ from typing import Any
 import pytest
 
 from flux_pipelines.connections import connect_to_sandbox
-from flux_pipelines.defs import names
 from flux_pipelines.defs.assets import core, union
 from flux_pipelines.defs.assets.finance import agreement, tie_out
-from flux_pipelines.defs.assets.normalized import _Deriving
-from flux_pipelines.defs.assets.orders import _Normalising
-from flux_pipelines.defs.checks import Findings
+from flux_pipelines.defs.assets.normalized import normalizing
 from flux_pipelines.domain import tables
 from flux_pipelines.lake import session
 from flux_pipelines.providers.base import Provider
@@ -96,18 +93,13 @@ def _fetch(runtime: Runtime, spec: Provider, key: str, days: Sequence[date]) -> 
 
 def _made(runtime: Runtime, spec: Provider, key: str, days: Sequence[date]) -> set[tuple[str, date]]:
     """Make the provider's own tables; return the connections and business dates whose rows have changed."""
-    step = _Normalising(runtime, spec, Findings((), names.provider_transactions(spec.name)), "bare")
-    step.run({key: days})
-    assert step.failed == []
-    changed = set(step.changed_dates.changed)
+    changed: set[tuple[str, date]] = set()
     for table in spec.tables:
-        if table.table == tables.PAYMENTS.name:
-            part = tables.PAYMENTS.named(f"{spec.name}/{tables.PAYMENTS.name}")
-            findings = Findings((), names.provider_table(spec.name, table.table))
-            deriving = _Deriving(runtime, spec, table, part, "day", findings, "bare")
-            deriving.run({key: days})
-            assert deriving.failed == []
-            changed |= set(deriving.changed_dates.changed)
+        if table.table in (tables.TRANSACTIONS.name, tables.PAYMENTS.name):
+            step = normalizing(runtime, spec, table, "bare", checked=False)
+            step.run({key: days})
+            assert step.failed == []
+            changed |= set(step.changed_dates.changed)
     return changed
 
 

@@ -47,7 +47,7 @@ def brought_in(home: Home, key: str, first: date = FIRST, last: date = END_DAY) 
     provider = key.partition(":")[0]
     asked = partition_key(key, first), partition_key(key, last)
     assert home.run(names.sync_job(provider), *asked).success
-    assert home.run(names.stream_job(provider, "day"), *asked).success
+    assert home.run(names.stream_job(provider, "daily"), *asked).success
     assert home.run(names.REFRESH_CORE_JOB, first.isoformat(), last.isoformat()).success
     result = home.run(names.REFRESH_BOOKS_JOB, first.isoformat(), last.isoformat())
     assert result.success
@@ -75,7 +75,7 @@ def changed_since(home: Home, key: str) -> str:
 def compared_again(home: Home, key: str) -> dg.AssetCheckEvaluation:
     """Ask for the report again, and not for the orders."""
     asked = partition_key(key, FIRST), partition_key(key, END_DAY)
-    assert home.run(names.stream_job(key.partition(":")[0], "day"), *asked).success
+    assert home.run(names.stream_job(key.partition(":")[0], "daily"), *asked).success
     result = home.run(names.REFRESH_BOOKS_JOB, FIRST.isoformat(), END_DAY.isoformat())
     assert result.success
     (check,) = [one for one in result.get_asset_check_evaluations() if one.check_name == "agrees_with_report"]

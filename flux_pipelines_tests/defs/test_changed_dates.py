@@ -7,8 +7,7 @@ from datetime import timedelta
 import dagster as dg
 
 from flux_pipelines.defs import names
-from flux_pipelines.defs.assets.orders import _Normalising
-from flux_pipelines.defs.checks import Findings
+from flux_pipelines.defs.assets.normalized import normalizing
 from flux_pipelines.defs.partitions import partition_key
 from flux_pipelines.domain.tables import TRANSACTIONS
 from flux_pipelines.providers.square import PROVIDER
@@ -23,7 +22,7 @@ def test_what_a_dead_step_has_written_is_told_by_the_next_one(home: Home) -> Non
     home.connect("harbor")
     assert home.run("sync_square", *both(), asset_selection=[RAW]).success
     # A step whose process ends between its commit and what it would have said of it.
-    dead = _Normalising(home.runtime, PROVIDER, Findings((), LINES), "dead")
+    dead = normalizing(home.runtime, PROVIDER, PROVIDER.table("transactions"), "dead", checked=False)
     dead.run({KEY: [BEFORE, END_DAY]})
     table = TRANSACTIONS.named("square/transactions").name
     one, two = str(BEFORE), str(END_DAY)

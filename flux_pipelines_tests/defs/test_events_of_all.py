@@ -68,7 +68,7 @@ class Played:
             for request in requests:
                 assert self.drain.run(request).success
                 jobs.append(str(request.job_name))
-            sold = [r for r in requests if names.STREAM_TAG not in r.tags and names.RANGE_START in r.tags]
+            sold = [r for r in requests if r.tags.get(names.STREAM_TAG) == "orders"]
             self.drain.core(*sorted({day for request in sold for day in days(request)}))
             counts = self.drain.inbox.counts()
             if not requests and not counts["assigned"] and not self.drain.inbox.pending(self.provider):

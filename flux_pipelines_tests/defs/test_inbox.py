@@ -13,7 +13,7 @@ import pytest
 
 from flux_pipelines.defs import names
 from flux_pipelines.defs.sensors import inbox
-from flux_pipelines.defs.staleness import ORDERS, Run, Unit, batches
+from flux_pipelines.defs.staleness import ORDERS, Run, StalePartition, batches
 from flux_pipelines.domain.business_day import BusinessCalendar
 from flux_pipelines.domain.connection import Connection
 from flux_pipelines.domain.money import from_minor
@@ -192,22 +192,22 @@ def test_a_run_that_failed_says_why_and_what_a_provider_refuses_counts_as_an_att
 
 def test_events_that_failed_before_go_by_themselves_so_that_a_bad_day_fails_alone() -> None:
     day = date(2026, 3, 1)
-    units = {n: (frozenset({Unit(A, ORDERS, day + timedelta(days=n))}), True) for n in range(3)}
+    units = {n: (frozenset({StalePartition(A, ORDERS, day + timedelta(days=n))}), True) for n in range(3)}
     (together,) = batches(units)
     assert together.runs() == [Run(A, ORDERS, day, day + timedelta(days=2))]
     alone = list(batches({n: (touched, False) for n, (touched, _) in units.items()}))
     assert sorted(batch.runs() for batch in alone) == [
         [Run(A, ORDERS, day + timedelta(days=n), day + timedelta(days=n))] for n in range(3)
     ]
-    mixed = list(batches({**units, 3: (frozenset({Unit(A, ORDERS, day + timedelta(days=1))}), False)}))
+    mixed = list(batches({**units, 3: (frozenset({StalePartition(A, ORDERS, day + timedelta(days=1))}), False)}))
     assert sorted(sorted(batch.ids) for batch in mixed) == [[0], [1, 3], [2]], "its day is not tied to its neighbours"
-    long = {n: (frozenset({Unit(A, ORDERS, day + timedelta(days=n))}), True) for n in range(40)}
+    long = {n: (frozenset({StalePartition(A, ORDERS, day + timedelta(days=n))}), True) for n in range(40)}
     (cut,) = batches(long)
     assert [(last - first).days + 1 for _, _, first, last in cut.runs()] == [31, 9]
     both = {
-        0: (frozenset({Unit(A, "payments", day), Unit(A, ORDERS, day)}), True),
-        1: (frozenset({Unit(A, "payments", day + timedelta(days=1))}), True),
-        2: (frozenset({Unit(A, "labor", day)}), True),
+        0: (frozenset({StalePartition(A, "payments", day), StalePartition(A, ORDERS, day)}), True),
+        1: (frozenset({StalePartition(A, "payments", day + timedelta(days=1))}), True),
+        2: (frozenset({StalePartition(A, "labor", day)}), True),
     }
     one, other = batches(both)
     assert one.runs() == [Run(A, ORDERS, day, day), Run(A, "payments", day, day + timedelta(days=1))], "orders first"

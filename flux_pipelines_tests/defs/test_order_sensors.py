@@ -17,7 +17,9 @@ from flux_pipelines.defs import freshness, names
 from flux_pipelines.defs.code_location import build_definitions
 from flux_pipelines.defs.partitions import business_days, partition_key
 from flux_pipelines.defs.resources import bound_resource
-from flux_pipelines.defs.sensors import feed_changes, order_changes
+from flux_pipelines.defs.schedules import DAILY_ATTEMPTS, schedules
+from flux_pipelines.defs.sensors.changes import LAG, change_sensors
+from flux_pipelines.defs.sensors.connections import connection_partitions_sensor
 from flux_pipelines.domain.business_day import last_closed
 from flux_pipelines.providers.registry import provider
 from flux_pipelines_tests.defs.conftest import END_DAY, Home
@@ -148,7 +150,7 @@ def test_forecasts_are_not_asked_for_by_conditions(ticker: Ticker) -> None:
 
 
 def test_partitions_follow_connections_and_wait_for_runs_under_way(home: Home) -> None:
-    sensor = order_changes.connection_partitions_sensor(SQUARE)
+    sensor = connection_partitions_sensor(SQUARE)
     home.connect("harbor", "sakura")
     home.instance.add_dynamic_partitions("square_connections", ["square:gone", "square:busy"])
     home.instance.delete_dynamic_partition("square_connections", A)
@@ -172,19 +174,17 @@ def hour(home: Home, at: datetime) -> list[dg.RunRequest]:
     context = dg.build_schedule_context(
         home.instance, scheduled_execution_time=at, resources={"flux": bound_resource(home.runtime)}
     )
-    return list(order_changes.daily_schedule(SQUARE).evaluate_tick(context).run_requests or ())
+    (daily,) = [schedule for schedule in schedules(SQUARE) if schedule.name == "square_daily"]
+    return list(daily.evaluate_tick(context).run_requests or ())
 
 
 def start(request: dg.RunRequest) -> tuple[str, str]:
     return request.tags["dagster/asset_partition_range_start"], request.tags["dagster/asset_partition_range_end"]
 
 
-@pytest.mark.parametrize(
-    "make", [order_changes.change_sensor, lambda spec: feed_changes.stream_change_sensors(spec)[0]]
-)
-def test_changes_are_looked_for_after_the_clock_was_set_back(home: Home, make: Any) -> None:
+@pytest.mark.parametrize("sensor", change_sensors(SQUARE), ids=lambda sensor: sensor.name)
+def test_changes_are_looked_for_after_the_clock_was_set_back(home: Home, sensor: dg.SensorDefinition) -> None:
     home.connect("sakura")
-    sensor = make(SQUARE)
     right = datetime(2026, 3, 10, 12, tzinfo=UTC)
     with time_machine.travel(right + timedelta(hours=2), tick=False):
         cursor = tick(home, sensor).cursor
@@ -192,7 +192,7 @@ def test_changes_are_looked_for_after_the_clock_was_set_back(home: Home, make: A
     with time_machine.travel(right, tick=False):
         context = tick(home, sensor, cursor)
     cursors = json.loads(context.cursor or "{}")
-    assert {datetime.fromisoformat(until) for until in cursors.values()} == {right - order_changes.LAG}
+    assert {datetime.fromisoformat(until) for until in cursors.values()} == {right - LAG}
 
 
 def test_each_connection_is_asked_for_yesterday_after_its_last_store_has_closed(home: Home) -> None:
@@ -214,7 +214,7 @@ def test_each_connection_is_asked_for_yesterday_after_its_last_store_has_closed(
 def test_a_day_is_asked_for_once_and_again_only_if_its_run_failed(home: Home) -> None:
     home.connect("sakura")
     at = datetime(2026, 3, 10, 16, 10, tzinfo=UTC)
-    for failed in range(order_changes.DAILY_ATTEMPTS):
+    for failed in range(DAILY_ATTEMPTS):
         (request,) = hour(home, at)
         run = home.instance.create_run_for_job(dg.job(name="by_hand")(lambda: None), tags=request.tags)
         assert hour(home, at) == [], "it is under way"
@@ -288,7 +288,7 @@ def test_late_edits_make_their_own_days_run_again_and_nothing_else(changing_home
     home.connect("sakura")
     first = END_DAY - timedelta(days=3)
     assert home.sync((B, first), (B, END_DAY)).success
-    sensor = order_changes.change_sensor(SQUARE)
+    sensor = change_sensors(SQUARE)[0]
     quiet = tick(home, sensor)
     assert not quiet.run_requests
     assert quiet.cursor
@@ -323,7 +323,7 @@ def test_a_connection_that_cannot_be_asked_keeps_its_place_and_does_not_stop_the
     home.connect("harbor", "sakura")
     httpx.post(f"{home.sandbox.url}/sandbox/tokens/revoke", json={"merchant": "harbor"})
     cursor = json.dumps({A: "2026-11-01T00:00:00+00:00"})
-    result = tick(home, order_changes.change_sensor(SQUARE), cursor)
+    result = tick(home, change_sensors(SQUARE)[0], cursor)
     cursors = json.loads(str(result.cursor))
     assert cursors[A] == "2026-11-01T00:00:00+00:00"
     assert cursors[B] > cursors[A]

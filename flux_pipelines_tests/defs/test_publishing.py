@@ -142,7 +142,7 @@ def test_a_connections_date_that_is_refused_stays_and_everything_else_is_brought
 ) -> None:
     home = changing_home
     keys = home.connect("harbor", "sakura")
-    assert sync(home.runtime, keys, DAYS, streams=False).failures == []
+    assert sync(home.runtime, keys, DAYS, beside_orders=False).failures == []
     before = contents(home)
     poison(home)
     sell_everywhere(home)
@@ -228,7 +228,7 @@ def _materialised(home: Home, run: str, key: dg.AssetKey) -> list[dg.DagsterEven
 def test_a_data_file_that_is_damaged_costs_its_connections_date(changing_home: Home) -> None:
     home = changing_home
     keys = home.connect("harbor", "sakura")
-    assert sync(home.runtime, keys, DAYS, streams=False).failures == []
+    assert sync(home.runtime, keys, DAYS, beside_orders=False).failures == []
     before = contents(home)
     sell_everywhere(home)
     assert home.sync((HARBOR, BEFORE), (SAKURA, DAY)).success

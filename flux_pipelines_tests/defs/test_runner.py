@@ -28,7 +28,7 @@ HARBOR, SAKURA = "square:harbor", "square:sakura"
 
 def test_a_sync_brings_every_table_up_to_date_and_tells_what_it_did(home: Home) -> None:
     keys = home.connect("harbor", "sakura")
-    report = sync(home.runtime, keys, DAYS, streams=False)
+    report = sync(home.runtime, keys, DAYS, beside_orders=False)
     assert report.failures == []
     for merchant, currency in (("harbor", "USD"), ("sakura", "JPY")):
         assert report.net[currency] == from_minor(truth(home, merchant, FIRST, END_DAY)[currency]["net"], currency)
@@ -42,7 +42,7 @@ def test_a_sync_brings_every_table_up_to_date_and_tells_what_it_did(home: Home) 
     assert {run.status for run in runs} == {dg.DagsterRunStatus.SUCCESS}
     assert [run.job_name for run in runs].count("sync_square") == len(keys), "one run a connection"
 
-    again = sync(home.runtime, keys, DAYS, streams=False)
+    again = sync(home.runtime, keys, DAYS, beside_orders=False)
     assert again.resumed_days == 0, "a sync that finished is not resumed"
     assert (again.orders, again.lines, again.net) == (report.orders, report.lines, report.net)
 
@@ -73,7 +73,7 @@ def test_one_connection_that_is_revoked_leaves_the_others_complete_and_says_what
     home = changing_home
     keys = home.connect("fjord", "harbor", "sakura")
     httpx.post(f"{home.sandbox.url}/sandbox/tokens/revoke", json={"merchant": "harbor"})
-    report = sync(home.runtime, keys, DAYS[-1:], streams=False)
+    report = sync(home.runtime, keys, DAYS[-1:], beside_orders=False)
     (failure,) = report.failures
     assert HARBOR in failure
     assert "Reconnect the account" in failure
@@ -109,7 +109,7 @@ def test_a_sync_that_was_killed_is_resumed_and_its_run_is_not_left_running(home:
         "    if connection == 'square:sakura': time.sleep(600)\n"
         "drive._bar = lambda *_: stop\n"
         "with Runtime() as runtime:\n"
-        "    drive.sync(runtime, ['square:harbor', 'square:sakura'], [first + timedelta(n) for n in range(4)], streams=False)\n"
+        "    drive.sync(runtime, ['square:harbor', 'square:sakura'], [first + timedelta(n) for n in range(4)], beside_orders=False)\n"
     )
     child = subprocess.Popen(
         [sys.executable, "-W", "ignore", "-c", code, str(FIRST)], stdout=subprocess.PIPE, text=True, env=os.environ
@@ -123,7 +123,7 @@ def test_a_sync_that_was_killed_is_resumed_and_its_run_is_not_left_running(home:
     started = home.instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED]))
     assert [run.tags[names.CONNECTION_TAG] for run in started] == [SAKURA]
 
-    report = sync(home.runtime, [HARBOR, SAKURA], DAYS, streams=False)
+    report = sync(home.runtime, [HARBOR, SAKURA], DAYS, beside_orders=False)
     assert report.failures == []
     assert report.resumed_days >= len(DAYS), "what was complete is not fetched again"
     dead = home.instance.get_run_by_id(started[0].run_id)
@@ -150,7 +150,7 @@ def test_replaying_what_is_still_bad_keeps_it_and_changes_nothing(changing_home:
     location = home.sandbox.world.merchant("sakura").locations[0].id
     bad = home.sandbox.world.malform("totals", location)
     day = BusinessCalendar("Asia/Tokyo").date_of(datetime.fromtimestamp(bad.created / 1000, UTC))
-    report = sync(home.runtime, [SAKURA], [day], streams=False)
+    report = sync(home.runtime, [SAKURA], [day], beside_orders=False)
     assert report.failures == []
     assert report.quarantined == 1
     # Still bad: it stays, and nothing else changes.

@@ -16,15 +16,15 @@ import time_machine
 from flux_pipelines.defs import freshness, names
 from flux_pipelines.defs.partitions import partition_key
 from flux_pipelines.defs.runner import SyncReport, sync
-from flux_pipelines.defs.sensors import order_changes
+from flux_pipelines.defs.sensors.changes import change_sensors
 from flux_pipelines.domain.errors import TableDamagedError
 from flux_pipelines.erasure import erase
 from flux_pipelines.lake import hour_slot
 from flux_pipelines.providers.base import Erasure
 from flux_pipelines.providers.registry import provider
 from flux_pipelines_tests.defs.conftest import END_DAY, Home
-from flux_pipelines_tests.defs.test_feed_sensors import asked, run
 from flux_pipelines_tests.defs.test_order_sensors import hour, start, tick
+from flux_pipelines_tests.defs.test_stream_sensors import asked, run
 from flux_pipelines_tests.defs.webhooks import Drain, days, payment
 
 SQUARE = provider("square")
@@ -76,11 +76,11 @@ def why(result: dg.ExecuteInProcessResult) -> str:
 def test_days_that_come_back_empty_are_red_keep_every_row_and_alert_until_they_are_back(changing_home: Home) -> None:
     home = changing_home
     keys = home.connect("fjord", "sakura")
-    assert sync(home.runtime, keys, DAYS, streams=False).failures == []
+    assert sync(home.runtime, keys, DAYS, beside_orders=False).failures == []
     had = contents(home)
     orders = {one.business_date: one.orders for one in home.runtime.raw.manifests(B, DAYS[0], DAYS[-1]).values()}
     withhold(home, "sakura")
-    report = sync(home.runtime, keys, DAYS, streams=False)
+    report = sync(home.runtime, keys, DAYS, beside_orders=False)
     told = "\n".join(report.failures)
     for day in DAYS:
         assert f"{B}: {orders[day]} orders of {day} are stored, and the provider now says that there are none" in told
@@ -103,14 +103,14 @@ def test_days_that_come_back_empty_are_red_keep_every_row_and_alert_until_they_a
     assert not check.passed
     assert "came back empty" in check.metadata["sample"].value
     message = alerts(home)["came_back_empty"]
-    assert f"orders of {DAYS[0]} to {DAYS[-1]} ({sum(order_changes.values())} records)" in message
+    assert f"orders of {DAYS[0]} to {DAYS[-1]} ({sum(orders.values())} records)" in message
     assert f"`flux sync square --connection {B} --from {DAYS[0]} --to {DAYS[-1]}`" in message
     assert alerts(home).keys() == {"came_back_empty"}
 
     withhold(home, "sakura", back=True)
     assert home.sync((B, DAYS[0]), (B, DAYS[1])).success
     assert f"orders of {DAYS[-1]} ({orders[DAYS[-1]]} records)" in alerts(home)["came_back_empty"], "one is still out"
-    assert sync(home.runtime, keys, DAYS, streams=False).failures == []
+    assert sync(home.runtime, keys, DAYS, beside_orders=False).failures == []
     assert alerts(home) == {}
     assert contents(home) == had
 
@@ -122,7 +122,7 @@ def test_feeds_that_come_back_empty_are_red_and_keep_every_row(changing_home: Ho
     had = contents(home)
     withhold(home, "sakura")
     key = str(partition_key(B, END_DAY))
-    done = home.run(names.stream_job("square", "day"), key, key, tags=ONCE)
+    done = home.run(names.stream_job("square", "daily"), key, key, tags=ONCE)
     assert not done.success
     assert " payment records" in why(done)
     assert " time_entry records" in why(done)
@@ -132,7 +132,7 @@ def test_feeds_that_come_back_empty_are_red_and_keep_every_row(changing_home: Ho
     assert "orders of" not in message
     # A test sale may really have been taken away: who knows better says so.
     config = {"ops": {f"square__raw_{stream}": {"config": {"accept_empty": True}} for stream in ("payments", "labor")}}
-    assert home.run(names.stream_job("square", "day"), key, key, run_config=config).success
+    assert home.run(names.stream_job("square", "daily"), key, key, run_config=config).success
     assert home.ask("select count(*) from square.payments") == [(0,)]
     assert alerts(home) == {}
 
@@ -238,9 +238,9 @@ def test_feeds_that_are_damaged_are_collected_again(collected: Home) -> None:
     home = collected
     at = CLOSED + timedelta(hours=1)
     with time_machine.travel(at):
-        before = asked(home, "square_daily_feeds", at)
+        before = asked(home, "square_daily_records", at)
         _cut_off(folder(home, DAYS[0], "payments") / "manifest.json")
-        fresh = [one for one in asked(home, "square_daily_feeds", at) if one not in before]
+        fresh = [one for one in asked(home, "square_daily_records", at) if one not in before]
         due = [start(one) for one in fresh if one.tags[names.STREAM_TAG] == "payments"]
         assert [first for first, _ in due] == [f"{B}|{DAYS[0]}"]
         assert f"payments of {DAYS[0]}" in alerts(home)["records_damaged"]
@@ -249,7 +249,7 @@ def test_feeds_that_are_damaged_are_collected_again(collected: Home) -> None:
         assert alerts(home) == {}
     now = datetime.now(UTC)
     _cut_off(folder(home, now.date(), "catalog").with_name("current") / "manifest.json")
-    (request,) = [one for one in asked(home, "square_catalogue", now) if one.tags[names.CONNECTION_TAG] == B]
+    (request,) = [one for one in asked(home, "square_catalog", now) if one.tags[names.CONNECTION_TAG] == B]
     assert alerts(home)["records_damaged"].startswith("what is stored cannot be read: catalog.")
     assert run(home, request).success
     assert alerts(home) == {}
@@ -272,7 +272,7 @@ def test_flux_sync_mends_damaged_days_and_they_cost_no_other(collected: Home) ->
     had = contents(home)
 
     def again(days: list[date]) -> SyncReport:
-        return sync(home.runtime, [A, B], days, streams=False)
+        return sync(home.runtime, [A, B], days, beside_orders=False)
 
     _cut_off(folder(home, DAYS[0]) / "manifest.json")
     _file_gone(folder(home, DAYS[1]) / "manifest.json")
@@ -306,7 +306,7 @@ def test_running_the_same_run_again_fetches_a_file_that_is_gone(landed: Home) ->
 
 def test_sensors_and_the_daily_comparison_go_on_past_what_is_damaged(landed: Home) -> None:
     home = landed
-    quiet = tick(home, order_changes.change_sensor(SQUARE))
+    quiet = tick(home, change_sensors(SQUARE)[0])
     _cut_off(folder(home, DAYS[1]) / "manifest.json")
     sold = httpx.get(f"{home.sandbox.url}/sandbox/orders", params={"merchant": "sakura", "limit": "4000"}).json()
     noon = {day: datetime(day.year, day.month, day.day, 3, tzinfo=UTC).timestamp() * 1000 for day in DAYS[1:]}
@@ -315,7 +315,7 @@ def test_sensors_and_the_daily_comparison_go_on_past_what_is_damaged(landed: Hom
         body = {"order_id": order["order_id"], "add_units": 1}
         httpx.post(f"{home.sandbox.url}/sandbox/orders/edit", json=body).raise_for_status()
     with time_machine.travel(datetime.now(UTC) + timedelta(minutes=5)):
-        changed = tick(home, order_changes.change_sensor(SQUARE), quiet.cursor)
+        changed = tick(home, change_sensors(SQUARE)[0], quiet.cursor)
     assert {start(request) for request in changed.run_requests or ()} == {(f"{B}|{DAYS[1]}", f"{B}|{DAYS[2]}")}
     with time_machine.travel(CLOSED):
         job = home.definitions.resolve_job_def(names.RECONCILE_JOB)
@@ -343,7 +343,7 @@ def test_what_a_webhook_brought_and_is_damaged_before_it_is_done_goes_again(chan
 
 def test_snapshots_of_hours_that_cannot_be_read_keep_their_rows(home: Home) -> None:
     (sakura,) = home.connect("sakura")
-    job, key = names.stream_job("square", "hour"), str(partition_key(sakura, datetime.now(UTC).date()))
+    job, key = names.stream_job("square", "hourly"), str(partition_key(sakura, datetime.now(UTC).date()))
     noon = datetime.now(UTC).replace(hour=12, minute=5)
     with time_machine.travel(noon):
         assert home.run(job, key, key).success
@@ -368,5 +368,5 @@ def test_an_erasure_says_what_it_could_not_search_and_does_all_others(landed: Ho
         erase(home.runtime, connection, Erasure())
     for day in DAYS[:2]:
         assert str(day) in str(caught.value)
-    assert sync(home.runtime, [B], DAYS, streams=False).failures == []
+    assert sync(home.runtime, [B], DAYS, beside_orders=False).failures == []
     erase(home.runtime, connection, Erasure())

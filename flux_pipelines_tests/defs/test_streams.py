@@ -25,7 +25,7 @@ def between(home: Home, job: str, connection: str, first: date, last: date) -> d
 def test_a_days_payments_and_hours_are_collected_and_become_tables(home: Home) -> None:
     harbor, sakura = home.connect()
     for connection in (harbor, sakura):
-        done = between(home, names.stream_job("square", "day"), connection, FIRST, END_DAY)
+        done = between(home, names.stream_job("square", "daily"), connection, FIRST, END_DAY)
         assert done.success
         assert all(passed(done).values())
         assert {name.partition(" ")[2] for name in passed(done) if name.startswith("square/payments ")} == {
@@ -44,7 +44,7 @@ def test_a_days_payments_and_hours_are_collected_and_become_tables(home: Home) -
     assert (lake, days) == (home.ask("select count(*) from square.payments")[0][0], 3)
     assert home.ask("select count(*) from time_entries")[0][0] > 0
     version = home.runtime.lake.version("square/payments")
-    assert between(home, names.stream_job("square", "day"), harbor, FIRST, END_DAY).success
+    assert between(home, names.stream_job("square", "daily"), harbor, FIRST, END_DAY).success
     assert home.runtime.lake.version("square/payments") == version  # the same rows: nothing was written
 
 
@@ -69,7 +69,7 @@ def test_the_catalogue_is_what_there_is_now_and_keeps_its_history(home: Home) ->
 
 def test_stock_is_of_the_hour_and_the_past_cannot_be_had(home: Home) -> None:
     (harbor,) = home.connect("harbor")
-    job, today = names.stream_job("square", "hour"), datetime.now(UTC).date()
+    job, today = names.stream_job("square", "hourly"), datetime.now(UTC).date()
     done = between(home, job, harbor, today, today)
     assert done.success
     told = home.metadata("square", "inventory_levels", partition=str(partition_key(harbor, today)))
@@ -95,7 +95,7 @@ def paused(home: Home) -> str:
 
 
 def test_a_connection_that_cannot_be_asked_fails_with_what_to_do(home: Home, paused: str) -> None:
-    done = between(home, names.stream_job("square", "day"), paused, END_DAY, END_DAY)
+    done = between(home, names.stream_job("square", "daily"), paused, END_DAY, END_DAY)
     assert not done.success
     words = [str(e.step_failure_data.user_failure_data.description) for e in done.all_events if e.is_step_failure
              and e.step_failure_data.user_failure_data]  # fmt: skip

@@ -39,7 +39,7 @@ def bring_in(
     assert home.sync((KEY, first), (KEY, last)).success
     if payments:
         both = partition_key(KEY, first), partition_key(KEY, last)
-        assert home.run(names.stream_job("square", "day"), *both).success
+        assert home.run(names.stream_job("square", "daily"), *both).success
     assert home.run(names.REFRESH_CORE_JOB, first.isoformat(), last.isoformat()).success
     result = home.run(names.REFRESH_BOOKS_JOB, first.isoformat(), last.isoformat())
     assert result.success
@@ -112,7 +112,7 @@ def test_payments_are_known_only_once_the_table_has_what_was_fetched(changing_ho
     assert home.sync((KEY, FIRST), (KEY, END_DAY)).success
     assert home.run(names.REFRESH_CORE_JOB, FIRST.isoformat(), END_DAY.isoformat()).success
     both = str(partition_key(KEY, FIRST)), str(partition_key(KEY, END_DAY + timedelta(days=1)))
-    collect, days = names.stream_job("square", "day"), (FIRST.isoformat(), END_DAY.isoformat())
+    collect, days = names.stream_job("square", "daily"), (FIRST.isoformat(), END_DAY.isoformat())
     raw, own = names.raw_stream("square", "payments"), names.provider_table("square", "payments")
     tie_out = dg.AssetKey("tie_out")
 

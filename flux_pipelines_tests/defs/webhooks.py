@@ -105,7 +105,7 @@ class Drain:
             syncs = [request for request in requests if names.BATCH_TAG in request.tags]
             for request in requests:
                 assert self.run(request).success
-            sold = [request for request in syncs if names.STREAM_TAG not in request.tags]
+            sold = [request for request in syncs if request.tags.get(names.STREAM_TAG, "orders") == "orders"]
             self.core(*sorted({day for request in sold for day in days(request)}))
             made += syncs
             if not requests and not self.inbox.counts()["assigned"]:

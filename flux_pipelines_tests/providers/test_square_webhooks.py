@@ -19,7 +19,7 @@ from square.utils.webhooks_helper import verify_signature
 from werkzeug import Request, Response
 
 from flux_pipelines.domain.errors import ConfigurationError, WebhookRefusedError
-from flux_pipelines.providers.base import Affected, WebhookContext, WebhookRequest
+from flux_pipelines.providers.base import Invalidation, WebhookContext, WebhookRequest
 from flux_pipelines.providers.square import PROVIDER
 from flux_pipelines.providers.square.webhooks import SIGNATURE_HEADER, SquareWebhooks
 from flux_pipelines_tests.providers.squarewire import square
@@ -237,7 +237,7 @@ AT = "2026-03-02T10:00:00Z"
 INSTANT = datetime(2026, 3, 2, 10, tzinfo=UTC)
 
 
-def affected(server: HTTPServer, folder: Path, *events: tuple[str, bytes]) -> list[Affected]:
+def affected(server: HTTPServer, folder: Path, *events: tuple[str, bytes]) -> list[Invalidation]:
     with square(server.url_for(""), folder) as source:
         return webhooks().affected(events, source)
 
@@ -256,10 +256,10 @@ def test_payments_refunds_and_orders_touch_their_order(httpserver: HTTPServer, t
     a, b = ("L1", INSTANT), ("L2", datetime(2026, 3, 3, 23, 30, 0, 500000, tzinfo=UTC))
     paid = frozenset({("payments", "L1", datetime(2026, 3, 5, 10, tzinfo=UTC))})
     assert found == [
-        Affected(frozenset({a}), streams=paid),
-        Affected(frozenset({a})),  # this refund does not say when it was made
-        Affected(frozenset({b})),
-        Affected(frozenset({b})),
+        Invalidation(frozenset({a}), streams=paid),
+        Invalidation(frozenset({a})),  # this refund does not say when it was made
+        Invalidation(frozenset({b})),
+        Invalidation(frozenset({b})),
     ]
     assert orders.asked == [["A", "B"]], "one call for all of them"
 
@@ -276,7 +276,7 @@ def test_a_storm_costs_one_call_a_hundred_orders(httpserver: HTTPServer, tmp_pat
     orders = Orders(httpserver, *(order(f"O{n}", AT) for n in range(250)))
     events = [event("payment.updated", order_id=f"O{n % 250}") for n in range(1000)]
     found = affected(httpserver, tmp_path, *events)
-    assert found == [Affected(frozenset({("L1", INSTANT)}))] * 1000
+    assert found == [Invalidation(frozenset({("L1", INSTANT)}))] * 1000
     assert [len(ids) for ids in orders.asked] == [100, 100, 50]
 
 
@@ -289,8 +289,8 @@ def test_an_order_that_square_does_not_give(httpserver: HTTPServer, tmp_path: Pa
         event("payment.created", order_id="A", location_id="L1", created_at=AT),
         event("order.created", order_id="A", location_id="L1"),
     )
-    assert stub == Affected(frozenset({("L1", INSTANT)})), "what the stub says is enough"
-    assert payment == Affected(streams=frozenset({("payments", "L1", INSTANT)})), "the payment itself is known"
+    assert stub == Invalidation(frozenset({("L1", INSTANT)})), "what the stub says is enough"
+    assert payment == Invalidation(streams=frozenset({("payments", "L1", INSTANT)})), "the payment itself is known"
     assert incomplete.nothing == "Square does not give the order A"
 
 
@@ -306,18 +306,18 @@ def test_an_order_whose_header_cannot_be_read_does_not_lose_the_others(httpserve
 @pytest.mark.parametrize(
     ("told", "wanted"),
     [
-        (event("location.updated"), Affected(locations=True)),
-        (event("location.created"), Affected(locations=True)),
-        (event("oauth.authorization.revoked", revoker_type="MERCHANT"), Affected(revoked=True)),
+        (event("location.updated"), Invalidation(locations=True)),
+        (event("location.created"), Invalidation(locations=True)),
+        (event("oauth.authorization.revoked", revoker_type="MERCHANT"), Invalidation(revoked=True)),
         (
             event("inventory.count.updated"),
-            Affected(nothing="the event names no location whose stock changed"),
+            Invalidation(nothing="the event names no location whose stock changed"),
         ),
         (
             counted("L1", "L2", "L1"),
-            Affected(streams=frozenset({("inventory", "L1", None), ("inventory", "L2", None)})),
+            Invalidation(streams=frozenset({("inventory", "L1", None), ("inventory", "L2", None)})),
         ),
-        (event("catalog.version.updated", updated_at=AT), Affected(streams=CATALOG)),
+        (event("catalog.version.updated", updated_at=AT), Invalidation(streams=CATALOG)),
         (
             event(
                 "labor.timecard.updated",
@@ -325,15 +325,15 @@ def test_an_order_whose_header_cannot_be_read_does_not_lose_the_others(httpserve
                 start_at="2026-03-02T05:00:00-05:00",
                 created_at="2026-03-09T00:00:00Z",
             ),
-            Affected(streams=frozenset({("labor", "L1", INSTANT)})),
+            Invalidation(streams=frozenset({("labor", "L1", INSTANT)})),
         ),
         (
             ("labor.timecard.deleted", b'{"data":{"id":"T1","type":"labor","deleted":true}}'),
-            Affected(nothing="the event does not say where and when work began"),
+            Invalidation(nothing="the event does not say where and when work began"),
         ),
         (
             event("labor.scheduled_shift.updated", location_id="L1"),
-            Affected(nothing="events of type labor.scheduled_shift.updated say nothing about sales"),
+            Invalidation(nothing="events of type labor.scheduled_shift.updated say nothing about sales"),
         ),
         (
             # Taken offline: created when it arrived, made when the till says.
@@ -343,14 +343,14 @@ def test_an_order_whose_header_cannot_be_read_does_not_lose_the_others(httpserve
                 created_at="2026-03-04T10:00:00Z",
                 offline_payment_details={"client_created_at": AT},
             ),
-            Affected(streams=frozenset({("payments", "L1", INSTANT)})),
+            Invalidation(streams=frozenset({("payments", "L1", INSTANT)})),
         ),
-        (event("brand.new"), Affected(nothing="events of type brand.new say nothing about sales")),
-        (event("payment.created", amount=3), Affected(nothing="this payment belongs to no order")),
-        (("order.created", b'{"data":{"object":{}}}'), Affected(nothing="this order has no id")),
+        (event("brand.new"), Invalidation(nothing="events of type brand.new say nothing about sales")),
+        (event("payment.created", amount=3), Invalidation(nothing="this payment belongs to no order")),
+        (("order.created", b'{"data":{"object":{}}}'), Invalidation(nothing="this order has no id")),
     ],
 )
-def test_what_needs_no_call(told: tuple[str, bytes], wanted: Affected) -> None:
+def test_what_needs_no_call(told: tuple[str, bytes], wanted: Invalidation) -> None:
     assert webhooks().affected([told], NoSource()) == [wanted]
 
 

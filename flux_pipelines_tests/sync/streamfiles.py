@@ -15,7 +15,7 @@ from flux_pipelines.lake.raw import ORDERS, RawManifest, RawStore
 from flux_pipelines.lake.store import object_store
 from flux_pipelines.providers.base import Location, Provider, Record, StreamTable
 from flux_pipelines.sync.daily import line_of
-from flux_pipelines.sync.transform import Derivation, derive
+from flux_pipelines.sync.transform import Transformed, transform
 
 DAY = date(2026, 3, 2)
 COLLECTED = datetime(2026, 3, 2, 12, 30, tzinfo=UTC)
@@ -52,7 +52,7 @@ def run_sql(
     settings: dict[str, Any] | None = None,
     day: date = DAY,
     slot: str = "",
-) -> Derivation:
+) -> Transformed:
     """Return what a provider's SQL makes of records: `.rows` (Arrow) and `.bad` (what goes to quarantine)."""
     spec = next(one for one in provider.tables if one.table == table)
     return run_table(folder, provider, spec, records, locations, settings=settings, day=day, slot=slot)
@@ -68,9 +68,9 @@ def run_table(
     settings: dict[str, Any] | None = None,
     day: date = DAY,
     slot: str = "",
-) -> Derivation:
+) -> Transformed:
     """Like `run_sql`, of a table that the provider need not have declared."""
     connection = Connection(f"{provider.name}:test", "tenant", settings=settings or {})
     raw = RawStore(object_store(str(folder / "lake")), spec.stream)
     manifest = land(raw, connection.key, records, day=day, slot=slot)
-    return derive(provider, spec, connection, locations, raw, [manifest])
+    return transform(provider, spec, connection, locations, raw, [manifest])

@@ -159,7 +159,7 @@ def test_the_plan_counts_what_feeds_cost_beside_orders(tmp_path: Path) -> None:
         told = estimate(client, PROVIDER, connection, locations, DAYS, beside_orders=True)
         reports._kept.clear()  # a sync is another process, which discovers the report's members itself
         before = client.stats.snapshot()
-        for name in (stream.name for stream in PROVIDER.streams if stream.grain == "day"):
+        for name in (stream.name for stream in PROVIDER.streams if stream.strategy == "daily"):
             raw = raw_store(tmp_path).of(name)
             outcomes = list(read_days(client, connection, locations, DAYS, raw, provider=PROVIDER))
             assert {outcome.status for outcome in outcomes} == {"committed"}

@@ -9,7 +9,6 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -21,7 +20,7 @@ from flux_pipelines.lake import RawManifest
 from flux_pipelines.providers.registry import provider as provider_named
 from flux_pipelines.runtime import Runtime
 from flux_pipelines.settings import Settings
-from flux_pipelines.sync.reading import business_date_macro, order_lines
+from flux_pipelines.sync.reading import database, order_lines
 from flux_pipelines.sync.windowed import read_windowed
 from flux_pipelines_tests.test_business_day import changing
 from flux_sandbox.options import SandboxOptions
@@ -137,12 +136,10 @@ def test_what_has_landed_keeps_its_boundaries(
 def test_sql_gives_the_same_dates(calendar: BusinessCalendar, instants: list[datetime]) -> None:
     edges = [calendar.start(rule.until) + timedelta(microseconds=n) for rule in calendar.earlier for n in (-1, 0)]
     asked: list[Any] = [*instants, *edges]
-    with duckdb.connect() as database:
-        database.execute("SET TimeZone = 'UTC'")
-        database.execute(business_date_macro({"L": calendar}))
-        found = database.execute(
+    with database({"L": calendar}, "64MB") as opened:
+        found = opened.execute(
             "SELECT business_date_of('L', instant) FROM (SELECT unnest(?::TIMESTAMPTZ[]) AS instant)", [asked]
         ).fetchall()
-        nothing = database.execute("SELECT business_date_of('L', NULL::TIMESTAMPTZ), business_date_of('M', now())")
+        nothing = opened.execute("SELECT business_date_of('L', NULL::TIMESTAMPTZ), business_date_of('M', now())")
         assert nothing.fetchall() == [(None, None)]
     assert [day for (day,) in found] == [calendar.date_of(instant) for instant in asked]

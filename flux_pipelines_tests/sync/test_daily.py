@@ -120,7 +120,7 @@ def test_days_hold_what_fell_on_them_byte_for_byte(tmp_path: Path) -> None:
 
 
 #: A stream whose records tell when they happened, so that dates are asked for together.
-TOGETHER = replace(TOY, streams=(Stream("payments", "payments", "day", dates_a_window=3),))
+TOGETHER = replace(TOY, streams=(Stream("payments", "payments", "daily", dates_a_window=3),))
 
 
 def test_dates_that_are_asked_for_together_hold_what_they_hold_alone(tmp_path: Path) -> None:
@@ -236,7 +236,7 @@ def test_an_hour_is_replaced_by_the_same_hour_and_what_there_is_now_by_itself(tm
     def read(raw: RawStore, stream: Stream, text: str) -> RawManifest | None:
         return read_now(source, CONNECTION, LOCATIONS, raw, stream, provider=TOY, now=at(text)).manifest
 
-    hourly, current = Stream("inventory", "stock", "hour"), Stream("catalog", "products", "current")
+    hourly, current = Stream("inventory", "stock", "hourly"), Stream("catalog", "products", "current")
     for text in ("2026-03-09T10:05:00Z", "2026-03-09T11:05:00Z", "2026-03-09T11:40:00Z", "2026-03-10T00:00:00Z"):
         read(stock, hourly, text)
     day: list[Any] = [(m.hour, m.fetched_at) for m in stock.hours(CONNECTION.key, date(2026, 3, 9)).readable]
@@ -268,7 +268,7 @@ def test_an_hour_is_replaced_by_the_same_hour_and_what_there_is_now_by_itself(tm
 def test_what_holds_records_does_not_become_empty_unless_that_is_accepted(tmp_path: Path) -> None:
     source, payments, catalog = MemorySource(records()), store(tmp_path), store(tmp_path, "catalog")
     stock, later = store(tmp_path, "inventory"), at("2026-03-10T11:05:00Z")
-    hourly, current = Stream("inventory", "stock", "hour"), Stream("catalog", "products", "current")
+    hourly, current = Stream("inventory", "stock", "hourly"), Stream("catalog", "products", "current")
 
     def read(**options: Any) -> list[DayOutcome]:
         found = list(read_days(source, CONNECTION, LOCATIONS, DAYS, payments, provider=TOY, **options))

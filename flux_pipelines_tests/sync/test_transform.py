@@ -16,7 +16,7 @@ from flux_pipelines.domain.errors import ContractBrokenError
 from flux_pipelines.lake.raw import RawStore
 from flux_pipelines.lake.store import object_store
 from flux_pipelines.providers.base import Location, Provider, Record, StreamTable
-from flux_pipelines.sync.transform import derive
+from flux_pipelines.sync.transform import transform
 from flux_pipelines_tests.sync.streamfiles import land, record, run_table
 
 TOY = Provider(
@@ -101,7 +101,7 @@ def test_orders_are_records_too_and_days_keep_their_own(tmp_path: Path) -> None:
     manifests = [
         land(raw, connection.key, [record("", payment(f"p{day.day}", where="L1"))] * 2, day=day) for day in days
     ]
-    made = derive(TOY, orders, connection, STORES, raw, manifests)
+    made = transform(TOY, orders, connection, STORES, raw, manifests)
     assert [(row["payment_id"], row["business_date"]) for row in made.rows.to_pylist()] == [
         ("p2", days[0]), ("p3", days[1])
     ]  # fmt: skip
@@ -187,4 +187,4 @@ def test_too_little_memory_is_no_records_fault(tmp_path: Path) -> None:
     raw = RawStore(object_store(str(tmp_path / "lake")), table.stream)
     manifest = land(raw, connection.key, [record("payment", payment("a"), "L1")])
     with pytest.raises(duckdb.OutOfMemoryException):
-        derive(TOY, table, connection, STORES, raw, [manifest], memory_limit="64MB")
+        transform(TOY, table, connection, STORES, raw, [manifest], memory_limit="64MB")

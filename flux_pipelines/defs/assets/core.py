@@ -33,7 +33,6 @@ from flux_pipelines.defs.resources import FluxResource
 from flux_pipelines.domain import tables
 from flux_pipelines.domain.errors import ContractBrokenError, FluxError, TableDamagedError
 from flux_pipelines.domain.tables import SQL_TYPES, Table
-from flux_pipelines.lake.raw_manifest import ORDERS
 from flux_pipelines.providers.registry import provider as provider_named
 
 if TYPE_CHECKING:
@@ -277,8 +276,7 @@ def unfetched(runtime: "Runtime", part: Table, days: Sequence[date]) -> set["Par
 
 def stream_of(provider: str, table: str) -> str:
     """Return which of a provider's raw records a table is made of."""
-    specs = provider_named(provider).tables
-    return next((spec.stream for spec in specs if spec.table == table), ORDERS)
+    return provider_named(provider).table(table).stream
 
 
 def union_draft(

@@ -17,13 +17,21 @@ import dagster as dg
 from flux_pipelines.defs import names
 from flux_pipelines.defs.assets.raw import newest_manifest
 from flux_pipelines.defs.erasures import forget_request
+from flux_pipelines.defs.jobs import stream_request
 from flux_pipelines.defs.resources import FluxResource
-from flux_pipelines.defs.sensors.feed_changes import stream_request
 from flux_pipelines.defs.sensors.inbox_settle import STAMP, Settling
-from flux_pipelines.defs.sensors.order_changes import sync_request
-from flux_pipelines.defs.staleness import FORGET, ORDERS, Asker, Batch, Run, Unit, asks_to_forget, batches, forgotten
+from flux_pipelines.defs.staleness import (
+    FORGET,
+    Batch,
+    EventResolver,
+    Run,
+    StalePartition,
+    asks_to_forget,
+    batches,
+    forgotten,
+)
 from flux_pipelines.domain.errors import ConfigurationError, FluxError, ReauthorizationNeededError
-from flux_pipelines.providers.base import Provider, WebhookSource
+from flux_pipelines.providers.base import ORDERS, Provider, WebhookSource
 
 if TYPE_CHECKING:
     from flux_pipelines.defs.internals import UnresolvedAssetJobDefinition
@@ -78,7 +86,7 @@ class _Touched:
     """What the events of one tick come to."""
 
     #: Events that touch partitions, and whether they are tried for the first time.
-    units: dict[int, tuple[frozenset[Unit], bool]] = field(default_factory=dict)
+    units: dict[int, tuple[frozenset[StalePartition], bool]] = field(default_factory=dict)
     #: Events for which nothing is to be done, by the reason why not.
     kept: dict[str, list[int]] = field(default_factory=dict)
 
@@ -184,51 +192,51 @@ class _Tick(Settling):
         for waiting in by_connection.values():
             if datetime.now(UTC) >= self._stop_at:
                 return
-            asker = Asker(self._runtime, self._provider, webhooks, owners[waiting[0].id], self._now)
+            resolver = EventResolver(self._runtime, self._provider, webhooks, owners[waiting[0].id], self._now)
             try:
                 for some in _portions(waiting):
                     if datetime.now(UTC) >= self._stop_at:
                         return
-                    self._explain_some(asker, some, touched)
+                    self._explain_some(resolver, some, touched)
             except FluxError as error:
                 # Of this connection alone; the others go on.
                 self._log.error(str(error))
                 rest = [e.id for e in waiting if e.id not in touched.units and e.id not in _all(touched.kept)]
                 passing = error.rerun_helps or isinstance(error, ReauthorizationNeededError)
-                self._put_off(asker.connection.key, rest, str(error), passing=passing)
+                self._put_off(resolver.connection.key, rest, str(error), passing=passing)
             finally:
-                asker.close()
+                resolver.close()
 
-    def _explain_some(self, asker: "Asker", events: Sequence["Event"], touched: _Touched) -> None:
+    def _explain_some(self, resolver: "EventResolver", events: Sequence["Event"], touched: _Touched) -> None:
         try:
-            answers = asker.affected(events)
+            answers = resolver.affected(events)
         except FluxError:
             raise
         except Exception as error:  # noqa: BLE001 - a body that the provider's code does not expect may raise anything
             if len(events) == 1:
                 why = f"it could not be understood ({type(error).__name__})"
-                self._put_off(asker.connection.key, [events[0].id], why, passing=False)
+                self._put_off(resolver.connection.key, [events[0].id], why, passing=False)
                 return
             for event in events:  # one of them is bad: the others must not suffer for it
-                self._explain_some(asker, [event], touched)
+                self._explain_some(resolver, [event], touched)
             return
         for event, affected in zip(events, answers, strict=True):
             if affected.nothing:
                 touched.kept.setdefault(affected.nothing, []).append(event.id)
                 continue
             if affected.revoked:
-                touched.kept.setdefault(self._revoked(asker), []).append(event.id)
+                touched.kept.setdefault(self._revoked(resolver), []).append(event.id)
                 continue
             if affected.erase is not None:
-                touched.units[event.id] = (forgotten(event.id, asker.connections, self._now), not event.attempts)
+                touched.units[event.id] = (forgotten(event.id, resolver.connections, self._now), not event.attempts)
                 continue
             if affected.locations and not (affected.sold or affected.days or affected.streams):
-                asker.ask_for_locations()
+                resolver.ask_for_locations()
                 touched.kept.setdefault("the connection's locations were read again", []).append(event.id)
                 continue
-            units, early = asker.units(affected)
+            units, early = resolver.units(affected)
             if early:
-                self._put_off(asker.connection.key, [event.id], "its business date has not begun yet", passing=False)
+                self._put_off(resolver.connection.key, [event.id], "its business date has not begun yet", passing=False)
             elif units:
                 touched.units[event.id] = (units, not event.attempts)
             else:
@@ -236,11 +244,11 @@ class _Tick(Settling):
                     event.id
                 )
 
-    def _revoked(self, asker: "Asker") -> str:
+    def _revoked(self, resolver: "EventResolver") -> str:
         """Take in that the account was disconnected at the provider, unless it has been connected again since."""
-        connection = asker.connection
+        connection = resolver.connection
         try:
-            asker.source.verify_access()
+            resolver.source.verify_access()
         except ReauthorizationNeededError:
             reason = f"the authorisation was revoked at {self._provider.title}"
             self._runtime.state.connections.set_status(connection.key, "needs_reauth", reason)
@@ -276,8 +284,6 @@ class _Tick(Settling):
             self._requests.append(self._run_request(run, f"{name}|{run.connection}|{run.what}|{run.first}", tags))
 
     def _run_request(self, run: Run, run_key: str, tags: dict[str, str]) -> dg.RunRequest:
-        if run.what == ORDERS:
-            return sync_request(self._provider.name, run.connection, run.first, run.last, run_key=run_key, tags=tags)
         if run.what.startswith(FORGET):
             return forget_request(run.connection, run_key=run_key, tags={**tags, names.STREAM_TAG: FORGET})
         stream = self._provider.stream(run.what)

@@ -10,8 +10,8 @@ import dagster as dg
 
 from flux_pipelines.defs import names
 from flux_pipelines.defs.assets.raw import key_of, newest_manifest
-from flux_pipelines.defs.completeness import last_fetched
-from flux_pipelines.defs.partitions import connections_of, partition_key, ranges
+from flux_pipelines.defs.jobs import assets_of
+from flux_pipelines.defs.partitions import connections_of, ranges
 from flux_pipelines.defs.runs import (
     Followed,
     brought_up_to_date,
@@ -21,9 +21,8 @@ from flux_pipelines.defs.runs import (
     latest_materialisation,
     why_failed,
 )
-from flux_pipelines.defs.sensors.feed_changes import assets_of
-from flux_pipelines.defs.staleness import FORGET, ORDERS
-from flux_pipelines.providers.base import Provider
+from flux_pipelines.defs.staleness import FORGET
+from flux_pipelines.providers.base import ORDERS, Provider
 
 if TYPE_CHECKING:
     from flux_pipelines.runtime import Runtime
@@ -48,7 +47,6 @@ class Settling:
         self._runtime = runtime
         self._inbox = runtime.state.inbox
         self._provider = provider
-        self._rows = names.provider_transactions(provider.name)
         self._now = datetime.now(UTC)
         self._stop_at = self._now + timedelta(seconds=SETTLE_SECONDS)
         #: Connections that a batch is being synced for: what comes meanwhile waits, and then goes together.
@@ -115,27 +113,21 @@ class Settling:
         what = run.tags.get(names.STREAM_TAG, ORDERS)
         if what.startswith(FORGET):
             return True
-        if what == ORDERS:
-            connection, days = days_of(run)
-            made = [(self._rows, str(partition_key(connection, day))) for day in days]
-            read = [last_fetched(self._runtime.raw, connection, day) for day in days]
-        else:
-            stream = self._provider.stream(what)
-            connection = run.tags[names.CONNECTION_TAG]
-            first, last = run.tags[names.RANGE_START], run.tags[names.RANGE_END]
-            days = [self._now.date()] if stream.grain == "current" else days_of(run)[1]
-            keys = [first] if first == last else [key_of(stream.grain, connection, day) for day in days]
-            made = [(asset, key) for asset in assets_of(self._provider, stream)[1:] for key in keys]
-            stored = [newest_manifest(self._runtime.raw, stream, connection, day) for day in days]
-            read = [manifest.fetched_at if manifest is not None else None for manifest in stored]
-        if any(at is None or at < since for at in read):
+        stream = self._provider.stream(what)
+        connection = run.tags[names.CONNECTION_TAG]
+        first, last = run.tags[names.RANGE_START], run.tags[names.RANGE_END]
+        days = [self._now.date()] if stream.grain == "current" else days_of(run)[1]
+        keys = [first] if first == last else [key_of(stream.grain, connection, day) for day in days]
+        made = [(asset, key) for asset in assets_of(self._provider, stream)[1:] for key in keys]
+        stored = [newest_manifest(self._runtime.raw, stream, connection, day) for day in days]
+        if any(manifest is None or manifest.fetched_at < since for manifest in stored):
             return False
         rows = [latest_materialisation(self._instance, asset, partition) for asset, partition in made]
         return all(row is not None and fetched_at(row) >= since for row in rows)
 
     def _into_core(self, batch: str, runs: Followed) -> None:
         """Finish a batch whose rows have reached core `transactions`; ask for what should have brought them there."""
-        of_orders = [r.dagster_run for r in runs.records if names.STREAM_TAG not in r.dagster_run.tags]
+        of_orders = [r.dagster_run for r in runs.records if r.dagster_run.tags.get(names.STREAM_TAG, ORDERS) == ORDERS]
         days = sorted({day for run in of_orders for day in days_of(run)[1]})
         if brought_up_to_date(self._instance, names.TRANSACTIONS, [str(day) for day in days], runs.ended_at):
             done = self._inbox.finish(batch)

@@ -10,15 +10,14 @@ import dagster as dg
 
 from flux_pipelines.defs import names
 from flux_pipelines.defs.completeness import collected_until
-from flux_pipelines.defs.jobs import streams_of
+from flux_pipelines.defs.jobs import stream_request
 from flux_pipelines.defs.partitions import business_days, connections_of, each_day
 from flux_pipelines.defs.resources import FluxResource
 from flux_pipelines.defs.runs import Followed, follow, why_failed
-from flux_pipelines.defs.sensors.feed_changes import stream_request
-from flux_pipelines.defs.sensors.order_changes import sync_request
-from flux_pipelines.defs.staleness import MAX_DAYS_PER_EVENT_RUN, ORDERS, Run
+from flux_pipelines.defs.staleness import MAX_DAYS_PER_EVENT_RUN, Run
 from flux_pipelines.domain.connection import split_key
 from flux_pipelines.domain.errors import UnknownConnectionError
+from flux_pipelines.providers.base import ORDERS
 from flux_pipelines.providers.registry import provider as provider_named
 from flux_pipelines.settings import settings
 
@@ -96,7 +95,7 @@ def _runs(request: "SyncRequest") -> list[Run]:
     spec = provider_named(split_key(request.connection_key)[0])
     # As of when it was asked for, so that every look cuts it in the same way.
     until = collected_until(request.last_day, request.asked_at)
-    wanted = [(ORDERS, request.last_day), *((stream.name, until) for stream in streams_of(spec, "day"))]
+    wanted = [(ORDERS, request.last_day), *((stream.name, until) for stream in spec.streams_by("daily"))]
     return [
         Run(request.connection_key, what, start, min(start + timedelta(days=MAX_DAYS_PER_EVENT_RUN - 1), last))
         for what, last in wanted
@@ -108,16 +107,13 @@ def _run_request(run: Run, request: "SyncRequest", tags: dict[str, str]) -> dg.R
     spec = provider_named(split_key(run.connection)[0])
     # The run key keeps what was asked for before from being made twice.
     key = f"request-{request.id}|{run.what}|{run.first}"
-    if run.what == ORDERS:
-        return sync_request(spec.name, run.connection, run.first, run.last, run_key=key, tags=tags)
-    stream = spec.stream(run.what)
-    return stream_request(spec, stream, run.connection, run.first, run.last, run_key=key, tags=tags)
+    return stream_request(spec, spec.stream(run.what), run.connection, run.first, run.last, run_key=key, tags=tags)
 
 
 def _outcome(instance: dg.DagsterInstance, request: "SyncRequest", runs: Followed) -> str:
     """Tell what was fetched, and what was not and why: payments that may not be read do not hide that orders are there."""
     spec = provider_named(split_key(request.connection_key)[0])
-    titles = {ORDERS: ORDERS, **{stream.name: stream.title for stream in streams_of(spec, "day")}}
+    titles = {stream.name: stream.title for stream in spec.streams if stream.grain == "day"}
     failed: dict[str, dg.DagsterRun] = {}
     for record in runs.records:
         if record.dagster_run.status != dg.DagsterRunStatus.SUCCESS:

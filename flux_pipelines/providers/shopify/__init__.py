@@ -60,14 +60,14 @@ PROVIDER = Provider(
         "tender_transactions/*",
         "variants/*",
     ),
-    transactions_sql=_HERE / "transactions.sql",
-    order_id_field="legacyResourceId",
     streams=(
+        Stream("orders", "orders", "windowed", id_field="legacyResourceId"),
         Stream("catalog", "products, variants and locations", "current", passing=("deletion",)),
-        Stream("inventory", "stock at every location", "hour"),
-        Stream(witness.STREAM, "own sales report", "day", passing=witness.PASSING, again=witness.NOT_YET),
+        Stream("inventory", "stock at every location", "hourly"),
+        Stream(witness.STREAM, "own sales report", "daily", passing=witness.PASSING, again=witness.NOT_YET),
     ),
     tables=(
+        StreamTable("transactions", "orders", _HERE / "transactions.sql"),
         StreamTable(
             "payments",
             "orders",

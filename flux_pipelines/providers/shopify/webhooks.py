@@ -20,8 +20,8 @@ import msgspec
 from flux_pipelines.domain.decoding import decode, decoder
 from flux_pipelines.domain.errors import ConfigurationError, WebhookRefusedError
 from flux_pipelines.providers.base import (
-    Affected,
     Erasure,
+    Invalidation,
     Source,
     WebhookContext,
     WebhookEvent,
@@ -135,22 +135,22 @@ class ShopifyWebhooks:
         event_id = f"{hashlib.sha256(request.body).hexdigest()}-{datetime.now(UTC):%Y%m%d}"
         return WebhookEvent(event_id, topic, shop, at, _request(members) if topic == "customers/redact" else None)
 
-    def affected(self, events: Sequence[tuple[str, bytes]], source: Source) -> list[Affected]:
+    def affected(self, events: Sequence[tuple[str, bytes]], source: Source) -> list[Invalidation]:
         """Say what each event makes stale. Orders are looked up together: a body may be older than what is true.
 
         Those that are said to be deleted too: one that Shopify still gives is not.
         """
         subjects = [_subject(topic, body) for topic, body in events]
-        gone = {one for subject in subjects if isinstance(subject, Affected) for one in subject.deleted}
+        gone = {one for subject in subjects if isinstance(subject, Invalidation) for one in subject.deleted}
         wanted = sorted({subject for subject in subjects if isinstance(subject, str)} | gone)
         found = source.orders(wanted) if wanted else []
         headers = {order.header.order_id: order.header for order in found if order.header is not None}
 
-        def touched(order_id: str) -> Affected:
+        def touched(order_id: str) -> Invalidation:
             header = headers.get(order_id)
             if header is None:
-                return Affected(nothing=f"Shopify does not give the order {order_id}")
-            return Affected(frozenset({(header.location_id, header.created_at)}))
+                return Invalidation(nothing=f"Shopify does not give the order {order_id}")
+            return Invalidation(frozenset({(header.location_id, header.created_at)}))
 
         return [
             touched(subject)
@@ -162,37 +162,37 @@ class ShopifyWebhooks:
         ]
 
 
-def _subject(topic: str, body: bytes) -> str | Affected:
+def _subject(topic: str, body: bytes) -> str | Invalidation:
     """Return the id of the order that an event is about, or else what follows from the event alone."""
     family, _, what = topic.partition("/")
     try:
         found = _decode_body(body)
         if topic == "shop/redact":
-            return Affected(erase=Erasure())
+            return Invalidation(erase=Erasure())
         if topic == "customers/redact":
             return _forgotten(found)
     except (msgspec.DecodeError, UnicodeDecodeError) as problem:
-        return Affected(nothing=f"the event cannot be read ({problem})")
+        return Invalidation(nothing=f"the event cannot be read ({problem})")
     if topic == "app/uninstalled":
-        return Affected(revoked=True)
+        return Invalidation(revoked=True)
     if topic == "customers/data_request":
-        return Affected(nothing=_ASKED_FOR)
+        return Invalidation(nothing=_ASKED_FOR)
     if family in _CATALOG:
-        return Affected(streams=frozenset({("catalog", "", None)}))
+        return Invalidation(streams=frozenset({("catalog", "", None)}))
     if family in _STOCK:
-        return Affected(streams=frozenset({("inventory", str(found.location_id or ""), None)}))
+        return Invalidation(streams=frozenset({("inventory", str(found.location_id or ""), None)}))
     if family == "locations":
-        return Affected(locations=True, streams=frozenset({("catalog", "", None)}))
+        return Invalidation(locations=True, streams=frozenset({("catalog", "", None)}))
     order_id = _order_id(family, what, found)
     if (
         topic == "orders/delete" and order_id is not None
     ):  # it names nothing but the id, and cannot be asked for any more
-        return Affected(deleted=frozenset({str(order_id)}))
+        return Invalidation(deleted=frozenset({str(order_id)}))
     if order_id is not None:
         return str(order_id)
     if family in _ITSELF | _OF_ORDER:
-        return Affected(nothing=f"this event of type {topic} names no order")
-    return Affected(nothing=f"events of type {topic} say nothing about sales")
+        return Invalidation(nothing=f"this event of type {topic} names no order")
+    return Invalidation(nothing=f"events of type {topic} say nothing about sales")
 
 
 def _order_id(family: str, what: str, found: _Body) -> int | None:
@@ -205,7 +205,7 @@ def _order_id(family: str, what: str, found: _Body) -> int | None:
     return None
 
 
-def _forgotten(found: _Body) -> Affected:
+def _forgotten(found: _Body) -> Invalidation:
     """Return whom to forget: a customer by what they are known by, and their orders."""
     person = _Person(found.customer_id, found.customer_email, found.customer_phone)
     if bytes(found.customer) not in (b"", b"null"):  # as it came, and as events were kept before
@@ -214,8 +214,8 @@ def _forgotten(found: _Body) -> Affected:
     customers = (str(person.id),) if person.id is not None else ()
     orders = tuple(map(str, found.orders_to_redact))
     if not customers and not orders and not texts:  # an erasure that names nobody would mean the whole shop
-        return Affected(nothing="it names neither a customer nor an order")
-    return Affected(erase=Erasure(customers, orders, texts))
+        return Invalidation(nothing="it names neither a customer nor an order")
+    return Invalidation(erase=Erasure(customers, orders, texts))
 
 
 def _refuse_foreign(topic: str, shop: str, members: Mapping[str, msgspec.Raw]) -> None:

@@ -60,28 +60,29 @@ PROVIDER = Provider(
         "refund.created",
         "refund.updated",
     ),
-    transactions_sql=_HERE / "transactions.sql",
     streams=(
+        Stream("orders", "orders", "windowed"),
         Stream(
             "payments",
             "payments and refunds",
-            "day",
+            "daily",
             passing=("refunded_tender", "refunded_payment"),
             dates_a_window=14,
         ),
         Stream("catalog", "catalogue and locations", "current"),
-        Stream("inventory", "stock counts", "hour", passing=("sold_out",)),
-        Stream("labor", "timecards", "day", dates_a_window=31),
+        Stream("inventory", "stock counts", "hourly", passing=("sold_out",)),
+        Stream("labor", "timecards", "daily", dates_a_window=31),
         Stream(
             witness.STREAM,
             "own sales report",
-            "day",
+            "daily",
             passing=witness.PASSING,
             again=witness.NOT_YET,
             dates_a_window=31,
         ),
     ),
     tables=(
+        StreamTable("transactions", "orders", _HERE / "transactions.sql"),
         StreamTable("payments", "payments", _HERE / "payments.sql"),
         StreamTable(
             "products", "catalog", _HERE / "products.sql", {"item": {"item_data.variations": "item_variation"}}

@@ -17,7 +17,7 @@ import msgspec
 from flux_pipelines.domain.decoding import decode, decoder
 from flux_pipelines.domain.errors import ConfigurationError, WebhookRefusedError
 from flux_pipelines.providers.base import (
-    Affected,
+    Invalidation,
     Order,
     Source,
     WebhookContext,
@@ -129,7 +129,7 @@ class SquareWebhooks:
             raise WebhookRefusedError("the body is not an event of Square (an empty event id or type)")
         return WebhookEvent(envelope.event_id, envelope.type, envelope.merchant_id, _instant(envelope.created_at))
 
-    def affected(self, events: Sequence[tuple[str, bytes]], source: Source) -> list[Affected]:
+    def affected(self, events: Sequence[tuple[str, bytes]], source: Source) -> list[Invalidation]:
         """Say what each event touches: its order and, for a return, those whose lines came back; and streams."""
         subjects = [_subject(event_type, body) for event_type, body in events]
         named = {subject.order_id for subject in subjects if isinstance(subject, _About)}
@@ -137,23 +137,25 @@ class SquareWebhooks:
         sources = {order_id: _source_ids(order) for order_id, order in orders.items()}
         orders |= _fetch(source, {wanted for ids in sources.values() for wanted in ids} - orders.keys())
         return [
-            subject if isinstance(subject, Affected) else _touched(subject, orders, sources.get(subject.order_id, ()))
+            subject
+            if isinstance(subject, Invalidation)
+            else _touched(subject, orders, sources.get(subject.order_id, ()))
             for subject in subjects
         ]
 
 
-def _subject(event_type: str, body: bytes) -> _About | Affected:
+def _subject(event_type: str, body: bytes) -> _About | Invalidation:
     """Return what an event is about if that is an order, else what follows from the event alone."""
     family = event_type.partition(".")[0]
     if event_type == _REVOKED:
-        return Affected(revoked=True)
+        return Invalidation(revoked=True)
     if family == "location":
-        return Affected(locations=True)
+        return Invalidation(locations=True)
     if event_type == "catalog.version.updated":
-        return Affected(streams=frozenset({_CATALOG}))
+        return Invalidation(streams=frozenset({_CATALOG}))
     known = family in ("order", "payment", "refund") or event_type in _COUNTED or event_type.startswith(_WORKED)
     if not known:
-        return Affected(nothing=f"events of type {event_type} say nothing about sales")
+        return Invalidation(nothing=f"events of type {event_type} say nothing about sales")
     try:
         inside = _decode_event(body).data.object
         if event_type in _COUNTED:
@@ -161,14 +163,14 @@ def _subject(event_type: str, body: bytes) -> _About | Affected:
         about = next(iter(inside.values()), msgspec.Raw(b"{}"))
         return _worked(about) if family == "labor" else _sold(family, about)
     except (msgspec.DecodeError, UnicodeDecodeError) as problem:
-        return Affected(nothing=f"the event cannot be read ({problem})")
+        return Invalidation(nothing=f"the event cannot be read ({problem})")
 
 
-def _sold(family: str, about: msgspec.Raw) -> _About | Affected:
+def _sold(family: str, about: msgspec.Raw) -> _About | Invalidation:
     subject = _decode_subject(about)
     if family == "order":
         if not subject.order_id:
-            return Affected(nothing="this order has no id")
+            return Invalidation(nothing="this order has no id")
         created = subject.created_at
         if not subject.location_id or created is None or created.tzinfo is None:
             return _About(subject.order_id)
@@ -177,23 +179,25 @@ def _sold(family: str, about: msgspec.Raw) -> _About | Affected:
     streams = _stale("payments", read_head(about))
     if subject.order_id:
         return _About(subject.order_id, streams=streams)
-    return Affected(streams=streams) if streams else Affected(nothing=f"this {family} belongs to no order")
+    return Invalidation(streams=streams) if streams else Invalidation(nothing=f"this {family} belongs to no order")
 
 
-def _counted(inside: dict[str, msgspec.Raw]) -> Affected:
+def _counted(inside: dict[str, msgspec.Raw]) -> Invalidation:
     counts = inside.get("inventory_counts")
     heads = [read_head(one) for one in decode(counts, list[msgspec.Raw])] if counts else []
     places = {head.location_id for head in heads if head.location_id}
     if not places:
-        return Affected(nothing="the event names no location whose stock changed")
-    return Affected(streams=frozenset(("inventory", place, None) for place in places))
+        return Invalidation(nothing="the event names no location whose stock changed")
+    return Invalidation(streams=frozenset(("inventory", place, None) for place in places))
 
 
-def _worked(about: msgspec.Raw) -> Affected:
+def _worked(about: msgspec.Raw) -> Invalidation:
     streams = _stale("labor", read_head(about))
     # Of a deleted timecard the event tells no more than the id: the next reading of its day finds it gone.
     return (
-        Affected(streams=streams) if streams else Affected(nothing="the event does not say where and when work began")
+        Invalidation(streams=streams)
+        if streams
+        else Invalidation(nothing="the event does not say where and when work began")
     )
 
 
@@ -217,15 +221,15 @@ def _source_ids(order: Order) -> tuple[str, ...]:
         return ()  # landing will say what is wrong with the order; its own day is known
 
 
-def _touched(about: _About, orders: dict[str, Order], source_ids: Sequence[str]) -> Affected:
+def _touched(about: _About, orders: dict[str, Order], source_ids: Sequence[str]) -> Invalidation:
     headers = [order.header for order_id in (about.order_id, *source_ids) if (order := orders.get(order_id))]
     sold = {(header.location_id, header.created_at) for header in headers if header is not None}
     if about.order_id not in orders and about.stub is not None:
         # What an order event's stub says is all there is of an order that Square does not give (yet).
         sold.add(about.stub)
     if not sold and not about.streams:
-        return Affected(nothing=f"Square does not give the order {about.order_id}")
-    return Affected(frozenset(sold), streams=about.streams)
+        return Invalidation(nothing=f"Square does not give the order {about.order_id}")
+    return Invalidation(frozenset(sold), streams=about.streams)
 
 
 def _instant(text: str) -> datetime | None:

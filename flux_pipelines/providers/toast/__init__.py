@@ -43,15 +43,15 @@ PROVIDER = Provider(
         "partner_*",
         "stock",
     ),
-    transactions_sql=_HERE / "transactions.sql",
-    order_id_field="guid",
     streams=(
+        Stream("orders", "orders", "windowed", id_field="guid"),
         Stream("catalog", "restaurants and menus", "current", passing=("alternate_payment_type",)),
-        Stream("inventory", "stock", "hour"),
-        Stream("labor", "time entries", "day"),
-        Stream(witness.STREAM, "own sales report", "day", passing=witness.PASSING, again=witness.NOT_YET),
+        Stream("inventory", "stock", "hourly"),
+        Stream("labor", "time entries", "daily"),
+        Stream(witness.STREAM, "own sales report", "daily", passing=witness.PASSING, again=witness.NOT_YET),
     ),
     tables=(
+        StreamTable("transactions", "orders", _HERE / "transactions.sql"),
         StreamTable("payments", "orders", _HERE / "payments.sql"),
         StreamTable(
             "products",

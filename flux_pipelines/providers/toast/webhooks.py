@@ -18,7 +18,7 @@ import msgspec
 from flux_pipelines.domain.decoding import UnboundedError, decoder
 from flux_pipelines.domain.errors import ConfigurationError, WebhookRefusedError
 from flux_pipelines.providers.base import (
-    Affected,
+    Invalidation,
     Source,
     WebhookContext,
     WebhookEvent,
@@ -129,7 +129,7 @@ class ToastWebhooks:
         restaurant = event.details.restaurant_guid or request.headers.get("toast-restaurant-external-id", "")
         return WebhookEvent(event.guid, event_type, restaurant, _instant(event.timestamp))
 
-    def affected(self, events: Sequence[tuple[str, bytes]], source: Source) -> list[Affected]:
+    def affected(self, events: Sequence[tuple[str, bytes]], source: Source) -> list[Invalidation]:
         """Say what each event makes stale. The body tells: nothing is fetched, but to see whether a restaurant is left."""
         found = [_affected(event_type, body) for event_type, body in events]
         if not any(event_type == "partner_removed" for event_type, _ in events):
@@ -141,30 +141,30 @@ class ToastWebhooks:
         ]
 
 
-def _affected(event_type: str, body: bytes) -> Affected:
+def _affected(event_type: str, body: bytes) -> Invalidation:
     try:
         event = _decode_event(body)
     except (msgspec.DecodeError, UnicodeDecodeError) as problem:
-        return Affected(nothing=f"the event cannot be read ({problem})")
+        return Invalidation(nothing=f"the event cannot be read ({problem})")
     restaurant, category = event.details.restaurant_guid, event.event_category
     if category == "partner":
-        return Affected(locations=True)
+        return Invalidation(locations=True)
     if not restaurant:
-        return Affected(nothing="the event names no restaurant")
+        return Invalidation(nothing="the event names no restaurant")
     if event_type in _ORDER_TYPES:
         order = event.details.order
         if order is None or order.business_date is None:
-            return Affected(nothing="the event's order has no business date")
+            return Invalidation(nothing="the event's order has no business date")
         try:
             day = business_date(order.business_date)
         except ValueError:
-            return Affected(nothing=f"the order's business date is none ({order.business_date})")
-        return Affected(days=frozenset({(restaurant, day)}))
+            return Invalidation(nothing=f"the order's business date is none ({order.business_date})")
+        return Invalidation(days=frozenset({(restaurant, day)}))
     if category == "stock":
-        return Affected(streams=frozenset({("inventory", restaurant, None)}))
+        return Invalidation(streams=frozenset({("inventory", restaurant, None)}))
     if category == "menus":
-        return Affected(streams=frozenset({("catalog", restaurant, None)}))
-    return Affected(nothing=f"events of type {event_type} say nothing about sales, stock or menus")
+        return Invalidation(streams=frozenset({("catalog", restaurant, None)}))
+    return Invalidation(nothing=f"events of type {event_type} say nothing about sales, stock or menus")
 
 
 def _instant(text: str) -> datetime | None:

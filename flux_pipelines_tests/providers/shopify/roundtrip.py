@@ -23,7 +23,7 @@ from flux_pipelines.sync.daily import read_now
 from flux_pipelines.sync.normalise import Normalisation
 from flux_pipelines.sync.reading import raw_blocks
 from flux_pipelines.sync.scd2 import merge
-from flux_pipelines.sync.transform import derive, has_history
+from flux_pipelines.sync.transform import has_history, transform
 from flux_pipelines.sync.windowed import read_windowed
 from flux_pipelines_tests.providers.shopify.asked import ORDERS
 from flux_pipelines_tests.providers.shopify.nodes import served
@@ -131,7 +131,7 @@ class ConnectedShop:
         spec = next(one for one in PROVIDER.tables if one.table == name)
         table = tables.named(name).named(f"shopify/{name}")
         raw = self.runtime.raw.of(spec.stream)
-        made = derive(PROVIDER, spec, self.connection, self.locations, raw, [manifest])
+        made = transform(PROVIDER, spec, self.connection, self.locations, raw, [manifest])
         assert made.bad == []
         rows = merge(table, None, made.rows, manifest.fetched_at) if has_history(table) else made.rows
         return self._written(table, rows, manifest)

@@ -17,8 +17,8 @@ import pytest
 from flux_pipelines.domain.errors import ConfigurationError, WebhookRefusedError
 from flux_pipelines.privacy import Pseudonyms, Redactor
 from flux_pipelines.providers.base import (
-    Affected,
     Erasure,
+    Invalidation,
     Order,
     OrderHeader,
     WebhookContext,
@@ -65,7 +65,7 @@ class Source:
         return [Order(msgspec.Raw(b"{}"), header)] if "450789469" in order_ids else []
 
 
-def affected(*events: tuple[str, Any]) -> list[Affected]:
+def affected(*events: tuple[str, Any]) -> list[Invalidation]:
     bodies = [(topic, body if isinstance(body, bytes) else json.dumps(body).encode()) for topic, body in events]
     return webhooks().affected(bodies, Source())  # type: ignore[arg-type]
 
@@ -118,7 +118,7 @@ def test_what_touches_an_order_is_looked_up_together(examples: Path) -> None:
         ("orders/edited", {"order_edit": {"id": 1, "order_id": 450789469}}),
     ]
     found = webhooks().affected([(topic, json.dumps(body).encode()) for topic, body in events], source)  # type: ignore[arg-type]
-    assert found == [Affected(sold=frozenset({("7", MADE)}))] * len(events)
+    assert found == [Invalidation(sold=frozenset({("7", MADE)}))] * len(events)
     assert source.asked == [["450789469"]]
     (gone, nameless) = affected(("orders/create", {"id": 5}), ("orders/create", {"id": None}))
     assert "does not give the order 5" in gone.nothing
@@ -127,7 +127,7 @@ def test_what_touches_an_order_is_looked_up_together(examples: Path) -> None:
 
 def test_every_other_topic(examples: Path) -> None:
     product = json.loads((examples / "webhook_products_update_excerpt.json").read_text())
-    catalog = Affected(streams=frozenset({("catalog", "", None)}))
+    catalog = Invalidation(streams=frozenset({("catalog", "", None)}))
     found = affected(
         ("products/update", product),
         ("products/delete", {"id": 1}),
@@ -139,20 +139,20 @@ def test_every_other_topic(examples: Path) -> None:
         ("orders/create", b"{"),
     )
     assert found[:2] == [catalog, catalog]
-    assert found[2] == Affected(streams=frozenset({("inventory", "24826418", None)}))
-    assert found[3] == Affected(locations=True, streams=frozenset({("catalog", "", None)}))
-    assert found[4] == Affected(revoked=True)
+    assert found[2] == Invalidation(streams=frozenset({("inventory", "24826418", None)}))
+    assert found[3] == Invalidation(locations=True, streams=frozenset({("catalog", "", None)}))
+    assert found[4] == Invalidation(revoked=True)
     for nothing, said in zip(
         found[5:], ("a person has to answer it", "say nothing about sales", "cannot be read"), strict=True
     ):
         assert said in nothing.nothing
-        assert nothing == Affected(nothing=nothing.nothing)
+        assert nothing == Invalidation(nothing=nothing.nothing)
 
 
 def test_a_deleted_order_is_known_by_its_id_alone_and_one_that_shopify_still_gives_is_not() -> None:
     gone, there = affected(("orders/delete", {"id": 5}), ("orders/delete", {"id": 450789469}))
-    assert gone == Affected(deleted=frozenset({"5"}))
-    assert there == Affected(sold=frozenset({("7", MADE)}))
+    assert gone == Invalidation(deleted=frozenset({"5"}))
+    assert there == Invalidation(sold=frozenset({("7", MADE)}))
 
 
 SHOP = {"shop_id": 954889, "shop_domain": "acme.myshopify.com"}

@@ -25,7 +25,7 @@ from flux_pipelines.providers.shopify import PROVIDER
 from flux_pipelines.runtime import Runtime
 from flux_pipelines.settings import settings
 from flux_pipelines.sync.normalise import Normalisation
-from flux_pipelines.sync.transform import derive
+from flux_pipelines.sync.transform import transform
 from flux_pipelines.sync.windowed import read_windowed
 from flux_pipelines_tests.defs.bare import bring_in
 from flux_pipelines_tests.defs.conftest import new_instance
@@ -127,7 +127,7 @@ def test_whatever_the_amounts_are(seed: int, tmp_path: Path) -> None:
     assert work.bad == []
     assert {day: tuple(Decimal(sums[name]) for name in FIGURES) for day, sums in found.items()} == told(witness)
     spec = next(one for one in PROVIDER.tables if one.table == "payments")
-    for row in derive(PROVIDER, spec, connection, places, raw, manifests).rows.to_pylist():
+    for row in transform(PROVIDER, spec, connection, places, raw, manifests).rows.to_pylist():
         open_[row["order_id"]] -= row["amount"] + row["tip"]
     (unpaid,) = [one for one in witness.orders if one.owed != one.paid]
     assert {order for order, left in open_.items() if left} == {str(unpaid.number)}

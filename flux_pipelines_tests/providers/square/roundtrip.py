@@ -25,7 +25,7 @@ from flux_pipelines.sync.normalise import Normalisation
 from flux_pipelines.sync.reading import raw_blocks
 from flux_pipelines.sync.records import DayOutcome
 from flux_pipelines.sync.scd2 import merge
-from flux_pipelines.sync.transform import derive, has_history
+from flux_pipelines.sync.transform import has_history, transform
 from flux_pipelines.sync.windowed import read_windowed
 from flux_pipelines_tests.providers.square.conftest import House
 
@@ -110,7 +110,7 @@ class Home:
         manifest = _whole(outcome)
         (spec,) = [one for one in PROVIDER.tables if one.table == table]
         base = tables.named(table)
-        made = derive(PROVIDER, spec, self.connection, places, raw, [manifest])
+        made = transform(PROVIDER, spec, self.connection, places, raw, [manifest])
         assert made.bad == []
         target = base.named(f"square/{table}")
         rows: pa.Table = made.rows

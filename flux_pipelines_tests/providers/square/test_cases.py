@@ -17,7 +17,7 @@ from flux_pipelines.providers.square import PROVIDER
 from flux_pipelines.sync.daily import read_days, read_now
 from flux_pipelines.sync.normalise import Normalisation
 from flux_pipelines.sync.records import BadRecord, DayOutcome
-from flux_pipelines.sync.transform import Derivation, derive
+from flux_pipelines.sync.transform import Transformed, transform
 from flux_pipelines.sync.windowed import read_windowed
 from flux_pipelines_tests.providers.square.cases import CASES, FOLDER, STORE, Case, documents
 from flux_pipelines_tests.providers.square.conftest import LAST, House
@@ -40,8 +40,8 @@ class Landed(NamedTuple):
     sales: list[dict[str, Any]]
     bad: list[BadRecord]
     totals: dict[date, dict[str, int]]
-    payments: Derivation
-    levels: Derivation
+    payments: Transformed
+    levels: Transformed
 
 
 def happened(kind: str) -> list[date]:
@@ -87,8 +87,8 @@ def landed(tmp_path_factory: pytest.TempPathFactory) -> Landed:
         sales,
         work.bad,
         {one.business_date: one.totals for one in orders},
-        derive(PROVIDER, tables["payments"], CONNECTION, [place], raw.of("payments"), money),
-        derive(PROVIDER, tables["inventory_levels"], CONNECTION, [place], raw.of("inventory"), stock),
+        transform(PROVIDER, tables["payments"], CONNECTION, [place], raw.of("payments"), money),
+        transform(PROVIDER, tables["inventory_levels"], CONNECTION, [place], raw.of("inventory"), stock),
     )
 
 

@@ -19,7 +19,7 @@ from flux_pipelines.providers.base import Location, Window
 from flux_pipelines.providers.square import PROVIDER
 from flux_pipelines.sync.daily import line_of
 from flux_pipelines.sync.records import BadRecord
-from flux_pipelines.sync.transform import derive
+from flux_pipelines.sync.transform import transform
 from flux_pipelines_tests.providers.squarewire import square
 
 CONNECTION = Connection("square:acme", "acme", settings={})
@@ -39,7 +39,7 @@ def made(folder: Path, rows: list[dict[str, Any]]) -> tuple[list[dict[str, Any]]
         segment.write_many([line_of(witness.REPORTED, "L1", json.dumps(row).encode()) for row in rows])
         manifest = writer.commit([segment], fetched_at=datetime(2026, 3, 8, tzinfo=UTC))
     (table,) = (one for one in PROVIDER.tables if one.table == "reported_sales")
-    found = derive(PROVIDER, table, CONNECTION, [PLACE], raw, [manifest])
+    found = transform(PROVIDER, table, CONNECTION, [PLACE], raw, [manifest])
     return found.rows.to_pylist(), list(found.bad)
 
 

@@ -22,7 +22,7 @@ from flux_pipelines.sync.daily import read_now
 from flux_pipelines.sync.normalise import Normalisation
 from flux_pipelines.sync.reading import raw_blocks
 from flux_pipelines.sync.scd2 import merge
-from flux_pipelines.sync.transform import derive, has_history
+from flux_pipelines.sync.transform import has_history, transform
 from flux_pipelines.sync.windowed import read_windowed
 from flux_pipelines_tests.providers.toast.sandboxed import HANDLE, UNLIMITED
 from flux_sandbox.model import Location
@@ -145,7 +145,7 @@ class RoundTrip:
         spec = next(one for one in PROVIDER.tables if one.table == name)
         table = named(name).named(f"toast/{name}")
         raw = self.runtime.raw.of(spec.stream)
-        made = derive(PROVIDER, spec, self.connection, self.locations, raw, [manifest])
+        made = transform(PROVIDER, spec, self.connection, self.locations, raw, [manifest])
         assert made.bad == []
         where: dict[str, str | date] = {"connection": self.connection.key}
         rows = made.rows

@@ -23,7 +23,7 @@ from flux_pipelines.providers.base import Location, Order, Window
 from flux_pipelines.providers.toast import PROVIDER
 from flux_pipelines.providers.toast.client import ToastClient
 from flux_pipelines.sync.normalise import Normalisation
-from flux_pipelines.sync.transform import derive
+from flux_pipelines.sync.transform import transform
 from flux_pipelines_tests.providers.squarewire import FixedToken
 from flux_pipelines_tests.providers.toast.sandboxed import HANDLE, Toast, toast_sandbox
 from flux_pipelines_tests.providers.toast.wire import CONNECTION, toast
@@ -187,7 +187,7 @@ def test_payments_are_those_that_were_taken(
         land(raw, CONNECTION.key, [bytes(o.raw) for o in found if o.header], day=day) for day, found in orders.items()
     ]
     spec = next(one for one in PROVIDER.tables if one.table == "payments")
-    made = derive(PROVIDER, spec, CONNECTION, locations, raw, manifests)
+    made = transform(PROVIDER, spec, CONNECTION, locations, raw, manifests)
     tender_of = {"CASH": "cash", "CARD": "card", "WALLET": "card", "GIFT_CARD": "gift_card"}
     expected: dict[Any, list[int]] = {}
     for one in payments_truth(sandbox.world, merchant=HANDLE, first=FIRST, last=LAST):
@@ -224,7 +224,7 @@ def rows_of(
 ) -> list[dict[str, Any]]:
     spec = next(one for one in PROVIDER.tables if one.table == table)
     raw = RawStore(object_store(str(folder / "lake")), spec.stream)
-    made = derive(PROVIDER, spec, CONNECTION, places, raw, [land(raw, CONNECTION.key, records, day=LAST, slot=slot)])
+    made = transform(PROVIDER, spec, CONNECTION, places, raw, [land(raw, CONNECTION.key, records, day=LAST, slot=slot)])
     assert made.bad == []
     return list(made.rows.to_pylist())
 

@@ -22,7 +22,7 @@ from flux_pipelines.providers.toast import PROVIDER
 from flux_pipelines.runtime import Runtime
 from flux_pipelines.settings import Settings
 from flux_pipelines.sync.normalise import Normalisation
-from flux_pipelines.sync.transform import derive
+from flux_pipelines.sync.transform import transform
 from flux_pipelines.sync.windowed import read_windowed
 from flux_pipelines_tests.providers.toast.cases import CASES, FOLDER, orders
 from flux_pipelines_tests.providers.toast.roundtrip import day_of
@@ -101,7 +101,7 @@ def made_of(here: Restaurant, raw: RawStore, manifests: list[RawManifest]) -> Ma
     )
     sales = [row for batch in work.batches() for row in batch.to_pylist()]
     spec = next(one for one in PROVIDER.tables if one.table == "payments")
-    payments = derive(PROVIDER, spec, here.connection, here.locations, raw, manifests)
+    payments = transform(PROVIDER, spec, here.connection, here.locations, raw, manifests)
     assert payments.bad == []
     return Made(
         sales,

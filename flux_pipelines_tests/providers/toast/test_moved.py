@@ -63,11 +63,11 @@ def forget(sandbox: RunningSandbox, guid: str) -> None:
 def test_an_order_that_was_moved_is_on_its_new_date_alone(sandbox: RunningSandbox, runtime: Runtime) -> None:
     order = give_out(sandbox, "T50_moved_date_before")
     connect_to_sandbox(runtime, KEY, tenant="harbor", url=sandbox.url, merchant="harbor-kitchen")
-    assert sync(runtime, [KEY], [OLD], streams=False).failures == []
+    assert sync(runtime, [KEY], [OLD], beside_orders=False).failures == []
     forget(sandbox, order["guid"])
     give_out(sandbox, "T50_moved_date_after")
     sandbox.world.sales[order["guid"]].revision += 1  # what it wrote of the earlier version is not given out again
-    assert sync(runtime, [KEY], [NEW], streams=False).failures == []
+    assert sync(runtime, [KEY], [NEW], beside_orders=False).failures == []
     where = f"where order_id = '{order['guid']}'"
     with session(runtime.lake) as sql:
         for table in ("toast.transactions", "transactions"):

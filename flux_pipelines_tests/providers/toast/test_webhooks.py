@@ -13,7 +13,7 @@ import pytest
 import time_machine
 
 from flux_pipelines.domain.errors import ConfigurationError, WebhookRefusedError
-from flux_pipelines.providers.base import Affected, Location, WebhookContext, WebhookRequest
+from flux_pipelines.providers.base import Invalidation, Location, WebhookContext, WebhookRequest
 from flux_pipelines.providers.toast import PROVIDER
 from flux_pipelines.providers.toast.webhooks import ToastWebhooks
 from flux_pipelines_tests.providers.toast.wire import EXAMPLES
@@ -108,7 +108,7 @@ class Restaurants:
         raise AssertionError("not needed")
 
 
-def affected(*events: tuple[str, bytes], left: tuple[str, ...] = ()) -> list[Affected]:
+def affected(*events: tuple[str, bytes], left: tuple[str, ...] = ()) -> list[Invalidation]:
     return webhooks().affected(list(events), Restaurants(*left))  # type: ignore[arg-type]
 
 
@@ -122,11 +122,11 @@ def test_the_examples_say_what_is_stale() -> None:
     of_stock = json.loads(stock)["details"]["restaurantGuid"]
     of_menus = json.loads(menus)["details"]["restaurantGuid"]
     assert affected(("order_updated", order), ("menus_updated", menus), ("low_quantity", stock)) == [
-        Affected(days=frozenset({(restaurant, date(2024, 4, 1))})),
-        Affected(streams=frozenset({("catalog", of_menus, None)})),
-        Affected(streams=frozenset({("inventory", of_stock, None)})),
+        Invalidation(days=frozenset({(restaurant, date(2024, 4, 1))})),
+        Invalidation(streams=frozenset({("catalog", of_menus, None)})),
+        Invalidation(streams=frozenset({("inventory", of_stock, None)})),
     ]
-    assert affected(("partner_added", example("partner_added"))) == [Affected(locations=True)]
+    assert affected(("partner_added", example("partner_added"))) == [Invalidation(locations=True)]
 
 
 def body(category: str, event_type: str, **details: Any) -> bytes:
@@ -136,8 +136,8 @@ def body(category: str, event_type: str, **details: Any) -> bytes:
 
 def test_a_restaurant_that_left_takes_the_connection_along_only_when_it_was_the_last() -> None:
     removed = ("partner_removed", body("partner", "partner_removed", restaurantGuid="R1"))
-    assert affected(removed, left=("R2",)) == [Affected(locations=True)]
-    assert affected(removed) == [Affected(revoked=True)]
+    assert affected(removed, left=("R2",)) == [Invalidation(locations=True)]
+    assert affected(removed) == [Invalidation(revoked=True)]
     source = Restaurants("R1")
     webhooks().affected([("in_stock", BODY)], source)  # type: ignore[arg-type]
     assert source.asked == 0
@@ -171,4 +171,4 @@ def test_an_order_of_another_channel_counts_too() -> None:
         restaurantGuid="R",
         order={"guid": "O", "businessDate": 20240401},
     )
-    assert affected(("channel_order_updated", given)) == [Affected(days=frozenset({("R", date(2024, 4, 1))}))]
+    assert affected(("channel_order_updated", given)) == [Invalidation(days=frozenset({("R", date(2024, 4, 1))}))]

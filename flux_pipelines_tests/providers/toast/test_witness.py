@@ -26,7 +26,7 @@ from flux_pipelines.providers.toast import PROVIDER
 from flux_pipelines.runtime import Runtime
 from flux_pipelines.settings import settings
 from flux_pipelines.sync.normalise import Normalisation
-from flux_pipelines.sync.transform import derive
+from flux_pipelines.sync.transform import transform
 from flux_pipelines.sync.windowed import read_windowed
 from flux_pipelines_tests.defs.bare import bring_in
 from flux_pipelines_tests.defs.conftest import new_instance
@@ -138,7 +138,7 @@ def test_whatever_the_amounts_are(seed: int, tmp_path: Path) -> None:
     assert work.bad == []
     assert {day: tuple(Decimal(sums[name]) for name in FIGURES) for day, sums in found.items()} == told(witness)
     spec = next(one for one in PROVIDER.tables if one.table == "payments")
-    for row in derive(PROVIDER, spec, connection, places, raw, manifests).rows.to_pylist():
+    for row in transform(PROVIDER, spec, connection, places, raw, manifests).rows.to_pylist():
         orders[row["order_id"]] -= row["amount"] + row["tip"]
     (unpaid,) = [order["guid"] for order in witness.orders if not order["checks"][0]["payments"] and not order["voided"]
         and not order.get("excessFood")]  # fmt: skip

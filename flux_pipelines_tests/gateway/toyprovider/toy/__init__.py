@@ -12,7 +12,7 @@ import time
 from collections.abc import Sequence
 
 from flux_pipelines.domain.errors import WebhookRefusedError
-from flux_pipelines.providers.base import Affected, Provider, Source, WebhookContext, WebhookEvent, WebhookRequest
+from flux_pipelines.providers.base import Invalidation, Provider, Source, WebhookContext, WebhookEvent, WebhookRequest
 
 TOLERANCE = 300
 
@@ -41,8 +41,8 @@ class ToyWebhooks:
         told = json.loads(request.body)
         return WebhookEvent(told["id"], told["kind"], told["shop"], None)
 
-    def affected(self, events: Sequence[tuple[str, bytes]], source: Source) -> list[Affected]:
-        return [Affected(nothing="toys touch nothing") for _ in events]
+    def affected(self, events: Sequence[tuple[str, bytes]], source: Source) -> list[Invalidation]:
+        return [Invalidation(nothing="toys touch nothing") for _ in events]
 
 
 PROVIDER = Provider(

@@ -15,8 +15,8 @@ from flux_pipelines.defs import names
 from flux_pipelines.defs.partitions import partition_key
 from flux_pipelines.defs.resources import bound_resource
 from flux_pipelines.defs.runner import sync
-from flux_pipelines.defs.sensors import feed_changes
-from flux_pipelines.defs.sensors.order_changes import DAILY_ATTEMPTS
+from flux_pipelines.defs.schedules import DAILY_ATTEMPTS, schedules
+from flux_pipelines.defs.sensors.changes import change_sensors
 from flux_pipelines.providers.registry import provider
 from flux_pipelines.providers.square.webhooks import SquareWebhooks
 from flux_pipelines_tests.defs.conftest import END_DAY, Home
@@ -35,7 +35,7 @@ def drain(changing_home: Home) -> Iterator[Drain]:
 
 
 def asked(home: Home, name: str, at: datetime) -> list[dg.RunRequest]:
-    (schedule,) = [one for one in feed_changes.stream_schedules(SQUARE) if one.name == name]
+    (schedule,) = [one for one in schedules(SQUARE) if one.name == name]
     context = dg.build_schedule_context(
         home.instance, scheduled_execution_time=at, resources={"flux": bound_resource(home.runtime)}
     )
@@ -61,20 +61,20 @@ def test_stock_is_asked_for_every_hour_the_catalogue_once_a_day(home: Home) -> N
     assert asked(home, "square_hourly", now - timedelta(hours=2)) == [], "that hour is over"
     assert run(home, hourly).success
 
-    (daily,) = asked(home, "square_catalogue", now)
+    (daily,) = asked(home, "square_catalog", now)
     assert start(daily) == (B, B)
     assert run(home, daily).success
-    assert asked(home, "square_catalogue", now + timedelta(hours=1)) == []
-    (tomorrow,) = asked(home, "square_catalogue", now + timedelta(hours=25))
+    assert asked(home, "square_catalog", now + timedelta(hours=1)) == []
+    (tomorrow,) = asked(home, "square_catalog", now + timedelta(hours=25))
     for _ in range(DAILY_ATTEMPTS):
         failed = home.instance.create_run_for_job(dg.job(name="by_hand")(lambda: None), tags=tomorrow.tags)
         home.instance.report_run_failed(failed)
-    assert asked(home, "square_catalogue", now + timedelta(hours=25)) == [], "now somebody has to look"
+    assert asked(home, "square_catalog", now + timedelta(hours=25)) == [], "now somebody has to look"
 
 
 def test_closed_days_are_collected_feed_by_feed(home: Home) -> None:
     home.connect("sakura")
-    requests = asked(home, "square_daily_feeds", datetime(2026, 3, 10, 16, 15, tzinfo=UTC))
+    requests = asked(home, "square_daily_records", datetime(2026, 3, 10, 16, 15, tzinfo=UTC))
     assert {request.tags[names.STREAM_TAG] for request in requests} == {"payments", "labor", "reported_sales"}
     (report,) = [request for request in requests if request.tags[names.STREAM_TAG] == "reported_sales"]
     assert start(report) == (f"{B}|{END_DAY}",) * 2, "a date is reported once it is over"
@@ -87,7 +87,7 @@ def test_closed_days_are_collected_feed_by_feed(home: Home) -> None:
     )
     payments = next(request for request in requests if request.tags[names.STREAM_TAG] == "payments")
     assert run(home, payments).success
-    (left,) = asked(home, "square_daily_feeds", datetime(2026, 3, 10, 17, 15, tzinfo=UTC))
+    (left,) = asked(home, "square_daily_records", datetime(2026, 3, 10, 17, 15, tzinfo=UTC))
     assert left.tags[names.STREAM_TAG] == "labor"
     assert home.partitions("square", "raw_labor") == []
 
@@ -96,7 +96,7 @@ def test_a_report_that_was_not_there_yet_is_asked_for_again_for_a_few_days(home:
     home.connect("sakura")
 
     def reports(now: datetime) -> list[dg.RunRequest]:
-        found = asked(home, "square_daily_feeds", now)
+        found = asked(home, "square_daily_records", now)
         return [request for request in found if request.tags[names.STREAM_TAG] == "reported_sales"]
 
     now = datetime(2026, 3, 10, 16, 15, tzinfo=UTC)
@@ -117,7 +117,7 @@ def test_a_report_that_was_not_there_yet_is_asked_for_again_for_a_few_days(home:
     later = now + timedelta(days=6)
     try:
         with time_machine.travel(now + timedelta(hours=5)):
-            assert home.run(names.stream_job("square", "day"), *[str(partition_key(B, END_DAY))] * 2).success
+            assert home.run(names.stream_job("square", "daily"), *[str(partition_key(B, END_DAY))] * 2).success
         assert f"{B}|{END_DAY}" not in {day for request in reports(later) for day in start(request)}
     finally:
         home.sandbox.world.reporting.change({})
@@ -129,7 +129,7 @@ def test_late_changes_make_their_own_days_run_again_and_nothing_else(changing_ho
     first = END_DAY - timedelta(days=3)
     done = home.run("collect_square", str(partition_key(B, first)), str(partition_key(B, END_DAY)))
     assert done.success
-    (sensor,) = feed_changes.stream_change_sensors(SQUARE)
+    _, sensor = change_sensors(SQUARE)
     quiet = tick(home, sensor)
     assert not quiet.run_requests
     orders = httpx.get(
@@ -228,13 +228,13 @@ def test_who_asks_to_be_forgotten_does_not_wait_for_the_connection(
     drain: Drain, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Square has no such events: its own code is given one, as another provider's would be."""
-    from flux_pipelines.providers.base import Affected, Erasure
+    from flux_pipelines.providers.base import Erasure, Invalidation
 
     understood = SquareWebhooks.affected
 
-    def affected(self: SquareWebhooks, events: list[tuple[str, bytes]], source: object) -> list[Affected]:
+    def affected(self: SquareWebhooks, events: list[tuple[str, bytes]], source: object) -> list[Invalidation]:
         if all(kind == "customer.forget" for kind, _ in events):
-            return [Affected(erase=Erasure(customer_ids=("C1",))) for _ in events]
+            return [Invalidation(erase=Erasure(customer_ids=("C1",))) for _ in events]
         return understood(self, events, source)  # type: ignore[arg-type]
 
     monkeypatch.setattr(SquareWebhooks, "affected", affected)
@@ -257,13 +257,13 @@ def test_who_asks_to_be_forgotten_does_not_wait_for_the_connection(
 
 
 def test_dates_that_a_provider_names_itself_are_synced(drain: Drain, monkeypatch: pytest.MonkeyPatch) -> None:
-    from flux_pipelines.providers.base import Affected
+    from flux_pipelines.providers.base import Invalidation
 
     where = drain.home.sandbox.world.merchant("sakura").locations[0].id
     day = date(2026, 3, 9)
 
-    def affected(self: SquareWebhooks, events: list[tuple[str, bytes]], source: object) -> list[Affected]:
-        return [Affected(days=frozenset({(where, day)})) for _ in events]
+    def affected(self: SquareWebhooks, events: list[tuple[str, bytes]], source: object) -> list[Invalidation]:
+        return [Invalidation(days=frozenset({(where, day)})) for _ in events]
 
     monkeypatch.setattr(SquareWebhooks, "affected", affected)
     drain.inbox.add_many([event("order.updated", drain.home.sandbox.world.merchant("sakura").id, {})])
