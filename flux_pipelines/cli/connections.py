@@ -116,7 +116,7 @@ def test(keys: Annotated[list[str] | None, typer.Argument(metavar="[PROVIDER:NAM
         chosen = [c for c in runtime.connections(keys=keys or ()) if keys or c.status not in ("paused", "disconnected")]
         for connection in chosen:
             try:
-                locations = lifecycle.try_out(runtime, connection.key)
+                locations = lifecycle.test_connection(runtime, connection.key)
             except FluxError as problem:
                 failed += 1
                 error(str(problem))

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from flux_pipelines.cli.output import counted, say, table
-from flux_pipelines.connections.lifecycle import try_out
+from flux_pipelines.connections.lifecycle import test_connection
 from flux_pipelines.domain.errors import ConfigurationError, FluxError, TableDamagedError, of_disk
 from flux_pipelines.providers.apps import check_app
 from flux_pipelines.runtime import Runtime
@@ -118,7 +118,7 @@ def _every_date(runtime: Runtime) -> str:
 
 
 def _connection(runtime: Runtime, key: str) -> str:
-    return f"works, {counted(len(try_out(runtime, key)), 'location')}"
+    return f"works, {counted(len(test_connection(runtime, key)), 'location')}"
 
 
 def _forecaster(runtime: Runtime) -> str:

@@ -77,7 +77,9 @@ def add_with_secrets(
     """
     spec = provider_named(split_key(key)[0])
     checked = _check_secrets(spec, key, secrets)
-    return _store_and_prove(runtime, key, tenant=tenant, account_id="", settings=settings, secrets=checked, again=again)
+    return _store_and_verify(
+        runtime, key, tenant=tenant, account_id="", settings=settings, secrets=checked, again=again
+    )
 
 
 def reconfigure(
@@ -104,7 +106,7 @@ def reconfigure(
     try:
         if checked is not None:
             runtime.state.secrets.put(key, checked)
-        found, locations = _prove(runtime, key)
+        found, locations = _verify_access(runtime, key)
         if found:
             _refuse_other_account(runtime, key, before, found, {k: v for k, v in settings.items() if v is not None})
             runtime.state.connections.set_account(key, found)
@@ -126,7 +128,7 @@ def _calendar_of(spec: Provider) -> dict[str, Any]:
     return {one.name: one.default for one in spec.settings if one.name == "cutoff_hour" and one.default}
 
 
-def _prove(runtime: Runtime, key: str) -> tuple[str, list[Location]]:
+def _verify_access(runtime: Runtime, key: str) -> tuple[str, list[Location]]:
     """Use a connection's credentials once: for its permission, its account's id and its locations."""
     connection = runtime.state.connections.get(key)
     source = runtime.source(connection)
@@ -197,7 +199,7 @@ def connect_with_code(
     """
     check_name(runtime, key, again=again)
     tokens = oauth.exchange(code, redirect_uri, code_verifier)
-    return _store_and_prove(
+    return _store_and_verify(
         runtime,
         key,
         tenant=tenant,
@@ -208,7 +210,7 @@ def connect_with_code(
     )
 
 
-def _store_and_prove(
+def _store_and_verify(
     runtime: Runtime,
     key: str,
     *,
@@ -232,7 +234,7 @@ def _store_and_prove(
         runtime.state.secrets.put(key, secrets)
         connections.set_status(key, "active", "")
     try:
-        found, locations = _prove(runtime, key)
+        found, locations = _verify_access(runtime, key)
         if not account_id and found:  # secrets do not say whose they are, and webhooks name the account
             _refuse_other_account(runtime, key, previous, found, settings)
         if account_id or found:
@@ -242,7 +244,7 @@ def _store_and_prove(
         if previous is None:
             connections.remove(key)
         else:
-            _put_back(runtime, previous, settings, kept, problem)
+            _restore(runtime, previous, settings, kept, problem)
         raise
     runtime.state.alerts.resolve("consent_expiring", key)  # this is a new consent
     return connections.get(key), locations
@@ -298,7 +300,7 @@ def _place(spec: Provider, connection: Connection) -> str:
         return str(spec.settings_of(connection).get("base_url"))
 
 
-def _put_back(
+def _restore(
     runtime: Runtime, before: Connection, settings: Mapping[str, Any], kept: Mapping[str, str], problem: BaseException
 ) -> None:
     """Make a connection what it was before it was connected again in vain."""

@@ -50,7 +50,7 @@ def resume(runtime: Runtime, key: str) -> Connection:
     return runtime.state.connections.set_status(key, "active", "")
 
 
-def try_out(runtime: Runtime, key: str) -> list[Location]:
+def test_connection(runtime: Runtime, key: str) -> list[Location]:
     """Call the provider with a connection's credentials; return its locations, which are remembered.
 
     What comes of it is remembered: a test that failed is told with the connection's health.
@@ -75,7 +75,7 @@ def try_out(runtime: Runtime, key: str) -> list[Location]:
     return locations
 
 
-def ask_for_sync(runtime: Runtime, key: str, first: date, last: date, *, by: str, reason: str) -> int:
+def request_sync(runtime: Runtime, key: str, first: date, last: date, *, by: str, reason: str) -> int:
     """Ask for a sync of these business dates, both included; return the request's id, of the same one if that waits.
 
     Raises:

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from starlette.responses import JSONResponse, Response
 
 from flux_pipelines.connections import lifecycle
-from flux_pipelines.connections.lifecycle import pause, resume, try_out
+from flux_pipelines.connections.lifecycle import pause, resume, test_connection
 from flux_pipelines.domain.business_day import newest_begun
 from flux_pipelines.domain.connection import Connection, Status
 from flux_pipelines.gateway.problems import Problem
@@ -146,7 +146,7 @@ def connection(request: Request, _: Caller, key: Key) -> ConnectionView:
 @v1.post("/connections/{key}/test")
 def test(request: Request, _: Writer, key: Key) -> Tried:
     """Call the provider with the connection's credentials."""
-    return Tried(locations=len(try_out(runtime_of(request), key)))
+    return Tried(locations=len(test_connection(runtime_of(request), key)))
 
 
 @v1.post("/connections/{key}/pause")
@@ -164,7 +164,7 @@ def resume_connection(request: Request, _: Writer, key: Key) -> ConnectionView:
 
 
 @v1.post("/connections/{key}/syncs", status_code=202)
-def ask_for_sync(request: Request, principal: Writer, key: Key, order: SyncOrder) -> SyncView:
+def request_sync(request: Request, principal: Writer, key: Key, order: SyncOrder) -> SyncView:
     """Ask for a sync of orders and of what is kept by the day beside them; `latest` follows it. Begins within a minute.
 
     The same one asked for again while it waits is answered with the one that waits.
@@ -174,7 +174,7 @@ def ask_for_sync(request: Request, principal: Writer, key: Key, order: SyncOrder
     last = newest_begun(datetime.now(UTC))
     if not first <= order.first_day <= order.last_day <= last:
         raise HTTPException(409, f"The days must be in order, from {first} to {last}.")
-    asked = lifecycle.ask_for_sync(
+    asked = lifecycle.request_sync(
         runtime, key, order.first_day, order.last_day, by=principal.name, reason=order.reason
     )
     return _sync(runtime.state.sync_requests.get(asked))

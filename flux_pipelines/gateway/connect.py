@@ -21,7 +21,7 @@ from flux_pipelines.connections import connect_with_code
 from flux_pipelines.domain.connection import split_key
 from flux_pipelines.domain.errors import AuthorizationRefusedError, BadResponseError, FluxError
 from flux_pipelines.gateway import credentials
-from flux_pipelines.gateway.connect_form import Wish, check, form_values, spec_of, text_fields, wish_of
+from flux_pipelines.gateway.connect_form import ConnectForm, check_form, form_values, read_form, spec_of, text_fields
 from flux_pipelines.gateway.guard import logger
 from flux_pipelines.gateway.overview import connectable, elsewhere_connectable
 from flux_pipelines.gateway.sessions import SignedIn, csrf_checked, options_of, person_of, runtime_of, session_token
@@ -48,33 +48,33 @@ def form(request: Request, person: SignedIn, provider: str) -> Response:
     """Ask how the connection is to be called, and what else must be known before."""
     spec = spec_of(provider)
     if spec.oauth is None:
-        return credentials.ask(request, person, spec, Wish())
-    return page("connect.html", **form_values(request, person, spec, Wish(), {}))
+        return credentials.ask(request, person, spec, ConnectForm())
+    return page("connect.html", **form_values(request, person, spec, ConnectForm(), {}))
 
 
 @router.post("/integrations/{provider}/connect", dependencies=[Depends(csrf_checked)])
 def begin(
     request: Request, person: SignedIn, provider: str, fields: Annotated[dict[str, str], Depends(text_fields)]
 ) -> Response:
-    """Check the wish and show the link to the provider's consent page."""
+    """Check what was entered and show the link to the provider's consent page."""
     spec = spec_of(provider)
     runtime, options = runtime_of(request), options_of(request)
-    wish = wish_of(spec, fields)
+    entered = read_form(spec, fields)
     if spec.oauth is None:  # "Reconnect": nobody is sent away, new credentials are asked for here
-        return credentials.ask(request, person, spec, wish, check(runtime, spec, wish).problems)
-    checked = check(runtime, spec, wish)
+        return credentials.ask(request, person, spec, entered, check_form(runtime, spec, entered).problems)
+    checked = check_form(runtime, spec, entered)
     if checked.problems:
-        return page("connect.html", status=422, **form_values(request, person, spec, wish, checked.problems))
+        return page("connect.html", status=422, **form_values(request, person, spec, entered, checked.problems))
     app = runtime.app(spec.name)
     previous, settings = checked.previous, checked.settings
     verifier = generate_token(64) if _wants_pkce(spec, app.secret_names) else None
     redirect_uri = options.url(f"/integrations/{spec.name}/callback")
     payload = {
-        "key": f"{spec.name}:{wish.name}",
-        "tenant": previous.tenant if previous is not None else wish.tenant,
+        "key": f"{spec.name}:{entered.name}",
+        "tenant": previous.tenant if previous is not None else entered.tenant,
         "settings": dict(settings),
-        "answers": dict(wish.answers),
-        "again": wish.again,
+        "answers": dict(entered.answers),
+        "again": entered.again,
         "redirect_uri": redirect_uri,
         "code_verifier": verifier,
     }
@@ -92,7 +92,7 @@ def begin(
         here="connections",
         spec=spec,
         key=payload["key"],
-        again=wish.again,
+        again=entered.again,
         url=url,
         place=urlsplit(url).netloc,
     )
@@ -179,7 +179,7 @@ def _again(request: Request, spec: Provider, payload: Mapping[str, Any]) -> dict
         "here": "connections",
         "spec": spec,
         "key": payload["key"],
-        "wish": Wish(
+        "entered": ConnectForm(
             split_key(payload["key"])[1],
             payload["tenant"],
             "" if cutoff is None else str(cutoff),

@@ -22,7 +22,7 @@ _LONGEST_TENANT = 100
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class ConnectForm:
     """What a person wants to connect. `again` authorises an existing connection again."""
 
     name: str = ""
@@ -33,8 +33,8 @@ class Wish:
 
 
 @dataclass(frozen=True, slots=True)
-class Checked:
-    """A wish that was looked at: what is wrong with it by field, the connection of that name, the settings it gets."""
+class CheckedForm:
+    """What was entered, once looked at: what is wrong with it by field, the connection of that name, the settings it gets."""
 
     problems: Mapping[str, str]
     previous: Connection | None
@@ -47,11 +47,11 @@ async def text_fields(request: Request) -> dict[str, str]:
     return {name: value.strip() for name, value in given.items() if isinstance(value, str)}
 
 
-def wish_of(spec: Provider, fields: Mapping[str, str]) -> Wish:
+def read_form(spec: Provider, fields: Mapping[str, str]) -> ConnectForm:
     """Return what a form asks for."""
     own = {setting.name: fields.get(setting.name, "") for setting in spec.connect_settings}
     name, tenant, hour = (fields.get(one, "") for one in ("name", "tenant", "cutoff_hour"))
-    return Wish(name, tenant, hour, fields.get("again") == "yes", own)
+    return ConnectForm(name, tenant, hour, fields.get("again") == "yes", own)
 
 
 def spec_of(name: str) -> Provider:
@@ -63,7 +63,7 @@ def spec_of(name: str) -> Provider:
 
 
 def form_values(
-    request: Request, person: Person, spec: Provider, wish: Wish, problems: Mapping[str, str]
+    request: Request, person: Person, spec: Provider, entered: ConnectForm, problems: Mapping[str, str]
 ) -> dict[str, Any]:
     """Return what the pages with a form show."""
     runtime = runtime_of(request)
@@ -72,7 +72,7 @@ def form_values(
         "person": person,
         "here": "connections",
         "spec": spec,
-        "wish": wish,
+        "entered": entered,
         "problems": problems,
         "tenants": sorted({connection.tenant for connection in runtime.state.connections.list()}),
         "cutoff": cutoff,
@@ -80,43 +80,43 @@ def form_values(
     }
 
 
-def check(runtime: Runtime, spec: Provider, wish: Wish) -> Checked:
-    """Look at a wish before anybody is sent away or any secret is used."""
+def check_form(runtime: Runtime, spec: Provider, entered: ConnectForm) -> CheckedForm:
+    """Look at what was entered before anybody is sent away or any secret is used."""
     problems: dict[str, str] = {}
-    key = f"{spec.name}:{wish.name}"
+    key = f"{spec.name}:{entered.name}"
     previous = None
     try:
-        previous = check_name(runtime, key, again=wish.again)
+        previous = check_name(runtime, key, again=entered.again)
     except ConfigurationError as problem:
         problems["name"] = (
             "There is a connection of that name already: choose another."
             if problem.connection
             else "Use lower-case letters, digits, - and _ only, at most 63, beginning with a letter or digit."
         )
-    if wish.again and previous is None:
+    if entered.again and previous is None:
         problems.setdefault("name", "There is no connection of that name.")
-    if previous is not None and not wish.again:
+    if previous is not None and not entered.again:
         problems["name"] = f"There is a connection of that name already. Reconnect it from its own page: {key}."
-    if previous is None and not (0 < len(wish.tenant) <= _LONGEST_TENANT and wish.tenant.isprintable()):
+    if previous is None and not (0 < len(entered.tenant) <= _LONGEST_TENANT and entered.tenant.isprintable()):
         problems["tenant"] = f"Say whose account it is, in at most {_LONGEST_TENANT} characters."
     settings: dict[str, Any] = {}
     if any(setting.name == "base_url" for setting in spec.settings):
-        template, answers = _address(runtime, spec, wish, previous)
+        template, answers = _address(runtime, spec, entered, previous)
         try:
             settings["base_url"] = address_of(spec, template, answers)
         except ConfigurationError as problem:
             setting, _, meaning = problem.what.partition(": ")
             problems[setting] = meaning
-    if wish.cutoff_hour and not wish.again and "name" not in problems:
+    if entered.cutoff_hour and not entered.again and "name" not in problems:
         try:
-            settings |= parse_settings(key, {"cutoff_hour": int(wish.cutoff_hour)})
+            settings |= parse_settings(key, {"cutoff_hour": int(entered.cutoff_hour)})
         except (ValueError, ConfigurationError):
             problems["cutoff_hour"] = "Give a full hour from 0 to 23, or leave it empty."
-    return Checked(problems, previous, settings)
+    return CheckedForm(problems, previous, settings)
 
 
 def _address(
-    runtime: Runtime, spec: Provider, wish: Wish, previous: Connection | None
+    runtime: Runtime, spec: Provider, entered: ConnectForm, previous: Connection | None
 ) -> tuple[str, Mapping[str, Any]]:
     """Return where the account's API answers and what fills the places in it: never anywhere that only the form says."""
     if previous is not None and (spec.connect_settings or spec.oauth is None):  # an account does not move
@@ -124,4 +124,4 @@ def _address(
         return str(known["base_url"]), known
     # The account lives where the app is registered. Credentials need no app, but one may say where they are good.
     app = runtime.app(spec.name) if spec.oauth is not None else runtime.state.apps.get(spec.name)
-    return spec.base_url if app is None else str(app.settings.get("base_url", spec.base_url)), wish.answers
+    return spec.base_url if app is None else str(app.settings.get("base_url", spec.base_url)), entered.answers

@@ -14,7 +14,7 @@ from starlette.responses import RedirectResponse, Response
 
 from flux_pipelines.connections import add_with_secrets
 from flux_pipelines.domain.errors import BadResponseError, FluxError, ReauthorizationNeededError
-from flux_pipelines.gateway.connect_form import Wish, check, form_values, spec_of, text_fields, wish_of
+from flux_pipelines.gateway.connect_form import ConnectForm, check_form, form_values, read_form, spec_of, text_fields
 from flux_pipelines.gateway.guard import logger
 from flux_pipelines.gateway.sessions import SignedIn, csrf_checked, runtime_of
 from flux_pipelines.gateway.views import page
@@ -37,21 +37,21 @@ def give(
     if spec.oauth is not None:
         raise HTTPException(404)
     runtime = runtime_of(request)
-    wish = wish_of(spec, fields)
+    entered = read_form(spec, fields)
     secrets = {name: fields.get(f"{_PREFIX}{name}", "") for name in spec.secrets[0]}
-    checked = check(runtime, spec, wish)
+    checked = check_form(runtime, spec, entered)
     problems = {**checked.problems, **_problems_of(secrets)}
     if problems:
-        return ask(request, person, spec, wish, problems)
-    key = f"{spec.name}:{wish.name}"
-    tenant = checked.previous.tenant if checked.previous is not None else wish.tenant
+        return ask(request, person, spec, entered, problems)
+    key = f"{spec.name}:{entered.name}"
+    tenant = checked.previous.tenant if checked.previous is not None else entered.tenant
     try:
         connection, locations = add_with_secrets(
-            runtime, key, tenant=tenant, settings=checked.settings, secrets=secrets, again=wish.again
+            runtime, key, tenant=tenant, settings=checked.settings, secrets=secrets, again=entered.again
         )
     except FluxError as problem:
         logger.warning("%s could not be connected: %s", key, problem.what)
-        return ask(request, person, spec, wish, refused=problem)
+        return ask(request, person, spec, entered, refused=problem)
     logger.info("%s gave credentials: %s connected with %d locations", person.email, connection.key, len(locations))
     return RedirectResponse(f"/connections/{connection.key}?said=connected", status_code=303)
 
@@ -60,7 +60,7 @@ def ask(
     request: Request,
     person: Person,
     spec: Provider,
-    wish: Wish,
+    entered: ConnectForm,
     problems: Mapping[str, str] | None = None,
     *,
     refused: FluxError | None = None,
@@ -72,7 +72,7 @@ def ask(
     return page(
         "credentials.html",
         status=status,
-        **form_values(request, person, spec, wish, problems or {}),
+        **form_values(request, person, spec, entered, problems or {}),
         refused=refused,
         # The next step of these is written for the command line.
         unaccepted=isinstance(refused, ReauthorizationNeededError),

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Depends, Form, HTTPException, Path, Request
 from starlette.responses import RedirectResponse, Response
 
 from flux_pipelines.connections import disconnect, lifecycle
-from flux_pipelines.connections.lifecycle import pause, resume, try_out
+from flux_pipelines.connections.lifecycle import pause, resume, test_connection
 from flux_pipelines.domain.connection import split_key
 from flux_pipelines.domain.errors import ConfigurationError, FluxError, UnknownConnectionError
 from flux_pipelines.gateway import tokens
@@ -67,7 +67,7 @@ def connection(request: Request, person: SignedIn, key: str, said: str = "", fol
 def test(request: Request, person: SignedIn, key: str) -> Response:
     """Call the provider with the connection's credentials, and show what came of it."""
     try:
-        found = len(try_out(runtime_of(request), _checked(key)))
+        found = len(test_connection(runtime_of(request), _checked(key)))
     except UnknownConnectionError:
         raise
     except FluxError as problem:
@@ -93,7 +93,7 @@ def resume_connection(request: Request, person: SignedIn, key: str) -> Response:
 
 
 @router.post("/connections/{key}/sync", dependencies=_POST)
-def ask_for_sync(
+def request_sync(
     request: Request, person: SignedIn, key: str, first: Annotated[str, Form()] = "", last: Annotated[str, Form()] = ""
 ) -> Response:
     """Ask for a range of business dates; a sensor of the pipelines runs it."""
@@ -103,7 +103,7 @@ def ask_for_sync(
     if problems:
         return _connection(request, person, key, status=422, wanted={"first": first, "last": last, **problems})
     reason = "backfill asked for in the gateway" if now.landed_days else "first backfill"
-    lifecycle.ask_for_sync(
+    lifecycle.request_sync(
         runtime, key, date.fromisoformat(first), date.fromisoformat(last), by=person.email, reason=reason
     )
     logger.info("%s asked for %s to %s of %s", person.email, first, last, key)

@@ -36,13 +36,13 @@ _log = logging.getLogger("flux_pipelines.gateway")
 
 
 @dataclass
-class _Sender:
+class _Registered:
     spec: Provider
     source: WebhookSource | None = None
     changed_at: datetime | None = None
     redactor: Redactor | None = None
     accounts: dict[str, str] = field(default_factory=dict)
-    strangers: set[str] = field(default_factory=set)  # since `accounts` were read
+    unknown_accounts: set[str] = field(default_factory=set)  # since `accounts` were read
     #: Connections whose personal data somebody has asked to keep.
     unredacted: frozenset[str] = frozenset()
     #: Connections that are active.
@@ -51,7 +51,7 @@ class _Sender:
     reading: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
-class Senders:
+class WebhookRegistry:
     """The providers whose webhooks this gateway takes.
 
     Args:
@@ -61,7 +61,7 @@ class Senders:
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
-        self._known: dict[str, _Sender] = {}
+        self._known: dict[str, _Registered] = {}
 
     async def source(self, provider: str) -> WebhookSource | None:
         """Return the provider's webhooks, or None: no such provider, or its app has no signature key."""
@@ -70,7 +70,7 @@ class Senders:
             spec = all_providers().get(provider)
             if spec is None or spec.webhooks is None:
                 return None
-            known = self._known.setdefault(provider, _Sender(spec))
+            known = self._known.setdefault(provider, _Registered(spec))
         keep = _LOOK_SECONDS if known.source is None else _KEEP_SECONDS
         if time.monotonic() - known.read_at > keep:
             await self._read_again(known, keep)
@@ -90,13 +90,13 @@ class Senders:
         known = self._known[provider]
         if account_id not in known.accounts:
             await self._read_again(known, _LOOK_SECONDS)
-        if account_id and account_id not in known.accounts and account_id not in known.strangers:
+        if account_id and account_id not in known.accounts and account_id not in known.unknown_accounts:
             owners = await asyncio.to_thread(self._runtime.state.locations.owners, provider, account_id)
             if owners:
                 # A location whose connection was disconnected may have another one by now.
                 known.accounts[account_id] = next((key for key in owners if key in known.working), owners[0])
             else:
-                known.strangers.add(account_id)
+                known.unknown_accounts.add(account_id)
         return known.accounts.get(account_id)
 
     def redacted(self, events: Sequence[NewEvent]) -> list[NewEvent]:
@@ -124,7 +124,7 @@ class Senders:
                     answer[number] = _with_body(events[number], bytes(body))
         return answer
 
-    async def _read_again(self, known: _Sender, older_than: float) -> None:
+    async def _read_again(self, known: _Registered, older_than: float) -> None:
         async with known.reading:
             # Whoever waited for the lock finds what the one before has read.
             if time.monotonic() - known.read_at > older_than:
@@ -136,7 +136,7 @@ class Senders:
                         raise
                 known.read_at = time.monotonic()
 
-    def _read(self, known: _Sender) -> None:
+    def _read(self, known: _Registered) -> None:
         if known.redactor is None:
             known.redactor = self._runtime.redactor_of(known.spec)
         app = self._runtime.state.apps.get(known.spec.name)
@@ -150,7 +150,7 @@ class Senders:
             known.changed_at = changed_at
         found = sorted(self._runtime.connections(known.spec.name), key=lambda one: (one.status == "active", one.key))
         # Two connections may be of one account: an active one gets its events.
-        known.strangers = set()
+        known.unknown_accounts = set()
         known.accounts = {one.account_id: one.key for one in found if one.account_id}
         known.working = frozenset(one.key for one in found if one.status == "active")
         known.unredacted = frozenset(one.key for one in found if keeps_personal_data(one))

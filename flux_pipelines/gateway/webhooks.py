@@ -18,7 +18,7 @@ from starlette.routing import Route
 from flux_pipelines.domain.decoding import UnboundedError
 from flux_pipelines.domain.errors import FluxError, WebhookRefusedError
 from flux_pipelines.gateway.inbox_writer import InboxWriter
-from flux_pipelines.gateway.webhook_registry import Senders
+from flux_pipelines.gateway.webhook_registry import WebhookRegistry
 from flux_pipelines.providers.base import WebhookRequest
 from flux_pipelines.state import NewEvent
 
@@ -62,8 +62,8 @@ class Deliveries:
     """
 
     def __init__(self, runtime: Runtime) -> None:
-        self._senders = Senders(runtime)
-        self._writer = InboxWriter(runtime.state.inbox, self._senders.redacted)
+        self._registry = WebhookRegistry(runtime)
+        self._writer = InboxWriter(runtime.state.inbox, self._registry.redacted)
         self._bytes_being_read = 0
         self._refused: dict[str, int] = {}
         self._logged_at = float("-inf")
@@ -89,14 +89,14 @@ class Deliveries:
         return 200
 
     async def _take(self, provider: str, scope: Scope, receive: Receive) -> None:
-        source = await self._senders.source(provider)
+        source = await self._registry.source(provider)
         if source is None:
             raise _AnswerError(404, "there is no such provider, or its app has no signature key")
         request = WebhookRequest(_headers(scope["headers"]), await self._body(scope["headers"], receive))
         try:
             source.verify(request)
         except WebhookRefusedError as refused:
-            changed = await self._senders.changed(provider, source)
+            changed = await self._registry.changed(provider, source)
             if changed is None:
                 raise _AnswerError(source.refused_status, refused.what) from refused
             try:
@@ -108,7 +108,7 @@ class Deliveries:
             event = source.read(request)
         except WebhookRefusedError as refused:
             raise _AnswerError(400, refused.what) from refused
-        key = await self._senders.connection(provider, event.account_id)
+        key = await self._registry.connection(provider, event.account_id)
         await self._writer.add(
             NewEvent(
                 provider=provider,

@@ -249,10 +249,10 @@ class Database:
                 next_step="Use that version, or point FLUX_DATABASE_URL (or FLUX_HOME) elsewhere.",
             )
         if current is None:
-            strangers = set(inspect(connection).get_table_names()) & set(Base.metadata.tables)
-            if strangers:
+            foreign = set(inspect(connection).get_table_names()) & set(Base.metadata.tables)
+            if foreign:
                 raise ConfigurationError(
-                    f"the database at {self.place} holds tables that Flux did not make: {', '.join(sorted(strangers))}",
+                    f"the database at {self.place} holds tables that Flux did not make: {', '.join(sorted(foreign))}",
                     next_step="Give Flux a database or a schema of its own in FLUX_DATABASE_URL.",
                 )
         command.upgrade(config, "head")

@@ -73,13 +73,13 @@ def test_every_providers_accounts_are_connected_again_on_the_same_port_and_on_an
         lifecycle.disconnect(runtime, given_up, by="ada")
         httpx.post(f"{first.url}/sandbox/tokens/revoke", json={"merchant": "fjord"}).raise_for_status()
         with pytest.raises(FluxError):
-            lifecycle.try_out(runtime, refused)
+            lifecycle.test_connection(runtime, refused)
     assert runtime.state.connections.get(refused).status == "needs_reauth"
     for _ in range(5):  # nobody answers, until the breaker lets nobody try any more
         with pytest.raises(FluxError):
-            lifecycle.try_out(runtime, failing)
+            lifecycle.test_connection(runtime, failing)
     with pytest.raises(FluxError, match="calls are paused until"):
-        lifecycle.try_out(runtime, failing)
+        lifecycle.test_connection(runtime, failing)
     lifecycle.pause(runtime, paused, by="ada")
     disconnected = kept(runtime, given_up)
 
@@ -100,9 +100,9 @@ def test_every_providers_accounts_are_connected_again_on_the_same_port_and_on_an
                 own = {"cutoff_hour": 5, **SETTINGS.get(connection.provider, {})}
                 assert own.items() <= connection.settings.items()
                 if key != paused:
-                    assert lifecycle.try_out(runtime, key)
+                    assert lifecycle.test_connection(runtime, key)
             lifecycle.resume(runtime, paused)
-            assert lifecycle.try_out(runtime, paused)
+            assert lifecycle.test_connection(runtime, paused)
             lifecycle.pause(runtime, paused, by="ada")
             port = port_of(later.url)
     assert [alert for alert in runtime.state.alerts.open() if alert.kind == "needs_reauth"] == []
@@ -126,7 +126,8 @@ def test_an_account_connected_with_secrets_that_people_had_is_connected_again(ru
     with sandbox() as later:
         assert reconnect_to_sandbox(runtime, later.url) == []
         after = {
-            one.key: lifecycle.try_out(runtime, one.key) for one in runtime.state.connections.list(active_only=True)
+            one.key: lifecycle.test_connection(runtime, one.key)
+            for one in runtime.state.connections.list(active_only=True)
         }
     ids = [{key: {one.location_id for one in found} for key, found in of.items()} for of in (before, after)]
     assert ids[0] == ids[1]
@@ -210,8 +211,8 @@ def test_one_that_cannot_be_connected_again_is_named_and_the_others_go_on(runtim
         assert problem.connection == "square:b"
         assert "connected already, as square:a" in str(problem)
         assert "flux connections remove square:b" in problem.next_step
-        assert lifecycle.try_out(runtime, "square:a")
-        assert lifecycle.try_out(runtime, "square:sakura")
+        assert lifecycle.test_connection(runtime, "square:a")
+        assert lifecycle.test_connection(runtime, "square:sakura")
     left = runtime.state.connections.get("square:b")
     assert left.status == "needs_reauth"
     assert "connected already, as square:a" in left.status_reason
@@ -249,7 +250,7 @@ def test_the_demo_connects_its_accounts_in_whatever_state_a_home_has_them(runtim
             assert keys == ["square:mine", *(key for key, _ in ACCOUNTS[1:])]
             assert {one.key: one.status for one in runtime.state.connections.list()} == dict.fromkeys(keys, "active")
             for key in keys:
-                assert lifecycle.try_out(runtime, key)
+                assert lifecycle.test_connection(runtime, key)
 
 
 def test_the_demo_leaves_a_real_account_of_its_accounts_names_alone(runtime: Runtime) -> None:

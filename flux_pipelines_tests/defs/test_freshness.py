@@ -10,7 +10,7 @@ import httpx
 import pytest
 import time_machine
 
-from flux_pipelines.connections.lifecycle import try_out
+from flux_pipelines.connections import lifecycle
 from flux_pipelines.defs import freshness, names
 from flux_pipelines.defs.resources import bound_resource
 from flux_pipelines.domain.errors import FluxError
@@ -63,7 +63,7 @@ def test_a_provider_that_fails_and_a_permission_that_is_lost_are_told(changing_h
     assert look()[freshness.PROVIDER_ANSWERS].passed
     httpx.post(f"{url}/sandbox/faults", json={"faults": "error500=1"}).raise_for_status()
     with Runtime(changing_home.runtime.settings, patient=False) as another, pytest.raises(FluxError):
-        try_out(another, key)
+        lifecycle.test_connection(another, key)
     assert "No answer" in told()
     httpx.post(f"{url}/sandbox/faults", json={"faults": ""}).raise_for_status()
     assert sync()

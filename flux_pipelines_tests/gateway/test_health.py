@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 import httpx
 import pytest
 
-from flux_pipelines.connections.lifecycle import try_out
+from flux_pipelines.connections import lifecycle
 from flux_pipelines.domain.errors import FluxError, PermissionLostError
 from flux_pipelines.gateway.overview import summaries
 from flux_pipelines.gateway.server import RunningGateway
@@ -154,7 +154,7 @@ def test_a_test_that_failed_is_told_until_one_goes_well(
     place = elsewhere.format(sandbox=sandbox.url)
     runtime.state.connections.update_settings(harbor, {"base_url": place})
     with pytest.raises(FluxError):
-        try_out(runtime, harbor)
+        lifecycle.test_connection(runtime, harbor)
     page = told(ada)
     assert "No answer" in page or "Test failed" in page
     assert ("answered 404" in page) == ("nowhere" in place)

@@ -60,7 +60,7 @@ def test_two_clicks_are_one_request_until_it_starts(state: State, acme: str) -> 
 def test_clicks_in_many_processes_are_one_request_that_one_of_them_starts(
     state: State, acme: str, database_url: str, key_file: Path
 ) -> None:
-    assert len(set(together(6, workers.ask_for_sync, database_url, key_file))) == 1
+    assert len(set(together(6, workers.request_sync, database_url, key_file))) == 1
     (request,) = state.sync_requests.open()
     assert sum(together(6, workers.start_request, database_url, key_file, request.id)) == 1
 

@@ -153,7 +153,7 @@ def raise_alerts(url: str, key_file: Path, count: int, ready: Callable[[], int])
         return sum(state.alerts.raise_("webhooks_failing", "square:acme", f"{number}-{n}") for n in range(count))
 
 
-def ask_for_sync(url: str, key_file: Path, ready: Callable[[], int]) -> int:
+def request_sync(url: str, key_file: Path, ready: Callable[[], int]) -> int:
     with open_state(url, key_file) as state:
         ready()
         return state.sync_requests.add("square:acme", date(2026, 1, 1), date(2026, 1, 2), "ada", "first backfill")
