@@ -71,7 +71,7 @@ def test_copying_is_tried_again_once_a_group_was_all_new(database: Database, mon
         tried.append(copied(connection, events))
         return tried[-1]
 
-    monkeypatch.setattr("flux_pipelines.state.events.copied", watched)
+    monkeypatch.setattr("flux_pipelines.state.inbox.event_insert.copied", watched)
     inbox = Inbox(database)
     assert inbox.add_many(EVENTS[:1]) == [True]
     assert inbox.add_many(EVENTS[:2]) == [False, True]
