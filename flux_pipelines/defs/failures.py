@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from typing import Any
 
@@ -19,6 +20,7 @@ from flux_pipelines.domain.errors import ContractBrokenError, FluxError, TableDa
 OF_ITS_PARTITION = (TableDamagedError, ContractBrokenError)
 
 _SAMPLE = 50
+_ATTEMPT = re.compile(r", attempt \d+")
 #: What the retries of each request could not overcome may be over in minutes.
 _RETRIES = 2
 _RETRY_SECONDS = 60
@@ -33,8 +35,27 @@ class PartitionsFailed:
     error: FluxError
 
     def __str__(self) -> str:
-        days = ", ".join(str(a) if a == b else f"{a} to {b}" for a, b in ranges(self.days))
-        return f"{self.error} [{self.connection}{': ' if days else ''}{days}]"
+        count = f"{len(self.days)} business dates, " if len(self.days) > 1 else ""
+        return f"{self.error} [{self.connection}{': ' if self.days else ''}{count}{self.dates}]"
+
+    @property
+    def dates(self) -> str:
+        """Its business dates for people: ranges, one after the other."""
+        return ", ".join(str(a) if a == b else f"{a} to {b}" for a, b in ranges(self.days))
+
+    @property
+    def reason(self) -> tuple[str, str]:
+        """What is the same of all that failed for this reason, however often each was tried."""
+        return self.connection, _ATTEMPT.sub("", str(self.error))
+
+
+def by_reason(failed: Iterable[PartitionsFailed]) -> list[PartitionsFailed]:
+    """Return what failed with one entry a reason: 365 dates without an answer are one line, with their range."""
+    found: dict[tuple[str, str], PartitionsFailed] = {}
+    for one in failed:
+        known = found.setdefault(one.reason, one)
+        found[one.reason] = replace(known, days=tuple(sorted({*known.days, *one.days})))
+    return list(found.values())
 
 
 def retry_or_fail(
@@ -58,16 +79,19 @@ def retry_or_fail(
     """
     for key, metadata in done.items():
         context.log_event(dg.AssetMaterialization(context.asset_key, partition=key or None, metadata=dict(metadata)))
+    failed = by_reason(failed)
     rerun_helps = any(failure.error.rerun_helps for failure in failed)
     lost = sum(max(1, len(failure.days)) for failure in failed)
     connections = ", ".join(sorted({failure.connection for failure in failed}))
+    others = "; the others are complete and recorded" if done else ""
     headline = (
         f"{connections}: what is named below was left at its last good version; everything else is complete and recorded."
         if in_part
-        else f"{lost} of {lost + len(done)} partitions failed ({connections}); the others are complete and recorded."
+        else f"{lost} of {lost + len(done)} partitions failed ({connections}){others}."
     )
+    more = [f"... and {len(failed) - _SAMPLE} more reasons."] if len(failed) > _SAMPLE else []
     failure = dg.Failure(
-        description="\n".join((headline, *(str(failure) for failure in failed[:_SAMPLE]))),
+        description="\n".join((headline, *(str(failure) for failure in failed[:_SAMPLE]), *more)),
         metadata={
             "partitions failed": lost,
             "partitions done": len(done),
@@ -76,7 +100,7 @@ def retry_or_fail(
                 [
                     (
                         failure.connection,
-                        ", ".join(f"{a} to {b}" for a, b in ranges(failure.days)),
+                        failure.dates,
                         failure.error.what,
                         "yes" if failure.error.rerun_helps else "no",
                         failure.error.next_step,

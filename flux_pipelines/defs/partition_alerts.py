@@ -99,12 +99,9 @@ def follow_refusals(
 
 
 def _refused(left: Mapping[str, str]) -> str:
-    parts = [part.partition("|") for part in left]
-    told = [f"{asset} of {day}" if day else asset for asset, _, day in parts]
-    more = f", and {len(told) - _SHOWN} more" if len(told) > _SHOWN else ""
     return (
-        f"tables could not take what came, and have what they had before: {', '.join(told[:_SHOWN])}{more}. First of them: "
-        f"{next(iter(left.values()))}. The check's sample and the failed run in Dagster say more. Mend the cause at the "
+        f"tables could not take what came, and have what they had before: {_listed(left, counted=False)}. First of "
+        f"them: {next(iter(left.values()))}. The check's sample and the failed run in Dagster say more. Mend the cause at the "
         "provider or report it, then run these partitions again."
     )
 
@@ -141,7 +138,7 @@ def _listed(left: Mapping[str, str], *, counted: bool) -> str:
         spans = [(a, b, [d.isoformat() for d in _dates(mine) if a <= d <= b]) for a, b in ranges(_dates(mine))]
         groups = [(f"{stream} of {a}" if a == b else f"{stream} of {a} to {b}", slots) for a, b, slots in spans]
         groups += [
-            (stream if slot in (CURRENT, _SNAPSHOTS) else f"{stream} of {slot}", [slot])
+            (stream if slot in ("", CURRENT, _SNAPSHOTS) else f"{stream} of {slot}", [slot])
             for slot in mine
             if not _is_date(slot)
         ]
