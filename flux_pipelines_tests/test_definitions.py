@@ -176,7 +176,7 @@ def test_automation_is_running_from_the_start() -> None:
         "requested_syncs",
         "mapping_decisions",
     }
-    schedules = {"maintain_lake_weekly", "keep_tokens_hourly", "reconcile_daily"}
+    schedules = {"maintain_lake_weekly", "refresh_tokens_hourly", "reconcile_daily"}
     for provider in names.sources():
         sensors |= {f"{provider.name}_{what}" for what in ("connections", "changes", "watch")}
         sensors |= {f"{provider.name}_webhooks"} if provider.webhooks else set()

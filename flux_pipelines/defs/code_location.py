@@ -40,7 +40,7 @@ def _definitions(overrides: Mapping[str, Any]) -> dg.Definitions:
     looking_after, comparing, keeping = (
         maintenance.upkeep_job(),
         reconciliation.reconcile_job(),
-        token_refresh.keep_tokens_job(),
+        token_refresh.refresh_tokens_job(),
     )
     deciding = mapping.mapping_job()
     asked = {job.name: job for job in jobs.jobs()}
@@ -65,7 +65,7 @@ def _definitions(overrides: Mapping[str, Any]) -> dg.Definitions:
             *(schedule for provider in sources for schedule in schedules.schedules(provider)),
             maintenance.upkeep_schedule(looking_after),
             reconciliation.reconcile_schedule(comparing),
-            token_refresh.keep_tokens_schedule(keeping),
+            token_refresh.refresh_tokens_schedule(keeping),
         ],
         sensors=[
             *automation.automation_sensors(),

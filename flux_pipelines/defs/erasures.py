@@ -178,7 +178,7 @@ def forget_job() -> dg.JobDefinition:
         description="Take out of the lake, history included, what people have asked to be forgotten.",
         executor_def=dg.in_process_executor,
     )
-    def forget_people_asked() -> None:
+    def erase_requested() -> None:
         _forget()
 
-    return forget_people_asked
+    return erase_requested

@@ -63,7 +63,7 @@ FRESH = "10"
 #: What follows from it, before years of history too.
 SOON = "5"
 
-MAPPING_JOB = "map_books"
+MAPPING_JOB = "map_stores_products"
 REFRESH_CORE_JOB = "refresh_core"
 REFRESH_BOOKS_JOB = "refresh_books"
 REFRESH_STOCK_JOB = "refresh_stock"
@@ -71,9 +71,9 @@ REFRESH_CATALOGUE_JOB = "refresh_catalogue"
 FORECAST_JOB = "forecast_demand"
 ACCURACY_JOB = "evaluate_forecasts"
 CLOSED_DAYS_JOB = "forecast_closed_days"
-FORGET_JOB = "forget_people_asked"
+FORGET_JOB = "erase_requested"
 UPKEEP_JOB = "maintain_lake"
-TOKENS_JOB = "keep_tokens"
+TOKENS_JOB = "refresh_tokens"
 RECONCILE_JOB = "reconcile"
 
 

@@ -77,7 +77,7 @@ def _warn(runtime: "Runtime") -> None:
         )
 
 
-def keep_tokens_job() -> dg.JobDefinition:
+def refresh_tokens_job() -> dg.JobDefinition:
     """Return the job that keeps tokens alive."""
 
     @dg.job(
@@ -88,13 +88,13 @@ def keep_tokens_job() -> dg.JobDefinition:
         ),
         executor_def=dg.in_process_executor,
     )
-    def keep_tokens() -> None:
+    def refresh_tokens() -> None:
         _keep()
 
-    return keep_tokens
+    return refresh_tokens
 
 
-def keep_tokens_schedule(job: dg.JobDefinition) -> dg.ScheduleDefinition:
+def refresh_tokens_schedule(job: dg.JobDefinition) -> dg.ScheduleDefinition:
     """Return the hourly schedule, which makes a run only if something expires soon."""
 
     @dg.schedule(

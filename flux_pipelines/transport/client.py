@@ -469,9 +469,11 @@ class ApiClient:
         reason = redact(str(error)) or type(error).__name__
         if not sent or call.idempotent:
             kind = ProviderUnavailableError if status is None else BadResponseError
-            told = f"got no whole answer ({type(error).__name__}: {reason})"
+            told = f"got no complete answer ({type(error).__name__}: {reason})"
             if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
-                told = f"could not be reached ({reason})"
+                # What the operating system says, without its number: `[Errno 111] Connection refused`.
+                said = reason.rpartition("] ")[2]
+                told = f"could not be reached ({said[:1].lower()}{said[1:]})"
             problem: FluxError = self._error(kind, call, told)
             return _Outcome(0.0, problem, again=True, status=status, failure=True)
         return _Outcome(0.0, self._ambiguous(call, f"{type(error).__name__}: {reason}"), status=status, failure=True)

@@ -146,7 +146,7 @@ def test_a_customer_who_asks_is_forgotten_and_an_uninstalled_app_must_be_connect
     assert any(customer.email.encode() in event.body for event in inbox.recent())
 
     played.pull("customers/erase", merchant=SHOP, customer=customer.id)
-    assert played.settle() == ["forget_people_asked"]
+    assert played.settle() == ["erase_requested"]
     assert played.units(order) == [(units, units)], "the books stay"
     erasures = played.home.runtime.state.erasures
     (report,) = erasures.list(played.key)
@@ -172,7 +172,7 @@ def test_a_customer_who_asks_is_forgotten_and_an_uninstalled_app_must_be_connect
     assert (page.health.word, page.reconnectable) == ("Needs reconnecting", True)
     # Shopify asks for the shop's erasure two days later: it is carried out although nobody can sign in any more.
     played.pull("webhooks/emit", merchant=SHOP, type="shop/redact")
-    assert played.settle() == ["forget_people_asked"]
+    assert played.settle() == ["erase_requested"]
     assert erasures.list(played.key)[0].everything
     connect_to_sandbox(played.home.runtime, played.key, tenant="t", url=played.home.sandbox.url, merchant=SHOP)
     assert played.home.runtime.state.connections.get(played.key).status == "active"

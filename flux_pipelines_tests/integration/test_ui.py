@@ -39,7 +39,7 @@ AUTOMATIONS = (
     "square_daily",
     "square_watch",
     "square_webhooks",
-    "keep_tokens_hourly",
+    "refresh_tokens_hourly",
     "reconcile_daily",
 )
 CHROMIUM_ARGUMENTS = (

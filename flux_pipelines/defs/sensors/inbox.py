@@ -111,7 +111,7 @@ class _Tick(Settling):
         try:
             webhooks = self._runtime.webhooks(self._provider)
         except ConfigurationError as error:
-            self.say(f"Events wait, but nobody can say what they mean: {error}")
+            self.say(f"Webhook events of {self._provider.title} cannot be processed: {error}")
             return
         owners: dict[int, list[Connection]] = {}
         touched = _Touched()
