@@ -405,7 +405,11 @@ def test_what_cannot_be_read_is_kept_as_it_is(wire: Wire) -> None:
 
 def test_every_feed_declares_its_permissions() -> None:
     # Without the permission to read reports there is no witness, which is no failure of a stream.
-    assert {stream.name for stream in PROVIDER.streams} - {"orders", "reported_sales"} == STREAM_SCOPES.keys() == PATHS.keys()
+    assert (
+        {stream.name for stream in PROVIDER.streams} - {"orders", "reported_sales"}
+        == STREAM_SCOPES.keys()
+        == PATHS.keys()
+    )
     assert {scope for scopes in STREAM_SCOPES.values() for scope in scopes} <= set(PROVIDER.scopes)
 
 
