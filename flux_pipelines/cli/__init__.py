@@ -11,9 +11,11 @@ if sys.argv[:1] == ["-m"] and not sys.flags.safe_path:
 import gc
 import os
 from importlib.metadata import entry_points
+from typing import Annotated
 
 import typer
 
+from flux_pipelines import __version__
 from flux_pipelines.cli import (
     apps,
     connections,
@@ -35,9 +37,25 @@ app = typer.Typer(
     name="flux",
     help="Orders, payments and demand from restaurant and retail systems, kept in step by Dagster.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"flux {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Take the options of `flux` itself."""
+
+
 app.command()(demo.demo)
 app.command()(serve.up)
 app.command()(gateway.gateway)
@@ -68,7 +86,7 @@ def main() -> None:
     try:
         app()
     except FluxError as problem:
-        error(str(problem))
+        error(problem.outside_a_run())
         sys.exit(1)
     except OSError as problem:
         explained = of_disk(problem, "reading or writing a file")

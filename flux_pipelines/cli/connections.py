@@ -9,7 +9,14 @@ from typing import Annotated, Any
 import typer
 
 from flux_pipelines.cli.output import counted, error, say, table
-from flux_pipelines.connections import add_with_secrets, connect_to_sandbox, lifecycle, parse_settings, reconfigure
+from flux_pipelines.connections import (
+    add_with_secrets,
+    connect_to_sandbox,
+    lifecycle,
+    needs_test,
+    parse_settings,
+    reconfigure,
+)
 from flux_pipelines.domain.decoding import decode
 from flux_pipelines.domain.errors import ConfigurationError, FluxError
 from flux_pipelines.runtime import Runtime
@@ -119,7 +126,7 @@ def test(keys: Annotated[list[str] | None, typer.Argument(metavar="[PROVIDER:NAM
                 locations = lifecycle.test_connection(runtime, connection.key)
             except FluxError as problem:
                 failed += 1
-                error(str(problem))
+                error(problem.outside_a_run())
             else:
                 say(f"{connection.key}: works, {counted(len(locations), 'location')}")
     if failed:
@@ -169,7 +176,8 @@ def configure(
     given = json_object(sys.stdin.read(), "the secrets") if secrets == "-" else None
     with Runtime(patient=False) as runtime:
         connection, locations = reconfigure(runtime, key, settings=changes, secrets=given)
-        say(f"{connection.key}: settings saved; test passed.")
+        tested = "; test passed" if needs_test(changes, given) else ""
+        say(f"{connection.key}: settings saved{tested}.")
         _print_locations(locations)
 
 

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from flux_pipelines.cli.output import counted, say, table
+from flux_pipelines.cli.output import counted, say
 from flux_pipelines.connections.lifecycle import test_connection
 from flux_pipelines.domain.errors import ConfigurationError, FluxError, TableDamagedError, of_disk
 from flux_pipelines.providers.apps import check_app
@@ -25,23 +25,29 @@ def doctor(
     ] = False,
 ) -> None:
     """Check this installation: keys, state database, lake, connections, forecaster, disk. Exits non-zero on a problem."""
-    findings: list[tuple[str, str, str]] = []
+    wrong: list[str] = []
+
+    def found(name: str, finding: str, *, ok: bool = True) -> None:
+        # A line a check as it ends: some of them wait for a provider.
+        say(f"{'✔' if ok else '✘'} {name}: {finding}")
+        if not ok:
+            wrong.append(name)
 
     def check(name: str, probe: Callable[[], str]) -> None:
         try:
-            findings.append(("ok", name, probe()))
+            found(name, probe())
         except FluxError as problem:
-            findings.append(("problem", name, str(problem)))
+            found(name, problem.outside_a_run(), ok=False)
         except OSError as problem:
             explained = of_disk(problem, "reading or writing a file")
             if explained is None:
                 raise
-            findings.append(("problem", name, str(explained)))
+            found(name, str(explained), ok=False)
 
     with Runtime() as runtime:
         check("home", lambda: f"{runtime.settings.home}, {_free(runtime)} free")
         check("encryption keys and state database", lambda: f"{len(runtime.state.connections.list())} connections")
-        if findings[-1][0] == "ok":
+        if "encryption keys and state database" not in wrong:
             check("stored credentials", lambda: _credentials(runtime))
             check("apps", lambda: _apps(runtime))
             check("webhook events", lambda: _inbox(runtime))
@@ -50,12 +56,11 @@ def doctor(
                 check("every date", lambda: _every_date(runtime))
             for connection in runtime.state.connections.list():
                 if connection.status in ("paused", "disconnected"):
-                    findings.append(("ok", connection.key, connection.status))
+                    found(connection.key, connection.status)
                 else:
                     check(connection.key, lambda c=connection: _connection(runtime, c.key))  # type: ignore[misc]
         check("forecaster", lambda: _forecaster(runtime))
-    table("", ("", "what", "finding"), [(("✔" if s == "ok" else "✘"), name, text) for s, name, text in findings])
-    if any(status != "ok" for status, _, _ in findings):
+    if wrong:
         raise typer.Exit(1)
 
 

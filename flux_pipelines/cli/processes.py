@@ -174,9 +174,17 @@ class Processes:
                 code = child.process.poll()
                 if code is not None:
                     raise ConfigurationError(
-                        f"{child.name} ended with code {code}: {_tail(child.log)}", next_step=f"Its log is {child.log}."
+                        f"{child.name} {_how_it_ended(code, child.log)}", next_step=f"Its log is {child.log}."
                     )
             time.sleep(1.0)
+
+
+def _how_it_ended(code: int, log: Path) -> str:
+    """Say how a child ended. What was killed has not said why: its last lines tell of something else."""
+    number = -code if code < 0 else code - 128  # the supervisor's own, or of what it supervised
+    if number in set(signal.Signals):
+        return f"was ended by a signal ({signal.Signals(number).name})"
+    return f"ended with code {code}: {_tail(log)}"
 
 
 def _tail(log: Path) -> str:

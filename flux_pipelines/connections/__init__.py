@@ -4,6 +4,7 @@ from flux_pipelines.connections.accounts import (
     add_with_secrets,
     check_name,
     connect_with_code,
+    needs_test,
     parse_settings,
     reconfigure,
 )
@@ -21,6 +22,7 @@ __all__ = [
     "connect_to_sandbox",
     "connect_with_code",
     "disconnect",
+    "needs_test",
     "parse_settings",
     "reconfigure",
     "reconnect_to_sandbox",

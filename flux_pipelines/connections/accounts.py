@@ -16,6 +16,9 @@ from flux_pipelines.runtime import CONSENT
 if TYPE_CHECKING:
     from flux_pipelines.runtime import Runtime
 
+#: Settings that no call can prove right or wrong. Proving them would wait for the very rate limit that they change.
+_OF_FLUX_ALONE = frozenset({"requests_per_minute"})
+
 
 def parse_settings(key: str, given: Mapping[str, Any]) -> dict[str, Any]:
     """Check a connection's settings against its provider's declaration; return them as given.
@@ -87,6 +90,8 @@ def reconfigure(
 ) -> tuple[Connection, list[Location]]:
     """Change a connection's settings and, if given, its secrets; everything is put back if it does not work then.
 
+    What `needs_test` says that no call can prove is stored without one.
+
     Args:
         runtime: the opened rooms.
         key: the connection.
@@ -103,6 +108,8 @@ def reconfigure(
     settings = {name: calendar.get(name) if value is None else value for name, value in settings.items()}
     checked = None if secrets is None else _check_secrets(provider_named(before.provider), key, secrets)
     runtime.state.connections.update_settings(key, settings)
+    if not needs_test(settings, secrets):
+        return runtime.state.connections.get(key), _known_locations(runtime, key)
     try:
         if checked is not None:
             runtime.state.secrets.put(key, checked)
@@ -118,6 +125,18 @@ def reconfigure(
             runtime.state.secrets.put(key, kept)
         runtime.state.connections.set_status(key, before.status, before.status_reason)
         raise
+
+
+def needs_test(settings: Mapping[str, Any], secrets: Mapping[str, Any] | None) -> bool:
+    """Tell whether a change of a connection is proved by a call of the provider."""
+    return secrets is not None or not settings or not settings.keys() <= _OF_FLUX_ALONE
+
+
+def _known_locations(runtime: Runtime, key: str) -> list[Location]:
+    return [
+        Location(one.location_id, one.name, one.timezone, one.currency, one.active, one.earlier)
+        for one in runtime.state.locations.list(key)
+    ]
 
 
 def _calendar_of(spec: Provider) -> dict[str, Any]:

@@ -7,12 +7,17 @@ Messages never contain secrets: they are built from names and identifiers only.
 from __future__ import annotations
 
 import errno
+import re
+from collections.abc import Iterable
+from difflib import get_close_matches
 
 from flux_pipelines.domain.inert import plain
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 #: The last two: a file stands where a folder should be.
 _REFUSED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST})
+#: Advice for whoever looks at a run.
+_PARTITIONS_AGAIN = re.compile("(r)un the failed partitions again", re.IGNORECASE)
 
 
 class FluxError(Exception):
@@ -52,6 +57,10 @@ class FluxError(Exception):
         rerun = "Running it again can help." if self.rerun_helps else rerun
         return " ".join(part for part in (f"{subject}{self.what}{stop}", rerun, self.next_step) if part)
 
+    def outside_a_run(self) -> str:
+        """Return the message for a command that runs nothing: of a test of a connection there are no partitions."""
+        return _PARTITIONS_AGAIN.sub(lambda found: "Try again" if found[1] == "R" else "try again", str(self))
+
     def __reduce__(self) -> tuple[object, ...]:
         # Exceptions cross process borders (multiprocess executors, pools); keyword-only arguments need this.
         return (_rebuild, (type(self), self.what, self.connection, self.next_step, self.rerun_helps))
@@ -59,6 +68,12 @@ class FluxError(Exception):
 
 def _rebuild(kind: type[FluxError], what: str, connection: str | None, next_step: str, rerun_helps: bool) -> FluxError:
     return kind(what, connection=connection, next_step=next_step, rerun_helps=rerun_helps)
+
+
+def did_you_mean(given: str, known: Iterable[str]) -> str:
+    """Return a question after the name that was probably meant, with a space behind it; empty when none is like it."""
+    found = get_close_matches(given, list(known), n=1)
+    return f"Did you mean {found[0]}? " if found else ""
 
 
 class ConfigurationError(FluxError):

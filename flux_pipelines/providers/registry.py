@@ -7,7 +7,7 @@ import pkgutil
 from functools import lru_cache
 
 from flux_pipelines import providers
-from flux_pipelines.domain.errors import ConfigurationError
+from flux_pipelines.domain.errors import ConfigurationError, did_you_mean
 from flux_pipelines.providers.base import Provider
 
 
@@ -31,5 +31,7 @@ def provider(name: str) -> Provider:
     """
     known = all_providers()
     if name not in known:
-        raise ConfigurationError(f"no provider is called {name!r}", next_step=f"Known: {', '.join(known)}.")
+        raise ConfigurationError(
+            f"no provider is called {name!r}", next_step=f"{did_you_mean(name, known)}Known: {', '.join(known)}."
+        )
     return known[name]

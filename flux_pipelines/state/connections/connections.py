@@ -11,7 +11,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from flux_pipelines.domain.connection import Connection, Status, split_key
-from flux_pipelines.domain.errors import ConfigurationError, UnknownConnectionError
+from flux_pipelines.domain.errors import ConfigurationError, UnknownConnectionError, did_you_mean
 from flux_pipelines.state.audit.alerts import Alerts
 from flux_pipelines.state.credentials.secrets import Secrets
 from flux_pipelines.state.database import Database
@@ -89,7 +89,11 @@ class Connections:
         with self._database.reading() as session:
             row = session.get(ConnectionRow, key)
             if row is None:
-                raise UnknownConnectionError(f"there is no connection called {key!r}")
+                meant = did_you_mean(key, session.scalars(select(ConnectionRow.key)))
+                raise UnknownConnectionError(
+                    f"there is no connection called {key!r}",
+                    next_step=f"{meant}{UnknownConnectionError.default_next_step}",
+                )
             return _connection(row)
 
     def list(self, provider: str | None = None, active_only: bool = False) -> list[Connection]:
