@@ -23,7 +23,7 @@ AHEAD = timedelta(days=7)
 _CONSENTS = {"consent_expires_at": "the account's consent", "refresh_token_expires_at": "the refresh token"}
 
 
-@dg.op(name="refresh_tokens", description="Refreshes tokens that expire soon, and warns of consents that do.")
+@dg.op(name="refresh_tokens_due", description="Refreshes tokens that expire soon, and warns of consents that do.")
 def _keep(context: dg.OpExecutionContext, flux: FluxResource) -> None:
     runtime = flux.runtime
     rows: list[tuple[str, str]] = []
