@@ -63,8 +63,8 @@ ROOMS: dict[str, Room] = {
     ),
     "resource": _room(
         "providers/*/resource.py",
-        "a provider as a Dagster resource, for assets of one's own",
-        "runtime providers",
+        "a provider as a Dagster resource: who asks it, and how",
+        "runtime providers domain",
         dagster=True,
     ),
     "connections": _room("connections/", "connecting an account, and keeping it", "runtime providers transport domain"),

@@ -240,6 +240,20 @@ def test_resources_have_no_secrets_to_show() -> None:
         assert field.description
 
 
+def test_who_uses_which_system_is_in_the_ui() -> None:
+    """Dagster's page of a resource lists the assets that need it."""
+    for key, asset in assets_by_key().items():
+        provider, _, name = key.rpartition("/")
+        if name.startswith("raw_"):
+            assert asset.required_resource_keys == {"flux", "io_manager", provider}
+    assert assets_by_key()["demand_forecasts"].required_resource_keys == {"flux", "io_manager", "sagemaker"}
+
+
+def assets_by_key() -> dict[str, dg.AssetsDefinition]:
+    found = [one for one in build_definitions().assets or () if isinstance(one, dg.AssetsDefinition)]
+    return {key.to_user_string(): one for one in found for key in one.keys}
+
+
 def test_figures_repeated_to_keep_loading_cheap_are_those_of_the_forecaster() -> None:
     from flux_pipelines.defs.assets import forecasts
     from flux_pipelines.forecaster import accuracy

@@ -17,6 +17,7 @@ from flux_pipelines.defs.resources import FluxResource, SageMakerResource
 from flux_pipelines.defs.sensors import automation, changes, closed_dates, connections, inbox, sync_requests
 from flux_pipelines.providers.base import Provider
 from flux_pipelines.providers.registry import all_providers
+from flux_pipelines.providers.resource import ProviderResource
 
 # Dagster makes our sensors anew whenever it puts the code location together, and would warn of their owners each time.
 warnings.filterwarnings("ignore", r"Parameter `owners` of initializer `SensorDefinition", dg.BetaWarning)
@@ -98,10 +99,10 @@ def _announced(provider: Provider, asked: Mapping[str, Any]) -> list[Any]:
 
 
 def _provider_resources() -> dict[str, Any]:
-    """Return the resources that providers offer to people's own assets, under the providers' names."""
+    """Return each provider's API as a resource, under its name; as its own folder types it, if it does."""
     found = {}
     for name in all_providers():
         module = f"{providers.__name__}.{name}.resource"
-        if importlib.util.find_spec(module) is not None:
-            found[name] = importlib.import_module(module).RESOURCE
+        typed = importlib.util.find_spec(module) is not None
+        found[name] = importlib.import_module(module).RESOURCE if typed else ProviderResource()
     return found

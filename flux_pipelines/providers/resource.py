@@ -10,7 +10,9 @@ import dagster as dg
 from pydantic import Field
 
 if TYPE_CHECKING:
+    from flux_pipelines.domain.connection import Connection
     from flux_pipelines.providers.base import Source
+    from flux_pipelines.runtime import Runtime
 
 
 class ProviderResource(dg.ConfigurableResource):  # type: ignore[type-arg]
@@ -37,9 +39,17 @@ class ProviderResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         """
         from flux_pipelines.runtime import Runtime
 
-        with Runtime() as runtime:
-            source = runtime.source(runtime.state.connections.get(connection or self.connection))
-            try:
-                yield source
-            finally:
-                source.close()
+        with (
+            Runtime() as runtime,
+            self.open(runtime, runtime.state.connections.get(connection or self.connection)) as source,
+        ):
+            yield source
+
+    @contextmanager
+    def open(self, runtime: Runtime, connection: Connection) -> Iterator[Source]:
+        """Open a connection's client for a `with` block, in rooms that are open: the raw assets' way."""
+        source = runtime.source(connection)
+        try:
+            yield source
+        finally:
+            source.close()

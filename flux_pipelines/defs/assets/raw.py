@@ -42,6 +42,7 @@ from flux_pipelines.domain.errors import (
 from flux_pipelines.domain.money import from_minor
 from flux_pipelines.lake import CURRENT
 from flux_pipelines.providers.base import Grain, Location, Provider, Source, Strategy, Stream
+from flux_pipelines.providers.resource import ProviderResource
 
 if TYPE_CHECKING:
     from flux_pipelines.domain.connection import Connection
@@ -130,13 +131,14 @@ def raw_asset(provider: Provider, stream: Stream) -> dg.AssetsDefinition:
         tags={"stage": "raw", "provider": provider.name},
         metadata={"api version": provider.api_version, "documentation": dg.MetadataValue.url(provider.docs_url)},
         code_version="1",
+        # By name, so that the UI's page of the provider's resource lists who uses it.
+        required_resource_keys={"flux", provider.name},
     )
     def records(
         context: dg.AssetExecutionContext,
         config: reading.config,  # type: ignore[name-defined]
-        flux: FluxResource,
     ) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:  # type: ignore[type-arg]
-        step = reading(context, flux, provider, stream, config)
+        step = reading(context, provider, stream, config)
         for connection, days in partitions_of(stream.grain, keys_of(context)).items():
             step.read(connection, days)
         check = step.checked()
@@ -203,12 +205,11 @@ class _Reading:
     check: ClassVar = NOTHING_QUARANTINED
     config: ClassVar[type[RawConfig]] = RawConfig
 
-    def __init__(
-        self, context: dg.AssetExecutionContext, flux: FluxResource, provider: Provider, stream: Stream, config: Any
-    ) -> None:
+    def __init__(self, context: dg.AssetExecutionContext, provider: Provider, stream: Stream, config: Any) -> None:
         self._context = context
-        self._flux = flux
-        self._runtime = flux.runtime
+        self._flux: FluxResource = context.resources.flux
+        self._runtime = self._flux.runtime
+        self._api: ProviderResource = getattr(context.resources, provider.name)
         self._provider = provider
         self._stream = stream
         self._config = config
@@ -263,12 +264,9 @@ class _Reading:
     @contextmanager
     def _opened(self, key: str) -> Iterator[_Opened]:
         connection = self._runtime.state.connections.get(key)
-        source = self._runtime.source(connection)
-        try:
+        with self._api.open(self._runtime, connection) as source:
             locations = self._runtime.refresh_locations(connection, source)
             yield _Opened(connection, source, locations, self._runtime.redactor(connection))
-        finally:
-            source.close()
 
     @property
     def _token(self) -> str:
