@@ -75,8 +75,8 @@ def test_the_contributors_table_is_the_enforced_one() -> None:
     assert text == written(text), "run `make docs`"
 
 
-#: Where a merchant of the sandbox's world has its account is data: these files are the merchants.
-MERCHANTS = {"businesses.py", "businesses_kitchen.py", "businesses_shop.py", "dataset.py"}
+#: Where a merchant of the sandbox's world has its account is data (`businesses.toml`); a replayed data set says it in its reader.
+MERCHANTS = {"dataset.py"}
 
 
 def test_nobody_but_its_own_folder_names_a_provider() -> None:
