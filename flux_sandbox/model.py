@@ -7,7 +7,7 @@ Quantities are integers scaled by `10 ** precision`, so that weighed goods stay 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Any, Literal, NamedTuple
 
 LineKind = Literal["ITEM", "CUSTOM_AMOUNT", "GIFT_CARD"]
@@ -253,7 +253,7 @@ class Merchant:
     online: str = "Online"  # where one that was ordered online says it came from
     goods_by_product: bool = False  # whether a line names its product (`Item.product_id`) instead of its variation
     trade: Trade = "counter"  # how it sells, which is how its past is made up
-    published: int = 0  # when the catalogue was last published, UTC milliseconds
+    published: int = 0  # when the catalog was last published, UTC milliseconds
     documents: list[Document] = field(default_factory=list)
 
 
@@ -350,97 +350,50 @@ class Priced(NamedTuple):
     refund: int
 
 
+@dataclass(slots=True, eq=False)
 class Sale:
     """One order as it really happened: a sale, a return, an exchange, or a ticket that was opened or cancelled.
 
     `revision` counts changes; whatever is derived from a sale is kept only for the revision it was derived from.
+
+    Args:
+        presentment: the currency that the buyer saw, and how many millionths of it one of the store's is; None: the store's own.
+        test: whether it is a trial of the till: no sale at all.
+        document: not made up: what is given out as it is; nothing else is known of it.
+        earlier: what was on it before each edit, oldest first, and when that was (UTC milliseconds).
+        arrived: rung up offline: when the provider learnt of it, UTC milliseconds.
+        deleted: emptied by a merge, where providers keep such orders and say so.
+
     """
 
-    __slots__ = (
-        "arrived",
-        "charges",
-        "closed",
-        "corrupt",
-        "created",
-        "customer",
-        "deleted",
-        "discounts",
-        "document",
-        "earlier",
-        "id",
-        "lines",
-        "location",
-        "payments",
-        "presentment",
-        "priced",
-        "reference",
-        "returns",
-        "revision",
-        "source",
-        "state",
-        "test",
-        "ticket",
-        "tip",
-        "tip_rate",
-        "updated",
-        "version",
-    )
-
-    def __init__(
-        self,
-        id: str,
-        location: Location,
-        created: int,
-        updated: int,
-        closed: int | None,
-        state: State = "COMPLETED",
-        *,
-        lines: tuple[Line, ...] = (),
-        discounts: tuple[Discount, ...] = (),
-        charges: tuple[Charge, ...] = (),
-        payments: tuple[Payment, ...] = (),
-        returns: tuple[Returned, ...] = (),
-        tip_rate: int = 0,
-        tip: int = 0,
-        source: str = "",
-        ticket: str = "",
-        reference: str = "",
-        version: int = 0,
-        corrupt: str = "",
-        customer: Customer | None = None,
-        presentment: tuple[str, int] | None = None,
-        test: bool = False,
-        document: Mapping[str, Any] | None = None,
-    ) -> None:
-        self.id = id
-        self.location = location
-        self.created = created
-        self.updated = updated
-        self.closed = closed
-        self.state: State = state
-        self.lines = lines
-        self.discounts = discounts
-        self.charges = charges
-        self.payments = payments
-        self.returns = returns
-        self.tip_rate = tip_rate
-        self.tip = tip
-        self.source = source
-        self.ticket = ticket
-        self.reference = reference
-        self.version = version
-        self.corrupt = corrupt
-        self.customer = customer
-        #: The currency that the buyer saw, and how many millionths of it one of the store's is; None: the store's own.
-        self.presentment = presentment
-        self.test = test  # a trial of the till: no sale at all
-        self.document = document  # not made up: what is given out as it is; nothing else is known of it
-        #: What was on it before each edit, oldest first, and when that was (UTC milliseconds).
-        self.earlier: tuple[tuple[int, tuple[Line, ...]], ...] = ()
-        self.arrived: int | None = None  # rung up offline: when the provider learnt of it, UTC milliseconds
-        self.deleted = False  # emptied by a merge, where providers keep such orders and say so
-        self.revision = 0
-        self.priced: Priced | None = None
+    id: str
+    location: Location
+    created: int
+    updated: int
+    closed: int | None
+    state: State = "COMPLETED"
+    _: KW_ONLY
+    lines: tuple[Line, ...] = ()
+    discounts: tuple[Discount, ...] = ()
+    charges: tuple[Charge, ...] = ()
+    payments: tuple[Payment, ...] = ()
+    returns: tuple[Returned, ...] = ()
+    tip_rate: int = 0
+    tip: int = 0
+    source: str = ""
+    ticket: str = ""
+    reference: str = ""
+    version: int = 0
+    corrupt: str = ""
+    customer: Customer | None = None
+    presentment: tuple[str, int] | None = None
+    test: bool = False
+    document: Mapping[str, Any] | None = None
+    earlier: tuple[tuple[int, tuple[Line, ...]], ...] = ()
+    arrived: int | None = None
+    deleted: bool = False
+    revision: int = 0
+    priced: Priced | None = None
 
     @property
     def is_paid(self) -> bool:
