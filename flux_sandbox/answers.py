@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from datetime import date
 from typing import Any
 
 import msgspec
+from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import QueryParams
 from starlette.requests import Request
 from starlette.responses import Response
 
 from flux_pipelines.domain.errors import ConfigurationError, FluxError
+from flux_sandbox.truth import Asked
 
 Body = dict[str, Any]
 Endpoint = Callable[[Request], Awaitable[Response]]
@@ -34,6 +37,15 @@ def reader(read: Callable[[Request], Any]) -> Endpoint:
 
     async def serve(request: Request) -> Response:
         return answer(read, request)
+
+    return serve
+
+
+def slow_reader(read: Callable[[Request], Any]) -> Endpoint:
+    """Return an endpoint that answers what `read` finds, in a thread: requests must be seen to arrive meanwhile."""
+
+    async def serve(request: Request) -> Response:
+        return await run_in_threadpool(answer, read, request)
 
     return serve
 
@@ -143,17 +155,20 @@ def whole(body: Body, name: str) -> int | None:
     return value
 
 
-def days_asked(query: Mapping[str, str]) -> tuple[date | None, date | None, int | None]:
-    """Return the first and the last date and the cut-off hour of a query: `from`, `to`, `cutoff_hour`.
+def truth_asked(query: QueryParams) -> Asked:
+    """Return what the truth is asked for: ?merchant=, ?location_id= (repeatable), ?from=, ?to=, ?cutoff_hour=.
 
     Raises:
         ConfigurationError: not a date or an hour.
 
     """
     try:
-        first = date.fromisoformat(query["from"]) if "from" in query else None
-        last = date.fromisoformat(query["to"]) if "to" in query else None
-        cutoff = int(query["cutoff_hour"]) if "cutoff_hour" in query else None
+        return {
+            "merchant": query.get("merchant"),
+            "location_ids": query.getlist("location_id") or None,
+            "first": date.fromisoformat(query["from"]) if "from" in query else None,
+            "last": date.fromisoformat(query["to"]) if "to" in query else None,
+            "cutoff_hour": int(query["cutoff_hour"]) if "cutoff_hour" in query else None,
+        }
     except ValueError as error:
         raise ConfigurationError(f"not a date or hour: {error}") from error
-    return first, last, cutoff

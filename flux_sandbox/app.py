@@ -12,10 +12,11 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 
 from flux_sandbox import registry
-from flux_sandbox.control import Control, ProviderSandbox
+from flux_sandbox.control import Control
 from flux_sandbox.dataset import load_dataset
 from flux_sandbox.deliverer import Deliverer
 from flux_sandbox.options import SandboxOptions
+from flux_sandbox.provider import ProviderSandbox
 from flux_sandbox.world import World
 
 

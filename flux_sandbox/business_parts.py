@@ -20,5 +20,5 @@ def tax(name: str, rate: int, covers: Iterable[str], *, inclusive: bool = False)
 
 
 def changed(seed: int, *parts: str) -> int:
-    """Return when something of a catalogue was last changed: some time in 2025, UTC milliseconds."""
+    """Return when something of a catalog was last changed: some time in 2025, UTC milliseconds."""
     return _IN_2025 + Random(f"{seed}|changed|{'|'.join(parts)}").randrange(300 * 86_400_000)  # noqa: S311

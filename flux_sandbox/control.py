@@ -5,26 +5,25 @@ None of these is a provider's, none is ever hit by a fault, and none needs a tok
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Callable, Sequence
+from typing import Any
 
-from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import Route
 
 from flux_pipelines.domain.errors import ConfigurationError
 from flux_sandbox.answers import (
     Body,
     actor,
-    answer,
-    days_asked,
     indexes,
     json_answer,
     needed,
     number,
     reader,
+    slow_reader,
     text,
+    truth_asked,
 )
 from flux_sandbox.control_upkeep import UpkeepControl
 from flux_sandbox.control_webhooks import WebhookControl
@@ -33,49 +32,13 @@ from flux_sandbox.documents import DocumentControl
 from flux_sandbox.identity_github import GitHub
 from flux_sandbox.identity_google import Google
 from flux_sandbox.model import Merchant, Sale
-from flux_sandbox.options import CLIENT_ID, CLIENT_SECRET, PERSONAL_ACCESS_TOKEN
+from flux_sandbox.options import CLIENT_ID, CLIENT_SECRET
 from flux_sandbox.pricing import price
+from flux_sandbox.provider import CredentialedSandbox, ProviderSandbox
 from flux_sandbox.truth import total_of, truth
 from flux_sandbox.world import World
 
 _ORDERS_SHOWN = 100
-
-
-class ProviderSandbox(Protocol):
-    """One provider's side of the wire, as its `build(world, options)` returns it."""
-
-    @property
-    def name(self) -> str:
-        """The provider's name."""
-
-    @property
-    def routes(self) -> Sequence[BaseRoute]:
-        """The provider's own paths."""
-
-    def authorised(self) -> set[str]:
-        """Return the ids of the merchants that have a live authorisation."""
-
-    def issue(self, merchant: Merchant, scopes: Iterable[str], lifetime: float | None) -> Mapping[str, Any]:
-        """Give out tokens without anybody authorising."""
-
-    def revoke(self, merchant: Merchant) -> int:
-        """Revoke everything the merchant granted."""
-
-    def remove_scopes(self, merchant: Merchant, scopes: Iterable[str]) -> None:
-        """Take permissions away from the merchant's tokens."""
-
-    def expire(self, merchant: Merchant | None) -> int:
-        """Let the access tokens of one merchant, or of all, expire now."""
-
-
-@runtime_checkable
-class CredentialedSandbox(Protocol):
-    """A provider's sandbox whose apps sign in with credentials of their own."""
-
-    name: str
-
-    def credentials(self, merchant: Merchant) -> Mapping[str, Any]:
-        """Return the `secrets` and `settings` that a connection to the merchant is made with."""
 
 
 def _summary(sale: Sale, refunds: Sequence[Sale] = ()) -> Body:
@@ -146,7 +109,7 @@ class Control:
             "reports": lambda b: self.world.reporting.change(b),
             "identity/rotate": lambda _: {"kid": self._google.rotate()},
         }
-        routes = [Route("/healthz", self._health), Route("/sandbox/truth", self._truth)]
+        routes = [Route("/healthz", self._health), Route("/sandbox/truth", slow_reader(self._truth))]
         routes += [Route(f"/sandbox/{name}", reader(answer), methods=["GET"]) for name, answer in reads.items()]
         routes += [Route(f"/sandbox/{name}", actor(act), methods=["POST"]) for name, act in actions.items()]
         parts = (self._webhooks, self._upkeep, self._documents, self._google, self._github)
@@ -161,7 +124,6 @@ class Control:
         return {
             "client_id": CLIENT_ID,
             "client_secret": CLIENT_SECRET,
-            "personal_access_token": PERSONAL_ACCESS_TOKEN,
             "apps": {**self._webhooks.apps(url), "google": self._google.app(url), "github": self._github.app(url)},
         }
 
@@ -185,7 +147,7 @@ class Control:
         return set().union(*(provider.authorised() for provider in self.providers))
 
     def _stats(self, request: Request) -> Any:
-        found = self.world.traffic.snapshot(arrivals=request.query_params.get("arrivals") == "1")
+        found = self.world.request_log.snapshot(arrivals=request.query_params.get("arrivals") == "1")
         return {**found, "faults": dict(self.world.faults.injected)}
 
     def _orders(self, request: Request) -> Any:
@@ -207,26 +169,14 @@ class Control:
                 break
         return {"orders": found}
 
-    async def _truth(self, request: Request) -> Response:
-        # In a thread: adding up a year takes a second, in which requests must still be seen to arrive.
-        return await run_in_threadpool(answer, self._tell, request)
-
-    def _tell(self, request: Request) -> Any:
-        """Tell the truth: ?merchant=, ?location_id= (repeatable), ?from=, ?to=, ?cutoff_hour=, ?totals=1."""
+    def _truth(self, request: Request) -> Any:
+        """Tell the truth: see `answers.truth_asked`; with ?totals=1 nothing but the sums."""
         query = request.query_params
-        first, last, cutoff = days_asked(query)
-        days = truth(
-            self.world,
-            merchant=query.get("merchant"),
-            location_ids=query.getlist("location_id") or None,
-            first=first,
-            last=last,
-            cutoff_hour=cutoff,
-        )
-        answer: Body = {"totals": total_of(days)}
+        days = truth(self.world, **truth_asked(query))
+        told: Body = {"totals": total_of(days)}
         if query.get("totals") != "1":
-            answer["days"] = [day.as_json() for day in days]
-        return answer
+            told["days"] = [day.as_json() for day in days]
+        return told
 
     def _of(self, body: Body, merchant: Merchant | None = None) -> list[ProviderSandbox]:
         """Return the providers that a body asks for: the merchant's own, else the one named, else all."""
@@ -279,7 +229,7 @@ class Control:
         return {"location_id": location.id, "name": location.name}
 
     def _reset(self, _: Body) -> Any:
-        self.world.traffic.reset()
+        self.world.request_log.reset()
         self.world.faults.injected.clear()
         return {"reset": True}
 

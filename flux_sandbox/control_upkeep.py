@@ -6,13 +6,11 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
-from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
-from starlette.responses import Response
 from starlette.routing import Route
 
 from flux_pipelines.domain.errors import ConfigurationError
-from flux_sandbox.answers import Body, actor, answer, days_asked, needed, text, whole
+from flux_sandbox.answers import Body, actor, needed, slow_reader, text, truth_asked, whole
 from flux_sandbox.model import Count, Item, Merchant, Shift
 from flux_sandbox.people import personal
 from flux_sandbox.truth_feeds import (
@@ -81,10 +79,10 @@ class UpkeepControl:
         }
         world, who = self.world, self._merchant
         actions: dict[str, Callable[[Body], Any]] = {
-            "catalogue/change": lambda b: _item(
+            "catalog/change": lambda b: _item(
                 world.change_item(who(b), needed(b, "item"), price=whole(b, "price"), renamed=text(b, "name"))
             ),
-            "catalogue/add": lambda b: _item(
+            "catalog/add": lambda b: _item(
                 world.add_item(
                     who(b),
                     needed(b, "name"),
@@ -94,8 +92,8 @@ class UpkeepControl:
                     sku=text(b, "sku") or "",
                 )
             ),
-            "catalogue/delete": lambda b: _item(world.delete_item(who(b), needed(b, "item"))),
-            "catalogue/publish": lambda b: {"published_ms": world.publish(who(b))},
+            "catalog/delete": lambda b: _item(world.delete_item(who(b), needed(b, "item"))),
+            "catalog/publish": lambda b: {"published_ms": world.publish(who(b))},
             "stock/set": lambda b: _count(
                 world.set_stock(needed(b, "location_id"), needed(b, "item"), _number(b, "quantity"))
             ),
@@ -116,15 +114,8 @@ class UpkeepControl:
             "uninstall": self._uninstall,
             "withhold": self._withhold,
         }
-        routes = [Route(f"/sandbox/{name}", self._reader(read), methods=["GET"]) for name, read in reads.items()]
+        routes = [Route(f"/sandbox/{name}", slow_reader(read), methods=["GET"]) for name, read in reads.items()]
         return routes + [Route(f"/sandbox/{name}", self._actor(act), methods=["POST"]) for name, act in actions.items()]
-
-    def _reader(self, read: Callable[[Request], Any]) -> Any:
-        async def serve(request: Request) -> Response:
-            # In a thread: adding up a year takes a while, in which requests must still be seen to arrive.
-            return await run_in_threadpool(answer, read, request)
-
-        return serve
 
     def _actor(self, act: Callable[[Body], Any]) -> Any:
         """Return an action's endpoint, which tells how many events were sent about it."""
@@ -140,32 +131,13 @@ class UpkeepControl:
         return self.world.merchant(needed(body, "merchant"))
 
     def _payments(self, request: Request) -> Any:
-        """Tell what was paid: ?merchant=, ?location_id= (repeatable), ?from=, ?to=, ?cutoff_hour=."""
-        query = request.query_params
-        first, last, cutoff = days_asked(query)
-        rows = payments_truth(
-            self.world,
-            merchant=query.get("merchant"),
-            location_ids=query.getlist("location_id") or None,
-            first=first,
-            last=last,
-            cutoff_hour=cutoff,
-        )
+        """Tell what was paid: see `answers.truth_asked`."""
+        rows = payments_truth(self.world, **truth_asked(request.query_params))
         return {"totals": payments_total(rows), "payments": [row.as_json() for row in rows]}
 
     def _labor(self, request: Request) -> Any:
         """Tell who worked: parameters as of payments."""
-        query = request.query_params
-        first, last, cutoff = days_asked(query)
-        rows = labor_truth(
-            self.world,
-            merchant=query.get("merchant"),
-            location_ids=query.getlist("location_id") or None,
-            first=first,
-            last=last,
-            cutoff_hour=cutoff,
-        )
-        return {"time_entries": rows}
+        return {"time_entries": labor_truth(self.world, **truth_asked(request.query_params))}
 
     def _people(self, request: Request) -> Any:
         """Tell every text about a person that must never be in the lake: ?merchant=."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -12,42 +12,10 @@ from starlette.routing import Route
 from flux_pipelines.domain.errors import ConfigurationError, FluxError
 from flux_sandbox.answers import Body, actor, body_of, json_answer, needed, number, reader, text, texts
 from flux_sandbox.deliverer import MOST_CONCURRENT
-from flux_sandbox.load_burst import Storm
+from flux_sandbox.load_burst import LoadBurst
 from flux_sandbox.model import Merchant
+from flux_sandbox.provider import TellingSandbox
 from flux_sandbox.world import World
-
-
-class WebhookSender(Protocol):
-    """How a provider tells its apps what happens."""
-
-    def subscribe(self, url: str, key: str | None, event_types: Sequence[str] | None) -> Mapping[str, Any]:
-        """Tell this address of these events (default: all) from now on, signed with this key."""
-
-    def described(self) -> list[Mapping[str, Any]]:
-        """Return the subscriptions, without their keys."""
-
-    def clear(self) -> None:
-        """Tell nobody any more."""
-
-    def emit(self, merchant: Merchant, event_type: str) -> None:
-        """Announce an event of any type, known or not."""
-
-    def signed(self, url: str, key: str, body: bytes) -> Mapping[str, str]:
-        """Return the headers with which a body, whatever is in it, is one that the provider has sent to an address."""
-
-
-@runtime_checkable
-class TellingSandbox(Protocol):
-    """A provider's sandbox that has webhooks."""
-
-    name: str
-    webhooks: WebhookSender
-
-    def authorised(self) -> set[str]:
-        """Return the ids of the merchants that have a live authorisation."""
-
-    def app(self, url: str) -> Mapping[str, Any]:
-        """Return the settings and secrets of the app as registered with this provider at a sandbox's URL."""
 
 
 class WebhookControl:
@@ -135,7 +103,7 @@ class WebhookControl:
 
     async def _storm(self, request: Request) -> Response:
         try:
-            storm = Storm(self._world, await body_of(request), self._told())
+            storm = LoadBurst(self._world, await body_of(request), self._told())
             return json_answer(await storm.run())
         except FluxError as error:
             return json_answer({"error": str(error)}, 400)

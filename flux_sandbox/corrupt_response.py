@@ -18,7 +18,7 @@ class _CutOff(Response):
         await send({"type": "http.response.body", "body": bytes(self.body)[: len(self.body) // 2], "more_body": True})
 
 
-def damage(fault: str, content: bytes, media_type: str = "application/json") -> Response:
+def corrupt(fault: str, content: bytes, media_type: str = "application/json") -> Response:
     """Return a good answer as the fault leaves it: see `faults.AFTER`. Any other fault leaves it as it is."""
     if fault == "truncate":
         return Response(content[: len(content) // 2], media_type=media_type)

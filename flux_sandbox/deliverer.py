@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 import h11
 
 from flux_sandbox.deliveries import Delivery, Failure, Outbox
-from flux_sandbox.http_sender import Poster
+from flux_sandbox.http_sender import HttpSender
 
 MOST_CONCURRENT = 64
 _STOP_SECONDS = 10.0
@@ -63,15 +63,15 @@ class Deliverer:
     async def _run(self) -> None:
         with self._lock:
             self._loop = asyncio.get_running_loop()
-        poster = Poster()
+        sender = HttpSender()
         try:
-            await self._deliver_all(poster)
+            await self._deliver_all(sender)
         finally:
-            poster.close()
+            sender.close()
             with self._lock:
                 self._loop = None
 
-    async def _deliver_all(self, poster: Poster) -> None:
+    async def _deliver_all(self, sender: HttpSender) -> None:
         busy: set[asyncio.Task[None]] = set()
 
         def ended(task: asyncio.Task[None]) -> None:
@@ -82,7 +82,7 @@ class Deliverer:
             self._wake.clear()
             most = self._outbox.conditions.concurrency
             while len(busy) < most and (delivery := self._outbox.take()) is not None:
-                task = asyncio.create_task(self._deliver(poster, delivery))
+                task = asyncio.create_task(self._deliver(sender, delivery))
                 busy.add(task)
                 task.add_done_callback(ended)
             seconds = self._outbox.wait() if len(busy) < most else None
@@ -92,7 +92,7 @@ class Deliverer:
             task.cancel()
         await asyncio.gather(*busy, return_exceptions=True)
 
-    async def _deliver(self, poster: Poster, delivery: Delivery) -> None:
+    async def _deliver(self, sender: HttpSender, delivery: Delivery) -> None:
         if not delivery.first_at:
             delivery.first_at = self._clock().astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         headers = delivery.headers(delivery.attempt, delivery.failure, delivery.first_at)
@@ -100,7 +100,7 @@ class Deliverer:
         status = 0
         try:
             async with asyncio.timeout(self._outbox.conditions.timeout):
-                status = await poster.post(delivery.url, headers, delivery.body)
+                status = await sender.post(delivery.url, headers, delivery.body)
             if not 200 <= status < 300:
                 failure = "status"
         except TimeoutError:

@@ -128,12 +128,12 @@ class Outbox:
             due = now + random.uniform(*conditions.delay)
             if random.random() < conditions.disorder:
                 due += random.uniform(*_HELD_BACK)
-            self.post(delivery, due)
+            self.put(delivery, due)
             if random.random() < conditions.duplicates:
-                self.post(delivery.copy(), due + random.uniform(0, _SECOND_COPY), duplicate=True)
+                self.put(delivery.copy(), due + random.uniform(0, _SECOND_COPY), duplicate=True)
         self.arrived()
 
-    def post(self, delivery: Delivery, due: float, *, duplicate: bool = False) -> None:
+    def put(self, delivery: Delivery, due: float, *, duplicate: bool = False) -> None:
         """Put one delivery in, due at a `time.monotonic()`; when there is no room it is counted and forgotten."""
         with self._lock:
             self.counts["duplicates" if duplicate else "events"] += 1

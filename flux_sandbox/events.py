@@ -20,7 +20,7 @@ Kind = Literal[
     "item_created",  # `item`
     "item_changed",
     "item_deleted",
-    "catalogue_published",
+    "catalog_published",
     "shift_changed",  # `shift`: begun, ended, edited or deleted
     "uninstalled",  # the app, by the merchant
     "erasure_requested",  # `customer`
@@ -28,7 +28,7 @@ Kind = Literal[
 
 
 @dataclass(frozen=True, slots=True)
-class Happening:
+class WorldEvent:
     """A change of the world, already made.
 
     `location` is the merchant's first one for what belongs to no one store. A refund's `sale` is the return; of merchants

@@ -73,7 +73,7 @@ class _Line:
                 raise ConnectionResetError("the receiver closed the connection without an answer")
 
 
-class Poster:
+class HttpSender:
     """Keeps connections to receivers, each used by one request at a time."""
 
     def __init__(self) -> None:

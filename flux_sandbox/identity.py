@@ -7,18 +7,17 @@ address that is not confirmed, a primary address that is another one, an account
 from __future__ import annotations
 
 import base64
-import hashlib
-import hmac
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import NamedTuple
-from urllib.parse import parse_qsl, urlencode, urlsplit
+from urllib.parse import parse_qsl
 
 import msgspec
 from starlette.requests import Request
 
+from flux_sandbox.oauth import proves, with_query
 from flux_sandbox.pages import Choice
 
 _CODE_SECONDS = 600.0
@@ -111,12 +110,8 @@ class Asked:
     nonce: str = ""
 
     def proves(self, verifier: str) -> bool:
-        """Tell whether a PKCE verifier is the one of the challenge; without a challenge there must be none."""
-        if not self.challenge:
-            return not verifier
-        digest = base64.urlsafe_b64encode(hashlib.sha256(verifier.encode()).digest()).decode().rstrip("=")
-        made = verifier if self.method == "plain" else digest
-        return bool(verifier) and hmac.compare_digest(made.encode(), self.challenge.rstrip("=").encode())
+        """Tell whether a PKCE verifier is the one of the challenge."""
+        return proves(self.challenge, verifier, self.method)
 
 
 class Codes:
@@ -140,16 +135,10 @@ class Codes:
         return asked if ends > self._clock() else None
 
 
-def is_address(redirect_uri: str) -> bool:
-    """Tell whether an answer could be sent there."""
-    parts = urlsplit(redirect_uri)
-    return parts.scheme in ("http", "https") and bool(parts.netloc) and not parts.fragment
-
-
 def back_to(redirect_uri: str, query: Mapping[str, str], **values: str) -> str:
     """Return the address that carries an answer, with the request's `state`."""
     state = {"state": query["state"]} if query.get("state") else {}
-    return f"{redirect_uri}{'&' if urlsplit(redirect_uri).query else '?'}{urlencode({**values, **state})}"
+    return with_query(redirect_uri, {**values, **state})
 
 
 async def form_of(request: Request) -> dict[str, str]:

@@ -16,7 +16,8 @@ from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 from flux_sandbox.answers import json_answer
-from flux_sandbox.identity import Asked, Codes, Person, back_to, choices, form_of, is_address, person
+from flux_sandbox.identity import Asked, Codes, Person, back_to, choices, form_of, person
+from flux_sandbox.oauth import is_address
 from flux_sandbox.pages import error_page, people_page
 
 if TYPE_CHECKING:

@@ -28,9 +28,9 @@ from flux_sandbox.identity import (
     basic_credentials,
     choices,
     form_of,
-    is_address,
     person,
 )
+from flux_sandbox.oauth import is_address
 from flux_sandbox.pages import error_page, people_page
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def code(*parts: object, length: int = 24) -> str:
-    """Return upper-case letters and digits, as catalogue objects, locations and merchants have."""
+    """Return upper-case letters and digits, as catalog objects, locations and merchants have."""
     digest = hashlib.blake2b("|".join(map(str, parts)).encode(), digest_size=20).digest()
     return base64.b32encode(digest).decode()[:length]
 

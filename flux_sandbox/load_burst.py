@@ -26,7 +26,7 @@ _EDITS, _REFUNDS = 0.15, 0.08
 _OFFLINE_HOURS = 72.0
 
 
-class Storm:
+class LoadBurst:
     """One storm, as a request body asks for it.
 
     Args:
@@ -114,6 +114,6 @@ class Storm:
             self._random.shuffle(every)
         now = time.monotonic()
         for i, (delivery, duplicate) in enumerate(every):
-            self._world.outbox.post(delivery, now + (i / self._rate if self._rate else 0.0), duplicate=duplicate)
+            self._world.outbox.put(delivery, now + (i / self._rate if self._rate else 0.0), duplicate=duplicate)
         self._world.outbox.arrived()
         return len(copied)

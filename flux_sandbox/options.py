@@ -12,8 +12,6 @@ Clock = Callable[[], datetime]
 #: The app that every sandbox knows. It is published at /sandbox/app: it guards nothing.
 CLIENT_ID = "sandbox-demo-application"
 CLIENT_SECRET = "sandbox-demo-application-secret"  # noqa: S105
-#: The app's own token, for what is not a merchant's: webhook subscriptions.
-PERSONAL_ACCESS_TOKEN = "sandbox-demo-personal-access-token"  # noqa: S105
 #: Signs webhooks, unless a subscription is given another key.
 WEBHOOK_SIGNATURE_KEY = "sandbox-demo-webhook-signature-key"
 

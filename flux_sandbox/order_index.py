@@ -1,4 +1,4 @@
-"""The order book of a store: its orders, findable by each of their instants."""
+"""The orders of a store, findable by each of their instants."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Moment = Literal["created", "updated", "closed"]
 Entry = tuple[int, str]
 
 
-class Book:
+class OrderIndex:
     """The orders of one store, in order of each of their instants (UTC milliseconds)."""
 
     def __init__(self) -> None:

@@ -115,7 +115,7 @@ def settle(seed: int, merchant: Merchant) -> None:
         )
 
 
-def greet(merchant: Merchant, sale: Sale) -> None:
+def assign_customer(merchant: Merchant, sale: Sale) -> None:
     """Let most online sales and a quarter of the others have a customer, by the sale's id: money never hangs on it."""
     chance = zlib.crc32(sale.id.encode())
     percent = 90 if sale.source == merchant.online else 25

@@ -10,7 +10,7 @@ import flux_sandbox
 from flux_pipelines.domain.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from flux_sandbox.control import ProviderSandbox
+    from flux_sandbox.provider import ProviderSandbox
     from flux_sandbox.world import World
 
 

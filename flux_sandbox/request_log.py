@@ -24,7 +24,7 @@ def max_in_window(arrivals: Iterable[float], seconds: float = WINDOW) -> int:
     return most
 
 
-class Traffic:
+class RequestLog:
     """Counts requests and keeps every arrival, to the microsecond, per rate-limit key (usually a location id)."""
 
     def __init__(self) -> None:

@@ -10,15 +10,15 @@ but their number; tests of the till, and orders that a merge has emptied, for no
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from decimal import Decimal
-from typing import Any
+from typing import Any, NamedTuple, TypedDict, Unpack
 
 from flux_pipelines.domain.business_day import BusinessCalendar
 from flux_sandbox.counting import Counted
-from flux_sandbox.model import Item, Line, Merchant, Priced, PricedCharge, PricedLine
+from flux_sandbox.model import Item, Line, Location, Merchant, Priced, PricedCharge, PricedLine
 from flux_sandbox.pricing import price
 from flux_sandbox.world import World
 
@@ -187,36 +187,64 @@ def _add_returns(day: DayTruth, figures: Priced, owner: Merchant) -> None:
         day.tenders["REFUND"] -= figures.refund
 
 
-def truth(
+class Span(NamedTuple):
+    """The business dates asked for, at one store, as UTC milliseconds with both ends included."""
+
+    owner: Merchant
+    location: Location
+    calendar: BusinessCalendar
+    low: int
+    high: int
+
+    def date_of(self, at: int) -> date:
+        """Return the business date of an instant."""
+        return self.calendar.date_of(datetime.fromtimestamp(at / 1000, UTC))
+
+
+class Asked(TypedDict, total=False):
+    """What the truth is asked for: everything, unless something is said. Dates are inclusive."""
+
+    merchant: str | None
+    location_ids: Iterable[str] | None
+    first: date | None
+    last: date | None
+    cutoff_hour: int | None
+
+
+def spans(
     world: World,
-    *,
     merchant: str | None = None,
     location_ids: Iterable[str] | None = None,
     first: date | None = None,
     last: date | None = None,
     cutoff_hour: int | None = None,
-) -> list[DayTruth]:
-    """Return the truth about each store and business date, in order; dates are inclusive.
+) -> Iterator[Span]:
+    """Yield what is asked for, store by store; dates are inclusive.
 
     Business dates end at `cutoff_hour`; by default at each merchant's own.
     """
     wanted = set(location_ids) if location_ids is not None else set(world.locations)
-    merchants = [world.merchant(merchant)] if merchant else list(world.merchants.values())
+    for owner in [world.merchant(merchant)] if merchant else list(world.merchants.values()):
+        for location in owner.locations:
+            if location.id in wanted:
+                calendar = BusinessCalendar(
+                    location.timezone, owner.cutoff_hour if cutoff_hour is None else cutoff_hour
+                )
+                low = int(calendar.start(first).timestamp() * 1000) if first else -(2**62)
+                high = int(calendar.window(last)[1].timestamp() * 1000) - 1 if last else 2**62
+                yield Span(owner, location, calendar, low, high)
+
+
+def truth(world: World, **asked: Unpack[Asked]) -> list[DayTruth]:
+    """Return the truth about each store and business date, in order; see `spans` for what can be asked."""
     days: dict[DayKey, DayTruth] = {}
     given_back: set[tuple[DayKey, str]] = set()
-    for owner in merchants:
-        for location in owner.locations:
-            if location.id not in wanted:
-                continue
-            calendar = BusinessCalendar(location.timezone, owner.cutoff_hour if cutoff_hour is None else cutoff_hour)
-            low = int(calendar.start(first).timestamp() * 1000) if first else -(2**62)
-            high = int(calendar.window(last)[1].timestamp() * 1000) - 1 if last else 2**62
-            for one in world.counting(location.id, low, high):
-                day = calendar.date_of(datetime.fromtimestamp(one.at / 1000, UTC))
-                key = (location.id, day)
-                if key not in days:
-                    days[key] = DayTruth(owner.id, location.id, day, location.currency)
-                add(days[key], one, owner, given_back)
+    for span in spans(world, **asked):
+        for one in world.counting(span.location.id, span.low, span.high):
+            key = (span.location.id, span.date_of(one.at))
+            if key not in days:
+                days[key] = DayTruth(span.owner.id, *key, span.location.currency)
+            add(days[key], one, span.owner, given_back)
     return [days[key] for key in sorted(days)]
 
 

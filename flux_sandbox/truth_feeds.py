@@ -1,4 +1,4 @@
-"""What really is beside orders: payments, the catalogue, stock, hours worked, added up from the world itself.
+"""What really is beside orders: payments, the catalog, stock, hours worked, added up from the world itself.
 
 Amounts are integer minor units. Refunds are negative. Payments belong to the business date on which they were taken or given
 back, whatever the date of their order.
@@ -6,15 +6,13 @@ back, whatever the date of their order.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
-from typing import Any
+from datetime import date
+from typing import Any, Unpack
 
-from flux_pipelines.domain.business_day import BusinessCalendar
-from flux_sandbox.model import Location, Merchant
 from flux_sandbox.payments import PaidTender
-from flux_sandbox.truth import product_of
+from flux_sandbox.truth import Asked, Span, product_of, spans
 from flux_sandbox.world import World
 
 Json = dict[str, Any]
@@ -47,57 +45,27 @@ class PaymentTruth:
         return values
 
 
-class _Span:
-    """The business dates asked for, at one store, as UTC milliseconds with both ends included."""
-
-    def __init__(self, location: Location, cutoff: int, first: date | None, last: date | None) -> None:
-        self.calendar = BusinessCalendar(location.timezone, cutoff)
-        self.low = int(self.calendar.start(first).timestamp() * 1000) if first else -(2**62)
-        self.high = int(self.calendar.window(last)[1].timestamp() * 1000) - 1 if last else 2**62
-
-    def date_of(self, at: int) -> date:
-        return self.calendar.date_of(datetime.fromtimestamp(at / 1000, UTC))
-
-
-def _stores(
-    world: World, merchant: str | None, location_ids: Iterable[str] | None
-) -> Iterator[tuple[Merchant, Location]]:
-    wanted = set(location_ids) if location_ids is not None else set(world.locations)
-    for owner in [world.merchant(merchant)] if merchant else list(world.merchants.values()):
-        for location in owner.locations:
-            if location.id in wanted:
-                yield owner, location
-
-
-def _paid(world: World, owner: Merchant, location: Location, span: _Span) -> list[tuple[int, PaidTender]]:
+def _paid(world: World, span: Span) -> list[tuple[int, PaidTender]]:
     """Return every payment with the instant that its business date follows from."""
     found = []
-    for _, sale in world.between([location.id], "created", -(2**62), span.high):
-        if sale.updated < span.low or (sale.corrupt and owner.refunds_on_source):
+    kept = span.owner.refunds_on_source
+    for _, sale in world.between([span.location.id], "created", -(2**62), span.high):
+        if sale.updated < span.low or (sale.corrupt and kept):
             continue  # nothing happened since; or nobody can read what is kept on it
-        for one in (sale, *(world.refunds_of(sale) if owner.refunds_on_source else ())):
+        for one in (sale, *(world.refunds_of(sale) if kept else ())):
             found += [(paid.at, paid) for paid in world.payments_of(one) if span.low <= paid.at <= span.high]
     return found
 
 
-def payments_truth(
-    world: World,
-    *,
-    merchant: str | None = None,
-    location_ids: Iterable[str] | None = None,
-    first: date | None = None,
-    last: date | None = None,
-    cutoff_hour: int | None = None,
-) -> list[PaymentTruth]:
-    """Return what was paid and given back, by store, business date, kind, type of tender and status; dates inclusive."""
+def payments_truth(world: World, **asked: Unpack[Asked]) -> list[PaymentTruth]:
+    """Return what was paid and given back, by store, business date, kind, type of tender and status; see `truth.spans`."""
     now = world.now_ms()
     found: dict[tuple[str, date, str, str, str], PaymentTruth] = {}
-    for owner, location in _stores(world, merchant, location_ids):
-        span = _Span(location, owner.cutoff_hour if cutoff_hour is None else cutoff_hour, first, last)
-        for at, paid in _paid(world, owner, location, span):
-            key = (location.id, span.date_of(at), paid.kind, paid.type, paid.status)
+    for span in spans(world, **asked):
+        for at, paid in _paid(world, span):
+            key = (span.location.id, span.date_of(at), paid.kind, paid.type, paid.status)
             if key not in found:
-                found[key] = PaymentTruth(owner.id, key[0], key[1], location.currency, *key[2:])
+                found[key] = PaymentTruth(span.owner.id, key[0], key[1], span.location.currency, *key[2:])
             row = found[key]
             row.count += 1
             if paid.status == "completed":
@@ -124,7 +92,7 @@ def payments_total(rows: Iterable[PaymentTruth]) -> dict[str, dict[str, int]]:
 
 
 def products_truth(world: World, merchant: str | None = None) -> list[Json]:
-    """Return every item as it is in its catalogue now; deleted ones are not active."""
+    """Return every item as it is in its catalog now; deleted ones are not active."""
     owners = [world.merchant(merchant)] if merchant else list(world.merchants.values())
     return [
         {
@@ -150,7 +118,7 @@ def products_truth(world: World, merchant: str | None = None) -> list[Json]:
 def inventory_truth(world: World, merchant: str | None = None) -> list[Json]:
     """Return how much of every counted item each store has now; deleted items are not counted any more."""
     found = []
-    for owner, location in _stores(world, merchant, None):
+    for owner, location, *_ in spans(world, merchant):
         for item in owner.items:
             count = owner.counts.get((location.id, item.id))
             if count is not None and not item.deleted:
@@ -167,30 +135,21 @@ def inventory_truth(world: World, merchant: str | None = None) -> list[Json]:
     return found
 
 
-def labor_truth(
-    world: World,
-    *,
-    merchant: str | None = None,
-    location_ids: Iterable[str] | None = None,
-    first: date | None = None,
-    last: date | None = None,
-    cutoff_hour: int | None = None,
-) -> list[Json]:
+def labor_truth(world: World, **asked: Unpack[Asked]) -> list[Json]:
     """Return who worked when, on the business date of the begin of work; deleted entries too, which say so."""
     found = []
-    for owner, location in _stores(world, merchant, location_ids):
-        span = _Span(location, owner.cutoff_hour if cutoff_hour is None else cutoff_hour, first, last)
-        for shift in world.shifts_between([location.id], "start", span.low, span.high):
+    for span in spans(world, **asked):
+        for shift in world.shifts_between([span.location.id], "start", span.low, span.high):
             found.append(
                 {
-                    "merchant_id": owner.id,
-                    "location_id": location.id,
+                    "merchant_id": span.owner.id,
+                    "location_id": span.location.id,
                     "business_date": span.date_of(shift.start).isoformat(),
                     "time_entry_id": shift.id,
                     "employee_id": shift.employee.id,
                     "job": shift.employee.job,
                     "wage": shift.employee.wage,
-                    "currency": location.currency,
+                    "currency": span.location.currency,
                     "start_ms": shift.start,
                     "end_ms": shift.end,
                     "breaks": shift.breaks,

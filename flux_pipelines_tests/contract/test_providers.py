@@ -130,7 +130,11 @@ def test_an_order_that_nobody_can_use_goes_to_quarantine_alone(connect: Connect,
     finally:
         for order in (sold, bad):  # the world is everybody's
             sale = world.sales.pop(order)
-            for entries in (world.books[store].created, world.books[store].updated, world.books[store].closed):
+            for entries in (
+                world.order_index[store].created,
+                world.order_index[store].updated,
+                world.order_index[store].closed,
+            ):
                 entries[:] = [entry for entry in entries if entry[1] != sale.id]
 
 

@@ -28,7 +28,7 @@ def sold(played: Played) -> list[Delivery]:
     with world.outbox.collect() as announced:
         order = played.pull("orders/sell", location_id=store)["order_id"]
     sale = world.sales.pop(order)  # the world is everybody's
-    world.books[store].drop(sale)
+    world.order_index[store].drop(sale)
     world.sales[order] = sale  # its provider can still be asked for it
     return announced
 

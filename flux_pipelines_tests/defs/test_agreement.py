@@ -174,7 +174,7 @@ def test_toasts_report_is_a_witness_too(changing_home: Home, merchant: str) -> N
     assert check.metadata["business dates compared"].value == 2
     assert home.ask("select count(*) from reported_sales where status = 'reported'") == [(2 * stores,)]
     # March is over: it was asked for as a whole, once, for every restaurant.
-    assert home.sandbox.world.traffic.endpoints["metrics"] == 2  # the first is asked anew
+    assert home.sandbox.world.request_log.endpoints["metrics"] == 2  # the first is asked anew
     sale = changed_since(home, key)
     found = compared_again(home, key)
     assert not found.passed

@@ -15,7 +15,7 @@ from flux_pipelines_tests.gateway.consent import agree, begin, deny
 from flux_pipelines_tests.gateway.people import Browser, query_of
 from flux_sandbox.options import SandboxOptions
 from flux_sandbox.server import RunningSandbox
-from flux_sandbox.shopify.consent import signed
+from flux_sandbox.shopify.oauth import signed
 
 KEY = "shopify:harbor-shop"
 SHOP = {"provider": "shopify", "shop": "harbor-shop"}
@@ -45,7 +45,7 @@ def connect(browser: Browser, name: str = "harbor-shop", merchant: str = "harbor
 
 
 def tokens_given(sandbox: RunningSandbox) -> int:
-    return sandbox.world.traffic.counts["tokens_issued"]
+    return sandbox.world.request_log.counts["tokens_issued"]
 
 
 def test_a_shop_is_connected_at_its_own_address(ada: Browser, runtime: Runtime, sandbox: RunningSandbox) -> None:

@@ -115,14 +115,14 @@ def test_credentials_that_are_not_accepted_leave_nothing_behind(
 def test_a_form_that_is_wrong_says_where_and_gives_no_secret_back(
     ada: Browser, runtime: Runtime, sandbox: RunningSandbox, form: dict[str, str], field: str
 ) -> None:
-    before = sandbox.world.traffic.counts["requests"]
+    before = sandbox.world.request_log.counts["requests"]
     answer = give(ada, {"client_id": "the-client", "client_secret": SECRET}, **form)
     assert answer.status_code == 422
     assert f'id="{field}-problem"' in answer.text
     assert SECRET not in answer.text
     assert "the-client" not in answer.text
     assert runtime.state.connections.list() == []
-    assert sandbox.world.traffic.counts["requests"] == before, "nobody was asked"
+    assert sandbox.world.request_log.counts["requests"] == before, "nobody was asked"
 
 
 def test_a_form_of_another_site_or_session_gives_nothing(

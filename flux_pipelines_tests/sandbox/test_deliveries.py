@@ -302,7 +302,7 @@ def test_what_is_due_first_goes_first() -> None:
     moment = Moment()
     outbox = Outbox(1, monotonic=moment)
     for name, due in (("late", 1003.0), ("b", 1001.0), ("c", 1001.0), ("a", 1000.0)):
-        outbox.post(delivery(name), due)
+        outbox.put(delivery(name), due)
     assert drain(outbox) == ["a"]
     assert outbox.wait() == 1.0
     moment.now = 1002.0

@@ -93,7 +93,7 @@ def test_a_test_makes_things_happen(start: Start) -> None:
     where = square.locations[0]
 
     def fetch(order_id: str) -> dict[str, object]:
-        return dict(square.http.get(f"/v2/orders/{order_id}").json()["order"])
+        return square.order(order_id)
 
     sold = fetch(post("orders/sell", location_id=where).json()["order_id"])
     assert sold["created_at"] == sold["updated_at"] == "2026-11-04T12:00:00.000Z"

@@ -67,7 +67,7 @@ def test_connects_lists_pages_retrieves_and_refreshes(start: Callable[..., Runni
     assert pages > 2
     batch = client.orders.batch_get(order_ids=expected[:100])
     assert [order.id for order in batch.orders] == expected[:100]
-    assert client.orders.get(order_id=expected[0]).order.total_money.currency == "USD"
+    assert batch.orders[0].total_money.currency == "USD"
 
     clock.forward(601)
     with pytest.raises(square.core.api_error.ApiError) as expired:

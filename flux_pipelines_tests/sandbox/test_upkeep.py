@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from flux_pipelines.domain.errors import ConfigurationError
-from flux_sandbox.events import Happening
+from flux_sandbox.events import WorldEvent
 from flux_sandbox.options import SandboxOptions
 from flux_sandbox.people import personal
 from flux_sandbox.pricing import price
@@ -129,7 +129,7 @@ def test_shifts_cross_midnight_are_corrected_and_some_never_end(month: World) ->
 
 
 def test_what_is_sold_is_gone_from_the_shelf_and_the_catalogue_remembers(month: World) -> None:
-    heard: list[Happening] = []
+    heard: list[WorldEvent] = []
     month.listeners.append(heard.append)
     shop = month.merchant("harbor-shop")
     place, item = shop.locations[1], shop.items[3]
@@ -144,7 +144,7 @@ def test_what_is_sold_is_gone_from_the_shelf_and_the_catalogue_remembers(month: 
     new = month.add_item(shop, "Winter Roast", 2150, sku="HB-WINTER")
     month.publish(shop)
     kinds = [one.kind for one in heard[2:]]
-    assert kinds == ["stock_changed", "item_changed", "item_deleted", "item_created", "catalogue_published"]
+    assert kinds == ["stock_changed", "item_changed", "item_deleted", "item_created", "catalog_published"]
     products = {p["product_id"]: p for p in products_truth(month, "harbor-shop")}
     assert products[item.id]["price"] == item.price + 100
     assert dearer.updated > item.updated
@@ -179,7 +179,7 @@ def test_control_tells_and_changes_over_http(start: Callable[..., RunningSandbox
         kitchen = world.merchant("harbor-kitchen")
         place = kitchen.locations[0]
         chowder = kitchen.items[0]
-        assert post("catalogue/change", merchant="harbor-kitchen", item=chowder.id, price=945)["price"] == 945
+        assert post("catalog/change", merchant="harbor-kitchen", item=chowder.id, price=945)["price"] == 945
         lobster = next(i for i in kitchen.items if i.name == "Lobster Roll")
         assert post("stock/set", location_id=place.id, item=lobster.id, quantity=0)["quantity"] == 0
         shift = post("shifts/clock_in", location_id=place.id)
@@ -216,7 +216,7 @@ def test_control_tells_and_changes_over_http(start: Callable[..., RunningSandbox
         for path, body in (
             ("stock/set", {"location_id": place.id, "item": lobster.id, "quantity": "many"}),
             ("shifts/edit", {"shift_id": shift["shift_id"], "start": "2026-11-04T06:00:00"}),
-            ("catalogue/change", {"merchant": "harbor-kitchen", "item": "nothing"}),
+            ("catalog/change", {"merchant": "harbor-kitchen", "item": "nothing"}),
             ("orders/refund", {"order_id": sold, "lines": ["0"]}),
         ):
             answer = http.post(path, json=body)

@@ -259,7 +259,7 @@ def sandbox() -> Iterator[RunningSandbox]:
 
 
 def issued(sandbox: RunningSandbox) -> int:
-    return sandbox.world.traffic.counts["tokens_issued"]
+    return sandbox.world.request_log.counts["tokens_issued"]
 
 
 @pytest.fixture

@@ -15,7 +15,6 @@ from flux_sandbox.counting import states_of
 from flux_sandbox.model import Priced, PricedCharge, PricedLine
 from flux_sandbox.pricing import price
 from flux_sandbox.shopify.ids import Json, Money, gid, legacy, stamp
-from flux_sandbox.shopify.totals import tax_lines
 from flux_sandbox.shopify.values import Nodes
 
 if TYPE_CHECKING:
@@ -68,19 +67,10 @@ _NOTHING = _Figures(0, 0, 0, 0, ())
 _Lines = dict[tuple[str, int], _Figures]
 
 
-def agreement(reason: str, number: int, at: str, sales: Sequence[Json], **of: Json) -> Json:
+def agreement(reason: str, number: int, at: str, sales: Sequence[Json]) -> Json:
     """Return a SalesAgreement."""
     kind = AGREEMENTS[reason]
-    return {
-        "__typename": kind,
-        "id": gid(kind, number),
-        "app": None,
-        "happenedAt": at,
-        "reason": reason,
-        "sales": Nodes(sales),
-        "user": None,
-        **of,
-    }
+    return {"__typename": kind, "id": gid(kind, number), "happenedAt": at, "reason": reason, "sales": Nodes(sales)}
 
 
 class AgreementWriter:
@@ -88,37 +78,33 @@ class AgreementWriter:
 
     Args:
         sale: what was sold.
-        order: the order.
         lines: its LineItems, the tip's last.
         shipping: its ShippingLines.
         money: writes amounts.
 
     """
 
-    def __init__(self, sale: Sale, order: Json, lines: Sequence[Json], shipping: Sequence[Json], money: Money) -> None:
+    def __init__(self, sale: Sale, lines: Sequence[Json], shipping: Sequence[Json], money: Money) -> None:
         self._sale = sale
-        self._order = order
         self._items = lines
         self._shipping = shipping
         self._money = money
 
-    def write(self, refunds: Sequence[tuple[Sale, Json]]) -> list[Json]:
-        """Return the agreements, oldest first; `refunds` are the returns of the order with their Refund objects."""
+    def write(self, backs: Sequence[Sale]) -> list[Json]:
+        """Return the agreements, oldest first; `backs` are the returns of the order."""
         sale = self._sale
         states = [(at, price(state)) for at, state in states_of(sale)]
-        found = [
-            (sale.created, "ORDER", sale.id, self._changes(_NOTHING_SOLD, _lines(states[0][1])), {"order": self._order})
-        ]
+        found = [(sale.created, "ORDER", sale.id, self._changes(_NOTHING_SOLD, _lines(states[0][1])))]
         for n, ((_, before), (at, after)) in enumerate(pairwise(states)):
-            found.append((at, "ORDER_EDIT", f"{sale.id}|{n}", self._changes(_lines(before), _lines(after)), {}))
-        for back, refund in refunds:
+            found.append((at, "ORDER_EDIT", f"{sale.id}|{n}", self._changes(_lines(before), _lines(after))))
+        for back in backs:
             at = back.closed if back.closed is not None else back.created
-            found.append((at, "REFUND", back.id, self._given_back(back), {"refund": refund}))
+            found.append((at, "REFUND", back.id, self._given_back(back)))
         found.sort(key=lambda one: one[0])
         made = []
-        for at, reason, key, changes, of in found:
+        for at, reason, key, changes in found:
             sales = [self._made(key, n, *change) for n, change in enumerate(changes)]
-            made.append(agreement(reason, legacy("Agreement", f"{reason}|{key}"), stamp(at), sales, **of))
+            made.append(agreement(reason, legacy("Agreement", f"{reason}|{key}"), stamp(at), sales))
         return made
 
     def _changes(self, before: _Lines, after: _Lines) -> list[tuple[str, str, int, _Figures]]:
@@ -148,7 +134,6 @@ class AgreementWriter:
     def _made(self, key: str, n: int, action: str, kind: str, index: int, figures: _Figures) -> Json:
         bag = self._money.bag
         number = legacy("Sale", f"{key}|{n}")
-        lines = tax_lines(self._sale, figures.taxes, self._money)
         of: Json = {}
         if kind in ("PRODUCT", "GIFT_CARD", "TIP"):
             of["lineItem"] = self._items[index]
@@ -160,14 +145,7 @@ class AgreementWriter:
             "actionType": action,
             "lineType": kind,
             "quantity": figures.quantity if kind in ("PRODUCT", "GIFT_CARD", "TIP") else None,
-            "taxes": [
-                {
-                    "id": gid("SaleTax", legacy("SaleTax", f"{number}|{which}")),
-                    "amount": line["priceSet"],
-                    "taxLine": line,
-                }
-                for (which, _), line in zip(figures.taxes, lines, strict=True)
-            ],
+            "taxes": [{"amount": bag(amount), "taxLine": {"channelLiable": False}} for _, amount in figures.taxes],
             "totalAmount": bag(figures.total),
             "totalDiscountAmountAfterTaxes": bag(0),
             "totalDiscountAmountBeforeTaxes": bag(figures.discount),

@@ -9,34 +9,25 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qsl
 
 import msgspec
 from starlette.requests import Request
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 
 from flux_sandbox.answers import Body, actor, needed, number
-from flux_sandbox.corrupt_response import damage
+from flux_sandbox.corrupt_response import corrupt
+from flux_sandbox.oauth import AccessToken
 from flux_sandbox.options import CLIENT_ID, CLIENT_SECRET
+from flux_sandbox.provider import AuthorisedSandbox, ProxyError, raise_fault
 from flux_sandbox.shopify import documents as given
 from flux_sandbox.shopify.bulk import BulkOperations
-from flux_sandbox.shopify.consent import answered, page
 from flux_sandbox.shopify.cost import MOST_COST, Bucket, cost_of
-from flux_sandbox.shopify.errors import (
-    PROXY_ANSWERS,
-    REFUSALS,
-    SERVER_ERRORS,
-    HttpError,
-    Proxied,
-    Throttled,
-    throttled,
-    too_costly,
-)
+from flux_sandbox.shopify.errors import FAULTS, REFUSALS, HttpError, Throttled, throttled, too_costly
 from flux_sandbox.shopify.execute import Execution
-from flux_sandbox.shopify.oauth import AccessToken, Authority
+from flux_sandbox.shopify.oauth import Authority
 from flux_sandbox.shopify.plan import Plan
 from flux_sandbox.shopify.queries import Refused, body_of, compiled, has_cursor
 from flux_sandbox.shopify.root import Root, version_for
@@ -46,7 +37,7 @@ from flux_sandbox.shopify.webhooks import Webhooks
 
 if TYPE_CHECKING:
     from flux_sandbox.documents import Found
-    from flux_sandbox.events import Happening
+    from flux_sandbox.events import WorldEvent
     from flux_sandbox.model import Merchant
     from flux_sandbox.options import SandboxOptions
     from flux_sandbox.world import World
@@ -55,7 +46,7 @@ _JSON = "application/json; charset=utf-8"
 _ENCODE = msgspec.json.Encoder().encode
 
 
-class ShopifySandbox:
+class ShopifySandbox(AuthorisedSandbox[Authority]):
     """Shopify's side of the wire."""
 
     name = "shopify"
@@ -67,7 +58,7 @@ class ShopifySandbox:
         self.authority = Authority(world)
         self.shops = {merchant.id: Shop(world, merchant) for merchant in world.merchants_of("shopify")}
         self.webhooks = Webhooks(world, self.authority, self.shops)
-        self.bulk = BulkOperations(world.clock, self.webhooks.bulk_finished)
+        self.bulk = BulkOperations(world.clock)
         self._buckets = {id_: Bucket(options.rate_limit) for id_ in self.shops}
         self._refusing: dict[str, int] = {}
         world.listeners.append(self._hear)
@@ -79,25 +70,23 @@ class ShopifySandbox:
             Route("/bulk/{token}.jsonl", self._result, methods=["GET"]),
             Route("/sandbox/shopify", actor(self._control), methods=["POST"]),
         ]
-        every = ["GET", "POST", "PUT", "DELETE", "PATCH"]
         for root in ("/shops/{shop}", ""):
             routes += [
                 Route(f"{root}/admin/oauth/authorize", self._authorize, methods=["GET"]),
                 Route(f"{root}/admin/oauth/access_token", self._token, methods=["POST"]),
                 Route(f"{root}/admin/api/{{version}}/graphql.json", self._graphql, methods=["POST"]),
-                Route(f"{root}/admin/{{rest:path}}", self._unknown, methods=every),
             ]
         return routes
 
-    def _hear(self, happening: Happening) -> None:
-        shop = self.shops.get(happening.merchant.id)
+    def _hear(self, world_event: WorldEvent) -> None:
+        shop = self.shops.get(world_event.merchant.id)
         if shop is None:
             return
-        shop.hear(happening)
-        if happening.kind == "uninstalled":
-            self.authority.revoke_merchant(happening.merchant.id)
+        shop.hear(world_event)
+        if world_event.kind == "uninstalled":
+            self.authority.revoke(world_event.merchant)
         else:
-            self.webhooks.hear(happening)
+            self.webhooks.hear(world_event)
 
     # What a test can make happen
 
@@ -111,26 +100,6 @@ class ShopifySandbox:
             "settings": {"base_url": f"{url}/shopify/shops/{{shop}}"},
             "secrets": {"client_id": CLIENT_ID, "client_secret": CLIENT_SECRET},
         }
-
-    def authorised(self) -> set[str]:
-        """Return the ids of the merchants that have the app installed."""
-        return self.authority.authorised()
-
-    def issue(self, merchant: Merchant, scopes: Iterable[str], lifetime: float | None) -> Mapping[str, Any]:
-        """Give out tokens without anybody authorising."""
-        return self.authority.issue(merchant, scopes, lifetime)
-
-    def revoke(self, merchant: Merchant) -> int:
-        """Uninstall the app from a shop."""
-        return self.authority.revoke_merchant(merchant.id)
-
-    def remove_scopes(self, merchant: Merchant, scopes: Iterable[str]) -> None:
-        """Take permissions away."""
-        self.authority.remove_scopes(merchant.id, scopes)
-
-    def expire(self, merchant: Merchant | None) -> int:
-        """Let access tokens expire now."""
-        return self.authority.expire(merchant.id if merchant else None)
 
     def _control(self, body: Body) -> Any:
         """Set a shop's conditions: `status` answered to everything (0: none), `fail_bulk` operations, `points` left, `restore_rate`."""
@@ -159,39 +128,30 @@ class ShopifySandbox:
         return self.authority.choose(name) if name else None
 
     async def _authorize(self, request: Request) -> Response:
-        self.world.traffic.endpoints["authorize"] += 1
-        query = request.query_params
+        self.world.request_log.endpoints["authorize"] += 1
         try:
-            named = self._shop_of(request)
-            if answered(query):
-                chosen = named or self.authority.choose(query.get("merchant") or query.get("shop") or "")
-                return RedirectResponse(self.authority.authorize(query, chosen), 302)
-            merchants = [named] if named else self.authority.merchants
-            return page(query, merchants, named or self.authority.choose(query.get("shop", "")), self.authorised())
+            return self.authority.authorize(request.query_params, self._shop_of(request))
         except HttpError as error:
             return Response(error.body, error.status, media_type=_JSON)
 
     async def _token(self, request: Request) -> Response:
         raw = await request.body()
-        self.world.traffic.endpoints["token"] += 1
-        if request.headers.get("content-type", "").startswith("application/x-www-form-urlencoded"):
-            body: Any = dict(parse_qsl(raw.decode(errors="replace")))
-        else:
-            try:
-                body = msgspec.json.decode(raw)
-            except msgspec.DecodeError:
-                body = None
+        self.world.request_log.endpoints["token"] += 1
+        try:
+            body: Any = msgspec.json.decode(raw)
+        except msgspec.DecodeError:
+            body = None
         one_time = isinstance(body, dict) and body.get("grant_type") != "refresh_token"
         fault = "" if one_time else self.world.faults.draw(answer=False)
         try:
-            self._fail_before(fault)
+            raise_fault(self.world.faults, fault, FAULTS)
             content = _ENCODE(self.authority.token(body, self._shop_of(request)))
             response = Response(content, media_type=_JSON)
         except HttpError as error:
             response = Response(error.body, error.status, media_type=_JSON)
-        except (Proxied, Throttled) as other:
+        except (ProxyError, Throttled) as other:
             response = other.response()
-        self.world.traffic.statuses[response.status_code] += 1
+        self.world.request_log.statuses[response.status_code] += 1
         return response
 
     # GraphQL
@@ -199,29 +159,29 @@ class ShopifySandbox:
     async def _graphql(self, request: Request) -> Response:
         arrived = time.monotonic()
         raw = await request.body()
-        traffic = self.world.traffic
-        traffic.endpoints["graphql"] += 1
+        request_log = self.world.request_log
+        request_log.endpoints["graphql"] += 1
         if delay := self.world.faults.delay():
             await asyncio.sleep(delay)
-        headers = {"X-Request-ID": f"{self.options.seed:08x}-{traffic.endpoints['graphql']:012x}"}
+        headers = {"X-Request-ID": f"{self.options.seed:08x}-{request_log.endpoints['graphql']:012x}"}
         try:
             merchant, token = self._caller(request)
             version = version_for(request.path_params["version"], self.world.clock())
             headers["X-Shopify-API-Version"] = version
-            traffic.arrive({f"{merchant.id}/-"}, arrived, 2**31)
+            request_log.arrive({f"{merchant.id}/-"}, arrived, 2**31)
             body = body_of(raw)
             fault = self.world.faults.draw(cursor=has_cursor(body))
-            self._fail_before(fault)
+            raise_fault(self.world.faults, fault, FAULTS)
             base_url = f"{request.url.scheme}://{request.url.netloc}"
             content = _ENCODE(self._execute(merchant, token, body, base_url, dead_cursor=fault == "cursor"))
-            response = damage(fault, content, _JSON)
+            response = corrupt(fault, content, _JSON)
         except HttpError as error:
             response = Response(error.body, error.status, media_type=_JSON)
         except Throttled:
             response = self._throttled(merchant)
-        except Proxied as proxied:
+        except ProxyError as proxied:
             response = proxied.response()
-        traffic.statuses[response.status_code] += 1
+        request_log.statuses[response.status_code] += 1
         for name, value in headers.items():
             response.headers[name] = value
         return response
@@ -238,18 +198,8 @@ class ShopifySandbox:
             raise HttpError(status, {"errors": REFUSALS.get(status, "Error")})
         return merchant, token
 
-    def _fail_before(self, fault: str) -> None:
-        random = self.world.faults.random
-        if fault == "error500":
-            status, content = random.choice(SERVER_ERRORS)
-            raise HttpError(status, content)
-        if fault == "error429":
-            raise Throttled
-        if fault == "html":
-            raise Proxied(*random.choice(PROXY_ANSWERS))
-
     def _throttled(self, merchant: Merchant) -> Response:
-        self.world.traffic.counts["rate_limited"] += 1
+        self.world.request_log.counts["rate_limited"] += 1
         cost = {
             "requestedQueryCost": 100,
             "actualQueryCost": None,
@@ -269,7 +219,7 @@ class ShopifySandbox:
             answer: dict[str, Any] = {"errors": [too_costly(requested, MOST_COST).as_json()]}
             return {**answer, "extensions": {"cost": cost_of(requested, None, bucket)}}
         if not bucket.take(requested):
-            self.world.traffic.counts["rate_limited"] += 1
+            self.world.request_log.counts["rate_limited"] += 1
             return {"errors": [throttled().as_json()], "extensions": {"cost": cost_of(requested, None, bucket)}}
         if dead_cursor:
             error = invalid_cursor().as_json([plan.root[0].key])
@@ -296,22 +246,21 @@ class ShopifySandbox:
     ) -> dict[str, Any]:
         root = Root(shop, scopes, warnings)
         bulk_query, bulk_mutation = self.bulk.fields(shop, scopes, base_url)
-        hook_query, hook_mutation = self.webhooks.fields(shop)
         if not plan.mutation:
-            return {**root.query(), **bulk_query, **hook_query}
+            return {**root.query(), **bulk_query}
 
         def uninstall(_: Mapping[str, Any]) -> dict[str, Any]:
-            self.authority.revoke_merchant(shop.merchant.id)
+            self.authority.revoke(shop.merchant)
             return {"app": root.installation()["app"], "userErrors": []}
 
-        return {**bulk_mutation, **hook_mutation, "appUninstall": Call(uninstall)}
+        return {**bulk_mutation, "appUninstall": Call(uninstall)}
 
     def _log(self, merchant: Merchant, plan: Plan, data: Any) -> None:
         """Remember searches of orders: the evidence that nothing is fetched twice."""
         for field in plan.root:
             if field.name == "orders":
                 found = (data or {}).get(field.key) or {}
-                self.world.traffic.searches.append(
+                self.world.request_log.searches.append(
                     {
                         "at": self.world.clock().timestamp(),
                         "merchant_id": merchant.id,
@@ -328,25 +277,21 @@ class ShopifySandbox:
 
     async def _result(self, request: Request) -> Response:
         """Answer a bulk operation's result file, to whoever has its address."""
-        self.world.traffic.endpoints["bulk_result"] += 1
+        self.world.request_log.endpoints["bulk_result"] += 1
         content = self.bulk.file(request.path_params["token"], request.query_params.get("Signature", ""))
         if content is None:
             text = b"<?xml version='1.0' encoding='UTF-8'?><Error><Code>ExpiredToken</Code></Error>"
             return Response(text, 403, media_type="application/xml")
         fault = self.world.faults.draw()
         try:
-            self._fail_before(fault)
+            raise_fault(self.world.faults, fault, FAULTS)
         except HttpError as error:
             return Response(error.body, 503, media_type="application/xml")
-        except (Proxied, Throttled):
+        except (ProxyError, Throttled):
             return Response(b"Service Unavailable", 503, media_type="text/plain")
-        response = damage(fault, content, _JSON)
+        response = corrupt(fault, content, _JSON)
         response.headers["content-type"] = "application/jsonl"
         return response
-
-    async def _unknown(self, _: Request) -> Response:
-        self.world.traffic.statuses[404] += 1
-        return Response(_ENCODE({"errors": "Not Found"}), 404, media_type=_JSON)
 
 
 def build(world: World, options: SandboxOptions) -> ShopifySandbox:

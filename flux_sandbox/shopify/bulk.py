@@ -2,7 +2,7 @@
 
 Facts: https://shopify.dev/docs/api/usage/bulk-operations/queries. At most five of a shop run at a time; at most five connections,
 two deep, none within a list; a line holds an object without its connections, whose objects are lines of their own that name
-their parent. Unless the objects are asked to be grouped, a line may come long before or after its parent's.
+their parent. Unless the objects are asked to be grouped, which Flux does not, a line may come long before or after its parent's.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ import secrets
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from flux_sandbox.shopify.errors import QueryError
+from flux_sandbox.shopify.errors import QueryError, unplayed
 from flux_sandbox.shopify.execute import Execution, NullError, Path
 from flux_sandbox.shopify.ids import Json, gid
 from flux_sandbox.shopify.plan import Field, Plan
@@ -159,10 +159,8 @@ class Operation:
     query: str
     created: datetime
     url: str
-    group: bool
     status: str = "CREATED"
     error: str | None = None
-    completed: datetime | None = None
     objects: int = 0
     roots: int = 0
     polls: int = 0
@@ -179,24 +177,15 @@ class Operation:
         elif self.status == "CREATED":
             self.status = "RUNNING"
         elif self.status == "RUNNING" and self.over and self.polls > _POLLS:
-            self.settle()
-
-    def settle(self) -> None:
-        """Say how it ended."""
-        self.status = "FAILED" if self.error else "COMPLETED"
+            self.status = "FAILED" if self.error else "COMPLETED"
 
     def as_json(self) -> Json:
         """Return the BulkOperation."""
         ended = self.status in ("COMPLETED", "FAILED", "CANCELED")
         url = self.url if self.content else None
         return {
-            "__typename": "BulkOperation",
             "id": self.id,
             "status": self.status,
-            "type": "QUERY",
-            "query": self.query,
-            "createdAt": _stamp(self.created),
-            "completedAt": _stamp(self.completed) if ended and self.completed else None,
             "errorCode": self.error if ended else None,
             "objectCount": str(self.objects),
             "rootObjectCount": str(self.roots),
@@ -211,13 +200,11 @@ class BulkOperations:
 
     Args:
         clock: tells the time.
-        finished: called with a shop and an operation that is over.
 
     """
 
-    def __init__(self, clock: Callable[[], datetime], finished: Callable[[Shop, Operation], bool]) -> None:
+    def __init__(self, clock: Callable[[], datetime]) -> None:
         self._clock = clock
-        self._finished = finished
         self._made = 0
         self._by_shop: dict[str, dict[str, Operation]] = {}
         self._files: dict[str, Operation] = {}
@@ -235,11 +222,10 @@ class BulkOperations:
             found.poll()
             return found.as_json()
 
-        def current(_: Mapping[str, Any]) -> Json | None:
-            return one({"id": next(reversed(mine))}) if mine else None
-
         def run(args: Mapping[str, Any]) -> Json:
-            return self._run(shop, scopes, base_url, args["query"], group=bool(args.get("groupObjects")))
+            if args.get("groupObjects"):
+                raise unplayed("grouped objects")
+            return self._run(shop, scopes, base_url, args["query"])
 
         def cancel(args: Mapping[str, Any]) -> Json:
             found = mine.get(args["id"])
@@ -254,10 +240,9 @@ class BulkOperations:
             found.cancelled, found.status = True, "CANCELING"
             return {"bulkOperation": found.as_json(), "userErrors": []}
 
-        query = {"bulkOperation": Call(one), "currentBulkOperation": Call(current)}
-        return query, {"bulkOperationRunQuery": Call(run), "bulkOperationCancel": Call(cancel)}
+        return {"bulkOperation": Call(one)}, {"bulkOperationRunQuery": Call(run), "bulkOperationCancel": Call(cancel)}
 
-    def _run(self, shop: Shop, scopes: frozenset[str], base_url: str, query: str, *, group: bool) -> Json:
+    def _run(self, shop: Shop, scopes: frozenset[str], base_url: str, query: str) -> Json:
         mine = self._by_shop[shop.merchant.id]
         for gone in [id_ for id_, one in mine.items() if self._clock() > one.created + _KEPT]:
             del mine[gone]
@@ -279,29 +264,28 @@ class BulkOperations:
             del self._files[old]
         expires = int((now + _KEPT).timestamp())
         url = f"{base_url}/shopify/bulk/{token}.jsonl?Expires={expires}&Signature={secrets.token_urlsafe(32)}"
-        made = Operation(gid("BulkOperation", 4_000_000_000_000 + self._made), query, now, url, group)
+        made = Operation(gid("BulkOperation", 4_000_000_000_000 + self._made), query, now, url)
         mine[made.id] = self._files[token] = made
         fails = self.failing.get(shop.merchant.id, 0) > 0
         if fails:
             self.failing[shop.merchant.id] -= 1
         if plan.root[0].denied:
-            made.error, made.over, made.completed = "ACCESS_DENIED", True, now
+            made.error, made.over = "ACCESS_DENIED", True
             made.done.set()
         else:
             lines = _Lines(plan, Root(shop, scopes, []).query())
-            work = threading.Thread(target=self._work, args=(shop, made, lines, fails), daemon=True)
+            work = threading.Thread(target=self._work, args=(made, lines, fails), daemon=True)
             work.start()
         return {"bulkOperation": made.as_json(), "userErrors": []}
 
-    def _work(self, shop: Shop, made: Operation, lines: _Lines, fails: bool) -> None:
+    def _work(self, made: Operation, lines: _Lines, fails: bool) -> None:
         half = (len(lines.page.rest) + 1) // 2
         encode = msgspec.json.Encoder().encode
         parts: list[bytes] = []
         chunk: list[list[Json]] = []
 
         def write() -> None:
-            odd = (made.roots // _CHUNK) % 2
-            groups = [line for group in chunk for line in group] if made.group else _apart(chunk, odd)
+            groups = _apart(chunk, (made.roots // _CHUNK) % 2)
             parts.append(b"".join(encode(line) + b"\n" for line in groups))
             chunk.clear()
 
@@ -315,14 +299,11 @@ class BulkOperations:
                 write()
         write()
         made.content = b"".join(parts)
-        made.completed = self._clock()
         if fails or lines.broken:
             made.error = "INTERNAL_SERVER_ERROR"
         elif any(one.get("extensions", {}).get("code") == "ACCESS_DENIED" for one in lines.errors):
             made.error = "ACCESS_DENIED"
         made.over = True
-        if self._finished(shop, made) and not made.cancelled:
-            made.settle()
         made.done.set()
 
     def file(self, token: str, signature: str) -> bytes | None:
@@ -342,7 +323,3 @@ def _apart(groups: Sequence[Sequence[Json]], odd: int) -> list[Json]:
 
 def _refused(message: str, code: str, where: list[str] | None) -> Json:
     return {"bulkOperation": None, "userErrors": [{"field": where, "message": message, "code": code}]}
-
-
-def _stamp(at: datetime) -> str:
-    return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from flux_pipelines.domain.errors import ConfigurationError
 from flux_sandbox.documents import ORDERS, Found
 from flux_sandbox.shopify.agreements import AGREEMENTS, SALES
-from flux_sandbox.shopify.ids import Json, read_gid, stamp
+from flux_sandbox.shopify.ids import Json, read_gid
 from flux_sandbox.shopify.ledger import agreements_of
 from flux_sandbox.shopify.values import Call, Nodes
 
@@ -73,17 +73,9 @@ def _typed(agreement: Json) -> None:
         sale.setdefault("__typename", SALES.get(sale["lineType"], "UnknownSale"))
 
 
-def order_head(body: Mapping[str, Any], number: int) -> Json:
-    """Return what searching and sorting need of an order; `number` counts the shop's orders from 1."""
-    found = find_by(body)
-    made = _object(body, "Order")
-    at = {"createdAt": _moment(body, "createdAt") or found.created, "processedAt": found.created}
-    made |= {name: stamp(ms) for name, ms in (at | {"updatedAt": found.updated}).items()}
-    made["legacyResourceId"] = int(found.id)
-    made["number"] = body.get("number", number)
-    made["name"] = body.get("name") or f"#{1000 + number}"
-    made["closed"] = body.get("closedAt") is not None
-    return made
+def created(body: Mapping[str, Any]) -> int | None:
+    """Return when an order was made, UTC milliseconds, if it says so."""
+    return _moment(body, "createdAt")
 
 
 def find_by(body: Mapping[str, Any]) -> Found:

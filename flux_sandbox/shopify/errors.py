@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -56,6 +56,11 @@ class QueryError(Exception):
         return error
 
 
+def unplayed(what: str) -> QueryError:
+    """Return the error of what Shopify would answer and Flux never asks: the sandbox has nothing for it."""
+    return QueryError(f"The sandbox does not play {what}.", "SANDBOX_DOES_NOT_PLAY")
+
+
 def throttled() -> QueryError:
     """Return the error of a shop's bucket that holds too few points."""
     return QueryError("Throttled", "THROTTLED", documentation=COST_DOCUMENTATION)
@@ -84,39 +89,6 @@ def denied(field: str, needed: Sequence[str]) -> QueryError:
     )
 
 
-#: What a proxy in front of the API answers when it answers instead: (status, content type, body).
-PROXY_ANSWERS: tuple[tuple[int, str, bytes], ...] = (
-    (
-        502,
-        "text/html; charset=utf-8",
-        b"<!DOCTYPE html>\n<html><head><title>502 Bad Gateway</title></head><body><center><h1>502 Bad Gateway</h1>"
-        b"</center></body></html>\n",
-    ),
-    (200, "text/html; charset=utf-8", b"<!DOCTYPE html>\n<html><head><title>Just a moment...</title></head></html>\n"),
-    (503, "text/plain", b"upstream connect error or disconnect/reset before headers"),
-)
-#: Server errors in Shopify's own forms.
-SERVER_ERRORS: tuple[tuple[int, Any], ...] = (
-    (500, {"errors": "Internal Server Error"}),
-    (503, {"errors": "Service Unavailable"}),
-    (504, {"errors": "Gateway Timeout"}),
-    (
-        200,
-        {
-            "errors": [
-                {
-                    "message": "Internal error. Looks like something went wrong on our end.",
-                    "extensions": {
-                        "code": "INTERNAL_SERVER_ERROR",
-                        "requestId": "00000000-0000-4000-8000-000000000000",
-                    },
-                }
-            ]
-        },
-    ),
-)
-
-
 class Throttled(Exception):
     """The shop's bucket is said to hold too little."""
 
@@ -127,14 +99,18 @@ class Throttled(Exception):
         )
 
 
-class Proxied(Exception):
-    """Something in front of the API answers instead of it."""
-
-    def __init__(self, status: int, media_type: str, body: bytes) -> None:
-        super().__init__(status)
-        self._made = (body, status, media_type)
-
-    def response(self) -> Response:
-        """Return what it answers."""
-        body, status, media_type = self._made
-        return Response(body, status, media_type=media_type)
+_INTERNAL = QueryError(
+    "Internal error. Looks like something went wrong on our end.",
+    "INTERNAL_SERVER_ERROR",
+    requestId="00000000-0000-4000-8000-000000000000",
+)
+#: What faults make Shopify answer: see `provider.raise_fault`.
+FAULTS: dict[str, list[Callable[[], Exception]]] = {
+    "error500": [
+        lambda: HttpError(500, {"errors": "Internal Server Error"}),
+        lambda: HttpError(503, {"errors": "Service Unavailable"}),
+        lambda: HttpError(504, {"errors": "Gateway Timeout"}),
+        lambda: HttpError(200, {"errors": [_INTERNAL.as_json()]}),
+    ],
+    "error429": [Throttled],
+}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from flux_sandbox.shopify.errors import QueryError, denied
+from flux_sandbox.shopify.errors import QueryError, denied, unplayed
 from flux_sandbox.shopify.ids import Json
 from flux_sandbox.shopify.plan import MUTATION_COST, Field, Plan, connection_cost
 from flux_sandbox.shopify.values import Call, Nodes, Page
@@ -65,8 +65,7 @@ class Execution:
             if field.denied:
                 raise denied(field.name, sorted(field.denied))
             if value is _MISSING:
-                where = ".".join(str(one) for one in here)
-                raise QueryError(f"The sandbox does not play the field {where}.", "SANDBOX_DOES_NOT_PLAY")
+                raise unplayed(f"the field {'.'.join(map(str, here))}")
             if isinstance(value, Call):
                 value = value.make(field.args)
             if isinstance(value, Nodes):
@@ -140,7 +139,5 @@ def _cursor(page: Page, index: int) -> Callable[[Any], str]:
 def _page_info(page: Page) -> Json:
     return {
         "hasNextPage": page.after,
-        "hasPreviousPage": page.before,
-        "startCursor": page.cursor(0) if page.items else None,
         "endCursor": page.cursor(len(page.items) - 1) if page.items else None,
     }

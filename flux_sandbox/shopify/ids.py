@@ -7,7 +7,6 @@ import re
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
-from zoneinfo import ZoneInfo
 
 Json = dict[str, Any]
 
@@ -64,11 +63,6 @@ def plain(amount: int, currency: str) -> str:
 def stamp(ms: int) -> str:
     """Return an instant (UTC milliseconds) as the GraphQL API writes it: whole seconds, rounded down."""
     return datetime.fromtimestamp(ms // 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def local_stamp(text: str, zone: str) -> str:
-    """Return an instant of the GraphQL API as the REST payloads write it: in the shop's time zone."""
-    return datetime.fromisoformat(text).astimezone(ZoneInfo(zone)).isoformat(timespec="seconds")
 
 
 class Money:

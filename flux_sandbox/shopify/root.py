@@ -2,38 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from flux_sandbox.shopify.errors import HttpError, QueryError
+from flux_sandbox.shopify.errors import HttpError, QueryError, unplayed
 from flux_sandbox.shopify.ids import Json, gid, legacy, read_gid
-from flux_sandbox.shopify.people import customer
 from flux_sandbox.shopify.reports import answer as report
-from flux_sandbox.shopify.search import (
-    EVENT_FIELDS,
-    ITEM_FIELDS,
-    LOCATION_FIELDS,
-    PRODUCT_FIELDS,
-    VARIANT_FIELDS,
-    Reader,
-    Search,
-)
+from flux_sandbox.shopify.search import EVENT_FIELDS, Search
 from flux_sandbox.shopify.values import MOST, Call, Nodes, Page
 
 if TYPE_CHECKING:
-    from flux_sandbox.model import Sale
     from flux_sandbox.shopify.shop import Shop
 
-_SORTED: dict[str, str] = {
-    "CREATED_AT": "createdAt",
-    "NAME": "name",
-    "PRODUCT_TYPE": "productType",
-    "SKU": "sku",
-    "TITLE": "title",
-    "UPDATED_AT": "updatedAt",
-    "VENDOR": "vendor",
-}
 _LIFE = timedelta(days=365)
 
 
@@ -81,29 +62,17 @@ class Root:
         self._warnings = warnings
 
     def query(self) -> Json:
-        """Return the QueryRoot's own fields; those of bulk operations and webhooks are added by whoever has them."""
+        """Return the QueryRoot's own fields; those of bulk operations are added by whoever has them."""
         shop, catalog = self._shop, self._shop.catalog
         return {
             "shop": Call(lambda _: shop.about()),
-            "order": self._one("Order"),
-            "orders": Call(self._orders),
-            "ordersCount": Call(self._orders_count),
+            "orders": Call(lambda args: shop.orders(args, everything=self._everything, warnings=self._warnings)),
             "node": Call(lambda args: self._node(args["id"])),
             "nodes": Call(self._nodes),
-            "refund": self._one("Refund"),
-            "product": self._one("Product"),
-            "products": self._many(catalog.products, PRODUCT_FIELDS),
-            "productsCount": Call(lambda _: {"count": len(catalog.products()), "precision": "EXACT"}),
-            "productVariant": self._one("ProductVariant"),
-            "productVariants": self._many(catalog.variants, VARIANT_FIELDS),
-            "inventoryItem": self._one("InventoryItem"),
-            "inventoryItems": self._many(catalog.inventory_items, ITEM_FIELDS),
-            "inventoryLevel": self._one("InventoryLevel"),
-            "location": Call(self._location),
+            "products": Call(self._products),
+            "location": Call(lambda args: _by_id(catalog.locations(), args["id"])),
             "locations": Call(self._locations),
-            "event": Call(lambda args: next((one for one in shop.events if one["id"] == args["id"]), None)),
-            "events": self._many(lambda: shop.events, EVENT_FIELDS),
-            "customer": self._one("Customer"),
+            "events": Call(self._events),
             "currentAppInstallation": Call(lambda _: self.installation()),
             "publicApiVersions": Call(lambda _: self._versions()),
             "shopifyqlQuery": Call(lambda args: report(shop, args["query"])),
@@ -111,22 +80,10 @@ class Root:
 
     def installation(self) -> Json:
         """Return the AppInstallation."""
-        app = {
-            "id": gid("App", 1),
-            "title": "Flux",
-            "handle": "flux",
-            "apiKey": "sandbox",
-            "developerName": "Flux",
-            "embedded": False,
-        }
         return {
             "id": gid("AppInstallation", legacy("AppInstallation", self._shop.merchant.id)),
             "accessScopes": [{"handle": one, "description": one.replace("_", " ")} for one in sorted(self._scopes)],
-            "app": app,
-            "launchUrl": f"https://{self._shop.domain}/admin/apps/flux",
-            "uninstallUrl": None,
-            "activeSubscriptions": [],
-            "metafield": None,
+            "app": {"id": gid("App", 1), "title": "Flux"},
         }
 
     def _versions(self) -> list[Json]:
@@ -137,33 +94,14 @@ class Root:
         listed.append({"handle": coming, "displayName": f"{coming} (Release candidate)", "supported": False})
         return [*listed, {"handle": "unstable", "displayName": "unstable", "supported": False}]
 
-    # By id
-
-    def _one(self, kind: str) -> Call:
-        def find(args: Mapping[str, Any]) -> Json | None:
-            found = read_gid(args["id"])
-            if found is None or found[0] != kind:
-                raise QueryError("Invalid global id '{}'".format(args["id"]), "argumentLiteralsIncompatible")
-            return self._node(args["id"])
-
-        return Call(find)
-
     def _node(self, id_: str) -> Json | None:
         found = read_gid(id_)
         if found is None:
             raise QueryError(f"Invalid global id '{id_}'", "argumentLiteralsIncompatible")
         kind, number = found
-        finders: dict[str, Callable[[int], Json | None]] = {
-            "Order": lambda n: self._shop.order(n, everything=self._everything),
-            "Product": lambda n: _numbered(self._shop.catalog.products(), n),
-            "ProductVariant": lambda n: _numbered(self._shop.catalog.variants(), n),
-            "InventoryItem": lambda n: _numbered(self._shop.catalog.inventory_items(), n),
-            "InventoryLevel": lambda n: self._level(n, id_),
-            "Location": lambda n: _numbered(self._shop.catalog.locations(), n),
-            "Refund": self._refund,
-            "Customer": self._customer,
-        }
-        return finders[kind](number) if kind in finders else None
+        if kind == "Order":
+            return self._shop.order(number, everything=self._everything)
+        return _by_id(self._shop.catalog.products(), id_) if kind == "Product" else None
 
     def _nodes(self, args: Mapping[str, Any]) -> list[Json | None]:
         if len(args["ids"]) > MOST:
@@ -173,76 +111,21 @@ class Root:
             )
         return [self._node(id_) for id_ in args["ids"]]
 
-    def _level(self, location: int, id_: str) -> Json | None:
-        item = id_.partition("inventory_item_id=")[2]
-        return self._shop.catalog.level(location, int(item)) if item.isdigit() else None
+    def _products(self, args: Mapping[str, Any]) -> Page:
+        if args.get("query") or (args.get("sortKey") or "ID") != "ID":
+            raise unplayed("a search of products, or another order than that of their ids")
+        return Nodes(sorted(self._shop.catalog.products(), key=lambda node: str(node["id"]))).page(args)
 
-    def _refund(self, number: int) -> Json | None:
-        for sale in self._shop.world.sales.values():
-            source = _refunded(sale, number)
-            if source is not None:
-                order = self._shop.order(legacy("Order", source.id), everything=self._everything)
-                return _numbered(order["refunds"], number) if order else None
-        return None
-
-    def _customer(self, number: int) -> Json | None:
-        merchant = self._shop.merchant
-        found = next((one for one in merchant.customers if legacy("Customer", one.id) == number), None)
-        return customer(found, merchant) if found else None
-
-    def _location(self, args: Mapping[str, Any]) -> Json | None:
-        every = self._shop.catalog.locations()
-        if args.get("id") is None:
-            return next(one for one in every if one["isPrimary"])
-        return next((one for one in every if one["id"] == args["id"]), None)
-
-    # Connections
-
-    def _orders(self, args: Mapping[str, Any]) -> Page:
-        return self._shop.orders(args, everything=self._everything, warnings=self._warnings)
-
-    def _orders_count(self, args: Mapping[str, Any]) -> Json:
-        found, limit = self._shop.count(args.get("query") or "", everything=self._everything), args.get("limit")
-        if limit is not None and found > limit:
-            return {"count": limit, "precision": "AT_LEAST"}
-        return {"count": found, "precision": "EXACT"}
-
-    def _many(self, nodes: Callable[[], Sequence[Json]], fields: Mapping[str, Reader]) -> Call:
-        def page(args: Mapping[str, Any]) -> Page:
-            search = Search(args.get("query") or "", fields)
-            self._warnings.extend(search.warnings)
-            found = [node for node in nodes() if search.matches(node)]
-            key = args.get("sortKey") or "ID"
-            name = _SORTED.get(key)
-            if name is None and key not in ("ID", "POSITION"):
-                raise QueryError(f"The sandbox does not sort by {key}.", "SANDBOX_DOES_NOT_PLAY")
-            if name is not None:
-                found.sort(key=lambda node: (str(node[name] or ""), node["id"]))
-            else:
-                found.sort(key=lambda node: node["id"])
-            return Nodes(found).page(args)
-
-        return Call(page)
-
-    def _locations(self, args: Mapping[str, Any]) -> Page:
-        search = Search(args.get("query") or "", LOCATION_FIELDS)
+    def _events(self, args: Mapping[str, Any]) -> Page:
+        search = Search(args.get("query") or "", EVENT_FIELDS)
         self._warnings.extend(search.warnings)
-        found = [
-            one
-            for one in self._shop.catalog.locations()
-            if (one["isActive"] or args.get("includeInactive")) and search.matches(one)
-        ]
+        found = sorted(filter(search.matches, self._shop.events), key=lambda node: (node["createdAt"], node["id"]))
         return Nodes(found).page(args)
 
-
-def _refunded(sale: Sale, number: int) -> Sale | None:
-    """Return the order that keeps a refund, if this is the refund or that order."""
-    if sale.document is not None:
-        ids = [one.get("id") for one in sale.document.get("refunds") or ()]
-        return sale if gid("Refund", number) in ids else None
-    return sale.returns[0].source if sale.returns and legacy("Refund", sale.id) == number else None
+    def _locations(self, args: Mapping[str, Any]) -> Page:
+        every = self._shop.catalog.locations()
+        return Nodes([one for one in every if one["isActive"] or args.get("includeInactive")]).page(args)
 
 
-def _numbered(nodes: Sequence[Json], number: int) -> Json | None:
-    wanted = str(number)
-    return next((one for one in nodes if one["legacyResourceId"] == wanted), None)
+def _by_id(nodes: Sequence[Json], id_: str) -> Json | None:
+    return next((one for one in nodes if one["id"] == id_), None)

@@ -9,32 +9,25 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from datetime import date
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 from starlette.requests import Request
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 
-from flux_sandbox.corrupt_response import damage
-from flux_sandbox.options import CLIENT_ID, CLIENT_SECRET, WEBHOOK_SIGNATURE_KEY
-from flux_sandbox.square.catalog_api import Shelf
-from flux_sandbox.square.consent import answered, page
-from flux_sandbox.square.cursors import invalid_cursor
+from flux_sandbox.corrupt_response import corrupt
+from flux_sandbox.options import CLIENT_ID, CLIENT_SECRET
+from flux_sandbox.provider import AuthorisedSandbox, ProxyError, raise_fault
+from flux_sandbox.square.catalog_api import CatalogApi
 from flux_sandbox.square.documents import KINDS, find_by
-from flux_sandbox.square.errors import (
-    PROXY_ANSWERS,
-    SERVER_ERRORS,
-    ApiError,
-    ProxyError,
-    invalid,
-    rate_limited,
-)
+from flux_sandbox.square.errors import FAULTS, ApiError, invalid, rate_limited
 from flux_sandbox.square.oauth import Authority
 from flux_sandbox.square.orders import OrderWriter
-from flux_sandbox.square.payments_api import Till
+from flux_sandbox.square.params import a_body, strings
+from flux_sandbox.square.payments_api import PaymentsApi
 from flux_sandbox.square.places import location_object
 from flux_sandbox.square.reports import Reports
 from flux_sandbox.square.search import Searcher, parse
@@ -75,7 +68,7 @@ class _Endpoint(NamedTuple):
     needs_body: bool = True
 
 
-class SquareSandbox:
+class SquareSandbox(AuthorisedSandbox[Authority]):
     """Square's side of the wire."""
 
     name = "square"
@@ -85,9 +78,9 @@ class SquareSandbox:
         self.world = world
         self.options = options
         self.authority = Authority(world)
-        self._till, self._shelf, self._staff = Till(world), Shelf(world), Staff(world)
+        self._payments, self._catalog, self._staff = PaymentsApi(world), CatalogApi(world), Staff(world)
         self._reports = Reports(world)
-        self.webhooks = Webhooks(world, self.authority, self._till)
+        self.webhooks = Webhooks(world, self.authority, self._payments)
         self._write = OrderWriter()
         self._searcher = Searcher(world, self._write)
         self._encode = msgspec.json.Encoder().encode
@@ -96,40 +89,10 @@ class SquareSandbox:
     @property
     def routes(self) -> list[Route]:
         """The paths that Square serves."""
-        endpoints: tuple[_Endpoint, ...] = (
-            _Endpoint("token", "POST", "/oauth2/token", lambda c: self._encode(self.authority.token(c.body))),
-            _Endpoint("revoke", "POST", "/oauth2/revoke", self._revoke),
-            _Endpoint("token_status", "POST", "/oauth2/token/status", self._token_status, "", needs_body=False),
-            _Endpoint("locations", "GET", "/v2/locations", self._locations, "MERCHANT_PROFILE_READ", False),
-            _Endpoint("orders_search", "POST", "/v2/orders/search", self._search, "ORDERS_READ"),
-            _Endpoint("orders_batch", "POST", "/v2/orders/batch-retrieve", self._batch, "ORDERS_READ"),
-            _Endpoint("order", "GET", "/v2/orders/{order_id}", self._order, "ORDERS_READ", False),
-        )
-        reports = self._reports
-        endpoints += (
-            _Endpoint(
-                "reports_meta", "GET", "/reporting/v1/meta", lambda _: self._encode(reports.meta()), _REPORTS, False
-            ),
-            _Endpoint(
-                "reports_load",
-                "POST",
-                "/reporting/v1/load",
-                lambda c: self._encode(reports.load(_merchant(c), c.body)),
-                _REPORTS,
-            ),
-        )
-        endpoints += self._streams() + self._managed()
-        routes = [Route("/oauth2/authorize", self._authorize, methods=["GET"])]
-        for endpoint in endpoints:
-            routes.append(Route(endpoint.path, self._endpoint(endpoint), methods=[endpoint.method]))
-        every = ["GET", "POST", "PUT", "DELETE", "PATCH"]
-        routes += [
-            Route(f"/{root}/{{rest:path}}", self._unknown, methods=every) for root in ("v2", "oauth2", "reporting")
-        ]
-        return routes
+        oauth, payments, catalog, staff = self.authority, self._payments, self._catalog, self._staff
 
-    def _streams(self) -> tuple[_Endpoint, ...]:
-        """The paths of what is not an order."""
+        def said(answer: Callable[[Any], Any]) -> Callable[[_Call], bytes]:
+            return lambda call: self._encode(answer(call.body))
 
         def asked(answer: Callable[[Merchant, QueryParams], Any]) -> Callable[[_Call], bytes]:
             return lambda call: self._encode(answer(_merchant(call), call.request.query_params))
@@ -137,81 +100,45 @@ class SquareSandbox:
         def told(answer: Callable[[Merchant, Any], Any]) -> Callable[[_Call], bytes]:
             return lambda call: self._encode(answer(_merchant(call), call.body))
 
-        till, shelf, staff = self._till, self._shelf, self._staff
+        def revoke(call: _Call) -> bytes:
+            return self._encode(oauth.revoke_token(call.token, call.body))
+
+        def status(call: _Call) -> bytes:
+            return self._encode(oauth.status(oauth.check(call.token)))
 
         def one_payment(call: _Call) -> bytes:
-            return self._encode(till.payment(_merchant(call), call.request.path_params["payment_id"]))
+            return self._encode(payments.payment(_merchant(call), call.request.path_params["payment_id"]))
+
+        def meta(_: _Call) -> bytes:
+            return self._encode(self._reports.meta())
 
         counts, cards = "/v2/inventory/counts/batch-retrieve", "/v2/labor/timecards/search"
-        return (
-            _Endpoint("payments", "GET", "/v2/payments", asked(till.payments), "PAYMENTS_READ", False),
+        endpoints = (
+            _Endpoint("token", "POST", "/oauth2/token", said(oauth.token)),
+            _Endpoint("revoke", "POST", "/oauth2/revoke", revoke),
+            _Endpoint("token_status", "POST", "/oauth2/token/status", status, "", needs_body=False),
+            _Endpoint("locations", "GET", "/v2/locations", self._locations, "MERCHANT_PROFILE_READ", False),
+            _Endpoint("orders_search", "POST", "/v2/orders/search", self._search, "ORDERS_READ"),
+            _Endpoint("orders_batch", "POST", "/v2/orders/batch-retrieve", self._batch, "ORDERS_READ"),
+            _Endpoint("payments", "GET", "/v2/payments", asked(payments.payments), "PAYMENTS_READ", False),
             _Endpoint("payment", "GET", "/v2/payments/{payment_id}", one_payment, "PAYMENTS_READ", False),
-            _Endpoint("refunds", "GET", "/v2/refunds", asked(till.refunds), "PAYMENTS_READ", False),
-            _Endpoint("catalog_search", "POST", "/v2/catalog/search", told(shelf.search), "ITEMS_READ"),
-            _Endpoint("inventory_counts", "POST", counts, told(shelf.counts), "INVENTORY_READ"),
+            _Endpoint("refunds", "GET", "/v2/refunds", asked(payments.refunds), "PAYMENTS_READ", False),
+            _Endpoint("catalog_search", "POST", "/v2/catalog/search", told(catalog.search), "ITEMS_READ"),
+            _Endpoint("inventory_counts", "POST", counts, told(catalog.counts), "INVENTORY_READ"),
             _Endpoint("timecards_search", "POST", cards, told(staff.search), "TIMECARDS_READ"),
+            _Endpoint("reports_meta", "GET", "/reporting/v1/meta", meta, _REPORTS, False),
+            _Endpoint("reports_load", "POST", "/reporting/v1/load", told(self._reports.load), _REPORTS),
         )
-
-    def _managed(self) -> tuple[_Endpoint, ...]:
-        """The paths of webhook subscriptions, which are the app's and no merchant's."""
-        hooks = self.webhooks
-        one = "/v2/webhooks/subscriptions/{subscription_id}"
-        listed = (
-            ("event_types", "GET", "/v2/webhooks/event-types", hooks.event_types),
-            ("subscriptions", "GET", "/v2/webhooks/subscriptions", hooks.listed),
-            ("subscribe", "POST", "/v2/webhooks/subscriptions", hooks.create),
-            ("subscription", "GET", one, hooks.retrieve),
-            ("subscription_update", "PUT", one, hooks.update),
-            ("subscription_delete", "DELETE", one, hooks.delete),
-            ("signature_key", "POST", f"{one}/signature-key", hooks.change_key),
-            ("subscription_test", "POST", f"{one}/test", hooks.test),
-        )
-
-        def for_the_app(act: Callable[[Mapping[str, str], Any], Any]) -> Callable[[_Call], bytes]:
-            def run(call: _Call) -> bytes:
-                hooks.check(call.token)
-                return self._encode(act(call.request.path_params, call.body))
-
-            return run
-
-        return tuple(
-            _Endpoint(name, method, path, for_the_app(act), needs_body=False) for name, method, path, act in listed
-        )
+        routes = [Route(one.path, self._endpoint(one), methods=[one.method]) for one in endpoints]
+        return [Route("/oauth2/authorize", self._authorize, methods=["GET"]), *routes]
 
     # What a test can make happen
 
     def app(self, url: str) -> Mapping[str, Any]:
         """Return the settings and secrets of the app as registered here."""
-        hook = next(iter(self.webhooks.subscriptions.values()), None)
-        where = {"notification_url": hook.url} if hook else {}
-        return {
-            "settings": {"base_url": url, **where},
-            "secrets": {
-                "client_id": CLIENT_ID,
-                "client_secret": CLIENT_SECRET,
-                "webhook_signature_key": hook.key if hook else WEBHOOK_SIGNATURE_KEY,
-            },
-        }
-
-    def authorised(self) -> set[str]:
-        """Return the ids of the merchants that have a live authorisation."""
-        return self.authority.authorised()
-
-    def issue(self, merchant: Merchant, scopes: Iterable[str], lifetime: float | None) -> Mapping[str, Any]:
-        """Give out tokens without anybody authorising."""
-        return self.authority.issue(merchant, scopes, lifetime)
-
-    def revoke(self, merchant: Merchant) -> int:
-        """Revoke everything the merchant granted."""
-        return self.authority.revoke_merchant(merchant.id)
-
-    def remove_scopes(self, merchant: Merchant, scopes: Iterable[str]) -> None:
-        """Take permissions away."""
-        self.authority.remove_scopes(merchant.id, scopes)
-
-    def expire(self, merchant: Merchant | None) -> int:
-        """Let access tokens expire now."""
-        return self.authority.expire(merchant.id if merchant else None)
+        where, key = self.webhooks.signing()
+        secrets = {"client_id": CLIENT_ID, "client_secret": CLIENT_SECRET, "webhook_signature_key": key}
+        return {"settings": {"base_url": url, **where}, "secrets": secrets}
 
     def find_by(self, order: Mapping[str, Any]) -> Found:
         """Return what an order that is not made up is found by."""
@@ -227,8 +154,8 @@ class SquareSandbox:
 
     async def _serve(self, endpoint: _Endpoint, request: Request, arrived: float) -> Response:
         raw = await request.body()
-        traffic, faults = self.world.traffic, self.world.faults
-        traffic.endpoints[endpoint.name] += 1
+        request_log, faults = self.world.request_log, self.world.faults
+        request_log.endpoints[endpoint.name] += 1
         body: Any = None
         problem: ApiError | None = None
         if raw:
@@ -243,7 +170,7 @@ class SquareSandbox:
         merchant = self.world.merchants[holder.grant.merchant_id] if holder else None
         within = True
         if endpoint.scope is not None and merchant is not None:
-            within = traffic.arrive(self._keys(merchant, request, body), arrived, self.options.rate_limit)
+            within = request_log.arrive(self._keys(merchant, request, body), arrived, self.options.rate_limit)
         fields = body if isinstance(body, dict) else {}
         one_time = fields.get("grant_type") == "authorization_code"
         has_cursor = bool(fields.get("cursor") or request.query_params.get("cursor"))
@@ -252,12 +179,12 @@ class SquareSandbox:
             await asyncio.sleep(delay)
         version = request.headers.get("square-version", DEFAULT_VERSION)
         try:
-            self._fail_before(fault)
+            raise_fault(faults, fault, FAULTS)
             if endpoint.scope is not None:
                 self.authority.check(authorization, endpoint.scope)
             _check_version(version)
             if not within:
-                traffic.counts["rate_limited"] += 1
+                request_log.counts["rate_limited"] += 1
                 raise rate_limited()
             if problem is not None:
                 raise problem
@@ -266,11 +193,11 @@ class SquareSandbox:
             response = Response(error.body, error.status, media_type=_JSON)
             self._log_search(endpoint, merchant, fields, error.status, 0)
         except ProxyError as proxied:
-            response = Response(proxied.body, proxied.status, media_type=proxied.media_type)
+            response = proxied.response()
             self._log_search(endpoint, merchant, fields, proxied.status, 0)
         else:
-            response = damage(fault, content)
-        traffic.statuses[response.status_code] += 1
+            response = corrupt(fault, content)
+        request_log.statuses[response.status_code] += 1
         response.headers["square-version"] = version if _VERSION.match(version) else DEFAULT_VERSION
         return response
 
@@ -285,17 +212,6 @@ class SquareSandbox:
             named += ids if isinstance(ids, list) else []
         known = {id_ for id_ in named if isinstance(id_, str) and id_ in self.world.locations}
         return known or {f"{merchant.id}/-"}
-
-    def _fail_before(self, fault: str) -> None:
-        random = self.world.faults.random
-        if fault == "error500":
-            raise ApiError(*random.choice(SERVER_ERRORS))
-        if fault == "error429":
-            raise rate_limited()
-        if fault == "html":
-            raise ProxyError(*random.choice(PROXY_ANSWERS))
-        if fault == "cursor":
-            raise invalid_cursor()
 
     def _log_search(
         self, endpoint: _Endpoint, merchant: Merchant | None, body: Mapping[str, Any], status: int, returned: int
@@ -318,33 +234,16 @@ class SquareSandbox:
             entry["states"] = conditions.get("state_filter", {}).get("states")
         except (KeyError, TypeError, AttributeError):
             entry["field"] = None  # a query too odd to tell its window; it is counted all the same
-        self.world.traffic.searches.append(entry)
+        self.world.request_log.searches.append(entry)
 
     # The endpoints
 
     async def _authorize(self, request: Request) -> Response:
-        self.world.traffic.endpoints["authorize"] += 1
-        query = request.query_params
+        self.world.request_log.endpoints["authorize"] += 1
         try:
-            if answered(query):
-                return RedirectResponse(self.authority.authorize(query), 302)
-            merchants = self.world.merchants_of(self.name)
-            return page(query, merchants, self.authority.choose(""), self.authorised())
+            return self.authority.authorize(request.query_params)
         except ApiError as error:
             return Response(error.body, error.status, media_type=_JSON)
-
-    async def _unknown(self, request: Request) -> Response:
-        path, method = request.url.path, request.method
-        detail = f"API endpoint for URL path `{path}` and HTTP method `{method}` is not found."
-        error = ApiError(404, "NOT_FOUND", detail)
-        self.world.traffic.statuses[404] += 1
-        return Response(error.body, 404, media_type=_JSON)
-
-    def _revoke(self, call: _Call) -> bytes:
-        return self._encode(self.authority.revoke(call.token, call.body))
-
-    def _token_status(self, call: _Call) -> bytes:
-        return self._encode(self.authority.status(self.authority.check(call.token)))
 
     def _locations(self, call: _Call) -> bytes:
         merchant = _merchant(call)
@@ -357,32 +256,13 @@ class SquareSandbox:
         return content
 
     def _batch(self, call: _Call) -> bytes:
-        if not isinstance(call.body, dict):
-            raise invalid("EXPECTED_JSON_BODY", "The request body is not a JSON object.")
-        ids = call.body.get("order_ids")
-        if ids is None:
-            raise invalid("MISSING_REQUIRED_PARAMETER", "Missing required parameter.", "order_ids")
-        if not isinstance(ids, list) or not all(isinstance(id_, str) for id_ in ids):
-            raise invalid("EXPECTED_ARRAY", "Expected an array of strings.", "order_ids")
+        merchant = _merchant(call)
+        ids = strings(a_body(call.body, "order_ids").get("order_ids"), "order_ids", MAX_BATCH)
         if not ids:
             raise invalid("ARRAY_EMPTY", "At least one order ID is required.", "order_ids")
-        if len(ids) > MAX_BATCH:
-            detail = f"Array must contain no more than {MAX_BATCH} elements."
-            raise invalid("ARRAY_LENGTH_TOO_LONG", detail, "order_ids")
-        where = call.body.get("location_id")
-        found = []
-        for id_ in dict.fromkeys(ids):
-            sale = self.world.sales.get(id_)
-            if sale is not None and sale.location.merchant_id == _own(call) and where in (None, sale.location.id):
-                found.append(self._write(sale))
+        sales = (self.world.sales.get(id_) for id_ in dict.fromkeys(ids))
+        found = [self._write(sale) for sale in sales if sale and sale.location.merchant_id == merchant.id]
         return b'{"orders":[' + b",".join(found) + b"]}" if found else b"{}"
-
-    def _order(self, call: _Call) -> bytes:
-        id_ = call.request.path_params["order_id"]
-        sale = self.world.sales.get(id_)
-        if sale is None or sale.location.merchant_id != _own(call):
-            raise ApiError(404, "NOT_FOUND", f"Order not found for id {id_}.", "order_id")
-        return b'{"order":' + self._write(sale) + b"}"
 
 
 _REPORTS = "REPORTING_READ"
@@ -392,10 +272,6 @@ _SEARCH = _Endpoint("orders_search", "POST", "", lambda _: b"")
 def _merchant(call: _Call) -> Merchant:
     assert call.merchant is not None  # noqa: S101 (behind a token)
     return call.merchant
-
-
-def _own(call: _Call) -> str | None:
-    return call.merchant.id if call.merchant else None
 
 
 def _check_version(text: str) -> None:

@@ -1,32 +1,22 @@
 """`POST /v2/catalog/search` and `POST /v2/inventory/counts/batch-retrieve` over the goods of the world.
 
 Facts: SearchCatalogObjects, BatchRetrieveInventoryCounts, CatalogObject and InventoryCount of Square's OpenAPI document
-2025-08-20. `begin_time` and `updated_after` are exclusive; a limit of the catalogue beyond 1,000 is ignored, one of the
-counts refused. A deleted variation is no longer inside its item.
+2025-08-20. A limit of the catalog beyond 1,000 is ignored, one of the counts refused. A deleted variation is no longer inside its
+item.
 """
 
 from __future__ import annotations
 
 import zlib
 from collections.abc import Container, Iterable, Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from flux_sandbox.documents import documents
 from flux_sandbox.ids import code
-from flux_sandbox.square.cursors import Cursors, Position, fingerprint
+from flux_sandbox.square.cursors import Cursors, fingerprint
 from flux_sandbox.square.documents import COUNTS, OBJECTS, newest, when, within
-from flux_sandbox.square.errors import invalid
 from flux_sandbox.square.orders import stamp
-from flux_sandbox.square.params import (
-    FIRST,
-    a_body,
-    expect,
-    forbidden,
-    instant,
-    limit,
-    not_played,
-    strings,
-)
+from flux_sandbox.square.params import a_body, expect, forbidden, limit, strings
 
 if TYPE_CHECKING:
     from flux_sandbox.model import Count, Item, Merchant
@@ -35,36 +25,11 @@ if TYPE_CHECKING:
 Json = dict[str, Any]
 
 _DEFAULT_PAGE, _LARGEST_PAGE = 100, 1000
-_TYPES = frozenset(
-    {
-        *("ITEM", "IMAGE", "CATEGORY", "ITEM_VARIATION", "TAX", "DISCOUNT", "MODIFIER_LIST", "MODIFIER"),
-        *("PRICING_RULE", "PRODUCT_SET", "TIME_PERIOD", "MEASUREMENT_UNIT", "SUBSCRIPTION_PLAN_VARIATION"),
-        *("ITEM_OPTION", "ITEM_OPTION_VAL", "CUSTOM_ATTRIBUTE_DEFINITION", "QUICK_AMOUNTS_SETTINGS"),
-        *("SUBSCRIPTION_PLAN", "AVAILABILITY_PERIOD"),
-    }
-)
-_TOP_LEVEL = ("ITEM", "CATEGORY")
-_STATES = frozenset(
-    {
-        *("CUSTOM", "IN_STOCK", "SOLD", "RETURNED_BY_CUSTOMER", "RESERVED_FOR_SALE", "SOLD_ONLINE"),
-        *("ORDERED_FROM_VENDOR", "RECEIVED_FROM_VENDOR", "IN_TRANSIT_TO", "NONE", "WASTE", "UNLINKED_RETURN"),
-        *("COMPOSED", "DECOMPOSED", "SUPPORTED_BY_NEWER_VERSION", "IN_TRANSIT", "UNTRACKED"),
-    }
-)
-_SEARCH = (
-    *("cursor", "object_types", "include_deleted_objects", "include_related_objects", "begin_time", "query", "limit"),
-    "include_category_path_to_root",
-)
-_COUNTS = ("catalog_object_ids", "location_ids", "updated_after", "cursor", "states", "limit")
+_TYPES = frozenset({"ITEM", "ITEM_VARIATION", "CATEGORY", "TAX", "DISCOUNT", "MODIFIER_LIST", "MODIFIER", "IMAGE"})
+_STATES = frozenset({"IN_STOCK", "SOLD", "WASTE", "SOLD_ONLINE"})
 
 
-class _Entry(NamedTuple):
-    at: int
-    id: str
-    shown: Json
-
-
-class Shelf:
+class CatalogApi:
     """The goods of Square's merchants, and how many of them there are."""
 
     def __init__(self, world: World) -> None:
@@ -73,74 +38,50 @@ class Shelf:
 
     def search(self, merchant: Merchant, body: Any) -> Json:
         """Answer `POST /v2/catalog/search`."""
-        body = a_body(body, *_SEARCH)
-        types = strings(body.get("object_types"), "object_types", 20, _TYPES) or _TOP_LEVEL
-        flags = {
-            name: expect(body.get(name, False), bool, "EXPECTED_BOOLEAN", name)
-            for name in ("include_deleted_objects", "include_related_objects", "include_category_path_to_root")
-        }
-        deleted = flags["include_deleted_objects"]
-        if deleted and flags["include_category_path_to_root"]:
-            raise invalid("CONFLICTING_PARAMETERS", "Deleted objects have no path.", "include_category_path_to_root")
-        if body.get("query") is not None:
-            raise not_played("queries of the catalogue")
+        flags = ("include_deleted_objects", "include_related_objects")
+        body = a_body(body, "cursor", "object_types", "limit", *flags)
+        types = strings(body.get("object_types"), "object_types", 20, _TYPES) or ("ITEM", "CATEGORY")
+        deleted, related = (expect(body.get(name, False), bool, "EXPECTED_BOOLEAN", name) for name in flags)
         asked = expect(body.get("limit", _DEFAULT_PAGE), int, "EXPECTED_INTEGER", "limit")
-        begin = body.get("begin_time")
-        since = instant(begin, "begin_time") // 1_000_000 if begin is not None else FIRST
-        objects = catalogue(merchant)
+        objects = catalog(merchant)
         found = [
-            _Entry(at, id_, one)
+            (_at(one, "updated_at"), id_, one)
             for id_, one in objects.items()
-            if one["type"] in types
-            and (at := _at(one, "updated_at")) > since
-            and (deleted or not one.get("is_deleted"))
+            if one["type"] in types and (deleted or not one.get("is_deleted"))
         ]
-        page, cursor = self._page(body, found, asked if 0 < asked <= _LARGEST_PAGE else _DEFAULT_PAGE)
-        answer: Json = {"objects": [one.shown for one in page]} if page else {}
-        if flags["include_related_objects"] and page:
-            answer["related_objects"] = _related(objects, [one.shown for one in page])
-        answer["latest_time"] = stamp(max(_at(one, "updated_at") for one in objects.values()))
-        return {**answer, "cursor": cursor} if cursor else answer
+        size = asked if 0 < asked <= _LARGEST_PAGE else _DEFAULT_PAGE
+        page, more = self._cursors.page(found, _query(body), body.get("cursor"), size)
+        answer: Json = {"objects": page} if page else {}
+        if related and page:
+            answer["related_objects"] = _related(objects, page)
+        latest = max(_at(one, "updated_at") for one in objects.values())
+        return {**answer, "latest_time": stamp(latest), **more}
 
     def counts(self, merchant: Merchant, body: Any) -> Json:
         """Answer `POST /v2/inventory/counts/batch-retrieve`: newest first."""
-        body = a_body(body, *_COUNTS)
-        ids = strings(body.get("catalog_object_ids"), "catalog_object_ids", 1000)
+        body = a_body(body, "location_ids", "cursor", "states", "limit")
         own = {location.id for location in merchant.locations}
         places = strings(body.get("location_ids"), "location_ids", 1000)
         if not own.issuperset(places):
             raise forbidden()
         states = strings(body.get("states"), "states", 20, _STATES)
         size = limit(body.get("limit"), _DEFAULT_PAGE, _LARGEST_PAGE)
-        after = body.get("updated_after")
-        since = instant(after, "updated_after") // 1_000_000 if after is not None else FIRST
-        found: dict[str, _Entry] = {}
+        found: dict[str, tuple[int, str, Json]] = {}
         for place, shown in _counted(merchant, places or own):
-            item_id, state, at = shown.get("catalog_object_id"), shown.get("state"), _at(shown, "calculated_at")
-            if (not ids or item_id in ids) and (not states or state in states) and at > since:
-                id_ = f"{place}|{item_id}|{state}"
+            if not states or shown.get("state") in states:
+                id_ = f"{place}|{shown.get('catalog_object_id')}|{shown.get('state')}"
                 # Newest first: the sign turns the order of the instants round.
-                found[id_] = _Entry(-at, id_, shown)
-        page, cursor = self._page(body, list(found.values()), size)
-        answer: Json = {"counts": [one.shown for one in page]} if page else {}
-        return {**answer, "cursor": cursor} if cursor else answer
-
-    def _page(self, body: Json, found: list[_Entry], asked: int) -> tuple[list[_Entry], str]:
-        query = fingerprint({name: value for name, value in body.items() if name not in ("cursor", "limit")})
-        now = self._world.clock().timestamp()
-        after = None
-        if text := body.get("cursor"):
-            position = self._cursors.open(expect(text, str, "EXPECTED_STRING", "cursor"), query, now)
-            after = (position.at, position.id)
-        rest = sorted((one for one in found if after is None or one[:2] > after), key=lambda one: one[:2])
-        page = rest[: self._cursors.page_size(asked, query, after)]
-        if len(page) == len(rest):
-            return page, ""
-        return page, self._cursors.seal(Position(query, now, 0, page[-1].at, page[-1].id))
+                found[id_] = (-_at(shown, "calculated_at"), id_, shown)
+        page, more = self._cursors.page(list(found.values()), _query(body), body.get("cursor"), size)
+        return {**({"counts": page} if page else {}), **more}
 
 
-def catalogue(merchant: Merchant) -> dict[str, Json]:
-    """Return every object of a merchant's catalogue by its id, deleted ones too."""
+def _query(body: Json) -> bytes:
+    return fingerprint({name: value for name, value in body.items() if name not in ("cursor", "limit")})
+
+
+def catalog(merchant: Merchant) -> dict[str, Json]:
+    """Return every object of a merchant's catalog by its id, deleted ones too."""
     items: dict[str, list[Item]] = {}
     for item in merchant.items:
         items.setdefault(item.product_id or f"{item.id}I", []).append(item)

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from flux_sandbox.square.errors import ApiError, invalid
+from flux_sandbox.square.errors import invalid_cursor
+from flux_sandbox.square.params import expect
 
 if TYPE_CHECKING:
     from flux_sandbox.world import World
@@ -32,11 +33,6 @@ class Position(msgspec.Struct, array_like=True):
 def fingerprint(*query: Any) -> bytes:
     """Return what tells one query from another."""
     return hashlib.blake2b(msgspec.json.encode(query, order="sorted"), digest_size=12).digest()
-
-
-def invalid_cursor() -> ApiError:
-    """Return the answer to a cursor that is not, or no longer, good."""
-    return invalid("INVALID_CURSOR", "The cursor is invalid or has expired.", "cursor")
 
 
 class Cursors:
@@ -79,3 +75,38 @@ class Cursors:
         if limit > 1 and rng.random() < _SHORT_PAGES:
             return rng.randrange(max(1, limit // 4), limit)
         return limit
+
+    def page(
+        self,
+        found: list[tuple[int, str, Any]],
+        query: bytes,
+        cursor: Any,
+        limit: int,
+        *,
+        descending: bool = False,
+    ) -> tuple[list[Any], dict[str, str]]:
+        """Return a page of what was found, and the member that leads to the next one, if there is one.
+
+        Args:
+            found: objects, each with its instant and id, in any order.
+            query: the fingerprint of what is asked for.
+            cursor: as asked with; nothing on the first page.
+            limit: the most that the page may hold.
+            descending: newest first.
+
+        Raises:
+            ApiError: the cursor is not, or no longer, good.
+
+        """
+        now = self._world.clock().timestamp()
+        after = None
+        if cursor:
+            position = self.open(expect(cursor, str, "EXPECTED_STRING", "cursor"), query, now)
+            after = (position.at, position.id)
+        found.sort(key=lambda one: one[:2], reverse=descending)
+        rest = [one for one in found if after is None or (one[:2] < after if descending else one[:2] > after)]
+        page = rest[: self.page_size(limit, query, after)]
+        if len(page) == len(rest):
+            return [one for _, _, one in page], {}
+        at, id_, _ = page[-1]
+        return [one for _, _, one in page], {"cursor": self.seal(Position(query, now, 0, at, id_))}

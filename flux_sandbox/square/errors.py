@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -36,36 +37,19 @@ def rate_limited() -> ApiError:
     return ApiError(429, "RATE_LIMITED", "This request was rate limited. Please retry later.")
 
 
-#: What a proxy in front of the API answers when it answers instead: (status, content type, body).
-PROXY_ANSWERS: tuple[tuple[int, str, bytes], ...] = (
-    (
-        500,
-        "text/html; charset=UTF-8",
-        b'<!DOCTYPE html>\n<html lang="en-US">\n<head><title>Worker threw exception | connect.squareup.com | Cloudflare'
-        b'</title></head>\n<body><div id="cf-wrapper"><h1>Error <span>1101</span></h1><h2>Worker threw exception</h2>'
-        b"<p>You've requested a page on a website that is on the Cloudflare network.</p></div></body>\n</html>\n",
-    ),
-    (
-        200,
-        "text/html; charset=UTF-8",
-        b'<!DOCTYPE html>\n<html lang="en-US">\n<head><title>Just a moment...</title></head>\n<body><noscript>Enable '
-        b"JavaScript and cookies to continue</noscript></body>\n</html>\n",
-    ),
-    (503, "text/plain", b"upstream connect error or disconnect/reset before headers. reset reason: connection failure"),
-    (503, "text/html", b"Service Unavailable"),
-)
-#: Server errors in Square's own form.
-SERVER_ERRORS: tuple[tuple[int, str, str], ...] = (
-    (500, "INTERNAL_SERVER_ERROR", "An internal error has occurred, and the API was unable to service your request."),
-    (502, "BAD_GATEWAY", "The gateway received an invalid answer."),
-    (503, "SERVICE_UNAVAILABLE", "The service is temporarily unavailable."),
-    (504, "GATEWAY_TIMEOUT", "The gateway timed out."),
-)
+def invalid_cursor() -> ApiError:
+    """Return the answer to a cursor that is not, or no longer, good."""
+    return invalid("INVALID_CURSOR", "The cursor is invalid or has expired.", "cursor")
 
 
-class ProxyError(Exception):
-    """Something in front of the API answers instead of it."""
-
-    def __init__(self, status: int, media_type: str, body: bytes) -> None:
-        super().__init__(status)
-        self.status, self.media_type, self.body = status, media_type, body
+#: What faults make Square answer: see `provider.raise_fault`.
+FAULTS: dict[str, list[Callable[[], Exception]]] = {
+    "error500": [
+        lambda: ApiError(500, "INTERNAL_SERVER_ERROR", "The API was unable to service your request."),
+        lambda: ApiError(502, "BAD_GATEWAY", "The gateway received an invalid answer."),
+        lambda: ApiError(503, "SERVICE_UNAVAILABLE", "The service is temporarily unavailable."),
+        lambda: ApiError(504, "GATEWAY_TIMEOUT", "The gateway timed out."),
+    ],
+    "error429": [rate_limited],
+    "cursor": [invalid_cursor],
+}

@@ -1,4 +1,4 @@
-"""What Square would announce of a happening: event types and bodies, in the documented envelope.
+"""What Square would announce of a world_event: event types and bodies, in the documented envelope.
 
 A sale at the counter is announced by its payments only: `order.created` comes for orders made through the API, and
 `order.updated` for ones changed through it or in the dashboard. `order.*` are stubs, to be fetched; `payment.*` and
@@ -20,9 +20,9 @@ from flux_sandbox.square.payments import REFUNDING, payment, refund
 from flux_sandbox.square.staff import timecard
 
 if TYPE_CHECKING:
-    from flux_sandbox.events import Happening
+    from flux_sandbox.events import WorldEvent
     from flux_sandbox.model import Location, Merchant, Sale
-    from flux_sandbox.square.payments_api import Till
+    from flux_sandbox.square.payments_api import PaymentsApi
 
 Json = dict[str, Any]
 
@@ -66,52 +66,52 @@ def envelope(merchant_id: str, event: Event, now: datetime) -> tuple[str, bytes]
     return event_id, msgspec.json.encode(body)
 
 
-def events_of(happening: Happening, now_ms: int, till: Till) -> list[Event]:
-    """Return what is announced of a happening, oldest first."""
-    if happening.sale is not None:
-        return list(_sale_events(happening, happening.sale, now_ms, till))
-    if happening.kind.startswith("location_"):
-        return [_location(happening.kind == "location_opened", happening.location)]
-    if happening.kind == "stock_changed":
-        return [_counted(happening)]
-    if happening.kind == "shift_changed":
-        return [_worked(happening)]
-    if happening.kind in ("item_created", "item_changed", "item_deleted"):
-        return [sample("catalog.version.updated", happening.merchant, now_ms)]
+def events_of(world_event: WorldEvent, now_ms: int, payments_api: PaymentsApi) -> list[Event]:
+    """Return what is announced of a world_event, oldest first."""
+    if world_event.sale is not None:
+        return list(_sale_events(world_event, world_event.sale, now_ms, payments_api))
+    if world_event.kind.startswith("location_"):
+        return [_location(world_event.kind == "location_opened", world_event.location)]
+    if world_event.kind == "stock_changed":
+        return [_counted(world_event)]
+    if world_event.kind == "shift_changed":
+        return [_worked(world_event)]
+    if world_event.kind in ("item_created", "item_changed", "item_deleted"):
+        return [sample("catalog.version.updated", world_event.merchant, now_ms)]
     return []
 
 
-def _sale_events(happening: Happening, sale: Sale, now_ms: int, till: Till) -> Iterator[Event]:
+def _sale_events(world_event: WorldEvent, sale: Sale, now_ms: int, payments_api: PaymentsApi) -> Iterator[Event]:
     online = bool(sale.version)
-    if happening.kind == "sold":
+    if world_event.kind == "sold":
         if online:
             yield _order("created", sale, state="OPEN", version=1)
-        yield from _payments(sale, now_ms, till)
+        yield from _payments(sale, now_ms, payments_api)
         if online:
             yield _order("updated", sale)
-    elif happening.kind == "paid":
-        yield from _payments(sale, now_ms, till)
+    elif world_event.kind == "paid":
+        yield from _payments(sale, now_ms, payments_api)
         if online:
             yield _fulfillment(sale)
             yield _order("updated", sale)
-    elif happening.kind == "refunded":
-        yield from _refunds(sale, now_ms, till)
+    elif world_event.kind == "refunded":
+        yield from _refunds(sale, now_ms, payments_api)
     else:
         yield _order("updated", sale)
-        if happening.amounts:
-            yield from (event for event in _payments(sale, now_ms, till) if event.type == "payment.updated")
+        if world_event.amounts:
+            yield from (event for event in _payments(sale, now_ms, payments_api) if event.type == "payment.updated")
 
 
-def _counted(happening: Happening) -> Event:
+def _counted(world_event: WorldEvent) -> Event:
     counts = []
-    if happening.item is not None and happening.count is not None:
-        counts = [count_object(happening.location.id, happening.item.id, happening.count)]
+    if world_event.item is not None and world_event.count is not None:
+        counts = [count_object(world_event.location.id, world_event.item.id, world_event.count)]
     detail = {"type": "inventory_counts", "id": str(uuid.uuid4()), "object": {"inventory_counts": counts}}
     return Event("inventory.count.updated", detail)
 
 
-def _worked(happening: Happening) -> Event:
-    shift = happening.shift
+def _worked(world_event: WorldEvent) -> Event:
+    shift = world_event.shift
     assert shift is not None  # noqa: S101 (a shift is what changed)
     if shift.deleted:
         return Event("labor.timecard.deleted", {"type": "labor", "id": shift.id, "deleted": True})
@@ -149,8 +149,8 @@ def _fulfillment(sale: Sale) -> Event:
     return Event("order.fulfillment.updated", {"type": kind, "id": sale.id, "object": {kind: stub}})
 
 
-def _payments(sale: Sale, now_ms: int, till: Till) -> Iterator[Event]:
-    paid = [one for one in till.paid(sale) if one.tender.status == "completed"]
+def _payments(sale: Sale, now_ms: int, payments_api: PaymentsApi) -> Iterator[Event]:
+    paid = [one for one in payments_api.paid(sale) if one.tender.status == "completed"]
     for final in (False, True):
         for one in paid:
             yield _payment_event(payment(one, now_ms, final=final), final=final)
@@ -163,16 +163,16 @@ def _payment_event(found: Json, *, final: bool) -> Event:
     )
 
 
-def _refunds(sale: Sale, now_ms: int, till: Till) -> Iterator[Event]:
+def _refunds(sale: Sale, now_ms: int, payments_api: PaymentsApi) -> Iterator[Event]:
     # Where nothing had been paid no money moves, and nothing is announced.
-    backs = till.given_back(sale)
+    backs = payments_api.given_back(sale)
     for final, event in ((False, "created"), (True, "updated")):
         for back in backs:
             found = refund(back, final=final)
             yield Event(f"refund.{event}", {"type": "refund", "id": back.id, "object": {"refund": found}})
     for returned in sale.returns if backs else ():
         # The payment changes with it: its own order is the sale's, which did not.
-        for paid in till.paid(returned.source) if returned.source is not None else ():
+        for paid in payments_api.paid(returned.source) if returned.source is not None else ():
             if any(one.sale is sale for one in paid.refunds):
                 changed = payment(paid, now_ms)
                 changed["updated_at"] = stamp(max(sale.updated, now_ms) + REFUNDING)

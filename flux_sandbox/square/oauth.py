@@ -1,115 +1,56 @@
 """Square's OAuth: codes that work once, tokens that expire at an absolute time, and two kinds of refresh token.
 
-With a client secret (code flow) the refresh token is good for ever and comes back unchanged. Without one (PKCE) it works
-once (or, with the option `refresh_grace`, for a moment longer), lives 90 days, and each refresh brings a new one. Facts: ObtainToken and RevokeToken in Square's OpenAPI document 2025-08-20.
+With a client secret (code flow) the refresh token is good for ever and comes back unchanged. Without one (PKCE) it works once
+(or, with the option `refresh_grace`, for a moment longer), lives 90 days, and each refresh brings a new one. Facts: ObtainToken
+and RevokeToken in Square's OpenAPI document 2025-08-20.
 """
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import hmac
 import secrets
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+from flux_sandbox import oauth
+from flux_sandbox.oauth import AccessToken, Grant, RefreshToken, proves
 from flux_sandbox.options import CLIENT_ID, CLIENT_SECRET, DAY
-from flux_sandbox.square.consent import SCOPES, consent_of
 from flux_sandbox.square.errors import ApiError, invalid
 
 if TYPE_CHECKING:
     from flux_sandbox.model import Merchant
-    from flux_sandbox.world import World
 
-_SHORT_LIVED = DAY
-_PKCE_REFRESH = 90 * DAY
+_PKCE_REFRESH = timedelta(seconds=90 * DAY)
 
 
-@dataclass(slots=True)
-class Grant:
-    """A merchant's authorisation of the app; revoking it ends every token that came from it."""
+class Authority(oauth.Authority):
+    """The authorisation server."""
 
-    merchant_id: str
-    scopes: frozenset[str]
-    revoked: bool = False
+    title, provider = "Square", "square"
+    scopes: Mapping[str, str] = {
+        "CUSTOMERS_READ": "See your customers",
+        "EMPLOYEES_READ": "See your team",
+        "INVENTORY_READ": "See your inventory",
+        "ITEMS_READ": "See your catalog",
+        "MERCHANT_PROFILE_READ": "See your business and its locations",
+        "ORDERS_READ": "See your orders",
+        "PAYMENTS_READ": "See your payments and refunds",
+        "REPORTING_READ": "See your sales reports",
+        "TIMECARDS_READ": "See your team's timecards",
+    }
 
+    def refusal(self, parameter: str, detail: str) -> Exception:
+        """Return the error of a request that no page can be shown for."""
+        return invalid("INVALID_VALUE", detail, parameter)
 
-@dataclass(slots=True)
-class AccessToken:
-    """A bearer token."""
+    def code(self) -> str:
+        """Return a new authorization code."""
+        return f"sq0cgb-{secrets.token_urlsafe(16)}"
 
-    grant: Grant
-    expires_at: datetime
-    scopes: frozenset[str]
-    revoked: bool = False
-
-
-@dataclass(slots=True)
-class RefreshToken:
-    """A refresh token; `expires_at` only for PKCE, whose tokens work once."""
-
-    grant: Grant
-    scopes: frozenset[str]
-    expires_at: datetime | None = None
-    used_at: datetime | None = None
-
-
-@dataclass(slots=True)
-class Code:
-    """An authorization code."""
-
-    grant: Grant
-    expires_at: datetime
-    redirect_uri: str
-    challenge: str
-    used: bool = False
-
-
-@dataclass(slots=True)
-class Authority:
-    """The authorisation server: what has been granted, and every token it gave out."""
-
-    world: World
-    codes: dict[str, Code] = field(default_factory=dict)
-    access: dict[str, AccessToken] = field(default_factory=dict)
-    refresh: dict[str, RefreshToken] = field(default_factory=dict)
-    grants: dict[str, list[Grant]] = field(default_factory=dict)
-    on_revoked: Callable[[str, str], None] = lambda merchant_id, revoker: None  # noqa: ARG005
-
-    def authorised(self) -> set[str]:
-        """Return the ids of the merchants that have a live authorisation."""
-        return {t.grant.merchant_id for t in self.access.values() if not t.grant.revoked}
-
-    def choose(self, name: str) -> Merchant:
-        """Return the merchant who is asked: the one named, else the first that has not authorised yet."""
-        merchants = self.world.merchants_of("square")
-        for merchant in merchants:
-            if name and name in (merchant.id, merchant.handle, merchant.name):
-                return merchant
-        done = self.authorised()
-        return next((m for m in merchants if m.id not in done), merchants[0])
-
-    def granted(self, merchant_id: str) -> frozenset[str]:
-        """Return every scope that a merchant has granted and not taken back."""
-        return frozenset().union(*(grant.scopes for grant in self.grants.get(merchant_id, ())))
-
-    def authorize(self, query: Mapping[str, str]) -> str:
-        """Answer for a person who agrees (or, with `deny=1`, does not): where to go next.
-
-        Raises:
-            ApiError: the request is not one that a page could be shown for.
-
-        """
-        consent = consent_of(query)
-        if query.get("deny") == "1":
-            return consent.answer(error="access_denied", error_description="user_denied")
-        grant = Grant(self.choose(query.get("merchant", "")).id, consent.scopes)
-        code = f"sq0cgb-{secrets.token_urlsafe(16)}"
-        ends = self.world.clock() + timedelta(seconds=self.world.options.code_lifetime)
-        self.codes[code] = Code(grant, ends, consent.redirect, query.get("code_challenge", ""))
-        return consent.answer(code=code, response_type="code")
+    def signed(self, merchant: Merchant, values: dict[str, str]) -> dict[str, str]:  # noqa: ARG002
+        """Return the parameters of a callback, which Square does not sign."""
+        return {**values, "response_type": "code"} if "code" in values else values
 
     def token(self, body: Any) -> dict[str, Any]:
         """Answer `POST /oauth2/token`.
@@ -118,50 +59,39 @@ class Authority:
             ApiError: the request is not understood, or what it presents is not accepted.
 
         """
-        if not isinstance(body, dict):
-            raise invalid("EXPECTED_JSON_BODY", "The request body is not a JSON object.")
-        kind = _text(body, "grant_type", required=True)
-        if _text(body, "client_id", required=True) != CLIENT_ID:
+        kind, secret = _text(body, "grant_type"), str(body.get("client_secret") or "")
+        if _text(body, "client_id") != CLIENT_ID:
             raise _refused("The application `client_id` is not known.")
-        secret = _text(body, "client_secret")
         if secret and not hmac.compare_digest(secret.encode(), CLIENT_SECRET.encode()):
             raise _refused("The `client_secret` is not valid for the application.")
         if kind == "authorization_code":
-            grant, pkce = self._redeem(body, bool(secret))
-            scopes, old = grant.scopes, None
-        elif kind == "refresh_token":
+            return self._tokens(self._redeem(body, bool(secret)), pkce=not secret)
+        if kind == "refresh_token":
             old = self._present(body, bool(secret))
-            grant, scopes, pkce = old.grant, old.scopes, old.expires_at is not None
-            self.world.traffic.counts["token_refreshes"] += 1
-        else:
-            raise invalid("INVALID_VALUE", f"`{kind}` is not a supported grant type.", "grant_type")
-        asked = body.get("scopes")
-        if isinstance(asked, list) and asked:
-            scopes = scopes & frozenset(map(str, asked))
-        return self._issue(grant, scopes, pkce=pkce, old=old, given=body.get("refresh_token"), short=body)
+            self.world.request_log.counts["token_refreshes"] += 1
+            if old.expires_at is not None:
+                return self._tokens(old.grant, pkce=True)
+            return self._tokens(old.grant, refresh=_text(body, "refresh_token"))
+        raise invalid("INVALID_VALUE", f"`{kind}` is not a supported grant type.", "grant_type")
 
-    def _redeem(self, body: dict[str, Any], with_secret: bool) -> tuple[Grant, bool]:
-        code = self.codes.get(_text(body, "code", required=True))
-        if code is None or code.used or code.expires_at <= self.world.clock():
+    def _redeem(self, body: Mapping[str, Any], with_secret: bool) -> Grant:
+        code = self.live_code(_text(body, "code"))
+        if code is None:
             raise _refused("The authorization code is invalid, has been used, or has expired.")
-        if _text(body, "redirect_uri") != code.redirect_uri:
+        if body.get("redirect_uri") != code.redirect_uri:
             raise _refused("The `redirect_uri` is not the one that the code was issued for.")
-        verifier = _text(body, "code_verifier")
+        verifier = str(body.get("code_verifier") or "")
         if not with_secret and not verifier:
             raise invalid("MISSING_REQUIRED_PARAMETER", "Missing required parameter.", "client_secret")
-        if verifier:
-            digest = base64.urlsafe_b64encode(hashlib.sha256(verifier.encode()).digest()).decode().rstrip("=")
-            if not code.challenge or not hmac.compare_digest(digest, code.challenge.rstrip("=")):
-                raise _refused("The `code_verifier` does not match the code challenge.")
+        if verifier and not (code.challenge and proves(code.challenge, verifier)):
+            raise _refused("The `code_verifier` does not match the code challenge.")
         code.used = True
-        return code.grant, not with_secret
+        return code.grant
 
-    def _present(self, body: dict[str, Any], with_secret: bool) -> RefreshToken:
-        token = self.refresh.get(_text(body, "refresh_token", required=True))
-        now = self.world.clock()
-        if token is None or token.grant.revoked:
-            raise _refused("The refresh token is invalid or has been revoked.")
-        if token.used_at is not None and (now - token.used_at).total_seconds() >= self.world.options.refresh_grace:
+    def _present(self, body: Mapping[str, Any], with_secret: bool) -> RefreshToken:
+        token = self.refresh.get(_text(body, "refresh_token"))
+        now, grace = self.world.clock(), timedelta(seconds=self.world.options.refresh_grace)
+        if token is None or token.grant.revoked or (token.used_at is not None and now - token.used_at >= grace):
             raise _refused("The refresh token is invalid or has been revoked.")
         if token.expires_at is None and not with_secret:
             raise invalid("MISSING_REQUIRED_PARAMETER", "Missing required parameter.", "client_secret")
@@ -171,74 +101,52 @@ class Authority:
             token.used_at = token.used_at or now
         return token
 
-    def _issue(
-        self,
-        grant: Grant,
-        scopes: frozenset[str],
-        *,
-        pkce: bool,
-        old: RefreshToken | None,
-        given: Any,
-        short: Mapping[str, Any],
+    def new_tokens(self, grant: Grant, lifetime: float | None = None) -> dict[str, Any]:
+        """Give out tokens of the code flow."""
+        return self._tokens(grant, lifetime=lifetime)
+
+    def _tokens(
+        self, grant: Grant, *, pkce: bool = False, refresh: str = "", lifetime: float | None = None
     ) -> dict[str, Any]:
-        now = self.world.clock()
-        short_lived = short.get("short_lived") is True
-        life = self.world.options.token_lifetime
-        access = "EAAA" + secrets.token_urlsafe(45)
-        ends = now + timedelta(seconds=min(life, _SHORT_LIVED) if short_lived else life)
-        self.access[access] = AccessToken(grant, ends, scopes)
-        self.world.traffic.counts["tokens_issued"] += 1
-        live = self.grants.setdefault(grant.merchant_id, [])
-        if not any(grant is one for one in live):
-            live.append(grant)
+        access, new = "EAAA" + secrets.token_urlsafe(45), "EQAA" + secrets.token_urlsafe(45)
+        ends = self.keep(access, grant, self.world.options.token_lifetime if lifetime is None else lifetime)
         answer = {
             "access_token": access,
             "token_type": "bearer",
             "expires_at": _seconds(ends),
             "merchant_id": grant.merchant_id,
-            "refresh_token": given,
-            "short_lived": short_lived,
+            "refresh_token": refresh or new,
+            "short_lived": False,
         }
-        if old is None or pkce:
-            answer["refresh_token"] = "EQAA" + secrets.token_urlsafe(45)
-            refresh_ends = now + timedelta(seconds=_PKCE_REFRESH) if pkce else None
-            self.refresh[answer["refresh_token"]] = RefreshToken(grant, scopes, refresh_ends)
+        if not refresh:
+            refresh_ends = self.world.clock() + _PKCE_REFRESH if pkce else None
+            self.refresh[new] = RefreshToken(grant, refresh_ends)
             if refresh_ends is not None:
                 answer["refresh_token_expires_at"] = _seconds(refresh_ends)
         return answer
 
-    def revoke(self, authorization: str, body: Any) -> dict[str, Any]:
-        """Answer `POST /oauth2/revoke`.
+    def revoke_token(self, authorization: str, body: Any) -> dict[str, Any]:
+        """Answer `POST /oauth2/revoke`: everything that the token's merchant granted.
 
         Raises:
-            ApiError: not the app, or not exactly one of `access_token` and `merchant_id`.
+            ApiError: not the app, or no such token.
 
         """
         kind, _, secret = authorization.partition(" ")
         if kind != "Client" or not hmac.compare_digest(secret.encode(), CLIENT_SECRET.encode()):
             raise _refused("Revoking needs the header `Authorization: Client APPLICATION_SECRET`.")
-        if not isinstance(body, dict):
-            raise invalid("EXPECTED_JSON_BODY", "The request body is not a JSON object.")
-        if _text(body, "client_id", required=True) != CLIENT_ID:
+        if _text(body, "client_id") != CLIENT_ID:
             raise _refused("The application `client_id` is not known.")
-        token, merchant_id = _text(body, "access_token"), _text(body, "merchant_id")
-        if bool(token) == bool(merchant_id):
-            raise invalid("BAD_REQUEST", "Provide exactly one of `access_token` and `merchant_id`.")
-        if token:
-            found = self.access.get(token)
-            if found is None:
-                raise ApiError(404, "NOT_FOUND", "The access token was not found.", "access_token")
-            if body.get("revoke_only_access_token") is True:
-                found.revoked = True
-                return {"success": True}
-            merchant_id = found.grant.merchant_id
-        self.revoke_merchant(merchant_id, "APPLICATION")
+        found = self.access.get(_text(body, "access_token"))
+        if found is None:
+            raise ApiError(404, "NOT_FOUND", "The access token was not found.", "access_token")
+        self.revoke(self.world.merchants[found.grant.merchant_id], "APPLICATION")
         return {"success": True}
 
     def status(self, token: AccessToken) -> dict[str, Any]:
         """Answer `POST /oauth2/token/status`."""
         return {
-            "scopes": sorted(token.scopes),
+            "scopes": sorted(token.grant.scopes),
             "expires_at": _seconds(token.expires_at),
             "client_id": CLIENT_ID,
             "merchant_id": token.grant.merchant_id,
@@ -254,11 +162,11 @@ class Authority:
         token = self.find(authorization)
         if token is None:
             raise ApiError(401, "UNAUTHORIZED", "This request could not be authorized.")
-        if token.revoked or token.grant.revoked:
+        if token.grant.revoked:
             raise ApiError(401, "ACCESS_TOKEN_REVOKED", "The provided access token has been revoked.")
         if token.expires_at <= self.world.clock():
             raise ApiError(401, "ACCESS_TOKEN_EXPIRED", "The provided access token has expired.")
-        if scope and scope not in token.scopes:
+        if scope and scope not in token.grant.scopes:
             raise ApiError(
                 403,
                 "INSUFFICIENT_SCOPES",
@@ -272,62 +180,19 @@ class Authority:
         kind, _, value = authorization.partition(" ")
         return self.access.get(value) if kind == "Bearer" else None
 
-    # What a test can make happen
-
-    def _tokens(self) -> list[AccessToken | RefreshToken]:
-        return [*self.access.values(), *self.refresh.values()]
-
-    def issue(self, merchant: Merchant, scopes: Iterable[str], lifetime: float | None) -> dict[str, Any]:
-        """Give out tokens without anybody authorising, as a developer console does."""
-        wanted = frozenset(scopes) or frozenset(SCOPES)
-        answer = self._issue(Grant(merchant.id, wanted), wanted, pkce=False, old=None, given=None, short={})
-        if lifetime is not None:
-            token = self.access[answer["access_token"]]
-            token.expires_at = self.world.clock() + timedelta(seconds=lifetime)
-            answer["expires_at"] = _seconds(token.expires_at)
-        return answer
-
-    def revoke_merchant(self, merchant_id: str, revoker: str = "MERCHANT") -> int:
-        """Revoke everything a merchant granted, and say so; returns how many access tokens that ended."""
-        live = self.grants.pop(merchant_id, [])
-        for grant in live:
-            grant.revoked = True
-        if live:
-            self.on_revoked(merchant_id, revoker)
-        return sum(access.grant.merchant_id == merchant_id for access in self.access.values())
-
-    def remove_scopes(self, merchant_id: str, scopes: Iterable[str]) -> None:
-        """Take permissions away from a merchant's tokens, present and future."""
-        gone = frozenset(scopes)
-        for token in self._tokens():
-            if token.grant.merchant_id == merchant_id:
-                token.scopes -= gone
-                token.grant.scopes -= gone
-
-    def expire(self, merchant_id: str | None) -> int:
-        """Let all access tokens (of one merchant, or of all) expire now; returns how many."""
-        now = self.world.clock()
-        ended = 0
-        for token in self.access.values():
-            if merchant_id in (None, token.grant.merchant_id) and token.expires_at > now:
-                token.expires_at = now
-                ended += 1
-        return ended
-
 
 def _seconds(at: datetime) -> str:
     # The documented form has whole seconds; rounding down never promises more life than there is.
     return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def _text(body: Mapping[str, Any], name: str, *, required: bool = False) -> str:
+def _text(body: Any, name: str) -> str:
+    """Return a text that must be there."""
+    if not isinstance(body, dict):
+        raise invalid("EXPECTED_JSON_BODY", "The request body is not a JSON object.")
     value = body.get(name)
-    if value is None or value == "":
-        if required:
-            raise invalid("MISSING_REQUIRED_PARAMETER", "Missing required parameter.", name)
-        return ""
-    if not isinstance(value, str):
-        raise invalid("EXPECTED_STRING", f"Expected a string value for `{name}`.", name)
+    if not isinstance(value, str) or not value:
+        raise invalid("MISSING_REQUIRED_PARAMETER", "Missing required parameter.", name)
     return value
 
 

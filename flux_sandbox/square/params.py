@@ -1,4 +1,7 @@
-"""How Square reads what it is asked: every parameter is known and of its type, or the request is refused."""
+"""How Square reads what it is asked: every parameter is known and of its type, or the request is refused.
+
+Known are those that Flux asks with; one that Square has beside them is refused like one that it has not.
+"""
 
 from __future__ import annotations
 
@@ -127,11 +130,6 @@ def a_number(query: Mapping[str, str], name: str) -> int | None:
     if not re.fullmatch(r"-?\d{1,18}", text):
         raise invalid("EXPECTED_INTEGER", f"Expected an integer value for `{name}`.", name)
     return int(text)
-
-
-def not_played(what: str) -> ApiError:
-    """Return the answer to what Square documents and the sandbox's world has nothing for."""
-    return ApiError(501, "NOT_IMPLEMENTED", f"The sandbox does not play {what}.")
 
 
 def forbidden() -> ApiError:

@@ -1,8 +1,7 @@
 """`GET /v2/payments`, `GET /v2/refunds` and `GET /v2/payments/{id}` with the rules of Square's documentation, over what was paid in the world.
 
-At most 100 a page, and a larger limit counts as 100; newest first unless asked otherwise; both ends of an interval belong to
-it; without an end it is the time of the first request, without a begin a year before. Without a location, payments are the
-main location's and refunds everybody's.
+At most 100 a page, and a larger limit counts as 100; both ends of an interval belong to it; without an end it is the time of the
+first request, without a begin a year before. As Flux asks: of one location, oldest first.
 """
 
 from __future__ import annotations
@@ -10,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from heapq import merge
-from itertools import islice
+from itertools import groupby, islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from flux_sandbox.documents import documents
 from flux_sandbox.square.cursors import Cursors, Position, fingerprint
-from flux_sandbox.square.documents import PAYMENTS, REFUNDS, newest, when, within
+from flux_sandbox.square.documents import PAYMENTS, REFUNDS, newest, when
 from flux_sandbox.square.errors import ApiError, invalid
 from flux_sandbox.square.params import a_number, a_query, between, forbidden, one_of
 from flux_sandbox.square.payments import Paid, payment, refund, refund_updated
@@ -23,7 +22,7 @@ from flux_sandbox.square.payments import Paid, payment, refund, refund_updated
 if TYPE_CHECKING:
     from starlette.datastructures import QueryParams
 
-    from flux_sandbox.events import Happening
+    from flux_sandbox.events import WorldEvent
     from flux_sandbox.model import Merchant, Sale
     from flux_sandbox.order_index import Moment
     from flux_sandbox.payments import PaidTender
@@ -43,10 +42,7 @@ _COMMON = frozenset(
         *("sort_order", "sort_field", "cursor", "location_id", "limit"),
     }
 )
-_PAYMENT_QUERY = _COMMON | {
-    *("total", "last_4", "card_brand", "is_offline_payment", "offline_begin_time", "offline_end_time")
-}
-_REFUND_QUERY = _COMMON | {"status", "source_type"}
+_OFFLINE = ("is_offline_payment", "offline_begin_time", "offline_end_time")
 _TILLS_TIME = ("offline_payment_details", "client_created_at")
 
 
@@ -63,9 +59,8 @@ class _Entry(NamedTuple):
 class _Ask(NamedTuple):
     """A checked query; intervals are UTC milliseconds with both ends."""
 
-    location_ids: tuple[str, ...]
+    location_id: str
     sort_field: str
-    descending: bool
     limit: int
     created: tuple[int, int]
     updated: tuple[int, int] | None
@@ -73,32 +68,7 @@ class _Ask(NamedTuple):
     fingerprint: bytes
 
 
-class _Wanted(NamedTuple):
-    """Which payments are asked for, apart from where and when; `offline` is an interval of the tills' time."""
-
-    offline_only: bool = False
-    offline: tuple[int, int] | None = None
-    total: int | None = None
-    last_4: str | None = None
-    card_brand: str | None = None
-
-    def has(self, shown: Json) -> bool:
-        """Tell whether a payment is one of them."""
-        taken = when(shown, *_TILLS_TIME)
-        if (self.offline_only or self.offline) and taken is None:
-            return False
-        if self.offline and taken is not None and not self.offline[0] <= taken <= self.offline[1]:
-            return False
-        if self.total not in (None, within(shown, "total_money", "amount")):
-            return False
-        card = within(shown, "card_details", "card")
-        return self.last_4 in (None, within(card, "last_4")) and self.card_brand in (None, within(card, "card_brand"))
-
-
-_EVERY_PAYMENT = _Wanted()
-
-
-class Till:
+class PaymentsApi:
     """What was paid and given back at Square's merchants: found by time, listed a page at a time."""
 
     def __init__(self, world: World) -> None:
@@ -112,10 +82,10 @@ class Till:
 
     # What was paid
 
-    def _hear(self, happening: Happening) -> None:
-        sale = happening.sale
-        if sale is not None and self._apart is not None and (happening.late or _is_apart(sale)):
-            self._apart.setdefault(happening.location.id, {})[sale.id] = sale
+    def _hear(self, world_event: WorldEvent) -> None:
+        sale = world_event.sale
+        if sale is not None and self._apart is not None and (world_event.late or _is_apart(sale)):
+            self._apart.setdefault(world_event.location.id, {})[sale.id] = sale
 
     def _apart_at(self, location_id: str) -> dict[str, Sale]:
         """Return a store's sales that were paid apart. Looked for once, as there are few among many."""
@@ -150,45 +120,46 @@ class Till:
     # The lists
 
     def payments(self, merchant: Merchant, params: QueryParams) -> Json:
-        """Answer `GET /v2/payments`."""
-        query = a_query(params, _PAYMENT_QUERY)
-        fields = ("CREATED_AT", "OFFLINE_CREATED_AT", "UPDATED_AT")
-        ask = self._ask(merchant, query, fields, everywhere=False)
+        """Answer `GET /v2/payments`: by creation, by the last change, or those that tills took offline by the tills' time."""
+        query = a_query(params, _COMMON | {*_OFFLINE})
+        ask = self._ask(merchant, query, ("CREATED_AT", "OFFLINE_CREATED_AT", "UPDATED_AT"))
         now = self._world.now_ms()
-        wanted = _wanted(query, ask.sort_field)
+        offline = None
+        if ask.sort_field == "OFFLINE_CREATED_AT":
+            one_of(query.get("is_offline_payment"), "is_offline_payment", ("true",))
+            first, last = between(query.get(_OFFLINE[1]), query.get(_OFFLINE[2]), *_OFFLINE[1:])
+            offline = (first, now if last is None else last)
 
-        def entries(location_id: str, first: int, last: int) -> Iterator[_Entry]:
-            for paid in self._payments(location_id, ask, first, last):
-                if wanted != _EVERY_PAYMENT and not wanted.has(payment(paid, now)):
+        def wanted(shown: Json) -> bool:
+            taken = when(shown, *_TILLS_TIME)
+            return offline is None or (taken is not None and offline[0] <= taken <= offline[1])
+
+        def entries(first: int, last: int) -> Iterator[_Entry]:
+            for paid in self._payments(ask, first, last):
+                if offline is not None and not wanted(payment(paid, now)):
                     continue
                 updated = paid.updated(now)
                 at = {"CREATED_AT": paid.created, "UPDATED_AT": updated}.get(ask.sort_field, paid.tender.at)
                 yield _Entry(at, paid.tender.id, partial(payment, paid, now), paid.created, updated)
 
-        taken_in = _taken_in(merchant, PAYMENTS, ask, wanted.has)
+        taken_in = _taken_in(merchant, PAYMENTS, ask, wanted)
         return self._page("payments", ask, entries, taken_in, now, sorted_already=ask.sort_field == "CREATED_AT")
 
     def refunds(self, merchant: Merchant, params: QueryParams) -> Json:
         """Answer `GET /v2/refunds`."""
-        query = a_query(params, _REFUND_QUERY)
-        ask = self._ask(merchant, query, ("CREATED_AT", "UPDATED_AT"), everywhere=True)
-        status, source = query.get("status"), query.get("source_type")
+        ask = self._ask(merchant, a_query(params, _COMMON), ("CREATED_AT", "UPDATED_AT"))
 
-        def wanted(shown: Json) -> bool:
-            return status in (None, shown.get("status")) and source in (None, shown.get("destination_type"))
-
-        def entries(location_id: str, first: int, last: int) -> Iterator[_Entry]:
+        def entries(first: int, last: int) -> Iterator[_Entry]:
             moment: Moment = "updated" if ask.sort_field == "UPDATED_AT" else "closed"
             # A refund's last change is a moment after its return's.
-            found = self._world.between([location_id], moment, first - _HOUR, last + _HOUR, descending=ask.descending)
-            for _, sale in found:
+            for _, sale in self._world.between([ask.location_id], moment, first - _HOUR, last + _HOUR):
                 for one in self.given_back(sale):
-                    if wanted(refund(one)):
-                        updated = refund_updated(one)
-                        at = updated if moment == "updated" else one.at
-                        yield _Entry(at, one.id, partial(refund, one), one.at, updated)
+                    updated = refund_updated(one)
+                    yield _Entry(
+                        updated if moment == "updated" else one.at, one.id, partial(refund, one), one.at, updated
+                    )
 
-        taken_in = _taken_in(merchant, REFUNDS, ask, wanted)
+        taken_in = _taken_in(merchant, REFUNDS, ask, lambda _: True)
         return self._page("refunds", ask, entries, taken_in, self._world.now_ms(), sorted_already=False)
 
     def payment(self, merchant: Merchant, payment_id: str) -> Json:
@@ -202,52 +173,41 @@ class Till:
             return {"payment": payment(paid, self._world.now_ms())}
         raise ApiError(404, "NOT_FOUND", f"Could not find payment with id: {payment_id}", "payment_id")
 
-    def _ask(self, merchant: Merchant, query: Mapping[str, str], fields: tuple[str, ...], *, everywhere: bool) -> _Ask:
-        own = [location.id for location in merchant.locations]
+    def _ask(self, merchant: Merchant, query: Mapping[str, str], fields: tuple[str, ...]) -> _Ask:
         location_id = query.get("location_id")
-        if location_id is not None and location_id not in own:
+        if location_id is None:
+            raise invalid("MISSING_REQUIRED_PARAMETER", "The sandbox lists one location at a time.", "location_id")
+        if location_id not in [location.id for location in merchant.locations]:
             raise forbidden()
-        ids = (location_id,) if location_id else tuple(own) if everywhere else (own[0],)
-        limit = a_number(query, "limit")
-        if limit is not None and limit < 1:
-            raise invalid("VALUE_TOO_LOW", "`limit` must be at least 1.", "limit")
+        one_of(query.get("sort_order"), "sort_order", ("ASC",))
+        size = a_number(query, "limit")
         now = self._world.now_ms()
         created = between(query.get("begin_time"), query.get("end_time"), "begin_time", "end_time")
         names = ("updated_at_begin_time", "updated_at_end_time")
         updated = between(query.get(names[0]), query.get(names[1]), *names)
         return _Ask(
-            ids,
+            location_id,
             one_of(query.get("sort_field"), "sort_field", fields),
-            one_of(query.get("sort_order"), "sort_order", ("DESC", "ASC")) == "DESC",
-            _PAGE if limit is None or limit > _PAGE else limit,
+            _PAGE if size is None or size > _PAGE else max(1, size),
             (created[0] if "begin_time" in query else now - _YEAR, now if created[1] is None else created[1]),
             (updated[0], now if updated[1] is None else updated[1]) if set(names) & query.keys() else None,
             query.get("cursor", ""),
             fingerprint({name: text for name, text in query.items() if name not in ("cursor", "limit")}),
         )
 
-    def _payments(self, location_id: str, ask: _Ask, first: int, last: int) -> Iterator[Paid]:
-        """Yield payments of a store whose instant of the sort may lie in an interval."""
-        apart = self._apart_at(location_id)
+    def _payments(self, ask: _Ask, first: int, last: int) -> Iterator[Paid]:
+        """Yield payments of a store whose instant of the sort may lie in an interval, by creation in its order."""
+        apart = self._apart_at(ask.location_id)
         if ask.sort_field == "CREATED_AT":
-            closed = self._world.between([location_id], "closed", first, last, descending=ask.descending)
+            closed = self._world.between([ask.location_id], "closed", first, last)
             at_closing = ((at, sale.id, self.paid(sale)) for (at, _), sale in closed if sale.id not in apart)
-            others = sorted(
-                (
-                    (paid.created, sale.id, [paid])
-                    for sale in apart.values()
-                    for paid in self.paid(sale)
-                    if first <= paid.created <= last
-                ),
-                key=lambda one: one[:2],
-                reverse=ask.descending,
-            )
-            for _, _, found in merge(at_closing, others, key=lambda one: one[:2], reverse=ask.descending):
+            every = ((paid.created, sale.id, [paid]) for sale in apart.values() for paid in self.paid(sale))
+            others = sorted((one for one in every if first <= one[0] <= last), key=lambda one: one[:2])
+            for _, _, found in merge(at_closing, others, key=lambda one: one[:2]):
                 yield from found
             return
-        changed = ask.sort_field == "UPDATED_AT"
         offline = [sale for sale in apart.values() if _arrived(sale) is not None]
-        for sale in self._changed(location_id, first, last) if changed else offline:
+        for sale in self._changed(ask.location_id, first, last) if ask.sort_field == "UPDATED_AT" else offline:
             yield from self.paid(sale)
 
     def _changed(self, location_id: str, first: int, last: int) -> Iterable[Sale]:
@@ -266,7 +226,7 @@ class Till:
         self,
         member: str,
         ask: _Ask,
-        entries: Callable[[str, int, int], Iterator[_Entry]],
+        entries: Callable[[int, int], Iterator[_Entry]],
         taken_in: list[_Entry],
         now: int,
         *,
@@ -282,17 +242,14 @@ class Till:
             position = self._cursors.open(ask.cursor, ask.fingerprint, issued)
             after, created_last = (position.at, position.id), position.last
             if ask.sort_field != "OFFLINE_CREATED_AT":
-                last = min(last, position.at) if ask.descending else last
-                first = first if ask.descending else max(first, position.at)
+                first = max(first, position.at)
         size = self._cursors.page_size(ask.limit, ask.fingerprint, after)
         page: list[_Entry] = []
         more = False
-        streams = [self._sorted(entries(id_, first, last), ask, lazily=sorted_already) for id_ in ask.location_ids]
-        streams.append(self._sorted(iter(taken_in), ask, lazily=False))
-        for one in merge(*streams, key=lambda entry: entry[:2], reverse=ask.descending):
-            if after is not None and (one[:2] >= after if ask.descending else one[:2] <= after):
-                continue
-            if not ask.created[0] <= one.created <= created_last:
+        found = entries(first, last)
+        made = _within_instants(found) if sorted_already else sorted(found, key=lambda entry: entry[:2])
+        for one in merge(made, sorted(taken_in, key=lambda entry: entry[:2]), key=lambda entry: entry[:2]):
+            if (after is not None and one[:2] <= after) or not ask.created[0] <= one.created <= created_last:
                 continue
             if ask.updated and not ask.updated[0] <= one.updated <= ask.updated[1]:
                 continue
@@ -306,49 +263,25 @@ class Till:
             answer["cursor"] = self._cursors.seal(Position(ask.fingerprint, issued, created_last, end.at, end.id))
         return answer
 
-    @staticmethod
-    def _sorted(entries: Iterator[_Entry], ask: _Ask, *, lazily: bool) -> Iterator[_Entry]:
-        if not lazily:
-            return iter(sorted(entries, key=lambda entry: entry[:2], reverse=ask.descending))
-        return _within_instants(entries, descending=ask.descending)
 
-
-def _within_instants(entries: Iterator[_Entry], *, descending: bool) -> Iterator[_Entry]:
+def _within_instants(entries: Iterator[_Entry]) -> Iterator[_Entry]:
     """Put the payments of one instant in the order of their ids; the instants are in order already."""
-    held: list[_Entry] = []
-    for one in entries:
-        if held and one.at != held[0].at:
-            yield from sorted(held, key=lambda entry: entry.id, reverse=descending)
-            held = []
-        held.append(one)
-    yield from sorted(held, key=lambda entry: entry.id, reverse=descending)
+    for _, those in groupby(entries, key=lambda entry: entry.at):
+        yield from sorted(those, key=lambda entry: entry.id)
 
 
 def _taken_in(merchant: Merchant, kind: str, ask: _Ask, wanted: Callable[[Json], bool]) -> list[_Entry]:
     """Return what is asked for of the records that are not made up, wherever in time it lies."""
     found = []
-    for location_id in ask.location_ids:
-        for id_, document in newest(documents(merchant, kind, location_id)):
-            shown = dict(document)
-            if wanted(shown):
-                created = when(shown, "created_at") or 0
-                updated = when(shown, "updated_at") or created
-                instants = {"CREATED_AT": created, "UPDATED_AT": updated}
-                at = instants.get(ask.sort_field, when(shown, *_TILLS_TIME) or 0)
-                found.append(_Entry(at, id_, partial(dict, shown), created, updated))
+    for id_, document in newest(documents(merchant, kind, ask.location_id)):
+        shown = dict(document)
+        if wanted(shown):
+            created = when(shown, "created_at") or 0
+            updated = when(shown, "updated_at") or created
+            instants = {"CREATED_AT": created, "UPDATED_AT": updated}
+            at = instants.get(ask.sort_field, when(shown, *_TILLS_TIME) or 0)
+            found.append(_Entry(at, id_, partial(dict, shown), created, updated))
     return found
-
-
-def _wanted(query: Mapping[str, str], sort_field: str) -> _Wanted:
-    """Return which payments a query asks for."""
-    text = query.get("is_offline_payment", "false")
-    if text not in ("true", "false"):
-        raise invalid("EXPECTED_BOOLEAN", "Expected true or false.", "is_offline_payment")
-    names = ("offline_begin_time", "offline_end_time")
-    span = between(query.get(names[0]), query.get(names[1]), *names)
-    offline = (span[0], 2**62 if span[1] is None else span[1]) if set(names) & query.keys() else None
-    offline_only = text == "true" or sort_field == "OFFLINE_CREATED_AT"
-    return _Wanted(offline_only, offline, a_number(query, "total"), query.get("last_4"), query.get("card_brand"))
 
 
 def _arrived(sale: Sale) -> int | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -17,22 +17,12 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from flux_sandbox.answers import Body, actor, needed
-from flux_sandbox.corrupt_response import damage
-from flux_sandbox.options import WEBHOOK_SIGNATURE_KEY
+from flux_sandbox.corrupt_response import corrupt
+from flux_sandbox.provider import AuthorisedSandbox, ProxyError, raise_fault
 from flux_sandbox.toast.auth import Authority
-from flux_sandbox.toast.calls import Call, Endpoint
+from flux_sandbox.toast.calls import Answer, Call, Endpoint
 from flux_sandbox.toast.documents import KINDS, Record, found_by
-from flux_sandbox.toast.errors import (
-    JSON,
-    PROXY_ANSWERS,
-    SERVER_ERRORS,
-    ApiError,
-    ProxyError,
-    invalid,
-    missing,
-    rate_limited,
-    republished,
-)
+from flux_sandbox.toast.errors import FAULTS, JSON, ApiError, invalid, rate_limited
 from flux_sandbox.toast.ids import restaurant_guid
 from flux_sandbox.toast.limits import Limiter
 from flux_sandbox.toast.orders import OrderWriter, View
@@ -48,7 +38,7 @@ if TYPE_CHECKING:
 _UNLIMITED = 2**62  # the world's log counts arrivals; the limits are Toast's own
 
 
-class ToastSandbox:
+class ToastSandbox(AuthorisedSandbox[Authority]):
     """Toast's side of the wire."""
 
     name = "toast"
@@ -71,9 +61,6 @@ class ToastSandbox:
             login,
             *(Route(one.path, self._endpoint(one), methods=[one.method]) for one in self.paths.endpoints()),
         ]
-        every = ["GET", "POST", "PUT", "DELETE", "PATCH"]
-        for root in ("authentication", "orders", "menus", "config", "stock", "restaurants", "partners", "labor", "era"):
-            routes.append(Route(f"/{root}/{{rest:path}}", self._unknown, methods=every))
         own: dict[str, Callable[[Body], Any]] = {
             "menus/publish": self._publish_menus,
             "config/publish": self._publish_config,
@@ -86,12 +73,9 @@ class ToastSandbox:
 
     def app(self, url: str) -> Mapping[str, Any]:
         """Return the settings and secrets of the webhook subscription as it is here."""
-        hook = next(iter(self.webhooks.subscriptions.values()), None)
-        where = {"notification_url": hook.url} if hook else {}
-        return {
-            "settings": {"base_url": f"{url}/{self.name}", **where},
-            "secrets": {"webhook_signature_key": hook.key if hook else WEBHOOK_SIGNATURE_KEY},
-        }
+        where, key = self.webhooks.signing()
+        settings = {"base_url": f"{url}/{self.name}", **where}
+        return {"settings": settings, "secrets": {"webhook_signature_key": key}}
 
     def credentials(self, merchant: Merchant) -> Mapping[str, Any]:
         """Return what a connection to a merchant needs: there is no page to consent on.
@@ -101,28 +85,12 @@ class ToastSandbox:
         client = self.authority.renewed(merchant)
         return {"secrets": {"client_id": client.id, "client_secret": client.secret}, "settings": {}}
 
-    def authorised(self) -> set[str]:
-        """Return the ids of the merchants whose client has signed in and is still accepted."""
-        return self.authority.authorised()
-
-    def issue(self, merchant: Merchant, scopes: Iterable[str], lifetime: float | None) -> Mapping[str, Any]:
-        """Give out a token without anybody signing in; a client that was revoked is accepted again."""
-        return self.authority.issue(merchant, scopes, lifetime)
-
     def revoke(self, merchant: Merchant) -> int:
         """Delete a merchant's credentials, and say that its restaurants are gone."""
-        ended = self.authority.revoke(merchant)
+        ended = super().revoke(merchant)
         for location in merchant.locations:
             self.webhooks.send(merchant, self.webhooks.partner("partner_removed", location))
         return ended
-
-    def remove_scopes(self, merchant: Merchant, scopes: Iterable[str]) -> None:
-        """Take permissions away."""
-        self.authority.remove_scopes(merchant, scopes)
-
-    def expire(self, merchant: Merchant | None) -> int:
-        """Let access tokens expire now."""
-        return self.authority.expire(merchant)
 
     def find_by(self, order: Record) -> Found:
         """Return what an order that was taken in is found by."""
@@ -162,7 +130,7 @@ class ToastSandbox:
 
     async def _serve(self, endpoint: Endpoint, request: Request, arrived: float) -> Response:
         raw = await request.body()
-        self.world.traffic.endpoints[endpoint.name] += 1
+        self.world.request_log.endpoints[endpoint.name] += 1
         authorization = request.headers.get("authorization", "")
         named = request.headers.get("toast-restaurant-external-id", "")
         within, headers = self._arrive(endpoint, authorization, named, arrived)
@@ -170,20 +138,21 @@ class ToastSandbox:
         if delay := self.world.faults.delay():
             await asyncio.sleep(delay)
         try:
-            self._fail_before(fault, headers)
+            raise_fault(self.world.faults, fault, FAULTS)
             call = self._allowed(endpoint, request, raw, authorization, named)
             if not within:
-                self.world.traffic.counts["rate_limited"] += 1
+                self.world.request_log.counts["rate_limited"] += 1
                 raise rate_limited(headers)
-            content = endpoint.answer(call)
+            found = endpoint.answer(call)
+            content = found if isinstance(found, Answer) else Answer(msgspec.json.encode(found))
         except (ApiError, ProxyError) as error:
             response = _refusal(error)
             self._log_search(endpoint, request, named, response.status_code)
         else:
-            response = damage(fault, content.body) if content.status == 200 else Response(status_code=content.status)
+            response = corrupt(fault, content.body) if content.status == 200 else Response(status_code=content.status)
             response.headers.update(content.headers)
         response.headers.update({name: value for name, value in headers.items() if name not in response.headers})
-        self.world.traffic.statuses[response.status_code] += 1
+        self.world.request_log.statuses[response.status_code] += 1
         return response
 
     def _arrive(
@@ -195,7 +164,7 @@ class ToastSandbox:
             return self._limiter.arrive("address", endpoint.name, time.time())
         client = self.authority.clients[token.client_id]
         known = next((one.id for one in client.merchant.locations if restaurant_guid(one) == named), None)
-        self.world.traffic.arrive({known or f"{client.merchant.id}/-"}, arrived, _UNLIMITED)
+        self.world.request_log.arrive({known or f"{client.merchant.id}/-"}, arrived, _UNLIMITED)
         return self._limiter.arrive(f"{client.id}|{known}", endpoint.name, time.time())
 
     def _allowed(self, endpoint: Endpoint, request: Request, raw: bytes, authorization: str, named: str) -> Call:
@@ -209,38 +178,23 @@ class ToastSandbox:
         )
         return Call(request, _body(raw) if endpoint.method != "GET" else None, client, restaurant, view)
 
-    def _fail_before(self, fault: str, headers: Mapping[str, str]) -> None:
-        random = self.world.faults.random
-        if fault == "error500":
-            raise ApiError(*random.choice(SERVER_ERRORS))
-        if fault == "error429":
-            raise rate_limited({**headers, "Retry-After": "1"})
-        if fault == "html":
-            raise ProxyError(*random.choice(PROXY_ANSWERS))
-        if fault == "cursor":
-            raise republished()
-
     def _log_search(self, endpoint: Endpoint, request: Request, named: str, status: int) -> None:
         if endpoint.name == "orders_bulk":
             self.paths.log_search(named, request.query_params, status, 0)
 
     async def _login(self, request: Request) -> Response:
         raw = await request.body()
-        self.world.traffic.endpoints["login"] += 1
+        self.world.request_log.endpoints["login"] += 1
         fault = self.world.faults.draw()
         if delay := self.world.faults.delay():
             await asyncio.sleep(delay)
         try:
-            self._fail_before(fault, {})
-            response = damage(fault, msgspec.json.encode(self.authority.login(_body(raw))))
+            raise_fault(self.world.faults, fault, FAULTS)
+            response = corrupt(fault, msgspec.json.encode(self.authority.login(_body(raw))))
         except (ApiError, ProxyError) as error:
             response = _refusal(error)
-        self.world.traffic.statuses[response.status_code] += 1
+        self.world.request_log.statuses[response.status_code] += 1
         return response
-
-    async def _unknown(self, request: Request) -> Response:
-        self.world.traffic.statuses[404] += 1
-        return _refusal(missing(f"{request.method} {request.url.path}"))
 
 
 def _body(raw: bytes) -> Any:
@@ -252,7 +206,7 @@ def _body(raw: bytes) -> Any:
 
 def _refusal(error: ApiError | ProxyError) -> Response:
     if isinstance(error, ProxyError):
-        return Response(error.body, error.status, media_type=error.media_type)
+        return error.response()
     return Response(error.body, error.status, headers=error.headers, media_type=JSON)
 
 

@@ -20,6 +20,7 @@ import msgspec
 from flux_sandbox.ids import guid, token
 from flux_sandbox.toast.errors import forbidden, invalid, unauthorized
 from flux_sandbox.toast.ids import group_guid, restaurant_guid
+from flux_sandbox.toast.values import FIXED
 
 if TYPE_CHECKING:
     from flux_sandbox.model import Location, Merchant
@@ -121,19 +122,16 @@ class Authority:
             raise unauthorized("Client authentication failed")
         if client.revoked:
             raise unauthorized("Client credentials have been deleted")
-        self.world.traffic.counts["token_refreshes"] += 1
+        self.world.request_log.counts["token_refreshes"] += 1
         client.signed_in = True
         found = self._current(client)
         left = int((found.expires_at - self.world.clock()).total_seconds())
         return {
             "@class": ".SuccessfulResponse",
             "token": {
-                "tokenType": "Bearer",
-                "scope": None,
+                **FIXED["login"],
                 "expiresIn": left,
                 "accessToken": found.value,
-                "idToken": None,
-                "refreshToken": None,
             },
             "status": "SUCCESS",
         }
@@ -165,7 +163,7 @@ class Authority:
         }
         value = self._sign({"alg": "RS256", "typ": "JWT", "kid": "sandbox"}, claims)
         self.tokens[value] = AccessToken(value, client.id, scopes, ends)
-        self.world.traffic.counts["tokens_issued"] += 1
+        self.world.request_log.counts["tokens_issued"] += 1
         return self.tokens[value]
 
     def _sign(self, header: Mapping[str, Any], claims: Mapping[str, Any]) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 if TYPE_CHECKING:
     from starlette.requests import Request
 
-    from flux_sandbox.model import Location
+    from flux_sandbox.model import Location, Merchant
     from flux_sandbox.toast.auth import Client
     from flux_sandbox.toast.orders import View
 
@@ -21,6 +21,11 @@ class Call(NamedTuple):
     client: Client
     restaurant: Location | None
     view: View
+
+    @property
+    def merchant(self) -> Merchant:
+        """Whose client asks."""
+        return self.client.merchant
 
     @property
     def query(self) -> Mapping[str, str]:
@@ -48,6 +53,6 @@ class Endpoint(NamedTuple):
     name: str
     method: str
     path: str
-    answer: Callable[[Call], Answer]
+    answer: Callable[[Call], Any]  # an `Answer`, or what is answered in JSON
     scope: str
     restaurant: bool = True  # whether the header that names the restaurant is needed

@@ -1,13 +1,13 @@
 """What the sandbox's Toast gives out as it was taken in (`flux_sandbox.documents`), and how it is found.
 
-`orders` are found by their own `businessDate` and `modifiedDate`; their payments with them. `menus` is all that a
+`orders` are found by their own `businessDate` and `modifiedDate`. `menus` is all that a
 restaurant has published: the one taken in last stands in the place of the made-up one. `stock` is an entry of the list of
 what is short, or an answer to a search: one that is in stock, or not valid, is found by searching alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from flux_pipelines.domain.errors import ConfigurationError
@@ -21,8 +21,6 @@ Record = Mapping[str, Any]
 
 MENUS, STOCK = "menus", "stock"
 KINDS = frozenset({ORDERS, MENUS, STOCK})
-#: What of a payment has which of the dates that payments are asked for by.
-_INSIDE = {"refundBusinessDate": "refund", "voidBusinessDate": "voidInfo"}
 
 
 def found_by(order: Record) -> Found:
@@ -57,28 +55,6 @@ def _instant(order: Record, name: str) -> int | None:
     if at is None:
         raise ConfigurationError(f"the order's `{name}` must be an instant like 2019-02-24T13:48:44.206+0000")
     return at
-
-
-def payments_in(order: Record) -> Iterator[tuple[Record, Record]]:
-    """Yield the payments of an order, each behind its check; what is no check or payment is passed over."""
-    for check in _objects(order.get("checks")):
-        for payment in _objects(check.get("payments")):
-            yield check, payment
-
-
-def _objects(value: Any) -> list[Record]:
-    return [one for one in value if isinstance(one, dict)] if isinstance(value, list) else []
-
-
-def payments_on(merchant: Merchant, here: Location, name: str, day: int) -> list[str]:
-    """Return the payments in a restaurant's orders that have a business date (`paidBusinessDate`, ...), by GUID."""
-    found = []
-    for order in documents(merchant, ORDERS, here.id):
-        for _, payment in payments_in(order):
-            dated = payment.get(_INSIDE[name]) if name in _INSIDE else payment
-            if isinstance(dated, dict) and dated.get(name) == day and "guid" in payment:
-                found.append(payment["guid"])
-    return found
 
 
 def menu_of(merchant: Merchant, here: Location) -> Record | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -63,35 +63,14 @@ def republished() -> ApiError:
     return ApiError(409, 10409, "The restaurant configuration was republished. Restart without pageToken.")
 
 
-#: What a proxy in front of the API answers when it answers instead: (status, content type, body).
-PROXY_ANSWERS: tuple[tuple[int, str, bytes], ...] = (
-    (
-        502,
-        "text/html",
-        b"<html>\r\n<head><title>502 Bad Gateway</title></head>\r\n<body>\r\n<center><h1>502 Bad Gateway</h1></center>"
-        b"\r\n</body>\r\n</html>\r\n",
-    ),
-    (
-        200,
-        "text/html; charset=UTF-8",
-        b"<!DOCTYPE html><html><head><title>Just a moment...</title></head><body><noscript>Enable JavaScript and cookies"
-        b" to continue</noscript></body></html>",
-    ),
-    (503, "text/plain", b"upstream connect error or disconnect/reset before headers. reset reason: connection failure"),
-    (504, "text/html", b"<html><head><title>504 Gateway Time-out</title></head><body></body></html>"),
-)
-#: Server errors in Toast's own form.
-SERVER_ERRORS: tuple[tuple[int, int, str], ...] = (
-    (500, 10000, "An unexpected internal error occurred."),
-    (502, 10000, "Bad gateway."),
-    (503, 10000, "The service is temporarily unavailable."),
-    (504, 10000, "The gateway timed out."),
-)
-
-
-class ProxyError(Exception):
-    """Something in front of the API answers instead of it."""
-
-    def __init__(self, status: int, media_type: str, body: bytes) -> None:
-        super().__init__(status)
-        self.status, self.media_type, self.body = status, media_type, body
+#: What faults make Toast answer: see `provider.raise_fault`. A 429 says how long to wait.
+FAULTS: dict[str, list[Callable[[], Exception]]] = {
+    "error500": [
+        lambda: ApiError(500, 10000, "An unexpected internal error occurred."),
+        lambda: ApiError(502, 10000, "Bad gateway."),
+        lambda: ApiError(503, 10000, "The service is temporarily unavailable."),
+        lambda: ApiError(504, 10000, "The gateway timed out."),
+    ],
+    "error429": [lambda: rate_limited({"Retry-After": "1"})],
+    "cursor": [republished],
+}

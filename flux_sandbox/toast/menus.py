@@ -6,7 +6,7 @@ not in the stock list at all (devguide, "Using the stock API").
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from flux_sandbox.toast.documents import menu_of, stock_of
@@ -14,7 +14,7 @@ from flux_sandbox.toast.errors import invalid
 from flux_sandbox.toast.ids import item_multi_location_id, multi_location_id, restaurant_guid
 from flux_sandbox.toast.order_context import configured, guid_in, unit_of_measure
 from flux_sandbox.toast.selections import modifier_group
-from flux_sandbox.toast.values import dollars, quantity, stamp
+from flux_sandbox.toast.values import FIXED, dollars, quantity, stamp
 
 if TYPE_CHECKING:
     from flux_sandbox.model import Item, Location, Merchant, Modifier
@@ -55,11 +55,6 @@ class Menus:
         known = self._maker.published.get(location.id, ())
         return known[-1][1] if known else 0
 
-    def metadata(self, merchant: Merchant, location: Location) -> Json:
-        """Answer `GET /menus/v2/metadata`."""
-        updated = (menu_of(merchant, location) or {}).get("lastUpdated") or stamp(self.last_updated(merchant))
-        return {"restaurantGuid": restaurant_guid(location), "lastUpdated": updated}
-
     def menus(self, merchant: Merchant, location: Location) -> Json:
         """Answer `GET /menus/v2/menus`: everything, in one object."""
         taken = menu_of(merchant, location)
@@ -90,22 +85,14 @@ class Menus:
             "versionId": guid_,
         }
 
-    def inventory(self, merchant: Merchant, location: Location, query: Mapping[str, str]) -> list[Json]:
-        """Answer `GET /stock/v1/inventory`.
-
-        Raises:
-            ApiError: 400 for a status that cannot be asked for.
-
-        """
-        status = query.get("status")
-        if status is not None and status not in STATUSES:
-            raise invalid(f"status must be one of {', '.join(STATUSES)}")
+    def inventory(self, merchant: Merchant, location: Location) -> list[Json]:
+        """Answer `GET /stock/v1/inventory`."""
         taken = stock_of(merchant, location)
         known = {one.get("guid") for one in taken}
         made_up = (self._entry(location, item) for item in merchant.items if not item.deleted)
         entries = [entry for entry in made_up if entry is not None and entry["guid"] not in known]
         entries += [dict(one) for one in taken if one.get("itemGuidValidity") != "INVALID"]
-        return [entry for entry in entries if entry.get("status") in (STATUSES if status is None else (status,))]
+        return [entry for entry in entries if entry.get("status") in STATUSES]
 
     def search(self, merchant: Merchant, location: Location, body: Any) -> list[Json]:
         """Answer `POST /stock/v1/inventory/search`.
@@ -178,16 +165,10 @@ class _Published:
         name = f"{self.merchant.name} menu"
         groups = [self._group(category, items) for category, items in categories.items()]
         menu = {
+            **FIXED["menu"],
             "name": name,
             "guid": self._guid("menu", configured(self.merchant, "menu", name)),
             "multiLocationId": multi_location_id(f"{self.merchant.id}|{name}"),
-            "masterId": None,
-            "description": "",
-            "posName": "",
-            "image": None,
-            "highResImage": None,
-            "visibility": ["POS", "KIOSK", "TOAST_ONLINE_ORDERING"],
-            "availability": {"alwaysAvailable": True, "schedule": []},
             "menuGroups": groups,
         }
         return {
@@ -200,16 +181,10 @@ class _Published:
 
     def _group(self, category: str, items: Sequence[Item]) -> Json:
         return {
+            **FIXED["menu group"],
             "name": category,
             "guid": self._guid("menu group", configured(self.merchant, "menu group", category)),
             "multiLocationId": multi_location_id(f"{self.merchant.id}|group|{category}"),
-            "masterId": None,
-            "description": "",
-            "posName": "",
-            "image": None,
-            "visibility": ["POS", "KIOSK"],
-            "itemTags": [],
-            "menuGroups": [],
             "menuItems": [self._item(n, item) for n, item in enumerate(items)],
         }
 
@@ -218,18 +193,12 @@ class _Published:
         for modifier in item.modifiers:
             by_group.setdefault(modifier_group(item, modifier.group), []).append(modifier)
         return {
+            **FIXED["menu item"],
             **self._entity("item", item.id, item_multi_location_id(item), item.name, n),
             "price": dollars(item.price, whole=True),
-            "pricingStrategy": "BASE_PRICE",
-            "pricingRules": None,
             "sku": item.sku,
             "plu": item.upc,
-            "isDiscountable": True,
-            "isDeferred": False,
-            "isComboParent": False,
-            "taxInclusion": "SMART_TAX",
             "unitOfMeasure": unit_of_measure(item.unit),
-            "eligiblePaymentAssistancePrograms": [],
             "salesCategory": {
                 "name": item.category,
                 "guid": configured(self.merchant, "sales category", item.category),
@@ -245,33 +214,11 @@ class _Published:
     def _entity(self, kind: str, world_id: str, shared: str, name: str, n: int) -> Json:
         """Return what items and modifier options have in common."""
         return {
+            **FIXED["menu entity"],
             "name": name,
             "guid": self._guid(kind, world_id),
             "multiLocationId": shared,
-            "masterId": None,
-            "kitchenName": "",
-            "description": "",
-            "posName": "",
-            "posButtonColorLight": "#DCDCDC",
-            "posButtonColorDark": "#696969",
-            "image": None,
-            "images": [],
-            "visibility": ["POS", "KIOSK", "TOAST_ONLINE_ORDERING"],
-            "itemTags": [],
-            "portions": [],
-            "prepTime": None,
-            "prepStations": [],
-            "calories": None,
-            "allergens": [],
-            "contentAdvisories": None,
             "sortOrder": n,
-            "guestCount": None,
-            "length": None,
-            "height": None,
-            "width": None,
-            "dimensionUnitOfMeasure": None,
-            "weight": None,
-            "weightUnitOfMeasure": None,
         }
 
     def _modifiers(self, name: str, modifiers: Sequence[Modifier]) -> int:
@@ -281,22 +228,15 @@ class _Published:
         if str(number) not in self.groups:
             required = any(modifier.required for modifier in modifiers)
             self.groups[str(number)] = {
+                **FIXED["modifier group"],
                 "referenceId": number,
                 "name": name,
                 "guid": self._guid("option group", configured(self.merchant, "option group", name)),
                 "multiLocationId": multi_location_id(f"{self.merchant.id}|options|{name}"),
-                "masterId": None,
-                "posName": "",
-                "visibility": ["POS", "KIOSK"],
-                "pricingStrategy": "NONE",
-                "pricingRules": None,
-                "defaultOptionsChargePrice": "NO",
-                "defaultOptionsSubstitutionPricing": "NO",
                 "minSelections": 1 if required else 0,
                 "maxSelections": 1 if required else None,
                 "requiredMode": "REQUIRED" if required else "OPTIONAL",
                 "isMultiSelect": not required,
-                "preModifierGroupReference": None,
                 "modifierOptionReferences": [self._option(n, one) for n, one in enumerate(modifiers)],
             }
         return number
@@ -306,20 +246,10 @@ class _Published:
         self.options.setdefault(
             str(number),
             {
+                **FIXED["modifier option"],
                 "referenceId": number,
                 **self._entity("modifier", modifier.id, multi_location_id(modifier.id), modifier.name, n),
                 "price": dollars(modifier.price),
-                "pricingStrategy": "BASE_PRICE",
-                "pricingRules": None,
-                "sku": "",
-                "plu": "",
-                "isDefault": False,
-                "allowsDuplicates": True,
-                "unitOfMeasure": "NONE",
-                "salesCategory": None,
-                "taxInfo": [],
-                "modifierOptionTaxInfo": {"taxRateGuids": [], "overrideItemTaxRates": False},
-                "modifierGroupReferences": [],
             },
         )
         return number

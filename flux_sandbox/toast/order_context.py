@@ -47,7 +47,7 @@ def device(location_id: str, number: int) -> str:
     return guid("toast", "device", location_id, number)[:18].replace("-", "")
 
 
-class Scene:
+class OrderContext:
     """What writing one order needs: whose it is, when and where, and dice that fall the same way each time."""
 
     def __init__(self, merchant: Merchant, sale: Sale, published: Sequence[tuple[int, int]] = ()) -> None:

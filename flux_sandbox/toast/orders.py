@@ -14,10 +14,10 @@ import msgspec
 
 from flux_sandbox.ids import guid
 from flux_sandbox.toast.adjustments import applied_discount, charge
-from flux_sandbox.toast.order_context import Scene, configured, device, reference
+from flux_sandbox.toast.order_context import OrderContext, configured, device, reference
 from flux_sandbox.toast.payments import payment
 from flux_sandbox.toast.selections import selection, voided_selection
-from flux_sandbox.toast.values import NEVER, dollars, stamp
+from flux_sandbox.toast.values import FIXED, NEVER, dollars, stamp
 
 if TYPE_CHECKING:
     from flux_sandbox.model import Customer, Sale
@@ -52,11 +52,11 @@ class _Check:
         self.charges = number == 0
 
 
-def _checks(scene: Scene, paid: Sequence[PaidTender]) -> list[_Check]:
+def _checks(context: OrderContext, paid: Sequence[PaidTender]) -> list[_Check]:
     """Share lines and payments over checks: two guests who pay separately have one each."""
     first, second = _Check(0), _Check(1)
-    lines = range(len(scene.figures.lines))
-    split = len(lines) > 1 and sum(one.status == "completed" for one in paid) > 1 and scene.dice("split") < _SPLIT
+    lines = range(len(context.figures.lines))
+    split = len(lines) > 1 and sum(one.status == "completed" for one in paid) > 1 and context.dice("split") < _SPLIT
     for index in lines:
         (second if split and index % 2 else first).lines.append(index)
     for one in paid:
@@ -72,9 +72,9 @@ class OrderMaker:
         #: By restaurant's world id: from when (UTC milliseconds) menus have GUIDs of which generation.
         self.published: dict[str, list[tuple[int, int]]] = {}
 
-    def scene(self, sale: Sale) -> Scene:
-        """Return the scene of a sale."""
-        return Scene(self._world.owner(sale), sale, self.published.get(sale.location.id, ()))
+    def context(self, sale: Sale) -> OrderContext:
+        """Return the context of a sale."""
+        return OrderContext(self._world.owner(sale), sale, self.published.get(sale.location.id, ()))
 
     def payments(self, sale: Sale) -> list[PaidTender]:
         """Return what was paid, or tried to be, on a sale."""
@@ -93,77 +93,67 @@ class OrderMaker:
         """Return the Order object of a sale."""
         if sale.document is not None:
             return dict(sale.document)
-        scene = self.scene(sale)
-        merchant, location = scene.merchant, scene.location
+        context = self.context(sale)
+        merchant, location = context.merchant, context.location
         online = sale.source == merchant.online
         closed = stamp(sale.closed) if sale.closed is not None else None
-        dining = self._dining(scene, online)
+        dining = self._dining(context, online)
         tablet = {"id": device(location.id, 0)}
         people = merchant.employees
-        server = people[scene.dice("server") % len(people)].id if people and not online else None
+        server = people[context.dice("server") % len(people)].id if people and not online else None
         result: Json = {
-            "guid": scene.guid,
-            "entityType": "Order",
+            **FIXED["order"],
+            "guid": context.guid,
             "externalId": sale.reference or None,
             "revenueCenter": reference("RevenueCenter", configured(merchant, "revenue center", "Dining Room")),
             "server": reference("RestaurantUser", server) if server else None,
             "createdInTestMode": sale.test,
-            "displayNumber": str(1 + scene.dice("number")),
+            "displayNumber": str(1 + context.dice("number")),
             "lastModifiedDevice": tablet,
             "createdDevice": tablet,
-            "source": self._source(scene, online),
+            "source": self._source(context, online),
             "duration": (sale.closed - sale.created) // 1000 if sale.closed is not None else None,
-            "businessDate": scene.day(sale.created),
-            "paidDate": closed if not scene.voided else None,
-            "restaurantService": None if online else reference("RestaurantService", self._service(scene)),
-            "excessFood": False,
-            **scene.voiding(),
+            "businessDate": context.day(sale.created),
+            "paidDate": closed if not context.voided else None,
+            "restaurantService": None if online else reference("RestaurantService", self._service(context)),
+            **context.voiding(),
             "estimatedFulfillmentDate": stamp(sale.created + _PREPARATION) if online else None,
-            "table": None,
             "requiredPrepTime": "PT30M" if online else "PT0S",
-            "approvalStatus": "APPROVED",
             "deliveryInfo": self._delivery(sale.customer, view) if online else None,
-            "serviceArea": None,
-            "curbsidePickupInfo": None,
-            "numberOfGuests": 1 + scene.dice("guests") % 4,
+            "numberOfGuests": 1 + context.dice("guests") % 4,
             "diningOption": dining,
-            "appliedPackagingInfo": None,
             "openedDate": stamp(sale.created),
             "createdDate": stamp(sale.created if sale.arrived is None else sale.arrived),
             "closedDate": closed,
             "modifiedDate": stamp(sale.updated),
-            "promisedDate": None,
             "deleted": sale.deleted,
             "deletedDate": stamp(sale.updated) if sale.deleted else NEVER,
-            "channelGuid": None,
-            "marketplaceFacilitatorTaxInfo": None,
-            "pricingFeatures": ["TAXESV2"],
-            "checks": self._written(scene, view, dining),
+            "checks": self._written(context, view, dining),
         }
         if sale.corrupt:
             _corrupt(result, sale.corrupt)
         return result
 
-    def _source(self, scene: Scene, online: bool) -> str:
-        if scene.dice("source") < _ODD:
+    def _source(self, context: OrderContext, online: bool) -> str:
+        if context.dice("source") < _ODD:
             return "Car Order"  # a channel that no list of Toast's had until it was there
         if online:
             return "Online"
-        named = scene.sale.source
+        named = context.sale.source
         return named if named and "Square" not in named else "In Store"
 
-    def _service(self, scene: Scene) -> str:
-        return configured(scene.merchant, "service", "All day")
+    def _service(self, context: OrderContext) -> str:
+        return configured(context.merchant, "service", "All day")
 
-    def _dining(self, scene: Scene, online: bool) -> Json:
-        return reference("DiningOption", configured(scene.merchant, "dining", "Delivery" if online else "Dine In"))
+    def _dining(self, context: OrderContext, online: bool) -> Json:
+        return reference("DiningOption", configured(context.merchant, "dining", "Delivery" if online else "Dine In"))
 
     def _delivery(self, customer: Customer | None, view: View) -> Json | None:
         if customer is None or not view.addresses:
             return None
         return {
+            **FIXED["delivery"],
             "address1": customer.street,
-            "address2": "",
             "city": customer.city,
             "state": customer.region,
             "administrativeArea": customer.region,
@@ -172,44 +162,46 @@ class OrderMaker:
             "latitude": msgspec.Raw(b"42.3446671"),
             "longitude": msgspec.Raw(b"-71.1023575"),
             "notes": f"Ask for {customer.given_name}" if view.people else "",
-            "deliveredDate": None,
-            "dispatchedDate": None,
-            "deliveryEmployee": None,
-            "deliveryState": "DELIVERED",
         }
 
-    def _written(self, scene: Scene, view: View, dining: Json) -> list[Json]:
-        sale = scene.sale
+    def _written(self, context: OrderContext, view: View, dining: Json) -> list[Json]:
+        sale = context.sale
         if sale.deleted:
-            return [self._empty(scene, 0)]
+            return [self._empty(context, 0)]
         paid, given_back = self.payments(sale), self.refunds(sale)
         refunds = self._world.refunds_of(sale)
-        made = _checks(scene, paid)
+        made = _checks(context, paid)
         result = []
         for one in made:
-            check = self._check(scene, one, refunds, view, dining)
+            check = self._check(context, one, refunds, view, dining)
             check["payments"] = [
-                payment(scene, p, [r for r in given_back if r.index == p.index], self._world.now_ms())
+                payment(context, p, [r for r in given_back if r.index == p.index], self._world.now_ms())
                 for p in one.payments
             ]
             result.append(check)
-        if sale.state == "COMPLETED" and scene.dice("emptied") < _EMPTIED:
-            result.append(self._empty(scene, len(made)))
+        if sale.state == "COMPLETED" and context.dice("emptied") < _EMPTIED:
+            result.append(self._empty(context, len(made)))
         return result
 
-    def _check(self, scene: Scene, one: _Check, refunds: Sequence[Sale], view: View, dining: Json) -> Json:
-        sale, figures = scene.sale, scene.figures
-        selections = [selection(scene, i, figures.lines[i], refunds, dining) for i in one.lines]
+    def _check(self, context: OrderContext, one: _Check, refunds: Sequence[Sale], view: View, dining: Json) -> Json:
+        sale, figures = context.sale, context.figures
+        selections = [selection(context, i, figures.lines[i], refunds, dining) for i in one.lines]
         charges = list(enumerate(figures.charges)) if one.charges else []
         lines = [figures.lines[i] for i in one.lines]
         amount = sum(line.gross - line.discount for line in lines)
         amount += sum(c.total - c.tax for _, c in charges if not c.charge.auto_gratuity)
         tax = sum(line.tax for line in lines) + sum(c.tax for _, c in charges)
-        if scene.voided:
+        if context.voided:
             amount = tax = 0
-        items = scene.merchant.items
-        if one.number == 0 and items and sale.lines and sale.state == "COMPLETED" and scene.dice("mistake") < _MISTAKES:
-            selections.append(voided_selection(scene, items[scene.dice("which") % len(items)], dining))
+        items = context.merchant.items
+        if (
+            one.number == 0
+            and items
+            and sale.lines
+            and sale.state == "COMPLETED"
+            and context.dice("mistake") < _MISTAKES
+        ):
+            selections.append(voided_selection(context, items[context.dice("which") % len(items)], dining))
         shares: dict[int, int] = {}
         for line in lines:
             for i, part in line.discounts:
@@ -217,61 +209,49 @@ class OrderMaker:
                     shares[i] = shares.get(i, 0) + part
         customer = sale.customer if view.people else None
         return {
-            **self._frame(scene, one.number),
+            **self._frame(context, one.number),
             "paymentStatus": "OPEN" if sale.state == "OPEN" else "CLOSED",
             "amount": dollars(amount, whole=True),
             "taxAmount": dollars(tax),
             "totalAmount": dollars(amount + tax),
             "tabName": f"{customer.given_name} {customer.family_name}" if customer else None,
             "selections": selections,
-            "appliedDiscounts": [applied_discount(scene, i, n, "check", one.number) for i, n in sorted(shares.items())],
-            "appliedServiceCharges": [charge(scene, i, c, refunds) for i, c in charges],
+            "appliedDiscounts": [
+                applied_discount(context, i, n, "check", one.number) for i, n in sorted(shares.items())
+            ],
+            "appliedServiceCharges": [charge(context, i, c, refunds) for i, c in charges],
             "customer": _customer(customer, view),
         }
 
-    def _frame(self, scene: Scene, number: int) -> Json:
+    def _frame(self, context: OrderContext, number: int) -> Json:
         """Return a check's members that have nothing to do with what is on it."""
-        sale = scene.sale
-        tablet = {"id": device(scene.location.id, number)}
+        sale = context.sale
+        tablet = {"id": device(context.location.id, number)}
         closed = stamp(sale.closed) if sale.closed is not None else None
         return {
-            "guid": scene.made("check", number),
-            "entityType": "Check",
-            "externalId": None,
-            "displayNumber": str(1 + scene.dice(f"check{number}")),
+            **FIXED["check"],
+            "guid": context.made("check", number),
+            "displayNumber": str(1 + context.dice(f"check{number}")),
             "lastModifiedDevice": tablet,
             "createdDevice": tablet,
-            "duration": None,
-            "openedBy": None,
-            "paidDate": closed if not scene.voided else None,
-            "appliedLoyaltyInfo": None,
-            "taxExempt": False,
-            "taxExemptionAccount": None,
+            "paidDate": closed if not context.voided else None,
             "openedDate": stamp(sale.created),
             "createdDate": stamp(sale.created),
             "closedDate": closed,
             "modifiedDate": stamp(sale.updated),
-            "deleted": False,
             "deletedDate": NEVER,
-            "payments": [],
-            **scene.voiding(),
+            **context.voiding(),
         }
 
-    def _empty(self, scene: Scene, number: int) -> Json:
+    def _empty(self, context: OrderContext, number: int) -> Json:
         """Return a check that a merge emptied."""
         return {
-            **self._frame(scene, number),
-            "deleted": True,
-            "deletedDate": stamp(scene.sale.updated),
-            "paymentStatus": "OPEN",
+            **self._frame(context, number),
+            **FIXED["emptied check"],
+            "deletedDate": stamp(context.sale.updated),
             "amount": dollars(0, whole=True),
             "taxAmount": dollars(0),
             "totalAmount": dollars(0),
-            "tabName": None,
-            "selections": [],
-            "appliedDiscounts": [],
-            "appliedServiceCharges": [],
-            "customer": None,
         }
 
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from flux_sandbox.ids import guid
-from flux_sandbox.toast.order_context import Scene, configured, device, reference
-from flux_sandbox.toast.values import dollars, stamp
+from flux_sandbox.toast.order_context import OrderContext, configured, device, reference
+from flux_sandbox.toast.values import FIXED, dollars, stamp
 
 if TYPE_CHECKING:
     from flux_sandbox.payments import PaidTender
@@ -26,36 +26,32 @@ def payment_type(world_type: str) -> str:
     return _TYPES.get(world_type, "GIFTCARD" if "GIFT" in world_type else "OTHER")
 
 
-def payment(scene: Scene, paid: PaidTender, refunds: Sequence[PaidTender], now_ms: int) -> Json:
+def payment(context: OrderContext, paid: PaidTender, refunds: Sequence[PaidTender], now_ms: int) -> Json:
     """Return a payment of an order's check."""
     kind = payment_type(paid.type)
     credit = kind == "CREDIT"
     number = zlib.crc32(paid.id.encode())
-    customer = scene.sale.customer if credit else None
+    customer = context.sale.customer if credit else None
     first6 = customer.card_first6 if customer else f"4{number % 100_000:05d}"
     last4 = customer.card_last4 if customer else f"{number // 7 % 10_000:04d}"
     fee = paid.fee_known(now_ms)
-    tablet = {"id": device(scene.location.id, number % 3)}
-    drawer = configured(scene.merchant, "cash drawer", scene.location.id)
+    tablet = {"id": device(context.location.id, number % 3)}
+    drawer = configured(context.merchant, "cash drawer", context.location.id)
     return {
+        **FIXED["payment"],
         "guid": paid.id,
-        "entityType": "OrderPayment",
-        "externalId": None,
         "originalProcessingFee": dollars(fee) if fee else None,
-        "server": None,
         "cashDrawer": reference("CashDrawer", drawer) if kind == "CASH" else None,
         "lastModifiedDevice": tablet,
         "createdDevice": tablet,
         "refundStatus": _refund_status(paid, refunds),
-        "houseAccount": None,
         "type": kind,
-        "voidInfo": _void(scene, paid),
-        "otherPayment": reference("AlternatePaymentType", configured(scene.merchant, "alternate payment", "Voucher"))
+        "voidInfo": _void(context, paid),
+        "otherPayment": reference("AlternatePaymentType", configured(context.merchant, "alternate payment", "Voucher"))
         if kind == "OTHER"
         else None,
-        "mcaRepaymentAmount": None,
         "paidDate": stamp(paid.at),
-        "paidBusinessDate": scene.day(paid.at),
+        "paidBusinessDate": context.day(paid.at),
         "cardEntryMode": _entry_mode(paid, number) if credit else None,
         "cardPaymentId": guid("toast", "card", paid.id) if credit else None,
         "paymentStatus": _STATUSES[paid.status] if credit else None,
@@ -65,9 +61,7 @@ def payment(scene: Scene, paid: PaidTender, refunds: Sequence[PaidTender], now_m
         "cardType": _BRANDS[number % len(_BRANDS)] if credit else None,
         "first6Digits": first6 if credit else None,
         "last4Digits": last4 if credit else None,
-        "isProcessedOffline": False,
-        "tenderTransactionGuid": None,
-        "refund": _refund(scene, refunds),
+        "refund": _refund(context, refunds),
     }
 
 
@@ -77,15 +71,13 @@ def _entry_mode(paid: PaidTender, number: int) -> str:
     return "TOKENIZED" if paid.type == "WALLET" else ("SWIPED", "EMV_CHIP_SIGN", "NFC_TAP")[number % 3]
 
 
-def _void(scene: Scene, paid: PaidTender) -> Json | None:
+def _void(context: OrderContext, paid: PaidTender) -> Json | None:
     if paid.status != "canceled":
         return None
     return {
-        "voidUser": None,
-        "voidApprover": None,
+        **FIXED["void"],
         "voidDate": stamp(paid.at),
-        "voidBusinessDate": scene.day(paid.at),
-        "voidReason": None,
+        "voidBusinessDate": context.day(paid.at),
     }
 
 
@@ -96,7 +88,7 @@ def _refund_status(paid: PaidTender, refunds: Sequence[PaidTender]) -> str:
     return "FULL" if amount >= paid.amount and tip >= paid.tip else "PARTIAL"
 
 
-def _refund(scene: Scene, refunds: Sequence[PaidTender]) -> Json | None:
+def _refund(context: OrderContext, refunds: Sequence[PaidTender]) -> Json | None:
     """Return what was given back of a payment: one object, in which later refunds are added to earlier ones."""
     if not refunds:
         return None
@@ -105,7 +97,7 @@ def _refund(scene: Scene, refunds: Sequence[PaidTender]) -> Json | None:
         "refundAmount": dollars(sum(one.amount for one in refunds)),
         "tipRefundAmount": dollars(sum(one.tip for one in refunds), whole=True),
         "refundDate": stamp(last.at),
-        "refundBusinessDate": scene.day(last.at),
+        "refundBusinessDate": context.day(last.at),
         "refundTransaction": {
             "guid": guid("toast", "refund", last.sale.id),
             "entityType": "RefundTransaction",

@@ -1,22 +1,17 @@
-"""Restaurants as Toast describes them, and the partners API: which restaurants a client is connected to."""
+"""Restaurants as Toast describes them, and as the partners API lists those that a client is connected to."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from flux_sandbox.ids import token
-from flux_sandbox.toast.errors import invalid
 from flux_sandbox.toast.ids import group_guid, restaurant_guid
-from flux_sandbox.toast.values import stamp_z
+from flux_sandbox.toast.values import FIXED, stamp_z
 
 if TYPE_CHECKING:
     from flux_sandbox.model import Location, Merchant
 
 Json = dict[str, Any]
-
-_MOST_PER_PAGE, _PER_PAGE = 200, 100
 
 
 def restaurant(merchant: Merchant, location: Location) -> Json:
@@ -27,6 +22,7 @@ def restaurant(merchant: Merchant, location: Location) -> Json:
     schedule = {"scheduleName": "Every day", "services": [service], "openTime": opens, "closeTime": closes}
     days = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
     return {
+        **FIXED["restaurant"],
         "guid": restaurant_guid(location),
         "general": {
             "archived": not location.active,
@@ -64,28 +60,6 @@ def restaurant(merchant: Merchant, location: Location) -> Json:
             "daySchedules": {"1495000000000023": schedule},
             "weekSchedule": dict.fromkeys(days, "1495000000000023"),
         },
-        "delivery": {"enabled": True, "minimum": None, "area": ""},
-        "onlineOrdering": {
-            "enabled": True,
-            "scheduling": False,
-            "specialRequests": True,
-            "specialRequestsMessage": "",
-            "paymentOptions": {
-                "delivery": {"cash": False, "ccSameDay": True, "ccFuture": False},
-                "takeout": {"cash": True, "ccSameDay": True, "ccFuture": False, "ccInStore": True},
-                "ccTip": True,
-            },
-        },
-        "prepTimes": {
-            "deliveryPrepTime": 60,
-            "deliveryTimeAfterOpen": 0,
-            "deliveryTimeBeforeClose": 0,
-            "takeoutPrepTime": 30,
-            "takeoutTimeAfterOpen": 0,
-            "takeoutTimeBeforeClose": 0,
-            "takeoutThrottlingTime": 0,
-            "deliveryThrottlingTime": 0,
-        },
     }
 
 
@@ -109,36 +83,4 @@ def partner_restaurant(merchant: Merchant, location: Location) -> Json:
         "createdDate": at,
         "isoModifiedDate": stamp_z(at),
         "isoCreatedDate": stamp_z(at),
-    }
-
-
-def connected_page(merchant: Merchant, locations: Sequence[Location], query: Mapping[str, str]) -> Json:
-    """Answer `GET /partners/v1/connectedRestaurants`: pages by token in the body.
-
-    Raises:
-        ApiError: 400: a page size out of bounds, or a token that none of its pages gave.
-
-    """
-    size = query.get("pageSize", str(_PER_PAGE))
-    if not size.isdigit() or not 1 <= int(size) <= _MOST_PER_PAGE:
-        raise invalid(f"pageSize must be between 1 and {_MOST_PER_PAGE}")
-    count, per_page = len(locations), int(size)
-    tokens = [token("toast page", merchant.id, per_page, n) for n in range(-(-count // per_page) or 1)]
-    asked = query.get("pageToken") or tokens[0]
-    if asked not in tokens:
-        raise invalid("Invalid pageToken")
-    at = tokens.index(asked)
-    following = tokens[at + 1] if at + 1 < len(tokens) else None
-    shown = locations[at * per_page : (at + 1) * per_page]
-    return {
-        "currentPageNum": at + 1,
-        "results": [partner_restaurant(merchant, location) for location in shown],
-        "totalResultCount": count,
-        "pageSize": per_page,
-        "currentPageToken": asked,
-        "nextPageToken": following,
-        "totalCount": count,
-        "nextPageNum": at + 2 if following else None,
-        "lastPageNum": len(tokens),
-        "previousPageNum": at or None,
     }

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from flux_sandbox.world import World
 
 MOST_PER_PAGE = 100
-HOUR, DAY = 3_600_000, 86_400_000
+DAY = 86_400_000
 _MONTH = 31 * DAY
 #: 2015-12-01T00:00:00Z: no order can be asked for before.
 _EARLIEST = 1_448_928_000_000
@@ -74,13 +74,13 @@ def span(
     if start >= end:
         raise invalid(f"Input {first} must be before {last}")
     if end - start > most:
-        limit = "one hour" if most == HOUR else "one month" if most == _MONTH else f"{most // DAY} days"
+        limit = "one month" if most == _MONTH else f"{most // DAY} days"
         raise invalid(f"The interval between {first} and {last} must not be longer than {limit}")
     return start, end
 
 
-def parse(query: Mapping[str, str], most: int = _MONTH) -> OrderQuery:
-    """Read the conditions of ordersBulk (or, with `most` an hour, of the deprecated list of orders).
+def parse(query: Mapping[str, str]) -> OrderQuery:
+    """Read the conditions of ordersBulk.
 
     Raises:
         ApiError: 400, with the documented messages.
@@ -91,7 +91,7 @@ def parse(query: Mapping[str, str], most: int = _MONTH) -> OrderQuery:
         raise invalid(EITHER)
     page, size = _number(query, "page", 1, None), _number(query, "pageSize", MOST_PER_PAGE, MOST_PER_PAGE)
     if spanned:
-        return OrderQuery(None, *span(query, most=most), page, size)
+        return OrderQuery(None, *span(query), page, size)
     return OrderQuery(business_date(query, "businessDate"), 0, 0, page, size)
 
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from flux_sandbox.toast.adjustments import applied_discount, applied_taxes, refunded_line
 from flux_sandbox.toast.ids import item_multi_location_id, multi_location_id
-from flux_sandbox.toast.order_context import Scene, configured, reference, unit_of_measure
-from flux_sandbox.toast.values import dollars, quantity, stamp
+from flux_sandbox.toast.order_context import OrderContext, configured, reference, unit_of_measure
+from flux_sandbox.toast.values import FIXED, dollars, quantity, stamp
 
 if TYPE_CHECKING:
     from flux_sandbox.model import Chosen, Item, PricedLine, Sale
@@ -21,59 +21,42 @@ if TYPE_CHECKING:
 Json = dict[str, Any]
 
 
-def _item(scene: Scene, item: Item) -> Json:
+def _item(context: OrderContext, item: Item) -> Json:
     return {
-        "guid": scene.menu_guid("item", item.id),
+        "guid": context.menu_guid("item", item.id),
         "entityType": "MenuItem",
         "multiLocationId": item_multi_location_id(item),
         "externalId": None,
     }
 
 
-def _selection(scene: Scene, guid_: str, **members: Any) -> Json:
+def _selection(context: OrderContext, guid_: str, **members: Any) -> Json:
     """Return a selection with what all of them have; later members replace earlier ones."""
-    sale = scene.sale
+    sale = context.sale
     return {
+        **FIXED["selection"],
         "guid": guid_,
-        "entityType": "MenuItemSelection",
-        "externalId": None,
-        "item": None,
-        "itemGroup": None,
-        "optionGroup": None,
-        "preModifier": None,
-        "deferred": False,
-        "voidReason": None,
-        "appliedDiscounts": [],
-        "modifiers": [],
         "seatNumber": -1,
         "fulfillmentStatus": "NEW" if sale.state == "OPEN" else "SENT",
-        "optionGroupPricingMode": None,
-        "salesCategory": None,
-        "selectionType": "NONE",
-        "unitOfMeasure": "NONE",
         "createdDate": stamp(sale.created),
         "modifiedDate": stamp(sale.updated),
-        "diningOption": None,
-        "appliedTaxes": [],
-        "splitOrigin": None,
-        "refundDetails": None,
-        **scene.voiding(),
+        **context.voiding(),
         **members,
     }
 
 
-def _modifier(scene: Scene, line: int, n: int, chosen: Chosen, amount: int, count: Any, group: str) -> Json:
+def _modifier(context: OrderContext, line: int, n: int, chosen: Chosen, amount: int, count: Any, group: str) -> Json:
     modifier = chosen.modifier
     return _selection(
-        scene,
-        scene.made("modifier", line, n),
+        context,
+        context.made("modifier", line, n),
         item={
-            "guid": scene.menu_guid("modifier", modifier.id),
+            "guid": context.menu_guid("modifier", modifier.id),
             "entityType": "MenuItem",
             "multiLocationId": multi_location_id(modifier.id),
             "externalId": None,
         },
-        optionGroup=reference("MenuOptionGroup", configured(scene.merchant, "option group", group)),
+        optionGroup=reference("MenuOptionGroup", configured(context.merchant, "option group", group)),
         displayName=modifier.name,
         quantity=count,
         receiptLinePrice=dollars(modifier.price),
@@ -90,7 +73,7 @@ def modifier_group(item: Item, name: str) -> str:
     return name or f"{item.category} options"
 
 
-def _modifiers(scene: Scene, index: int, figures: PricedLine, count: Any) -> list[Json]:
+def _modifiers(context: OrderContext, index: int, figures: PricedLine, count: Any) -> list[Json]:
     line = figures.line
     found: list[Json] = []
     n = 0
@@ -99,9 +82,9 @@ def _modifiers(scene: Scene, index: int, figures: PricedLine, count: Any) -> lis
         part, rest = divmod(total, chosen.quantity)
         for copy in range(chosen.quantity):
             amount = part + (rest if not copy else 0)
-            found.append(_modifier(scene, index, n, chosen, amount, count, group))
+            found.append(_modifier(context, index, n, chosen, amount, count, group))
             n += 1
-    if len(line.modifiers) > 1 and scene.dice(f"nested{index}") < 500:
+    if len(line.modifiers) > 1 and context.dice(f"nested{index}") < 500:
         # The last one belongs to the first: an extra of an extra. What it costs is in its parent's amounts too.
         nested, amount = found.pop(), figures.modifier_totals[-1] // line.modifiers[-1].quantity
         parent = found[0]
@@ -116,21 +99,21 @@ def _first_amount(figures: PricedLine) -> int:
     return part + rest
 
 
-def selection(scene: Scene, index: int, figures: PricedLine, refunds: Sequence[Sale], dining: Json) -> Json:
+def selection(context: OrderContext, index: int, figures: PricedLine, refunds: Sequence[Sale], dining: Json) -> Json:
     """Return one line of the sale as a top-level selection."""
     line, item = figures.line, figures.line.item
-    count = quantity(figures.quantity, line.precision, whole=scene.dice(f"quantity{index}") < 500)
+    count = quantity(figures.quantity, line.precision, whole=context.dice(f"quantity{index}") < 500)
     gift = line.kind == "GIFT_CARD"
-    inclusive = any(scene.location.taxes[i].inclusive for i, _ in figures.taxes)
-    own = [(i, amount) for i, amount in figures.discounts if scene.sale.discounts[i].line is not None]
+    inclusive = any(context.location.taxes[i].inclusive for i, _ in figures.taxes)
+    own = [(i, amount) for i, amount in figures.discounts if context.sale.discounts[i].line is not None]
     net = figures.gross - figures.discount
-    whole = scene.dice(f"whole{index}") < 500
+    whole = context.dice(f"whole{index}") < 500
     return _selection(
-        scene,
-        scene.made("selection", index),
-        item=_item(scene, item) if item else None,
-        itemGroup=reference("MenuGroup", configured(scene.merchant, "menu group", item.category)) if item else None,
-        salesCategory=reference("SalesCategory", configured(scene.merchant, "sales category", item.category))
+        context,
+        context.made("selection", index),
+        item=_item(context, item) if item else None,
+        itemGroup=reference("MenuGroup", configured(context.merchant, "menu group", item.category)) if item else None,
+        salesCategory=reference("SalesCategory", configured(context.merchant, "sales category", item.category))
         if item
         else None,
         displayName=line.name or ("Gift Card" if gift else None),
@@ -143,14 +126,14 @@ def selection(scene: Scene, index: int, figures: PricedLine, refunds: Sequence[S
         price=dollars(net, whole=whole),
         tax=dollars(figures.tax),
         taxInclusion="INCLUDED" if inclusive else "NOT_INCLUDED",
-        appliedDiscounts=[applied_discount(scene, i, amount, "selection", index) for i, amount in own],
-        appliedTaxes=applied_taxes(scene, figures.taxes, "selection", index),
-        modifiers=_modifiers(scene, index, figures, count),
-        refundDetails=refunded_line(scene, index, refunds),
+        appliedDiscounts=[applied_discount(context, i, amount, "selection", index) for i, amount in own],
+        appliedTaxes=applied_taxes(context, figures.taxes, "selection", index),
+        modifiers=_modifiers(context, index, figures, count),
+        refundDetails=refunded_line(context, index, refunds),
         diningOption=dining,
         plu=(item.upc or None) if item else None,
         # A state of the kitchen that no list of Toast's had until it was there (enums are open since 2026-07-20).
-        fulfillmentStatus="NEW" if scene.sale.state == "OPEN" else _status(scene.dice(f"status{index}")),
+        fulfillmentStatus="NEW" if context.sale.state == "OPEN" else _status(context.dice(f"status{index}")),
     )
 
 
@@ -158,14 +141,14 @@ def _status(dice: int) -> str:
     return "SENT" if dice < 700 else "READY" if dice < 985 else "PLATED"
 
 
-def voided_selection(scene: Scene, item: Item, dining: Json) -> Json:
+def voided_selection(context: OrderContext, item: Item, dining: Json) -> Json:
     """Return something that was ordered by mistake and voided: its price is still printed, and counts nowhere."""
-    at = scene.sale.created + 30_000
+    at = context.sale.created + 30_000
     return _selection(
-        scene,
-        scene.made("mistake"),
-        item=_item(scene, item),
-        itemGroup=reference("MenuGroup", configured(scene.merchant, "menu group", item.category)),
+        context,
+        context.made("mistake"),
+        item=_item(context, item),
+        itemGroup=reference("MenuGroup", configured(context.merchant, "menu group", item.category)),
         displayName=item.name,
         quantity=quantity(1, 0),
         receiptLinePrice=dollars(item.price),
@@ -176,6 +159,6 @@ def voided_selection(scene: Scene, item: Item, dining: Json) -> Json:
         diningOption=dining,
         voided=True,
         voidDate=stamp(at),
-        voidBusinessDate=scene.day(at),
-        voidReason=reference("VoidReason", configured(scene.merchant, "void reason", "Server error")),
+        voidBusinessDate=context.day(at),
+        voidReason=reference("VoidReason", configured(context.merchant, "void reason", "Server error")),
     )

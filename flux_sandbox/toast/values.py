@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Mapping
 from datetime import UTC, date, datetime
 from functools import lru_cache
+from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -17,6 +20,8 @@ from flux_pipelines.domain.business_day import BusinessCalendar
 
 #: The placeholder of a deletion that did not happen (devguide, "Order changes, deletions, and voids").
 NEVER = "1970-01-01T00:00:00.000+0000"
+#: What never differs of Toast's objects in the sandbox's world, by what it is of: members that examples of Toast's show as well.
+FIXED: Mapping[str, Mapping[str, Any]] = msgspec.json.decode(Path(__file__).with_name("fixed.json").read_bytes())
 _INSTANT = re.compile(r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}(Z|[+-]\d\d:?\d\d)$")
 _DATE = re.compile(r"^\d{8}$")
 

@@ -9,25 +9,22 @@ from __future__ import annotations
 import base64
 import hmac
 import re
-import secrets
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
-from flux_pipelines.domain.errors import ConfigurationError
 from flux_sandbox.deliveries import Delivery, Failure, Headers
-from flux_sandbox.options import WEBHOOK_SIGNATURE_KEY
+from flux_sandbox.subscriptions import Subscription, Subscriptions
 from flux_sandbox.toast.ids import group_guid, item_multi_location_id, restaurant_guid
 from flux_sandbox.toast.order_context import guid_in
 from flux_sandbox.toast.orders import View
 from flux_sandbox.toast.restaurants import created_ms, partner_restaurant
-from flux_sandbox.toast.values import quantity, stamp_z
+from flux_sandbox.toast.values import FIXED, quantity, stamp_z
 
 if TYPE_CHECKING:
-    from flux_sandbox.events import Happening
+    from flux_sandbox.events import WorldEvent
     from flux_sandbox.model import Item, Location, Merchant, Sale
     from flux_sandbox.toast.auth import Authority
     from flux_sandbox.toast.orders import OrderWriter
@@ -60,20 +57,6 @@ class Event(NamedTuple):
     restaurant: str | None
 
 
-@dataclass(slots=True)
-class Subscription:
-    """Who is told what."""
-
-    id: str
-    url: str
-    key: str
-    event_types: tuple[str, ...]
-
-    def as_json(self) -> Json:
-        """Return it without its key."""
-        return {"id": self.id, "notification_url": self.url, "event_types": list(self.event_types)}
-
-
 _TIMESTAMP = re.compile(rb'"timestamp": ?"([^"]*)"')
 
 
@@ -88,37 +71,38 @@ def retries(attempt: int, failure: Failure, status: int) -> float | None:
     return _RETRY_MINUTES[attempt] if again and attempt < len(_RETRY_MINUTES) else None
 
 
-class Webhooks:
+class Webhooks(Subscriptions):
     """The subscriptions, and the events that go to them."""
 
     def __init__(self, world: World, authority: Authority, write: OrderWriter) -> None:
-        self._world = world
+        super().__init__(world, CATEGORIES)
         self._authority = authority
         self._write = write
-        self.subscriptions: dict[str, Subscription] = {}
         world.listeners.append(self._hear)
 
     # Events
 
-    def _hear(self, happening: Happening) -> None:
-        if happening.merchant.provider == "toast" and self.subscriptions:
-            for event in self._events(happening):
-                self.send(happening.merchant, event)
+    def _hear(self, world_event: WorldEvent) -> None:
+        if world_event.merchant.provider == "toast" and self.subscriptions:
+            for event in self._events(world_event):
+                self.send(world_event.merchant, event)
 
-    def _events(self, happening: Happening) -> Iterator[Event]:
-        kind, sale, merchant = happening.kind, happening.sale, happening.merchant
+    def _events(self, world_event: WorldEvent) -> Iterator[Event]:
+        kind, sale, merchant = world_event.kind, world_event.sale, world_event.merchant
         if kind == "refunded" and sale is not None and merchant.refunds_on_source:
             sale = sale.returns[0].source
         if sale is not None:
             yield self.order_event(sale)
-        elif kind == "stock_changed" and happening.item is not None and happening.count is not None:
-            name = stock_event(happening.count_before, happening.count.quantity)
+        elif kind == "stock_changed" and world_event.item is not None and world_event.count is not None:
+            name = stock_event(world_event.count_before, world_event.count.quantity)
             if name:
-                yield self.stock(name, happening.location, happening.item, happening.count.quantity)
-        elif kind == "catalogue_published":
+                yield self.stock(name, world_event.location, world_event.item, world_event.count.quantity)
+        elif kind == "catalog_published":
             yield from self.menus(merchant)
         elif kind in ("location_opened", "location_changed"):
-            yield self.partner("partner_added" if kind == "location_opened" else "partner_updated", happening.location)
+            yield self.partner(
+                "partner_added" if kind == "location_opened" else "partner_updated", world_event.location
+            )
 
     def order_event(self, sale: Sale) -> Event:
         """Return the event of an order: all of it."""
@@ -143,7 +127,7 @@ class Webhooks:
 
     def menus(self, merchant: Merchant) -> list[Event]:
         """Return the events of menus published now: one for every restaurant."""
-        at = stamp_z(self._world.now_ms())
+        at = stamp_z(self.world.now_ms())
         return [
             Event("menus_updated", {"restaurantGuid": restaurant_guid(one), "publishedDate": at}, restaurant_guid(one))
             for one in merchant.locations
@@ -151,25 +135,18 @@ class Webhooks:
 
     def partner(self, event_type: str, location: Location) -> Event:
         """Return the event of a restaurant that was connected, disconnected or changed."""
-        merchant = self._world.merchants[location.merchant_id]
+        merchant = self.world.merchants[location.merchant_id]
         shown = partner_restaurant(merchant, location)
         details = {
+            **FIXED["partner event"],
             **shown,
             "managementGroupGuid": group_guid(merchant),
-            "createdByFirstName": "Toast",
-            "createdByLastName": "Admin",
-            "createdByPhoneNumber": None,
             "isoCreatedDate": stamp_z(created_ms(location)),
-            "restaurantPhoneNumber": "1112223333",
-            "restaurantAddressLine1": "1 Main Street",
-            "restaurantAddressLine2": None,
             "restaurantCity": location.city,
             "restaurantState": location.region,
             "restaurantZipCode": location.postal_code,
             "restaurantCountryCode": location.country,
             "restaurantTimezone": location.reported_timezone,
-            "restaurantLatitude": None,
-            "restaurantLongitude": None,
         }
         return Event(event_type, details, None)
 
@@ -177,8 +154,8 @@ class Webhooks:
         """Announce an event of any type to whoever is subscribed to it: there need not be one of that name."""
         location = merchant.locations[0]
         restaurant = restaurant_guid(location)
-        if event_type == "order_updated" and (entries := self._world.books[location.id].updated):
-            event = self.order_event(self._world.sales[entries[-1][1]])
+        if event_type == "order_updated" and (entries := self.world.order_index[location.id].updated):
+            event = self.order_event(self.world.sales[entries[-1][1]])
         elif event_type in ("in_stock", "low_quantity", "out_of_stock"):
             left = {"in_stock": 10, "low_quantity": _LOW, "out_of_stock": 0}[event_type]
             event = self.stock(event_type, location, merchant.items[0], left)
@@ -190,6 +167,11 @@ class Webhooks:
             event = Event(event_type, {"restaurantGuid": restaurant}, restaurant)
         self.send(merchant, event)
 
+    def signed(self, url: str, key: str, body: bytes) -> Mapping[str, str]:  # noqa: ARG002
+        """Return the header that a message is believed by; of a body without a time, that of now."""
+        found = _TIMESTAMP.search(body)
+        return {"toast-signature": signature(key, body, found[1].decode() if found else stamp_z(self.world.now_ms()))}
+
     def send(self, merchant: Merchant, event: Event) -> None:
         """Announce one event to every subscription for its type; a type that Toast does not have goes to all.
 
@@ -199,7 +181,7 @@ class Webhooks:
         connected = {restaurant_guid(location) for location in self._authority.restaurants(client)}
         if event.restaurant is not None and (client.revoked or event.restaurant not in connected):
             return
-        timestamp = stamp_z(self._world.now_ms())
+        timestamp = stamp_z(self.world.now_ms())
         category = CATEGORIES.get(event.type, event.type)
         event_id = str(uuid.uuid4())
         body = msgspec.json.encode(
@@ -211,48 +193,12 @@ class Webhooks:
                 "details": event.details,
             }
         )
-        self._world.outbox.send(
-            [
-                Delivery(one.url, event_id, event.type, body, _headers(one, event, category, body, timestamp), retries)
-                for one in self.subscriptions.values()
-                if event.type in one.event_types or event.type not in CATEGORIES
-            ]
-        )
 
-    # What a test can set up
+        def make(one: Subscription) -> Delivery:
+            headers = _headers(one, event, category, body, timestamp)
+            return Delivery(one.url, event_id, event.type, body, headers, retries)
 
-    def subscribe(self, url: str, key: str | None, event_types: Sequence[str] | None) -> Json:
-        """Subscribe an address, or change the subscription that it has; a category stands for its types.
-
-        Raises:
-            ConfigurationError: no such event type or category.
-
-        """
-        wanted = list(event_types or CATEGORIES)
-        known = [one for one in wanted if one in CATEGORIES or one in CATEGORIES.values()]
-        if len(known) != len(wanted):
-            strange = ", ".join(one for one in wanted if one not in known)
-            raise ConfigurationError(
-                f"Toast has no event types {strange}", next_step=f"Known: {', '.join(CATEGORIES)}."
-            )
-        types = tuple(kind for kind, category in CATEGORIES.items() if kind in wanted or category in wanted)
-        found = next((one for one in self.subscriptions.values() if one.url == url), None)
-        id_ = found.id if found else secrets.token_hex(16)
-        self.subscriptions[id_] = Subscription(id_, url, key or WEBHOOK_SIGNATURE_KEY, types)
-        return {**self.subscriptions[id_].as_json(), "signature_key": self.subscriptions[id_].key}
-
-    def described(self) -> list[Mapping[str, Any]]:
-        """Return the subscriptions, without their keys."""
-        return [one.as_json() for one in self.subscriptions.values()]
-
-    def clear(self) -> None:
-        """End every subscription."""
-        self.subscriptions.clear()
-
-    def signed(self, url: str, key: str, body: bytes) -> Mapping[str, str]:  # noqa: ARG002
-        """Return the header that a message is believed by; of a body without a time, that of now."""
-        found = _TIMESTAMP.search(body)
-        return {"toast-signature": signature(key, body, found[1].decode() if found else stamp_z(self._world.now_ms()))}
+        self.announce(event.type, make)
 
 
 def stock_event(before: int, after: int) -> str:

@@ -171,7 +171,7 @@ def round_trip(shop: ConnectedShop, node: Json) -> tuple[list[Json], list[Json]]
     expected = [{"flux_location_id": shop.stores[0], **ORDERS.of(served(node))}]
     assert shop.redacted(expected) == expected, "no query asks for what is personal"
     partitions, rows = [], []
-    calls = shop.sandbox.world.traffic.endpoints
+    calls = shop.sandbox.world.request_log.endpoints
     for way in WAYS:
         before = calls["bulk_result"]
         manifest = shop.sync(way, day)

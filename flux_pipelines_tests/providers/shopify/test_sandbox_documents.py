@@ -142,25 +142,13 @@ def test_searches_sort_and_filter_them_like_the_others(sandbox: RunningSandbox, 
         ("updated_at:<'2026-11-04T04:30:00Z'", False),
         ("processed_at:'2026-11-02T13:00:00Z'", True),
         ("created_at:>'2026-11-02T14:00:00Z'", False),
-        ("financial_status:partially_refunded AND id:7201", True),
-        ("name:EXAMPLE", True),
-        ("customer_id:1", False),
-        ("location_id:1", False),
-        ("status:open", True),
-        ("test:true", False),
     ):
         ids = {one["id"] for one in shopify.every("orders", "id", 50, query=f'"{query}"')}
         assert (node["id"] in ids) is found, query
-    count = "query($query: String) { ordersCount(query: $query) { count } }"
-    assert shopify.ask(count, query=span)["ordersCount"]["count"] == 1
-    down = shopify.ask("{ orders(first: 1, sortKey: UPDATED_AT, reverse: true) { nodes { id name updatedAt note } } }")
-    shown = {"id": node["id"], "name": "#EXAMPLE", "updatedAt": node["updatedAt"], "note": None}
-    assert down["orders"]["nodes"] == [shown]
-    other = Shopify(sandbox, "fjord-shop")
-    assert other.ask("query($id: ID!) { order(id: $id) { id } }", id=node["id"]) == {"order": None}
-    refund_of = "query($id: ID!) { refund(id: $id) { id note } }"
-    assert shopify.ask(refund_of, id=gid("Refund", 7202))["refund"] == {"id": gid("Refund", 7202), "note": None}
-    assert other.ask(refund_of, id=gid("Refund", 7202))["refund"] is None
+    shown = {"id": node["id"], "name": "#EXAMPLE", "updatedAt": node["updatedAt"], "sourceIdentifier": None}
+    of = "query($id: ID!) { node(id: $id) { ... on Order { id name updatedAt sourceIdentifier } } }"
+    assert shopify.ask(of, id=node["id"]) == {"node": shown}
+    assert Shopify(sandbox, "fjord-shop").ask(of, id=node["id"]) == {"node": None}
 
 
 def test_of_quantities_those_are_given_that_are_asked_for(sandbox: RunningSandbox, shopify: Shopify) -> None:
@@ -168,24 +156,22 @@ def test_of_quantities_those_are_given_that_are_asked_for(sandbox: RunningSandbo
     quantities = [{"name": name, "quantity": n} for n, name in enumerate(("available", "on_hand", "incoming"))]
     node = {"id": "gid://shopify/InventoryLevel/1?inventory_item_id=2", "updatedAt": "2026-11-01T10:00:00-05:00"}
     given(sandbox, "inventoryLevels", {**node, "quantities": quantities}, place.id)
-    text = """query($id: ID!, $query: String) { location(id: $id) { inventoryLevels(first: 250, query: $query) {
+    text = """query($id: ID!) { location(id: $id) { inventoryLevels(first: 250) {
       nodes { id updatedAt quantities(names: ["incoming", "available"]) { name quantity } } } } }"""
-    for query, there in (("updated_at:>='2026-11-01T15:00:00Z'", True), ("updated_at:>'2026-11-01T15:00:00Z'", False)):
-        found = shopify.ask(text, id=gid("Location", place.id), query=query)["location"]["inventoryLevels"]["nodes"]
-        mine = [one for one in found if one["id"] == node["id"]]
-        assert mine == ([{**node, "quantities": [quantities[0], quantities[2]]}] if there else [])
-        assert len(found) >= len(mine)
+    found = shopify.ask(text, id=gid("Location", place.id))["location"]["inventoryLevels"]["nodes"]
+    assert [one for one in found if one["id"] == node["id"]] == [{**node, "quantities": [quantities[0], quantities[2]]}]
+    assert len(found) > 1
 
 
 def test_what_lacks_a_member_that_is_never_null_is_an_error_and_ends_a_bulk_operation() -> None:
     with sandbox_of(Clock()) as running:
         shop = Shopify(running)
-        node = {**busy(7301), "processedAt": "2026-11-02T12:00:00Z", "updatedAt": "2026-11-02T12:00:00Z"}
+        node = {**busy(7301), "processedAt": "2026-11-02T12:00:00Z", "updatedAt": "2026-11-02T12:34:56Z"}
         given(running, "orders", node)
-        (error,) = shop.errors('{ orders(first: 5, query: "id:7301") { nodes { id confirmed } } }')
+        (error,) = shop.errors('{ node(id: "gid://shopify/Order/7301") { ... on Order { id confirmed } } }')
         assert error["message"] == "Cannot return null for non-nullable field confirmed."
         run = "mutation($query: String!) { bulkOperationRunQuery(query: $query) { bulkOperation { id } } }"
-        query = '{ orders(query: "id:7301") { edges { node { id confirmed } } } }'
+        query = '{ orders(query: "updated_at:2026-11-02T12:34:56Z") { edges { node { id confirmed } } } }'
         id_ = shop.ask(run, query=query)["bulkOperationRunQuery"]["bulkOperation"]["id"]
         provider_of(running.world).bulk._by_shop[shop.merchant.id][id_].done.wait(30)
         poll = "query($id: ID!) { bulkOperation(id: $id) { status errorCode } }"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections.abc import Iterator
-from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import httpx
@@ -93,7 +92,6 @@ def test_what_is_no_request_is_refused(sandbox: RunningSandbox, moved: Clock) ->
     assert token(sandbox, code="nonsense").status_code == 400
     assert token(sandbox, code="x", client_secret="wrong").status_code == 401
     assert token(sandbox, code="x", client_id="wrong").json()["error"] == "application_cannot_be_found"
-    assert token(sandbox, grant_type="password").json()["error"] == "unsupported_grant_type"
 
 
 def test_a_replaced_refresh_token_works_until_its_replacement_was_used(sandbox: RunningSandbox, moved: Clock) -> None:
@@ -117,26 +115,6 @@ def test_a_replaced_refresh_token_works_until_its_replacement_was_used(sandbox: 
     assert works(sandbox, third["access_token"])
     moved.forward(days=91)
     assert refresh(third["refresh_token"]).status_code == 400
-
-
-def test_a_permanent_token_is_exchanged(sandbox: RunningSandbox, moved: Clock) -> None:
-    permanent = token(sandbox, code=granted(sandbox)["code"]).json()
-    assert set(permanent) == {"access_token", "scope"}
-    moved.forward(days=400)
-    assert works(sandbox, permanent["access_token"])
-    kind = "urn:shopify:params:oauth:token-type:offline-access-token"
-    exchange: dict[str, Any] = {
-        "grant_type": "urn:ietf:params:oauth:grant-type:token-exchange",
-        "subject_token": permanent["access_token"],
-        "subject_token_type": kind,
-        "requested_token_type": kind,
-        "expiring": "1",
-    }
-    changed = token(sandbox, **exchange).json()
-    assert changed["expires_in"] == 3600
-    assert works(sandbox, changed["access_token"])
-    assert not works(sandbox, permanent["access_token"])
-    assert token(sandbox, **exchange).json()["error"] == "invalid_subject_token"
 
 
 def test_uninstalling_ends_every_token(sandbox: RunningSandbox, moved: Clock) -> None:

@@ -19,13 +19,8 @@ from flux_sandbox.options import CLIENT_SECRET
 from flux_sandbox.pricing import price
 from flux_sandbox.server import RunningSandbox
 from flux_sandbox.shopify.topics import TOPICS
-from flux_sandbox.shopify.webhooks import RETRY_MINUTES, signature
+from flux_sandbox.shopify.webhooks import RETRY_MINUTES, retries, signature
 
-CREATE = """mutation($topic: WebhookSubscriptionTopic!, $sub: WebhookSubscriptionInput!) {
-  webhookSubscriptionCreate(topic: $topic, webhookSubscription: $sub) {
-    webhookSubscription { id topic uri format includeFields apiVersion { handle } } userErrors { field message } } }"""
-DELETE = """mutation($id: ID!) { webhookSubscriptionDelete(id: $id) {
-  deletedWebhookSubscriptionId userErrors { message } } }"""
 HOOK = "http://127.0.0.1:1/hooks"
 
 
@@ -79,30 +74,21 @@ def test_a_sale_its_edit_and_its_refund_are_told(shopify: Shopify) -> None:
     refund, updated = told(found)["refunds/create"], told(found)["orders/updated"]
     assert refund["order_id"] == updated["id"] == int(sale.id)
     assert updated["financial_status"] == "refunded"
-    lines = refund["refund_line_items"]
-    assert all(isinstance(one["subtotal"], Decimal) for one in lines)  # numbers, where everything else is text
-    taken = sum(one["subtotal"] + one["total_tax"] for one in lines)
-    assert taken * 100 == sum(Decimal(one["amount"]) for one in refund["transactions"]) * 100
-    assert taken * 100 == price(back).returns[0].total
+    (money,) = refund["transactions"]
+    assert Decimal(money["amount"]) * 100 == price(back).returns[0].total
 
 
 def test_payloads_have_the_members_of_the_published_examples(shopify: Shopify, examples: Path) -> None:
     world = shopify.sandbox.world
     sale = world.sell(shopify.merchant.locations[1].id)
-    world.refund(sale.id)
-    provider = provider_of(world)
-    from flux_sandbox.shopify.rest import RestWriter
-
-    shop = provider.shops[shopify.merchant.id]
-    ours = RestWriter(shop).order(shop.write(sale))
+    with world.outbox.collect() as found:
+        world.refund(sale.id)
+    ours, refund = told(found)["orders/updated"], told(found)["refunds/create"]
     theirs = json.loads((examples / "rest_order_get_with_refunds.json").read_text())["order"]
-    # Fields of a shipping discount that newer versions added are beside the example's.
     assert set(ours) - set(theirs) == set()
     assert set(ours["line_items"][0]) - set(theirs["line_items"][0]) == set()
-    assert set(ours["refunds"][0]) - set(theirs["refunds"][0]) == {"refund_shipping_lines"}
-    detail = theirs["refunds"][0]["refund_line_items"][0]
-    assert all(set(one) - set(detail) == set() for one in ours["refunds"][0]["refund_line_items"])
-    for name in ("total_price", "current_total_price", "total_tax", "currency", "updated_at"):
+    assert set(refund) - set(theirs["refunds"][0]) == set()
+    for name in ("total_price", "current_total_price", "currency", "updated_at"):
         assert type(ours[name]) is type(theirs[name])
 
 
@@ -143,41 +129,17 @@ def test_goods_people_and_the_end_of_it(shopify: Shopify, examples: Path) -> Non
     )  # a scope is needed, and there is none any more
 
 
-def test_a_shops_own_subscriptions(sandbox: RunningSandbox) -> None:
-    shopify, other, world = Shopify(sandbox), Shopify(sandbox, "fjord-shop"), sandbox.world
-    sub = {"uri": HOOK, "format": "JSON", "includeFields": ["id", "updated_at"]}
-    made = shopify.ask(CREATE, topic="ORDERS_CREATE", sub=sub)["webhookSubscriptionCreate"]
-    assert made["userErrors"] == []
-    assert made["webhookSubscription"]["apiVersion"] == {"handle": "2026-10"}
-    twice = shopify.ask(CREATE, topic="ORDERS_CREATE", sub=sub)["webhookSubscriptionCreate"]
-    assert "already been taken" in twice["userErrors"][0]["message"]
-    bad = shopify.ask(CREATE, topic="ORDERS_CREATE", sub={"uri": "not an address"})["webhookSubscriptionCreate"]
-    assert bad["webhookSubscription"] is None
-    short = Shopify(sandbox, "fjord-shop", scopes=["read_products"])
-    provider_of(world).authority.remove_scopes(other.merchant.id, ["read_orders"])
-    denied = short.ask(CREATE, topic="ORDERS_CREATE", sub={"uri": HOOK})["webhookSubscriptionCreate"]
-    assert "cannot create a webhook subscription" in denied["userErrors"][0]["message"]
-    listed = shopify.every("webhookSubscriptions", "id topic")
-    assert listed == [{"id": made["webhookSubscription"]["id"], "topic": "ORDERS_CREATE"}]
-    assert short.every("webhookSubscriptions", "id") == []
+def test_people_are_in_what_is_told_of_an_order(shopify: Shopify) -> None:
+    world, merchant = shopify.sandbox.world, shopify.merchant
     with world.outbox.collect() as found:
-        world.sell(shopify.merchant.locations[1].id)
-        world.sell(other.merchant.locations[1].id)
-    (delivery,) = found
-    assert set(json.loads(delivery.body)) == {"id", "updated_at"}
-    # Eight retries over four hours; after the last one fails, the subscription is gone.
-    assert delivery.retries is not None
-    waits = [delivery.retries(attempt, "status", 500) for attempt in range(9)]
-    assert waits[:8] == list(RETRY_MINUTES)
-    assert (sum(RETRY_MINUTES), waits[8]) == (240, None)
-    assert shopify.every("webhookSubscriptions", "id") == []
-    again = shopify.ask(CREATE, topic="BULK_OPERATIONS_FINISH", sub={"uri": HOOK})["webhookSubscriptionCreate"]
-    id_ = again["webhookSubscription"]["id"]
-    run = 'mutation { bulkOperationRunQuery(query: "{ products { edges { node { id } } } }") { bulkOperation { id } } }'
-    operation = shopify.ask(run)["bulkOperationRunQuery"]["bulkOperation"]["id"]
-    bulk = provider_of(world).bulk
-    bulk._by_shop[shopify.merchant.id][operation].done.wait(30)
-    assert shopify.ask(f'{{ bulkOperation(id: "{operation}") {{ status }} }}')["bulkOperation"]["status"] == "COMPLETED"
-    assert world.outbox.counts["events"] == 1
-    assert shopify.ask(DELETE, id=id_)["webhookSubscriptionDelete"]["deletedWebhookSubscriptionId"] == id_
-    assert shopify.ask(DELETE, id=id_)["webhookSubscriptionDelete"]["userErrors"] != []
+        sale = world.sell(merchant.locations[0].id)
+        world.set_customer(sale.id, merchant.customers[0].id)
+    body, person = found[-1].body.decode(), merchant.customers[0]
+    assert found[-1].event_type == "orders/updated"
+    assert all(text in body for text in (person.email, person.phone, person.family_name, person.street))
+    assert json.loads(body)["browser_ip"]
+
+
+def test_eight_retries_over_four_hours() -> None:
+    assert [retries(attempt, "status", 500) for attempt in range(9)] == [*RETRY_MINUTES, None]
+    assert sum(RETRY_MINUTES) == 240

@@ -263,8 +263,8 @@ def test_an_older_authorisation_goes_on_giving_orders(lively: House) -> None:
 def test_deleted_and_changed_goods(lively: House, tmp_path: Path) -> None:
     keep, gone, dearer = lively.merchant.items[0], lively.merchant.items[1], lively.merchant.items[5]
     lively.clock.forward(60)
-    lively.post("catalogue/delete", merchant="sakura", item=gone.id)
-    lively.post("catalogue/change", merchant="sakura", item=dearer.id, price=777)
+    lively.post("catalog/delete", merchant="sakura", item=gone.id)
+    lively.post("catalog/change", merchant="sakura", item=dearer.id, price=777)
     made = {row["product_id"]: row for row in rows(lively, tmp_path, "products", lively.read("catalog", lively.now()))}
     assert (made[gone.id]["active"], made[gone.id]["product_name"]) == (False, gone.name)
     assert made[keep.id]["active"], "another variation of the same item"

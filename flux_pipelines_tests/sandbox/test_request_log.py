@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from flux_pipelines_tests.sandbox.conftest import Square, error_of, search_body
 from flux_sandbox.options import SandboxOptions
-from flux_sandbox.request_log import Traffic, max_in_window
+from flux_sandbox.request_log import RequestLog, max_in_window
 from flux_sandbox.server import RunningSandbox
 
 Start = Callable[..., RunningSandbox]
@@ -23,7 +23,7 @@ def test_the_busiest_window_is_found_exactly(arrivals: list[float]) -> None:
 
 
 def test_the_limit_slides_and_counts_each_location() -> None:
-    traffic = Traffic()
+    traffic = RequestLog()
     assert all(traffic.arrive(["A"], at, 3) for at in (0.0, 1.0, 2.0))
     assert not traffic.arrive(["A", "B"], 59.9, 3)
     assert traffic.arrive(["B"], 59.95, 3)
