@@ -6,7 +6,6 @@ address that is not confirmed, a primary address that is another one, an account
 
 from __future__ import annotations
 
-import base64
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -150,15 +149,3 @@ async def form_of(request: Request) -> dict[str, str]:
         except (msgspec.DecodeError, msgspec.ValidationError):
             return {}
     return dict(parse_qsl(raw.decode("utf-8", "replace")))
-
-
-def basic_credentials(authorization: str) -> tuple[str, str]:
-    """Return the user and password of a `Basic` header, or two empty texts."""
-    kind, _, value = authorization.partition(" ")
-    if kind.lower() != "basic":
-        return "", ""
-    try:
-        user, _, password = base64.b64decode(value, validate=True).decode().partition(":")
-    except ValueError:
-        return "", ""
-    return user, password

@@ -25,7 +25,6 @@ from flux_sandbox.identity import (
     Codes,
     Person,
     back_to,
-    basic_credentials,
     choices,
     form_of,
     person,
@@ -43,7 +42,6 @@ GOOGLE_CLIENT_SECRET = "GOCSPX-sandbox-demo-secret"  # noqa: S105
 PREFIX = "/identity/google"
 _LIFE = 3600
 _SCOPES = {"openid", "email", "profile"}
-_MOST_TOKENS = 1000
 
 
 class Google:
@@ -53,7 +51,6 @@ class Google:
         self._clock = world.clock
         self._codes = Codes(world.clock)
         self._keys: list[RSAKey] = []
-        self._tokens: dict[str, tuple[Person, tuple[str, ...], float]] = {}
 
     @property
     def routes(self) -> list[Route]:
@@ -63,7 +60,6 @@ class Google:
             Route(f"{PREFIX}/o/oauth2/v2/auth", self._authorize),
             Route(f"{PREFIX}/token", self._token, methods=["POST"]),
             Route(f"{PREFIX}/oauth2/v3/certs", self._certificates),
-            Route(f"{PREFIX}/v1/userinfo", self._userinfo),
         ]
 
     def app(self, url: str) -> dict[str, Any]:
@@ -88,14 +84,13 @@ class Google:
                 "issuer": issuer,
                 "authorization_endpoint": f"{issuer}/o/oauth2/v2/auth",
                 "token_endpoint": f"{issuer}/token",
-                "userinfo_endpoint": f"{issuer}/v1/userinfo",
                 "jwks_uri": f"{issuer}/oauth2/v3/certs",
                 "response_types_supported": ["code"],
                 "response_modes_supported": ["query"],
                 "subject_types_supported": ["public"],
                 "id_token_signing_alg_values_supported": ["RS256"],
                 "scopes_supported": sorted(_SCOPES),
-                "token_endpoint_auth_methods_supported": ["client_secret_post", "client_secret_basic"],
+                "token_endpoint_auth_methods_supported": ["client_secret_post"],
                 "claims_supported": ["aud", "email", "email_verified", "exp", "hd", "iat", "iss", "name", "sub"],
                 "code_challenge_methods_supported": ["plain", "S256"],
                 "grant_types_supported": ["authorization_code"],
@@ -134,11 +129,9 @@ class Google:
 
     async def _token(self, request: Request) -> Response:
         form = await form_of(request)
-        user, password = basic_credentials(request.headers.get("authorization", ""))
-        client_id, secret = form.get("client_id") or user, form.get("client_secret") or password
-        if client_id != GOOGLE_CLIENT_ID:
+        if form.get("client_id") != GOOGLE_CLIENT_ID:
             return _error(401, "invalid_client", "The OAuth client was not found.")
-        if not hmac.compare_digest(secret.encode(), GOOGLE_CLIENT_SECRET.encode()):
+        if not hmac.compare_digest(form.get("client_secret", "").encode(), GOOGLE_CLIENT_SECRET.encode()):
             return _error(401, "invalid_client", "The provided client secret is invalid.")
         if form.get("grant_type") != "authorization_code":
             return _error(400, "unsupported_grant_type", f"Invalid grant_type: {form.get('grant_type', '')}")
@@ -158,9 +151,6 @@ class Google:
 
         now = self._now()
         access = "ya29." + secrets.token_urlsafe(60)
-        if len(self._tokens) >= _MOST_TOKENS:
-            del self._tokens[next(iter(self._tokens))]
-        self._tokens[access] = (asked.person, asked.scopes, now.timestamp() + _LIFE)
         at_hash = base64.urlsafe_b64encode(hashlib.sha256(access.encode()).digest()[:16]).decode().rstrip("=")
         claims = {
             "iss": issuer,
@@ -190,13 +180,6 @@ class Google:
         answer = json_answer({"keys": [key.as_dict(private=False) for key in self._keys]})
         answer.headers["Cache-Control"] = "public, max-age=20000, must-revalidate, no-transform"
         return answer
-
-    async def _userinfo(self, request: Request) -> Response:
-        kind, _, token = request.headers.get("authorization", "").partition(" ")
-        known = self._tokens.get(token) if kind == "Bearer" else None
-        if known is None or known[2] <= self._now().timestamp():
-            return _error(401, "invalid_request", "Invalid Credentials")
-        return json_answer(_claims(known[0], known[1]))
 
     def _now(self) -> datetime:
         return self._clock().astimezone(UTC)
