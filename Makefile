@@ -6,7 +6,7 @@ ARGS ?=
 # pip knows the index that a machine is configured with; uv takes a tenth of its time (INSTALLER=uv).
 INSTALLER ?= pip
 
-.PHONY: demo test lint lock install install-dev docs bench clean
+.PHONY: demo test test-long lint lock install install-dev docs bench clean
 
 install: $(VENV)/.installed  ## what the product needs, and the demo
 install-dev: $(VENV)/.installed-dev  ## what its development needs besides
@@ -33,9 +33,14 @@ demo: install  ## the whole chain over the sandbox, then the Dagster UI (ARGS=--
 	$(BIN)/flux demo $(ARGS)
 
 # Compiled modules are kept: the tests start hundreds of processes.
-test: export PYTHONDONTWRITEBYTECODE =
-test: install-dev  ## every test (ARGS="-k name" to choose)
-	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(ARGS)
+test test-long: export PYTHONDONTWRITEBYTECODE =
+test: install-dev  ## every test but the long ones (ARGS="-k name" to choose)
+	$(PYTEST) -m "not long" $(ARGS)
+
+test-long: install-dev  ## those that kill processes, run servers for minutes or cover long ranges
+	$(PYTEST) -m long $(ARGS) $$(grep -rlE "mark[.]long" --include="test_*.py" flux_pipelines_tests)
+
+PYTEST = $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 lint: install-dev  ## format, lint, types
 	$(BIN)/ruff format --check .

@@ -263,7 +263,6 @@ def test_figures_repeated_to_keep_loading_cheap_are_those_of_the_forecaster() ->
     assert accuracy.NAIVE_REACH_DAYS == forecasts.NAIVE_REACH_DAYS
 
 
-@pytest.mark.slow
 def test_dagsters_own_tool_finds_the_project(tmp_path: Path) -> None:
     """`dg` reads `[tool.dg]`: what it lists is what the code location has."""
     dg_command = Path(sys.executable).with_name("dg")

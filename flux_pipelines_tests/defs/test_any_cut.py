@@ -124,6 +124,7 @@ def cuts(seed: int) -> list[list[date]]:
     return pieces
 
 
+@pytest.mark.long
 def test_the_tables_are_the_same_however_a_range_is_cut(sandbox: RunningSandbox, tmp_path: Path) -> None:
     whole = made_of([DAYS], tmp_path / "whole", sandbox)
     assert len({row for row in whole["transactions"] if "CUT" in str(row)}) > 8
@@ -148,7 +149,7 @@ def test_the_tables_are_the_same_however_a_range_is_cut(sandbox: RunningSandbox,
 LONG = int(os.environ.get("TRUTH_DAYS", "0"))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(4 * 3600)
 @pytest.mark.skipif(not LONG, reason="TRUTH_DAYS says how many days the long run has")
 @pytest.mark.parametrize("key", ["square:sakura", "toast:harbor-kitchen", "shopify:fjord-shop"])

@@ -27,7 +27,7 @@ BEFORE, DAY = END_DAY - timedelta(days=1), END_DAY
 DAYS = [BEFORE, DAY]
 MARTS = ("transactions", "daily_sales", "daily_item_demand", "payments", "time_entries", "tie_out")
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 
 def take(home: Home, kind: str, document: dict[str, Any]) -> None:

@@ -46,7 +46,7 @@ def happenings(home: Home) -> list[NewEvent]:
     return events
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_ten_thousand_deliveries_three_in_ten_twice_with_the_gateway_killed_five_times_become_few_runs_and_the_truth(
     home: Home,
 ) -> None:

@@ -34,7 +34,6 @@ def _gone(pid: int) -> bool:
         return True
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="looks at processes through /proc")
 def test_two_workers_serve_one_port_and_end_together(tmp_path: Path) -> None:
     port, log = _free_port(), tmp_path / "log"

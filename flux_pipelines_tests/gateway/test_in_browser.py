@@ -67,7 +67,6 @@ def page(runtime: Runtime, gateway: RunningGateway, sandbox: RunningSandbox, tmp
     assert [text for text in complaints if not re.search("status of (403|409|422)", text)] == []
 
 
-@pytest.mark.slow
 @pytest.mark.browser
 @pytest.mark.skipif(CHROMIUM is None, reason="Debian's chromium is not installed")
 def test_from_nothing_to_sales(page: Page, runtime: Runtime, gateway: RunningGateway) -> None:
@@ -92,7 +91,6 @@ def test_from_nothing_to_sales(page: Page, runtime: Runtime, gateway: RunningGat
     runtime.state.connections.remove(KEY)
 
 
-@pytest.mark.slow
 @pytest.mark.browser
 @pytest.mark.skipif(CHROMIUM is None, reason="Debian's chromium is not installed")
 def test_a_shop_and_restaurants_are_connected_in_their_own_ways(

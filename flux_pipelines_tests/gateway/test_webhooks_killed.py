@@ -18,7 +18,7 @@ from flux_pipelines_tests.gateway.webhook_process import GatewayProcess
 from flux_pipelines_tests.gateway.webhookwire import connect, event, register
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_acknowledged_events_survive_kill_9_exactly_once(tmp_path: Path, make_postgres_url: Callable[[], str]) -> None:
     url = make_postgres_url()
     with socket.create_server(("127.0.0.1", 0)) as probe:

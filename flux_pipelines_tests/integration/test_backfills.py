@@ -37,7 +37,7 @@ from flux_pipelines.settings import PROJECT_ROOT, settings
 from flux_sandbox.options import SandboxOptions
 from flux_sandbox.server import RunningSandbox
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(400)]
 
 TODAY = datetime.now(UTC).date()
 #: Two days ago: it has ended everywhere.

@@ -89,6 +89,7 @@ def assert_no_secret_in_clear(flux: Flux, sandbox: RunningSandbox) -> None:
     assert not any(secret in searched for secret in secrets)
 
 
+@pytest.mark.long
 def test_faults_dying_cursors_and_a_token_that_expires_leave_the_same_tables(tmp_path: Path) -> None:
     quiet = SandboxOptions(history_days=15, end_day=END_DAY)
     noisy = SandboxOptions(
@@ -111,6 +112,7 @@ def test_faults_dying_cursors_and_a_token_that_expires_leave_the_same_tables(tmp
     assert stats["token_refreshes"] > 0
 
 
+@pytest.mark.long
 def test_a_killed_backfill_goes_on_where_it_stopped(tmp_path: Path) -> None:
     with RunningSandbox(SandboxOptions(history_days=30, end_day=END_DAY, faults="latency=0.15")) as sandbox:
         whole, killed = Flux(tmp_path / "whole"), Flux(tmp_path / "killed")
@@ -164,6 +166,7 @@ def test_one_of_three_revoked_does_not_hold_back_the_others(flux: Flux) -> None:
         assert_equals_truth(flux, sandbox, "sakura")
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not PIZZA.exists(), reason="../shared is not there")
 def test_real_orders_of_two_months_to_the_cent_with_forecasts(tmp_path: Path) -> None:
     flux = Flux(tmp_path / "home", FLUX_START_DATE="2015-01-01")

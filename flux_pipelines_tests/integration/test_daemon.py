@@ -30,7 +30,7 @@ from flux_pipelines.settings import PROJECT_ROOT, Settings, of_children
 from flux_pipelines_tests.integration.conftest import END_DAY, Flux, truth
 from flux_sandbox.server import RunningSandbox
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(400)]
 
 LOADED = """{
   instance { runQueuingSupported info daemonHealth { allDaemonStatuses { daemonType required } } }

@@ -109,7 +109,7 @@ def flux_up(flux: Flux, ports: tuple[str, ...]) -> Iterator[subprocess.Popen[byt
         process.wait(60)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(600)
 def test_after_the_demo_flux_up_starts_once_and_again_after_kill_9(tmp_path: Path) -> None:
     start = datetime.now(UTC).date() - timedelta(days=5)

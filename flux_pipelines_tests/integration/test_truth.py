@@ -66,7 +66,7 @@ def figures(home: SyncedHome) -> dict[tuple[str, str, date, str], Any]:
     }
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(900)
 def test_every_table_is_the_truth_whatever_fails_and_whatever_changes(tmp_path: Path) -> None:
     days = (LAST - FIRST).days + 1
@@ -132,7 +132,7 @@ LONG = int(os.environ.get("TRUTH_DAYS", "0"))
 SHARE = {"harbor": 4}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(6 * 3600)
 @pytest.mark.skipif(not LONG, reason="TRUTH_DAYS says how many days the long run has")
 @pytest.mark.parametrize("faults", ["", FAULTS], ids=["calm", "failing"])

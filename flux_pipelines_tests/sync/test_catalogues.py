@@ -19,7 +19,6 @@ def made(folder: Path, *asked: str) -> dict[str, int]:
     return found
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("provider", "records", "each", "rows"),
     [

@@ -226,7 +226,6 @@ def test_counts_come_back_whole(name: str, examples: Path, runtime: Runtime) -> 
         published.expect_levels(moved, rows)
 
 
-@pytest.mark.slow
 def test_a_catalogue_of_long_products_comes_back_whole(shared: Path, runtime: Runtime) -> None:
     """The cases of products with 2,048 variants (the most that Shopify has) and 250, and 50 products of 100 among them."""
     cases = shared / "cases/shopify"
