@@ -45,6 +45,15 @@ class RateLimit:
 
     requests: int
     seconds: float
+    per: Literal["location", "connection", "app"] = "location"
+
+
+@dataclass(frozen=True, slots=True)
+class Concurrency:
+    """At most so many requests under way at a time, of a `connection` or of all of the `app`'s, in one process."""
+
+    requests: int
+    per: Literal["connection", "app"] = "connection"
 
 
 @dataclass(frozen=True, slots=True)

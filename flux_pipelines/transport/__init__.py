@@ -14,7 +14,7 @@ from flux_pipelines.domain.errors import ConfigurationError
 from flux_pipelines.transport.audit import AuditSink, CallRecord, Stats, metered
 from flux_pipelines.transport.breaker import Breaker, BreakerPolicy, held_back
 from flux_pipelines.transport.errors import AnsweredError, RefusedError, TransportClosedError
-from flux_pipelines.transport.limits import Grant, Limit, RateBudget
+from flux_pipelines.transport.limits import Concurrent, Grant, Limit, RateBudget
 from flux_pipelines.transport.redact import guard_http_logs
 from flux_pipelines.transport.retry import RetryPolicy
 from flux_pipelines.transport.shared_state import PostgresLimitStore, SqliteLimitStore, StateStore
@@ -82,8 +82,14 @@ class Transport:
         self._give_up_after = give_up_after
         self._closing = threading.Event()
         self._budget = RateBudget(limit_store, sleep=self._sleep)
+        self._places: dict[tuple[str, str], threading.Semaphore] = {}
         self._clients: list[ApiClient] = []
         self._mutex = threading.Lock()
+
+    def _place(self, provider: str, connection: str, limit: Concurrent) -> threading.Semaphore:
+        with self._mutex:
+            key = (provider, connection if limit.per == "connection" else "")
+            return self._places.setdefault(key, threading.Semaphore(limit.requests))
 
     def client(
         self,
@@ -95,6 +101,7 @@ class Transport:
         credentials: Credentials | None,
         headers: Mapping[str, str],
         authorize: Callable[[str], Mapping[str, str]] | None = None,
+        concurrency: Sequence[Concurrent] = (),
     ) -> ApiClient:
         """Make the client of one connection.
 
@@ -102,10 +109,11 @@ class Transport:
             provider: the provider's name.
             connection: the connection's key; empty when there is none yet.
             base_url: where the API answers, with `http://` or `https://`.
-            limits: what the provider allows for each budget key; together they all hold.
+            limits: what the provider allows: of each budget key, of the connection or of the app; together they all hold.
             credentials: where tokens come from; None for calls without one.
             headers: sent with every request.
             authorize: makes headers of a token; default `Authorization: Bearer`.
+            concurrency: how many requests may be under way at a time; clients of one process share the places.
 
         Raises:
             ConfigurationError: the base URL is not an HTTP address.
@@ -131,6 +139,7 @@ class Transport:
             connection=connection,
             base_url=base_url,
             limits=limits,
+            places=[self._place(provider, connection, one) for one in sorted(concurrency, key=lambda one: one.per)],
             credentials=credentials,
             headers={"User-Agent": self._user_agent, "Accept": "application/json", **headers},
             budget=self._budget,

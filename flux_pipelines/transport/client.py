@@ -9,6 +9,7 @@ import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from http.cookiejar import CookieJar, DefaultCookiePolicy
@@ -46,6 +47,8 @@ if TYPE_CHECKING:
     from flux_pipelines.domain.credentials import Credentials
 
 T = TypeVar("T")
+#: A query; as pairs, where a name comes several times.
+Params = Mapping[str, str | int] | Sequence[tuple[str, str | int]]
 
 # A quota header is taken over into the shared limit only when little is left: doing so costs a transaction.
 _QUOTA_NEARLY_USED = 32
@@ -148,6 +151,7 @@ class ApiClient:
         connection: str,
         base_url: str,
         limits: Sequence[Limit],
+        places: Sequence[threading.Semaphore],
         credentials: Credentials | None,
         headers: Mapping[str, str],
         budget: RateBudget,
@@ -164,7 +168,10 @@ class ApiClient:
         self._provider = provider
         self._connection = connection
         self._base_url = base_url.rstrip("/")
-        self._limits = tuple(limits)
+        self._limits = [limit for limit in limits if limit.per == "location"]
+        whole = {"connection": f"{provider}/{connection}/*", "app": f"{provider}/*"}
+        self._beside = {key: [one for one in limits if one.per == per] for per, key in whole.items()}
+        self._places = tuple(places)
         self._credentials = credentials
         self._headers = dict(headers)
         self._budget = budget
@@ -218,7 +225,7 @@ class ApiClient:
         idempotent: bool,
         json: Any = ...,
         content: bytes | None = ...,
-        params: Mapping[str, str | int] | None = ...,
+        params: Params | None = ...,
         headers: Mapping[str, str] | None = ...,
         budget: Sequence[str] = ...,
         auth: bool = ...,
@@ -235,7 +242,7 @@ class ApiClient:
         idempotent: bool,
         json: Any = ...,
         content: bytes | None = ...,
-        params: Mapping[str, str | int] | None = ...,
+        params: Params | None = ...,
         headers: Mapping[str, str] | None = ...,
         budget: Sequence[str] = ...,
         auth: bool = ...,
@@ -252,7 +259,7 @@ class ApiClient:
         idempotent: bool,
         json: Any = None,
         content: bytes | None = None,
-        params: Mapping[str, str | int] | None = None,
+        params: Params | None = None,
         headers: Mapping[str, str] | None = None,
         budget: Sequence[str] = (),
         auth: bool = True,
@@ -269,7 +276,7 @@ class ApiClient:
                 Only then is it sent again after an attempt whose effect is unknown.
             json: a body to encode as JSON.
             content: a body as it is; give its Content-Type in `headers`.
-            params: the query.
+            params: the query; as pairs, where a name comes several times.
             headers: further headers of this request.
             budget: what it counts against (location ids); nothing means the connection as a whole.
             auth: whether to send the connection's token.
@@ -315,7 +322,7 @@ class ApiClient:
         path: str,
         json: Any,
         content: bytes | None,
-        params: Mapping[str, str | int] | None,
+        params: Params | None,
         headers: Mapping[str, str] | None,
         budget: Sequence[str],
         auth: bool,
@@ -328,7 +335,8 @@ class ApiClient:
             content = msgspec.json.encode(json)
             merged.setdefault("Content-Type", "application/json")
         try:
-            url = httpx.URL(self._base_url + path, params=params) if params else httpx.URL(self._base_url + path)
+            pairs = list(params.items()) if isinstance(params, Mapping) else list(params or ())
+            url = httpx.URL(self._base_url + path, params=pairs) if pairs else httpx.URL(self._base_url + path)
         except httpx.InvalidURL:
             url = None
         if url is None:
@@ -364,6 +372,12 @@ class ApiClient:
                 remember(self._credentials.renew(rejected))
 
     def _send_once(self, call: _Call) -> _Outcome:
+        with ExitStack() as held:
+            for place in self._places:  # the same order everywhere, so that nobody waits for whom it holds up
+                held.enter_context(place)
+            return self._send(call)
+
+    def _send(self, call: _Call) -> _Outcome:
         def last_thing() -> None:
             if call.auth and self._credentials is not None:
                 call.token = self._credentials.token()
@@ -371,6 +385,7 @@ class ApiClient:
         grant = self._budget.acquire(
             call.keys,
             self._limits,
+            beside=self._beside,
             give_up_after=self._give_up_after,
             prepare=last_thing,
             connection=self._connection or None,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from array import array
 from bisect import bisect_left, bisect_right, insort
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Protocol
@@ -32,6 +32,22 @@ class Limit(Protocol):
     @property
     def seconds(self) -> float:
         """In how many seconds."""
+
+    @property
+    def per(self) -> str:
+        """What is counted together: a `location` of a connection, a `connection`, or the `app`."""
+
+
+class Concurrent(Protocol):
+    """At most so many requests under way at a time; `providers.base.Concurrency` is one."""
+
+    @property
+    def requests(self) -> int:
+        """How many requests."""
+
+    @property
+    def per(self) -> str:
+        """Whose: a `connection`'s, or all of the `app`'s."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,24 +143,26 @@ class Ring:
         del self.times[: bisect_right(self.times, instant)]
 
 
-def reserve(rings: Sequence[Ring], rules: Sequence[Rule], now: float, give_up_after: float | None) -> float | None:
+def reserve(
+    rings: Sequence[Ring], rules: Sequence[Sequence[Rule]], now: float, give_up_after: float | None
+) -> float | None:
     """Grant the first instant that every ring allows and return it, or None if it lies too far ahead.
 
     Args:
         rings: the keys' rings; each gets the same instant.
-        rules: what applies to each ring.
+        rules: what applies to each ring, in the same order.
         now: the store's clock.
         give_up_after: the longest wait in seconds that is worth it.
 
     """
-    longest = max(rule.span for rule in rules)
+    longest = max(rule.span for of_one in rules for rule in of_one)
     for ring in rings:
         ring.forget_before(now - longest)
     instant, moved = now, True
     while moved:
         before = instant
-        for ring in rings:
-            instant = ring.earliest(instant, rules)
+        for ring, of_one in zip(rings, rules, strict=True):
+            instant = ring.earliest(instant, of_one)
         moved = instant > before
     if give_up_after is not None and instant - now > give_up_after:
         return None
@@ -203,6 +221,7 @@ class RateBudget:
         keys: Sequence[str],
         limits: Sequence[Limit],
         *,
+        beside: Mapping[str, Sequence[Limit]] | None = None,
         give_up_after: float | None = None,
         prepare: Callable[[], None] | None = None,
         connection: str | None = None,
@@ -216,6 +235,7 @@ class RateBudget:
         Args:
             keys: what the request counts against.
             limits: what applies to each key.
+            beside: further keys that the request counts against, each with limits of its own.
             give_up_after: the longest wait in seconds; None waits as long as it takes.
             prepare: called when the slot has come, for what must be done last before sending (a token).
             connection: named in errors.
@@ -224,11 +244,16 @@ class RateBudget:
             RateLimitedError: the wait would be longer than `give_up_after`; nothing was reserved.
 
         """
-        rules = [Rule(limit.requests, limit.seconds + self._pad_of(limit)) for limit in limits]
-        names = sorted({f"limit/{key}" for key in keys})
-        slack = min((self._pad_of(limit) for limit in limits), default=0.0)
+        applied = {**(dict.fromkeys(keys, limits) if limits else {}), **(beside or {})}
+        every = [limit for of_one in applied.values() for limit in of_one]
+        names = sorted(f"limit/{key}" for key, of_one in applied.items() if of_one)
+        rules = [
+            [Rule(one.requests, one.seconds + self._pad_of(one)) for one in applied[name.removeprefix("limit/")]]
+            for name in names
+        ]
+        slack = min((self._pad_of(limit) for limit in every), default=0.0)
         waited, slot = 0.0, None
-        for trial in range(_MOST_SLOTS if rules and names else 0):
+        for trial in range(_MOST_SLOTS if names else 0):
             left = None if give_up_after is None else max(0.0, give_up_after - waited)
             before = self._clock()
             slot, due, here = self._reserve(names, rules, left, slot)
@@ -236,7 +261,7 @@ class RateBudget:
             unsure = here - before if self._store.clock_is_remote else 0.0
             if slot is None:
                 raise RateLimitedError(
-                    f"the rate limit leaves no room within {give_up_after:.0f} s for {', '.join(sorted(keys))}",
+                    f"the rate limit leaves no room within {give_up_after:.0f} s for {', '.join(sorted(applied))}",
                     connection=connection,
                 )
             wait = due - self._clock()
@@ -303,7 +328,11 @@ class RateBudget:
         self._store.update([f"limit/{key}"], change)
 
     def _reserve(
-        self, names: Sequence[str], rules: Sequence[Rule], give_up_after: float | None, instead_of: float | None
+        self,
+        names: Sequence[str],
+        rules: Sequence[Sequence[Rule]],
+        give_up_after: float | None,
+        instead_of: float | None,
     ) -> tuple[float | None, float, float]:
         """Return the slot by the store's clock, and by our own clock when it comes and when it was given."""
 
@@ -319,16 +348,16 @@ class RateBudget:
 
         return self._store.update(names, change)
 
-    def _still_holds(self, names: Sequence[str], rules: Sequence[Rule], slot: float) -> bool:
+    def _still_holds(self, names: Sequence[str], rules: Sequence[Sequence[Rule]], slot: float) -> bool:
         """Tell whether no window around a slot that has come holds more than it may."""
 
         def look(now: float, values: list[bytes]) -> tuple[None, bool]:
             holds = True
-            for value in values:
+            for value, of_one in zip(values, rules, strict=True):
                 ring = Ring.load(value, now)
                 # A slot that is no longer known as such (the store's clock began anew) says nothing against itself.
                 if ring.remove(slot):
-                    holds = holds and ring.earliest(slot, rules) <= slot
+                    holds = holds and ring.earliest(slot, of_one) <= slot
             return None, holds
 
         return self._store.update(names, look)

@@ -32,7 +32,7 @@ from flux_pipelines.domain.errors import (
     RateLimitedError,
     ReauthorizationNeededError,
 )
-from flux_pipelines.providers.base import RateLimit
+from flux_pipelines.providers.base import Concurrency, RateLimit
 from flux_pipelines.transport import (
     AnsweredError,
     BreakerPolicy,
@@ -795,3 +795,75 @@ def test_a_pause_between_calls_ends_with_the_transport(tmp_path: Path) -> None:
         threading.Timer(0.1, made.close).start()
         with pytest.raises(TransportClosedError):
             client.pause(30)
+
+
+# ── what is counted together ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_query_may_have_a_name_several_times(tmp_path: Path) -> None:
+    with serve(sequence(Reply())) as server, transport(tmp_path) as made:
+        pairs = [("filter", "createdTime>=1"), ("filter", "createdTime<2"), ("limit", 5)]
+        client_of(made, server.url).request("GET", "/orders", idempotent=True, params=pairs)
+    assert server.seen[0].path == "/orders?filter=createdTime%3E%3D1&filter=createdTime%3C2&limit=5"
+
+
+def waits(folder: Path, limits: list[RateLimit], calls: list[tuple[str, str]]) -> list[float]:
+    """How long each call (a connection, a location) waits for the limits."""
+    with serve(sequence(Reply())) as server, transport(folder) as made:
+        clients = {
+            name: made.client(
+                provider="bunch", connection=name, base_url=server.url, limits=limits, credentials=None, headers={}
+            )
+            for name, _ in calls
+        }
+        return [
+            clients[name].request("GET", "/x", idempotent=True, budget=[place] if place else []).waited
+            for name, place in calls
+        ]
+
+
+@pytest.mark.parametrize(
+    ("per", "calls", "waited"),
+    [
+        ("location", [("bunch:a", "1"), ("bunch:a", "2"), ("bunch:a", "1")], [False, False, True]),
+        ("connection", [("bunch:a", "1"), ("bunch:b", "1"), ("bunch:a", "2")], [False, False, True]),
+        ("app", [("bunch:a", "1"), ("bunch:b", "2")], [False, True]),
+    ],
+)
+def test_a_limit_holds_for_what_is_counted_together(
+    tmp_path: Path, per: Any, calls: list[tuple[str, str]], waited: list[bool]
+) -> None:
+    found = waits(tmp_path, [RateLimit(1, 0.5, per), RateLimit(100, 0.5)], calls)
+    assert [seconds > 0.2 for seconds in found] == waited
+
+
+@pytest.mark.parametrize(("per", "most"), [("connection", 2), ("app", 1)])
+def test_no_more_requests_are_under_way_than_may_be(tmp_path: Path, per: Any, most: int) -> None:
+    lock, under_way, highest = threading.Lock(), 0, 0
+
+    def script(_: Seen) -> Reply:
+        nonlocal under_way, highest
+        with lock:
+            under_way += 1
+            highest = max(highest, under_way)
+        time.sleep(0.05)
+        with lock:
+            under_way -= 1
+        return Reply()
+
+    with serve(script) as server, transport(tmp_path) as made, ThreadPoolExecutor(8) as threads:
+        clients = [
+            made.client(
+                provider="bunch",
+                connection=f"bunch:{name}",
+                base_url=server.url,
+                limits=FREE,
+                credentials=None,
+                headers={},
+                concurrency=[Concurrency(1, per)],
+            )
+            for name in "ab"
+        ]
+        asked = [threads.submit(clients[n % 2].request, "GET", "/x", idempotent=True) for n in range(8)]
+        assert {one.result().status for one in asked} == {200}
+    assert highest == most
