@@ -169,9 +169,23 @@ class Provider:
             )
 
     def load(self, reference: str) -> Any:
-        """Import and return the object behind a `module:attribute` reference."""
+        """Import and return the object behind a `module:attribute` reference, one of its own.
+
+        Raises:
+            ConfigurationError: it lacks something of the protocol that it stands for, which would else be noticed when that is
+                first called.
+
+        """
         module, _, attribute = reference.partition(":")
-        return getattr(importlib.import_module(module), attribute)
+        found = getattr(importlib.import_module(module), attribute)
+        for part, protocol in _PROTOCOLS.items():
+            missing = members_of(protocol) - set(dir(found)) if getattr(self, part) == reference else set()
+            if missing and isinstance(found, type):
+                raise ConfigurationError(
+                    f"the provider {self.name} is not whole: its {part}, {reference}, has no {', '.join(sorted(missing))}",
+                    next_step=f"Add what is missing: {protocol.__name__} in flux_pipelines/providers/base.py tells what it is for.",
+                )
+        return found
 
     def uses(self, event_type: str) -> bool:
         """Tell whether anything is done for webhook events of a type."""
@@ -536,3 +550,17 @@ class WebhookContext:
     provider: Provider
     notification_url: str
     signature_key: str = field(repr=False)
+
+
+#: What stands behind each reference of a `Provider`.
+_PROTOCOLS: Mapping[str, type] = {
+    "source": Source,
+    "oauth": OAuthProvider,
+    "login": MachineLogin,
+    "webhooks": WebhookSource,
+}
+
+
+def members_of(protocol: type) -> set[str]:
+    """Return the names of the methods and attributes of a protocol."""
+    return {name for name in (*vars(protocol), *protocol.__annotations__) if not name.startswith("_")}
