@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 class Bare(Deliveries):
     """Reads the body; verifies and stores nothing."""
 
-    async def _take(self, _: str, scope: Any, receive: Receive) -> None:
+    async def _take(self, _: str, scope: Any, receive: Receive) -> bytes:
         await self._body(scope["headers"], receive)
+        return b""
 
 
 def register(url: str) -> None:

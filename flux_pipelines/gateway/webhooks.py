@@ -6,10 +6,13 @@ nothing is done for only the hash of the body is stored.
 
 from __future__ import annotations
 
+import asyncio
+import hashlib
 import logging
 import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
+from urllib.parse import parse_qsl
 
 from fastapi import APIRouter
 from starlette.requests import ClientDisconnect
@@ -19,25 +22,29 @@ from flux_pipelines.domain.decoding import UnboundedError
 from flux_pipelines.domain.errors import FluxError, WebhookRefusedError
 from flux_pipelines.gateway.inbox_writer import InboxWriter
 from flux_pipelines.gateway.webhook_registry import WebhookRegistry
-from flux_pipelines.providers.base import WebhookRequest
+from flux_pipelines.providers.base import WebhookHandshake, WebhookRequest
 from flux_pipelines.state import NewEvent
 
 if TYPE_CHECKING:
     from starlette.datastructures import State
     from starlette.types import Receive, Scope, Send
 
+    from flux_pipelines.providers.base import WebhookEvent
     from flux_pipelines.runtime import Runtime
 
 MAX_BODY_BYTES = 1024 * 1024
 _MOST_BYTES_BEING_READ = 64 * MAX_BODY_BYTES
 _LOG_EVERY_SECONDS = 10.0
+_MOST_TOLD = 200
+#: The most events of one delivery: a megabyte holds some hundreds.
+MAX_EVENTS = 2000
 
 _TEXTS = {
-    200: b"",
     400: b"This is not an event.\n",
     401: b"The signature is not the provider's.\n",
     403: b"The signature is not the provider's.\n",
     404: b"No webhooks are expected here.\n",
+    405: b"Webhooks are posted.\n",
     413: b"The body is larger than an event.\n",
     503: b"The event could not be stored. Send it again later.\n",
 }
@@ -66,33 +73,42 @@ class Deliveries:
         self._writer = InboxWriter(runtime.state.inbox, self._registry.redacted)
         self._bytes_being_read = 0
         self._refused: dict[str, int] = {}
-        self._logged_at = float("-inf")
+        self._logged_at = self._told_at = float("-inf")
 
-    async def answer(self, provider: str, scope: Scope, receive: Receive) -> int:
-        """Take one delivery and return the status that answers it.
+    async def answer(self, provider: str, scope: Scope, receive: Receive) -> tuple[int, bytes]:
+        """Take one delivery and return the status and the text that answer it.
 
         Raises:
             ClientDisconnect: the sender left before its body was complete.
 
         """
         try:
-            await self._take(provider, scope, receive)
+            return 200, await self._take(provider, scope, receive)
         except _AnswerError as answer:
-            self._note(provider, answer)
-            return answer.status
+            refused = answer
         except UnboundedError as problem:  # of a body that is looked into before it is verified
-            self._note(provider, _AnswerError(400, str(problem)))
-            return 400
+            refused = _AnswerError(400, str(problem))
         except FluxError as problem:
-            self._note(provider, _AnswerError(503, str(problem)))
-            return 503
-        return 200
+            refused = _AnswerError(503, str(problem))
+        self._note(provider, refused)
+        return refused.status, _TEXTS.get(refused.status, _TEXTS[403])
 
-    async def _take(self, provider: str, scope: Scope, receive: Receive) -> None:
+    async def _take(self, provider: str, scope: Scope, receive: Receive) -> bytes:
         source = await self._registry.source(provider)
         if source is None:
             raise _AnswerError(404, "there is no such provider, or its app has no signature key")
-        request = WebhookRequest(_headers(scope["headers"]), await self._body(scope["headers"], receive))
+        headers, method = _headers(scope["headers"]), scope["method"]
+        asks = source.handshake if isinstance(source, WebhookHandshake) else None
+        if method != "POST" and (method != "GET" or asks is None):
+            raise _AnswerError(405, "webhooks are posted")
+        query = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
+        request = WebhookRequest(headers, await self._body(scope["headers"], receive), method, query)
+        asked = asks(request) if asks is not None else None
+        if asked is not None:
+            self._tell(provider, asked.tell)
+            return asked.answer
+        if method == "GET":
+            raise _AnswerError(405, "webhooks are posted")
         try:
             source.verify(request)
         except WebhookRefusedError as refused:
@@ -105,20 +121,27 @@ class Deliveries:
                 raise _AnswerError(changed.refused_status, again.what) from again
             source = changed
         try:
-            event = source.read(request)
+            events = source.read(request)
         except WebhookRefusedError as refused:
             raise _AnswerError(400, refused.what) from refused
-        key = await self._registry.connection(provider, event.account_id)
-        await self._writer.add(
-            NewEvent(
-                provider=provider,
-                event_id=event.event_id,
-                event_type=event.event_type,
-                account_id=event.account_id,
-                connection_key=key,
-                occurred_at=event.occurred_at,
-                body=request.body if event.body is None else event.body,
-            )
+        if len(events) > MAX_EVENTS:
+            raise _AnswerError(413, f"{len(events)} events at once")
+        made = [await self._event(provider, event, request.body) for event in events]
+        # All of them before the answer: of what is answered well nothing is sent again.
+        await asyncio.gather(*(self._writer.add(event) for event in made))
+        return b""
+
+    async def _event(self, provider: str, event: WebhookEvent, body: bytes) -> NewEvent:
+        kept = body if event.body is None else event.body
+        kind = event.event_type or "event"
+        return NewEvent(
+            provider=provider,
+            event_id=event.event_id or _made_of(kind, event.account_id, str(event.occurred_at), kept),
+            event_type=kind,
+            account_id=event.account_id,
+            connection_key=await self._registry.connection(provider, event.account_id),
+            occurred_at=event.occurred_at,
+            body=kept,
         )
 
     async def _body(self, headers: Iterable[tuple[bytes, bytes]], receive: Receive) -> bytes:
@@ -157,6 +180,12 @@ class Deliveries:
         _log.warning("webhooks refused: %s; the last with %d: %s", counts, answer.status, answer.reason)
         self._refused.clear()
 
+    def _tell(self, provider: str, what: str) -> None:
+        """Tell what a person must do, but not every time: anybody may have asked."""
+        if what and time.monotonic() - self._told_at >= _LOG_EVERY_SECONDS:
+            self._told_at = time.monotonic()
+            _log.warning("webhooks of %s: %r", provider, what[:_MOST_TOLD])
+
     def close(self) -> None:
         """Finish what is being stored."""
         self._writer.close()
@@ -167,10 +196,9 @@ class _Endpoint:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            status = await deliveries(scope["app"].state).answer(scope["path_params"]["provider"], scope, receive)
+            status, text = await deliveries(scope["app"].state).answer(scope["path_params"]["provider"], scope, receive)
         except ClientDisconnect:
             return  # nobody is there to be answered
-        text = _TEXTS.get(status, _TEXTS[403])
         headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", str(len(text)).encode())]
         if status in (404, 413, 503):
             # The rest of the body is not waited for.
@@ -189,6 +217,12 @@ def deliveries(state: State) -> Deliveries:
     return found
 
 
+def _made_of(kind: str, account: str, at: str, body: bytes) -> str:
+    """Return the id of an event that has none: the same event, sent again, has the same."""
+    parts = (kind.encode(), account.encode("utf-8", "surrogatepass"), at.encode(), body)
+    return hashlib.sha256(b"".join(b"%d:%s" % (len(part), part) for part in parts)).hexdigest()
+
+
 def _headers(pairs: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
     headers: dict[str, str] = {}
     for raw_name, raw_value in pairs:
@@ -199,4 +233,4 @@ def _headers(pairs: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
 
 
 router = APIRouter(include_in_schema=False)
-router.routes.append(Route("/webhooks/{provider}", _Endpoint(), methods=["POST"], include_in_schema=False))
+router.routes.append(Route("/webhooks/{provider}", _Endpoint(), methods=["POST", "GET"], include_in_schema=False))

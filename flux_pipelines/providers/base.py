@@ -14,7 +14,7 @@ from fnmatch import fnmatchcase
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import msgspec
 
@@ -41,7 +41,11 @@ ORDERS, TRANSACTIONS = "orders", "transactions"
 
 @dataclass(frozen=True, slots=True)
 class RateLimit:
-    """At most `requests` in any window of `seconds`, per location of a connection."""
+    """At most `requests` in any window of `seconds`.
+
+    `per` says what is counted together: a `location` of a connection; a `connection`, whose token has the limit; or the `app`,
+    all of its connections.
+    """
 
     requests: int
     seconds: float
@@ -463,17 +467,21 @@ class OAuthContext:
 
 
 class WebhookRequest(NamedTuple):
-    """A delivery as it arrived: the names of `headers` in lower case, repeated ones joined by `, `."""
+    """A delivery as it arrived: the names of `headers` in lower case, repeated ones joined by `, `; `query` as pairs."""
 
     headers: Mapping[str, str]
     body: bytes
+    method: str = "POST"
+    query: Sequence[tuple[str, str]] = ()
 
 
 class WebhookEvent(NamedTuple):
     """The few fields of an event that the inbox needs.
 
     `account_id` is the provider's name for the account, or for a location where events name only that. `body` is what of the
-    body is kept, where that is not all of it.
+    body is kept, where that is not all of it: of a delivery with several events, what is about this one. Where a provider gives
+    no `event_id` one is made of all the rest, so that the same event, sent again, is the same one. One without a type is an
+    `event`.
     """
 
     event_id: str
@@ -521,13 +529,15 @@ class WebhookSource(Protocol):
     def verify(self, request: WebhookRequest) -> None:
         """Prove in constant time that the provider sent this, and not too long ago if it says when.
 
+        By a signature over the body; where there is none, by the secret that the provider sends with it.
+
         Raises:
             WebhookRefusedError: it cannot be proved.
 
         """
 
-    def read(self, request: WebhookRequest) -> WebhookEvent:
-        """Read the event's own fields.
+    def read(self, request: WebhookRequest) -> Sequence[WebhookEvent]:
+        """Read the events' own fields: one, or as many as a delivery has, of one account or of several.
 
         Raises:
             WebhookRefusedError: it is not an event.
@@ -540,6 +550,28 @@ class WebhookSource(Protocol):
         Many at once, so that a storm costs few calls: what the events only name is fetched through `source` together.
         An event that cannot be read, or of an object that is gone, is `nothing`; it does not lose the others.
         Raises what `Source.orders` does.
+        """
+
+
+class Handshake(NamedTuple):
+    """The answer to a question by which a provider sees whether an address takes its webhooks.
+
+    `answer` is the text that is sent back, with status 200. `tell` is what a person must do with it, for the log of the gateway:
+    a code that the provider's own pages ask for.
+    """
+
+    answer: bytes = b""
+    tell: str = ""
+
+
+@runtime_checkable
+class WebhookHandshake(Protocol):
+    """Webhooks of a provider that asks an address whether it takes them, before it sends any; the same object."""
+
+    def handshake(self, request: WebhookRequest) -> Handshake | None:
+        """Return the answer when this is the question, by `POST` or `GET`, and None when it is an event.
+
+        Anybody may ask: nothing may be told that is secret.
         """
 
 

@@ -18,6 +18,7 @@ import time_machine
 from flux_pipelines import providers
 from flux_pipelines.domain.connection import Connection
 from flux_pipelines.gateway.server import RunningGateway
+from flux_pipelines.gateway.webhooks import MAX_EVENTS
 from flux_pipelines.providers.registry import all_providers
 from flux_pipelines.runtime import Runtime
 
@@ -32,7 +33,8 @@ def toy() -> Iterator[None]:
     yield
     providers.__path__.pop()
     all_providers.cache_clear()
-    sys.modules.pop("flux_pipelines.providers.toy", None)
+    for name in ("toy", "bunch"):
+        sys.modules.pop(f"flux_pipelines.providers.{name}", None)
 
 
 @pytest.fixture(scope="module")
@@ -103,3 +105,69 @@ def test_an_event_id_is_its_providers_own(runtime: Runtime, url: str) -> None:
 
     made = [NewEvent(name, "same", "t", "a", None, b"{}") for name in ("toy", "square")]
     assert runtime.state.inbox.add_many(made) == [True, True]
+
+
+# --- A provider that signs nothing, and tells of several accounts at once ---
+
+SECRET = {"bunch-auth": "bunch-secret"}
+
+
+@pytest.fixture(scope="module")
+def bunch(toy: None, runtime: Runtime, gateway: RunningGateway) -> str:
+    runtime.state.apps.put("bunch", {"notification_url": "unused"}, {"webhook_signature_key": "bunch-secret"})
+    for name in ("one", "two"):
+        runtime.state.connections.add(Connection(f"bunch:{name}", "acme", account_id=name.upper()))
+    return f"{gateway.url}/webhooks/bunch"
+
+
+def told(**merchants: list[dict[str, object]]) -> bytes:
+    return json.dumps({"merchants": merchants}).encode()
+
+
+def test_one_delivery_has_events_of_several_accounts_and_ids_are_made_of_them(
+    runtime: Runtime, bunch: str, client: httpx.Client
+) -> None:
+    first, second, third = ({"object": f"O:{n}", "ts": n} for n in (1, 2, 3))
+    content = told(ONE=[first, second], TWO=[first], NOBODY=[third])
+    assert client.post(bunch, content=content, headers=SECRET).status_code == 200
+    assert client.post(bunch, content=content, headers=SECRET).status_code == 200, "sent again"
+    assert client.post(bunch, content=told(ONE=[second, third]), headers=SECRET).status_code == 200
+    found = runtime.state.inbox.pending("bunch")
+    assert sorted((event.connection_key or "", event.event_type, event.body) for event in found) == sorted(
+        (key, "event", json.dumps(one).encode())
+        for key, one in [
+            *(("bunch:one", each) for each in (first, second, third)),
+            ("bunch:two", first),
+            ("", third),
+        ]
+    )
+    assert len({event.event_id for event in found}) == 5
+
+
+@pytest.mark.parametrize("headers", [{}, {"bunch-auth": ""}, {"bunch-auth": "bunch-secreT"}, {"bunch-auth": "é"}])
+def test_without_the_secret_nothing_is_stored(
+    runtime: Runtime, bunch: str, client: httpx.Client, headers: dict[str, str]
+) -> None:
+    before = len(runtime.state.inbox.pending("bunch"))
+    encoded = {name: value.encode() for name, value in headers.items()}
+    assert client.post(bunch, content=told(ONE=[{"object": "forged"}]), headers=encoded).status_code == 401
+    assert len(runtime.state.inbox.pending("bunch")) == before
+
+
+def test_a_question_whether_the_address_takes_webhooks_is_answered(
+    url: str, bunch: str, client: httpx.Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    answer = client.get(bunch, params={"challenge": "say this"})
+    assert (answer.status_code, answer.text) == (200, "say this")
+    with caplog.at_level("WARNING", "flux_pipelines.gateway"):
+        asked = {"verificationCode": "ab12\nforged line"}
+        assert client.post(bunch, content=json.dumps(asked)).status_code == 200
+        assert client.post(bunch, content=json.dumps(asked)).status_code == 200
+    (line,) = [record.getMessage() for record in caplog.records if "dashboard" in record.getMessage()]
+    assert line == r"webhooks of bunch: 'Enter the code ab12\nforged line in its dashboard.'"
+    assert client.get(url).status_code == 405, "one that does not ask"
+
+
+def test_more_events_than_a_delivery_may_have_are_refused(bunch: str, client: httpx.Client) -> None:
+    many = told(ONE=[{"object": n} for n in range(MAX_EVENTS + 1)])
+    assert client.post(bunch, content=many, headers=SECRET).status_code == 413

@@ -108,7 +108,7 @@ class ShopifyWebhooks:
         if not any(matches):
             raise WebhookRefusedError("the signature is not Shopify's for this body")
 
-    def read(self, request: WebhookRequest) -> WebhookEvent:
+    def read(self, request: WebhookRequest) -> list[WebhookEvent]:
         """Read the event's own fields, which are in the headers.
 
         `X-Shopify-Webhook-Id` is the same for every attempt to deliver the same event. It is not signed either: a body of a
@@ -130,10 +130,10 @@ class ShopifyWebhooks:
             raise WebhookRefusedError(f"the body is not an event of Shopify ({problem})") from problem
         at = _instant(_header(headers, "triggered-at"))
         if topic not in DESTROYING:
-            return WebhookEvent(event_id, topic, shop, at)
+            return [WebhookEvent(event_id, topic, shop, at)]
         _refuse_foreign(topic, shop, members)
         event_id = f"{hashlib.sha256(request.body).hexdigest()}-{datetime.now(UTC):%Y%m%d}"
-        return WebhookEvent(event_id, topic, shop, at, _request(members) if topic == "customers/redact" else None)
+        return [WebhookEvent(event_id, topic, shop, at, _request(members) if topic == "customers/redact" else None)]
 
     def affected(self, events: Sequence[tuple[str, bytes]], source: Source) -> list[Invalidation]:
         """Say what each event makes stale. Orders are looked up together: a body may be older than what is true.

@@ -114,7 +114,7 @@ class SquareWebhooks:
         if not hmac.compare_digest(base64.b64encode(mac.digest()), given.encode("utf-8", "surrogatepass")):
             raise WebhookRefusedError("the signature is not Square's for this body and this address")
 
-    def read(self, request: WebhookRequest) -> WebhookEvent:
+    def read(self, request: WebhookRequest) -> list[WebhookEvent]:
         """Read the envelope.
 
         Raises:
@@ -127,7 +127,7 @@ class SquareWebhooks:
             raise WebhookRefusedError(f"the body is not an event of Square ({problem})") from problem
         if not envelope.event_id or not envelope.type:
             raise WebhookRefusedError("the body is not an event of Square (an empty event id or type)")
-        return WebhookEvent(envelope.event_id, envelope.type, envelope.merchant_id, _instant(envelope.created_at))
+        return [WebhookEvent(envelope.event_id, envelope.type, envelope.merchant_id, _instant(envelope.created_at))]
 
     def affected(self, events: Sequence[tuple[str, bytes]], source: Source) -> list[Invalidation]:
         """Say what each event touches: its order and, for a return, those whose lines came back; and streams."""

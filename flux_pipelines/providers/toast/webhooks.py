@@ -112,7 +112,7 @@ class ToastWebhooks:
         if at is None or abs(datetime.now(UTC) - at) > TOLERANCE:
             raise WebhookRefusedError(f"the signed time is more than {TOLERANCE.seconds // 60} minutes from now")
 
-    def read(self, request: WebhookRequest) -> WebhookEvent:
+    def read(self, request: WebhookRequest) -> list[WebhookEvent]:
         """Read the event's own fields. Its account is the restaurant.
 
         Raises:
@@ -127,7 +127,7 @@ class ToastWebhooks:
         if not event.guid or not event_type:
             raise WebhookRefusedError("the body is not an event of Toast (an empty guid or type)")
         restaurant = event.details.restaurant_guid or request.headers.get("toast-restaurant-external-id", "")
-        return WebhookEvent(event.guid, event_type, restaurant, _instant(event.timestamp))
+        return [WebhookEvent(event.guid, event_type, restaurant, _instant(event.timestamp))]
 
     def affected(self, events: Sequence[tuple[str, bytes]], source: Source) -> list[Invalidation]:
         """Say what each event makes stale. The body tells: nothing is fetched, but to see whether a restaurant is left."""
