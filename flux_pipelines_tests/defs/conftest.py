@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
 from functools import cache, cached_property
@@ -107,21 +108,31 @@ def sandbox() -> Iterator[RunningSandbox]:
         yield running
 
 
-@pytest.fixture
-def changing_sandbox() -> Iterator[RunningSandbox]:
-    """A sandbox that a test may change."""
+def changing() -> Iterator[RunningSandbox]:
     with RunningSandbox(SandboxOptions(seed=12, end_day=END_DAY, history_days=4, rate_limit=1_000_000)) as running:
         yield running
 
 
 @pytest.fixture
+def changing_sandbox() -> Iterator[RunningSandbox]:
+    """A sandbox that a test may change."""
+    yield from changing()
+
+
+@contextmanager
+def settings_of(home: Path, patch: pytest.MonkeyPatch) -> Iterator[None]:
+    patch.setenv("FLUX_HOME", str(home))
+    patch.setenv("FLUX_START_DATE", START.isoformat())
+    settings.cache_clear()
+    yield
+    settings.cache_clear()
+
+
+@pytest.fixture
 def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Settings of a home of its own."""
-    monkeypatch.setenv("FLUX_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("FLUX_START_DATE", START.isoformat())
-    settings.cache_clear()
-    yield tmp_path
-    settings.cache_clear()
+    with settings_of(tmp_path / "home", monkeypatch):
+        yield tmp_path
 
 
 @cache
@@ -139,9 +150,27 @@ def new_instance() -> TemporaryDirectory[str]:
 def open_home(sandbox: RunningSandbox) -> Iterator[Home]:
     with Runtime() as runtime:
         home = runtime.settings.dagster_home
-        shutil.copytree(Path(new_instance().name) / home.name, home)
+        if not home.exists():
+            shutil.copytree(Path(new_instance().name) / home.name, home)
         with dg.DagsterInstance.from_config(str(home)) as instance:
             yield Home(runtime, instance, sandbox)
+
+
+def made_once(folder: Path, sandbox: RunningSandbox, happen: Callable[[Home], object]) -> Path:
+    """Let something happen in a new home; return its folder, of which `open_copy` opens copies.
+
+    Tests that begin with the same syncs share them so: a copy takes a twentieth of a second, a sync several.
+    """
+    with pytest.MonkeyPatch.context() as patch, settings_of(folder, patch):
+        for home in open_home(sandbox):
+            happen(home)
+    settings.cache_clear()
+    return folder
+
+
+def open_copy(made: Path, sandbox: RunningSandbox) -> Iterator[Home]:
+    shutil.copytree(made, settings().home)
+    yield from open_home(sandbox)
 
 
 @pytest.fixture

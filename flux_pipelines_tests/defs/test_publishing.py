@@ -27,7 +27,8 @@ from flux_pipelines.domain import tables
 from flux_pipelines.domain.tables import PRODUCTS, Table, named
 from flux_pipelines.lake import Draft, session
 from flux_pipelines.runtime import Runtime
-from flux_pipelines_tests.defs.conftest import END_DAY, Home
+from flux_pipelines.settings import settings
+from flux_pipelines_tests.defs.conftest import END_DAY, Home, changing, open_home, settings_of
 
 BEFORE, DAY = END_DAY - timedelta(days=1), END_DAY
 DAYS = [BEFORE, DAY]
@@ -302,19 +303,10 @@ def marts_and_checks() -> list[tuple[Callable[[], core.Mart], str]]:
 
 @pytest.fixture(scope="module")
 def filled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
-    from flux_pipelines.settings import settings
-    from flux_pipelines_tests.defs.conftest import START, open_home
-    from flux_sandbox.options import SandboxOptions
-    from flux_sandbox.server import RunningSandbox
-
-    options = SandboxOptions(seed=12, end_day=END_DAY, history_days=3, rate_limit=1_000_000)
-    with pytest.MonkeyPatch.context() as patch, RunningSandbox(options) as sandbox:
-        patch.setenv("FLUX_HOME", str(tmp_path_factory.mktemp("filled") / "home"))
-        patch.setenv("FLUX_START_DATE", START.isoformat())
-        settings.cache_clear()
+    folder = tmp_path_factory.mktemp("filled") / "home"
+    with contextmanager(changing)() as sandbox, pytest.MonkeyPatch.context() as patch, settings_of(folder, patch):
         for home in open_home(sandbox):
-            keys = home.connect("harbor", "sakura")
-            assert sync(home.runtime, keys, DAYS).failures == []
+            assert sync(home.runtime, home.connect("harbor", "sakura"), DAYS).failures == []
             yield home
     settings.cache_clear()
 

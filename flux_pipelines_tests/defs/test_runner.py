@@ -101,15 +101,15 @@ def test_a_sync_that_was_killed_is_resumed_and_its_run_is_not_left_running(home:
     code = (
         "import sys, time\n"
         "from datetime import date, timedelta\n"
-        "from flux_pipelines.defs import drive\n"
+        "from flux_pipelines.defs import runner\n"
         "from flux_pipelines.runtime import Runtime\n"
         "first = date.fromisoformat(sys.argv[1])\n"
         "def stop(connection, day):\n"
         "    print('landed', connection, day, flush=True)\n"
         "    if connection == 'square:sakura': time.sleep(600)\n"
-        "drive._bar = lambda *_: stop\n"
+        "runner._bar = lambda *_: stop\n"
         "with Runtime() as runtime:\n"
-        "    drive.sync(runtime, ['square:harbor', 'square:sakura'], [first + timedelta(n) for n in range(4)], beside_orders=False)\n"
+        "    runner.sync(runtime, ['square:harbor', 'square:sakura'], [first + timedelta(n) for n in range(4)], beside_orders=False)\n"
     )
     child = subprocess.Popen(
         [sys.executable, "-W", "ignore", "-c", code, str(FIRST)], stdout=subprocess.PIPE, text=True, env=os.environ

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -22,10 +22,11 @@ from flux_pipelines.erasure import erase
 from flux_pipelines.lake import hour_slot
 from flux_pipelines.providers.base import Erasure
 from flux_pipelines.providers.registry import provider
-from flux_pipelines_tests.defs.conftest import END_DAY, Home
+from flux_pipelines_tests.defs.conftest import END_DAY, Home, made_once, open_copy
 from flux_pipelines_tests.defs.test_order_sensors import hour, start, tick
 from flux_pipelines_tests.defs.test_stream_sensors import asked, run
 from flux_pipelines_tests.defs.webhooks import Drain, days, payment
+from flux_sandbox.server import RunningSandbox
 
 SQUARE = provider("square")
 A, B = "square:fjord", "square:sakura"
@@ -196,22 +197,33 @@ def _file_damaged(manifest: Path) -> None:
 DAMAGES = (_cut_off, _of_another, _nothing_in_it, _not_to_be_opened, _file_gone, _file_damaged)
 
 
-@pytest.fixture
-def landed(changing_home: Home) -> Home:
-    """Two connections with the orders of three complete days."""
-    home = changing_home
-    home.connect("fjord", "sakura")
-    assert home.sync((A, DAYS[0]), (B, DAYS[2])).success
-    return home
+@pytest.fixture(scope="module")
+def landed_once(tmp_path_factory: pytest.TempPathFactory, sandbox: RunningSandbox) -> Path:
+    def happen(home: Home) -> None:
+        home.connect("fjord", "sakura")
+        assert home.sync((A, DAYS[0]), (B, DAYS[2])).success
+
+    return made_once(tmp_path_factory.mktemp("landed") / "home", sandbox, happen)
+
+
+@pytest.fixture(scope="module")
+def collected_once(tmp_path_factory: pytest.TempPathFactory, sandbox: RunningSandbox) -> Path:
+    def happen(home: Home) -> None:
+        assert sync(home.runtime, home.connect("fjord", "sakura"), DAYS).failures == []
+
+    return made_once(tmp_path_factory.mktemp("collected") / "home", sandbox, happen)
 
 
 @pytest.fixture
-def collected(changing_home: Home) -> Home:
-    """The same with streams, marts and forecasts."""
-    home = changing_home
-    keys = home.connect("fjord", "sakura")
-    assert sync(home.runtime, keys, DAYS).failures == []
-    return home
+def landed(environment: Path, landed_once: Path, sandbox: RunningSandbox) -> Iterator[Home]:
+    """Two connections with the orders of three complete days; nobody may change the sandbox."""
+    yield from open_copy(landed_once, sandbox)
+
+
+@pytest.fixture
+def collected(environment: Path, collected_once: Path, sandbox: RunningSandbox) -> Iterator[Home]:
+    """The same with what is beside orders, marts and forecasts."""
+    yield from open_copy(collected_once, sandbox)
 
 
 def test_damaged_days_are_fetched_again_the_next_night_and_told_until_they_are_read(landed: Home) -> None:
@@ -304,8 +316,10 @@ def test_running_the_same_run_again_fetches_a_file_that_is_gone(landed: Home) ->
     assert home.runtime.raw.is_whole(manifest)
 
 
-def test_sensors_and_the_daily_comparison_go_on_past_what_is_damaged(landed: Home) -> None:
-    home = landed
+def test_sensors_and_the_daily_comparison_go_on_past_what_is_damaged(changing_home: Home) -> None:
+    home = changing_home
+    home.connect("fjord", "sakura")
+    assert home.sync((A, DAYS[0]), (B, DAYS[2])).success
     quiet = tick(home, change_sensors(SQUARE)[0])
     _cut_off(folder(home, DAYS[1]) / "manifest.json")
     sold = httpx.get(f"{home.sandbox.url}/sandbox/orders", params={"merchant": "sakura", "limit": "4000"}).json()

@@ -5,17 +5,21 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import subprocess
-import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import httpx
 import pytest
+from typer.testing import CliRunner
 
+from flux_pipelines.cli import app
+from flux_pipelines.connections import reconnect_to_sandbox
 from flux_pipelines.defs import names, tags
 from flux_pipelines.defs.partitions import partition_key
 from flux_pipelines.defs.runner import sync
@@ -23,8 +27,9 @@ from flux_pipelines.domain.money import from_minor
 from flux_pipelines.domain.tables import TIE_OUT
 from flux_pipelines.lake import session
 from flux_pipelines.sync.reading import raw_blocks
-from flux_pipelines_tests.defs.conftest import END_DAY, Home
+from flux_pipelines_tests.defs.conftest import END_DAY, Home, changing, made_once, open_copy
 from flux_sandbox.pricing import price
+from flux_sandbox.server import RunningSandbox
 from flux_sandbox.truth import truth
 from flux_sandbox.truth_feeds import payments_truth
 
@@ -50,10 +55,27 @@ def checks(result: dg.ExecuteInProcessResult) -> dict[tuple[str, str], bool]:
     return {(c.asset_key.to_user_string(), c.check_name): c.passed for c in result.get_asset_check_evaluations()}
 
 
-def test_days_tie_out_to_the_cent_and_an_order_that_does_not_is_named(changing_home: Home) -> None:
-    home = changing_home
-    home.connect("sakura")
-    assert checks(bring_in(home))["tie_out", "ties_out"]
+@pytest.fixture(scope="module")
+def tied_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home of the sandbox that tests may change, before anything has changed, with three days that tie out."""
+
+    def happen(home: Home) -> None:
+        home.connect("sakura")
+        assert checks(bring_in(home))["tie_out", "ties_out"]
+
+    with contextmanager(changing)() as sandbox:
+        return made_once(tmp_path_factory.mktemp("tied") / "home", sandbox, happen)
+
+
+@pytest.fixture
+def tied(environment: Path, tied_once: Path, changing_sandbox: RunningSandbox) -> Iterator[Home]:
+    for home in open_copy(tied_once, changing_sandbox):
+        assert reconnect_to_sandbox(home.runtime, changing_sandbox.url) == []
+        yield home
+
+
+def test_days_tie_out_to_the_cent_and_an_order_that_does_not_is_named(tied: Home) -> None:
+    home = tied
     days = truth(home.sandbox.world, merchant="sakura", first=FIRST, last=END_DAY)
     found = home.ask("select business_date, owed, paid + refunded, gap, payments_known from tie_out order by 1")
     assert len(found) == 3
@@ -150,10 +172,8 @@ def test_a_sync_of_more_days_than_a_run_takes_knows_the_payments_of_each(
     ]
 
 
-def test_the_check_looks_at_every_date_and_names_date_store_amount_and_reason(changing_home: Home) -> None:
-    home = changing_home
-    home.connect("sakura")
-    assert checks(bring_in(home))["tie_out", "ties_out"]
+def test_the_check_looks_at_every_date_and_names_date_store_amount_and_reason(tied: Home) -> None:
+    home = tied
     store = home.sandbox.world.merchant("sakura").locations[0]
     bought, paid = like_a_simple_one(home)
     day = str(FIRST)
@@ -219,9 +239,8 @@ def test_the_check_looks_at_every_date_and_names_date_store_amount_and_reason(ch
     ]
 
 
-def test_dates_that_an_earlier_version_compared_stay_and_are_compared_anew_when_asked_for(home: Home) -> None:
-    home.connect("sakura")
-    bring_in(home)
+def test_dates_that_an_earlier_version_compared_stay_and_are_compared_anew_when_asked_for(tied: Home) -> None:
+    home = tied
     made = home.rows("tie_out")
     as_an_earlier_version_made_it(home)
     query = "select business_date, gap, gap_reason, payments_known from tie_out order by 1"
@@ -242,8 +261,8 @@ def test_dates_that_an_earlier_version_compared_stay_and_are_compared_anew_when_
 
     assert not sync(home.runtime, [KEY], [second, END_DAY]).failures
     for command in (["doctor"], ["sql", "from tie_out"]):
-        done = subprocess.run([sys.executable, "-m", "flux_pipelines.cli", *command], capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr + done.stdout
+        done = CliRunner().invoke(app, command)
+        assert done.exit_code == 0, done.output
     assert home.rows("tie_out") == made
 
 
