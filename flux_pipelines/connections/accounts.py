@@ -189,7 +189,7 @@ def connect_with_code(
     oauth: OAuthProvider,
     *,
     tenant: str,
-    code: str,
+    callback: Mapping[str, str],
     redirect_uri: str,
     code_verifier: str | None = None,
     settings: Mapping[str, Any],
@@ -203,7 +203,7 @@ def connect_with_code(
         key: the connection's name.
         oauth: the OAuth client of the app that was authorised.
         tenant: the customer of Flux; a connection that exists keeps its own.
-        code: what the provider gave the browser.
+        callback: the query with which the provider sent the browser back, its `code` among it.
         redirect_uri: where it sent the browser, exactly as it was asked to.
         code_verifier: PKCE's, when the provider was given a challenge.
         settings: checked settings to set.
@@ -217,7 +217,7 @@ def connect_with_code(
 
     """
     check_name(runtime, key, again=again)
-    tokens = oauth.exchange(code, redirect_uri, code_verifier)
+    tokens = oauth.exchange(callback, redirect_uri, code_verifier)
     return _store_and_verify(
         runtime,
         key,

@@ -283,13 +283,13 @@ def _connect(
         spec, base_url=base_url, client_id=app.client_id, client_secret=app.client_secret, connection=key
     )
     try:
-        code, redirect_uri = _agree(browser, oauth, key, url, handle)
+        callback, redirect_uri = _agree(browser, oauth, key, url, handle)
         return connect_with_code(
             runtime,
             key,
             oauth,
             tenant=tenant,
-            code=code,
+            callback=callback,
             redirect_uri=redirect_uri,
             settings={**settings, "base_url": base_url},
             secrets={"client_id": app.client_id, "client_secret": app.client_secret},
@@ -299,8 +299,8 @@ def _connect(
         oauth.close()
 
 
-def _agree(browser: ApiClient, oauth: OAuthProvider, key: str, url: str, handle: str) -> tuple[str, str]:
-    """Agree on the consent page in a person's place; return the authorization code and where it was sent to."""
+def _agree(browser: ApiClient, oauth: OAuthProvider, key: str, url: str, handle: str) -> tuple[dict[str, str], str]:
+    """Agree on the consent page in a person's place; return the query of the callback and where it was sent to."""
     redirect_uri = f"{url}/sandbox/callback"
     state = random_secrets.token_urlsafe(32)
     consent = urlsplit(oauth.authorize_url(redirect_uri, state))
@@ -313,4 +313,4 @@ def _agree(browser: ApiClient, oauth: OAuthProvider, key: str, url: str, handle:
     if returned.get("state") != state or "code" not in returned:
         raise BadResponseError("the sandbox's consent page gave no authorization code", connection=key)
     oauth.verify_callback(returned)
-    return returned["code"], redirect_uri
+    return returned, redirect_uri

@@ -130,7 +130,7 @@ def callback(
             payload["key"],
             oauth,
             tenant=payload["tenant"],
-            code=code,
+            callback=request.query_params,
             redirect_uri=payload["redirect_uri"],
             code_verifier=payload["code_verifier"],
             settings=payload["settings"],

@@ -421,8 +421,11 @@ class OAuthProvider(Protocol):
 
         """
 
-    def exchange(self, code: str, redirect_uri: str, code_verifier: str | None = None) -> TokenSet:
-        """Exchange an authorization code for tokens."""
+    def exchange(self, callback: Mapping[str, str], redirect_uri: str, code_verifier: str | None = None) -> TokenSet:
+        """Exchange the authorization code of a callback, its `code`, for tokens.
+
+        The whole query of the callback is given: some providers name the account there and nowhere else.
+        """
 
     def refresh(self, refresh_token: str) -> TokenSet:
         """Return new tokens.

@@ -270,10 +270,10 @@ def test_oauth_speaks_squares_dialect(httpserver: HTTPServer, tmp_path: Path) ->
         assert "response_type" not in url
         assert "app-secret" not in url
         assert "code_challenge=abc" in app.authorize_url("https://flux.example/back", "s", "abc")
-        tokens = app.exchange("code-1", "https://flux.example/back")
+        tokens = app.exchange({"code": "code-1"}, "https://flux.example/back")
         app.refresh("old-refresh-token")
         app.revoke("new-access-token")
-        oauth(httpserver, opened, "").exchange("code-2", "https://flux.example/back", "verifier")
+        oauth(httpserver, opened, "").exchange({"code": "code-2"}, "https://flux.example/back", "verifier")
     assert tokens.expires_at == datetime(2026, 12, 1, 18, 31, 6, tzinfo=UTC)
     assert (tokens.access_token, tokens.refresh_token, tokens.account_id) == (
         "new-access-token",

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 import httpx
 import pytest
@@ -328,4 +328,4 @@ def authorise_without_secret(runtime: Runtime, sandbox: RunningSandbox) -> Token
     )
     url = oauth.authorize_url(redirect_uri, "state", challenge) + "&merchant=sakura"
     location = httpx.get(url).headers["location"]
-    return oauth.exchange(parse_qs(urlsplit(location).query)["code"][0], redirect_uri, verifier)  # type: ignore[return-value]
+    return oauth.exchange(dict(parse_qsl(urlsplit(location).query)), redirect_uri, verifier)  # type: ignore[return-value]

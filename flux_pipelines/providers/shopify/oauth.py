@@ -116,7 +116,12 @@ class ShopifyOAuth:
         if abs(age) > CALLBACK_TOLERANCE.total_seconds():
             raise self._refused(f"the callback is {abs(age):.0f} seconds away from now")
 
-    def exchange(self, code: str, redirect_uri: str, code_verifier: str | None = None) -> TokenSet:  # noqa: ARG002
+    def exchange(
+        self,
+        callback: Mapping[str, str],
+        redirect_uri: str,
+        code_verifier: str | None = None,  # noqa: ARG002
+    ) -> TokenSet:
         """Exchange an authorization code (single use) for an expiring offline token.
 
         Raises:
@@ -124,7 +129,7 @@ class ShopifyOAuth:
 
         """
         tokens = self._obtain(
-            {"code": code, "expiring": "1"},
+            {"code": callback["code"], "expiring": "1"},
             idempotent=False,
             what="Shopify does not accept the authorization code",
         )

@@ -61,14 +61,14 @@ class SquareOAuth:
     def verify_callback(self, query: Mapping[str, str]) -> None:
         """Accept any callback: Square does not sign them; the state is what proves where it comes from."""
 
-    def exchange(self, code: str, redirect_uri: str, code_verifier: str | None = None) -> TokenSet:
+    def exchange(self, callback: Mapping[str, str], redirect_uri: str, code_verifier: str | None = None) -> TokenSet:
         """Exchange an authorization code (single use, five minutes) for tokens.
 
         Raises:
             ReauthorizationNeededError: the code is wrong, used or too old.
 
         """
-        body = {"code": code, "grant_type": "authorization_code", "redirect_uri": redirect_uri}
+        body = {"code": callback["code"], "grant_type": "authorization_code", "redirect_uri": redirect_uri}
         if code_verifier is not None:
             body["code_verifier"] = code_verifier
         return self._obtain(body, idempotent=False, what="Square does not accept the authorization code")

@@ -83,9 +83,9 @@ def test_what_is_sent_and_what_comes_back(examples: Path, tmp_path: Path) -> Non
     with serve(script) as server, oauth(server.url, tmp_path) as client:
         url = urlsplit(client.authorize_url("https://flux.test/back", "state-1"))
         began = datetime.now(UTC)
-        first = client.exchange("code-1", "https://flux.test/back")
+        first = client.exchange({"code": "code-1"}, "https://flux.test/back")
         again = client.refresh("refresh-1")
-        for wrong in (lambda: client.exchange("wrong", ""), lambda: client.refresh("old")):
+        for wrong in (lambda: client.exchange({"code": "wrong"}, ""), lambda: client.refresh("old")):
             with pytest.raises(ReauthorizationNeededError, match="invalid_request"):
                 wrong()
     assert url.path == "/admin/oauth/authorize"
@@ -138,10 +138,10 @@ def test_the_whole_of_it_against_the_sandbox(tmp_path: Path) -> None:
             client.verify_callback(query)
             with pytest.raises(ConfigurationError, match="not signed"):
                 client.verify_callback({**query, "shop": "fjord-shop.myshopify.com"})
-            tokens = client.exchange(query["code"], "http://127.0.0.1/back")
+            tokens = client.exchange({"code": query["code"]}, "http://127.0.0.1/back")
             assert tokens.account_id == query["shop"] == "harbor-shop.myshopify.com"
             with pytest.raises(ReauthorizationNeededError):
-                client.exchange(query["code"], "http://127.0.0.1/back")
+                client.exchange({"code": query["code"]}, "http://127.0.0.1/back")
             assert tokens.refresh_token is not None
             fresh = client.refresh(tokens.refresh_token)
             assert fresh.refresh_token not in (None, tokens.refresh_token)
