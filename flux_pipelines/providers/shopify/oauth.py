@@ -119,7 +119,7 @@ class ShopifyOAuth:
     def exchange(
         self,
         callback: Mapping[str, str],
-        redirect_uri: str,
+        redirect_uri: str,  # noqa: ARG002
         code_verifier: str | None = None,  # noqa: ARG002
     ) -> TokenSet:
         """Exchange an authorization code (single use) for an expiring offline token.
