@@ -54,9 +54,9 @@ def main() -> None:
     from flux_pipelines.defs import jobs, names
     from flux_pipelines.defs.assets.forecasts import HORIZON
     from flux_pipelines.defs.code_location import build_definitions
+    from flux_pipelines.defs.driver import dagster_home
     from flux_pipelines.defs.names import RANGE_END, RANGE_START
     from flux_pipelines.defs.partitions import partition_key
-    from flux_pipelines.defs.runner import dagster_home
     from flux_pipelines.settings import settings
 
     if chosen.storage == "stock":

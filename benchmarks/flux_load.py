@@ -74,10 +74,10 @@ def main() -> None:
     import dagster as dg
 
     from flux_pipelines.defs.code_location import build_definitions
+    from flux_pipelines.defs.driver import dagster_home
     from flux_pipelines.defs.names import RANGE_END, RANGE_START
     from flux_pipelines.defs.partitions import partition_key
     from flux_pipelines.defs.resources import bound_resource
-    from flux_pipelines.defs.runner import dagster_home
     from flux_pipelines.runtime import Runtime
 
     import_everything()

@@ -6,6 +6,7 @@ import ast
 import sys
 import tomllib
 from collections.abc import Iterable, Iterator
+from graphlib import TopologicalSorter
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
@@ -71,6 +72,16 @@ def test_rooms_import_what_stands_below_them() -> None:
 def test_the_contributors_table_is_the_enforced_one() -> None:
     text = CONTRIBUTING.read_text()
     assert text == written(text), "run `make docs`"
+
+
+def test_no_modules_import_each_other() -> None:
+    """However far around, and for type checking alone too: what cannot be told apart is one module."""
+    names = {module for _, module in modules()}
+    graph = {}
+    for path, module in modules():
+        found = {name if name in names else name.rpartition(".")[0] for name in imports(path)}
+        graph[module] = found & names - {module}
+    TopologicalSorter(graph).prepare()  # raises CycleError, which names the modules
 
 
 #: Where a merchant of the sandbox's world has its account is data (`businesses.toml`); a replayed data set says it in its reader.

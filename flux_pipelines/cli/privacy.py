@@ -40,6 +40,7 @@ def erase(
     Amounts stay as they are. Give ids in each form that the provider uses. E-mail addresses and phone numbers are never arguments, which other
     users of the machine and the shell's history could see.
     """
+    from flux_pipelines.defs.code_location import build_definitions
     from flux_pipelines.defs.erasures import forget
 
     if text not in (None, "-"):
@@ -54,9 +55,8 @@ def erase(
             next_step="Give --customer, --order or --text -; or --everything alone.",
         )
     with Runtime() as runtime:
-        report = forget(
-            runtime, runtime.state.connections.get(connection), wanted, asked_by=f"command line ({_user()})"
-        )
+        found = runtime.state.connections.get(connection)
+        report = forget(runtime, found, wanted, build_definitions, asked_by=f"command line ({_user()})")
     say(
         f"Erased: {report.records} records in {report.partitions} raw partitions, {report.quarantined} in quarantine, "
         f"{report.events} webhook events. This is request {report.id}; `flux privacy report` lists them."

@@ -114,8 +114,8 @@ def reconnect(runtime: Runtime, url: str) -> None:
 
 def start_dagster(processes: Processes, runtime: Runtime, port: int) -> None:
     """Start the forecaster (if it is ours) and the Dagster UI and daemon as children; return when they answer."""
+    from flux_pipelines.defs.driver import dagster_home
     from flux_pipelines.defs.internals.instance import see_that_no_daemon_runs
-    from flux_pipelines.defs.runner import dagster_home
 
     if public := runtime.settings.dagster_url:
         public = origin_of(public, "FLUX_DAGSTER_URL")  # refused here, and not in a log

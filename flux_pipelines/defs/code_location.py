@@ -45,7 +45,7 @@ def _definitions(overrides: Mapping[str, Any]) -> dg.Definitions:
     )
     deciding = mapping.mapping_job()
     asked = {job.name: job for job in jobs.jobs()}
-    forgetting = erasures.forget_job()
+    forgetting = erasures.forget_job(build_definitions)
     watches = [freshness.watch(provider) for provider in sources]
     return dg.Definitions(
         assets=[

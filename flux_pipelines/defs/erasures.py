@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from flux_pipelines.defs import names
+from flux_pipelines.defs.driver import Build, dagster_home, driving
 from flux_pipelines.defs.internals import event_log
 from flux_pipelines.defs.resources import FluxResource
 from flux_pipelines.defs.staleness import NOBODY
@@ -30,7 +31,9 @@ if TYPE_CHECKING:
     from flux_pipelines.runtime import Runtime
 
 
-def forget(runtime: "Runtime", connection: "Connection", erasure: Erasure, *, asked_by: str) -> "ErasureReport":
+def forget(
+    runtime: "Runtime", connection: "Connection", erasure: Erasure, build: Build, *, asked_by: str
+) -> "ErasureReport":
     """Erase a person as `flux_pipelines.erasure.erase` does, and what tables and previews have of texts that name them.
 
     Tables that are made of sales are made again of what was fetched, the others are rewritten; earlier versions of all of
@@ -40,6 +43,7 @@ def forget(runtime: "Runtime", connection: "Connection", erasure: Erasure, *, as
         runtime: the rooms.
         connection: whose records are searched.
         erasure: whom to forget.
+        build: makes the definitions whose jobs make tables again.
         asked_by: who passed the request on, for the record.
 
     Raises:
@@ -48,12 +52,11 @@ def forget(runtime: "Runtime", connection: "Connection", erasure: Erasure, *, as
         FluxError: tables could not be made again, or name the person even so.
 
     """
-    from flux_pipelines.defs.runner import dagster_home
     from flux_pipelines.erasure import erase
 
     def further(wanted: "Wanted") -> None:
         if erasure.texts:  # ids of customers and of orders name nobody in a table
-            _forget_in_tables(runtime, connection, wanted)
+            _forget_in_tables(runtime, connection, wanted, build)
             runtime.state.mappings.forget(wanted.mentions)
             with dg.DagsterInstance.from_config(str(dagster_home(runtime.settings))) as instance:
                 _forget_in_events(instance, wanted)
@@ -61,8 +64,7 @@ def forget(runtime: "Runtime", connection: "Connection", erasure: Erasure, *, as
     return erase(runtime, connection, erasure, asked_by=asked_by, further=further)
 
 
-def _forget_in_tables(runtime: "Runtime", connection: "Connection", wanted: "Wanted") -> None:
-    from flux_pipelines.defs.runner import driving
+def _forget_in_tables(runtime: "Runtime", connection: "Connection", wanted: "Wanted", build: Build) -> None:
     from flux_pipelines.erasure import blank, in_tables, tables_of
 
     found = in_tables(runtime, connection, wanted)
@@ -76,7 +78,7 @@ def _forget_in_tables(runtime: "Runtime", connection: "Connection", wanted: "Wan
     failures: list[str] = []
     if days.keys() & set(again):
         sold = {day for name in again[:3] for day in days.get(name, {}).get("business_date", ())}
-        with driving(runtime) as driver:
+        with driving(runtime, build) as driver:
             fetched = days.get(own, {}).get("raw_date", set())
             landed = runtime.raw.landed(connection.key, sorted(fetched))
             if fetched - landed:  # orders of dates that were never fetched, which are made rows of with any other date
@@ -152,26 +154,30 @@ def forget_request(connection: str, *, run_key: str, tags: dict[str, str]) -> dg
     )
 
 
-@dg.op(
-    name="forget_people",
-    description="Takes out of the lake what people have asked to be forgotten, as the events of this run's batch say.",
-)
-def _forget(context: dg.OpExecutionContext, flux: FluxResource) -> None:
-    runtime = flux.runtime
-    connection = runtime.state.connections.get(context.run.tags[names.CONNECTION_TAG])
-    webhooks = runtime.webhooks(provider_named(connection.provider))
-    events = runtime.state.inbox.in_batch(context.run.tags[names.BATCH_TAG])
-    # Nobody is asked: the account may have been disconnected long ago.
-    answers = webhooks.affected([(event.event_type, event.body) for event in events], NOBODY)
-    asked = [affected.erase for affected in answers if affected.erase is not None]
-    for one in asked:
-        forget(runtime, connection, one, asked_by="webhook")
-    context.log.info(f"{len(asked)} requests of {connection.key} carried out")
-    context.add_output_metadata({"requests carried out": len(asked)})
+def forget_job(build: Build) -> dg.JobDefinition:
+    """Return the job that carries out requests to be forgotten.
 
+    Args:
+        build: makes the definitions that the job is one of: tables are made again by other jobs of theirs.
 
-def forget_job() -> dg.JobDefinition:
-    """Return the job that carries out requests to be forgotten."""
+    """
+
+    @dg.op(
+        name="forget_people",
+        description="Takes out of the lake what people have asked to be forgotten, as the events of this run's batch say.",
+    )
+    def _forget(context: dg.OpExecutionContext, flux: FluxResource) -> None:
+        runtime = flux.runtime
+        connection = runtime.state.connections.get(context.run.tags[names.CONNECTION_TAG])
+        webhooks = runtime.webhooks(provider_named(connection.provider))
+        events = runtime.state.inbox.in_batch(context.run.tags[names.BATCH_TAG])
+        # Nobody is asked: the account may have been disconnected long ago.
+        answers = webhooks.affected([(event.event_type, event.body) for event in events], NOBODY)
+        asked = [affected.erase for affected in answers if affected.erase is not None]
+        for one in asked:
+            forget(runtime, connection, one, build, asked_by="webhook")
+        context.log.info(f"{len(asked)} requests of {connection.key} carried out")
+        context.add_output_metadata({"requests carried out": len(asked)})
 
     @dg.job(
         name=names.FORGET_JOB,

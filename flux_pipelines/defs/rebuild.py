@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from flux_pipelines.defs import names
 from flux_pipelines.defs.assets.normalized import grain_of
-from flux_pipelines.defs.runner import driving
+from flux_pipelines.defs.code_location import build_definitions
+from flux_pipelines.defs.driver import driving
 from flux_pipelines.domain import tables
 from flux_pipelines.domain.connection import split_key
 from flux_pipelines.domain.tables import Table
@@ -21,7 +22,7 @@ from flux_pipelines.providers.registry import provider as provider_named
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from flux_pipelines.defs.runner import Driver
+    from flux_pipelines.defs.driver import Driver
     from flux_pipelines.lake import DeltaLake
     from flux_pipelines.runtime import Runtime
 
@@ -56,7 +57,7 @@ def rebuild(runtime: Runtime) -> tuple[list[str], list[date], list[str]]:
     old = [tables.named(name.rpartition("/")[2]).named(name) for name in sorted(before)]
     known = {connection.key for connection in runtime.connections()}
     days: set[date] = set()
-    with driving(runtime) as driver:
+    with driving(runtime, build_definitions) as driver:
         for key in runtime.raw.connections():
             if key in known and split_key(key)[0] in {one.name for one in names.sources()}:
                 days |= _again(runtime, driver, key, {table.name for table in old})

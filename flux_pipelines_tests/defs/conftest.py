@@ -17,10 +17,10 @@ import pytest
 
 from flux_pipelines.connections import connect_to_sandbox
 from flux_pipelines.defs.code_location import build_definitions
+from flux_pipelines.defs.driver import dagster_home
 from flux_pipelines.defs.names import RANGE_END, RANGE_START
 from flux_pipelines.defs.partitions import partition_key
 from flux_pipelines.defs.resources import bound_resource
-from flux_pipelines.defs.runner import dagster_home
 from flux_pipelines.domain.tables import TRANSACTIONS
 from flux_pipelines.lake import session
 from flux_pipelines.runtime import Runtime

@@ -13,7 +13,8 @@ import pytest
 
 from flux_pipelines.connections import connect_to_sandbox
 from flux_pipelines.defs import names
-from flux_pipelines.defs.runner import dagster_home, sync
+from flux_pipelines.defs.driver import dagster_home
+from flux_pipelines.defs.runner import sync
 from flux_pipelines.domain.money import from_minor
 from flux_pipelines.runtime import Runtime
 from flux_pipelines_tests.defs.conftest import END_DAY, Home

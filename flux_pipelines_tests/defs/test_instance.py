@@ -15,10 +15,10 @@ import dagster as dg
 import pytest
 import yaml
 
+from flux_pipelines.defs.driver import dagster_home
 from flux_pipelines.defs.internals.partition_metadata import attach
 from flux_pipelines.defs.names import RANGE_END, RANGE_START
 from flux_pipelines.defs.partitions import business_days, connection_days, partition_key
-from flux_pipelines.defs.runner import dagster_home
 from flux_pipelines.runtime import Runtime
 from flux_pipelines.settings import PROJECT_ROOT, settings
 from flux_pipelines_tests.defs.conftest import Home

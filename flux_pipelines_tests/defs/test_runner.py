@@ -14,7 +14,9 @@ import httpx
 import time_machine
 
 from flux_pipelines.defs import names
-from flux_pipelines.defs.runner import dagster_home, driving, replay_quarantined, sync
+from flux_pipelines.defs.code_location import build_definitions
+from flux_pipelines.defs.driver import dagster_home, driving
+from flux_pipelines.defs.runner import replay_quarantined, sync
 from flux_pipelines.domain.business_day import BusinessCalendar
 from flux_pipelines.domain.money import from_minor
 from flux_pipelines.settings import settings
@@ -89,7 +91,7 @@ def test_days_that_fail_in_the_middle_leave_the_others_normalised(changing_home:
     home.connect("sakura")
     noon = datetime.now(UTC).replace(hour=12)  # the next day has begun somewhere, but not in Tokyo
     tomorrow = [*DAYS[-2:], noon.date() + timedelta(days=1)]
-    with time_machine.travel(noon), driving(home.runtime) as driver:
+    with time_machine.travel(noon), driving(home.runtime, build_definitions) as driver:
         done = driver.materialise_connection("square", SAKURA, tomorrow, sync_token="t1")
     assert done == set(DAYS[-2:])
     assert len(driver.failures) == 1
@@ -134,11 +136,11 @@ def test_a_sync_that_was_killed_is_resumed_and_its_run_is_not_left_running(home:
 
 
 def test_the_runs_of_a_driver_that_lives_are_left_alone(home: Home) -> None:
-    with driving(home.runtime) as driver:
+    with driving(home.runtime, build_definitions) as driver:
         run = home.instance.create_run_for_job(
             dg.job(name="by_hand")(lambda: None), tags={names.DRIVER_TAG: driver._name}
         )
-        with driving(home.runtime):
+        with driving(home.runtime, build_definitions):
             found = home.instance.get_run_by_id(run.run_id)
             assert found is not None
             assert found.status is dg.DagsterRunStatus.NOT_STARTED

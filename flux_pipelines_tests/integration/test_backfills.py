@@ -29,8 +29,8 @@ from starlette.testclient import TestClient
 
 from flux_pipelines.connections import connect_to_sandbox
 from flux_pipelines.defs import names
+from flux_pipelines.defs.driver import dagster_home
 from flux_pipelines.defs.partitions import each_day
-from flux_pipelines.defs.runner import dagster_home
 from flux_pipelines.lake.raw import OLDER
 from flux_pipelines.runtime import Runtime
 from flux_pipelines.settings import PROJECT_ROOT, settings

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from flux_pipelines.defs.driver import dagster_home
 from flux_pipelines.defs.internals.instance import FluxStorage
-from flux_pipelines.defs.runner import dagster_home
 from flux_pipelines.runtime import Runtime
 from flux_pipelines.settings import settings
 from flux_pipelines_tests.integration.conftest import END_DAY, FluxProcess

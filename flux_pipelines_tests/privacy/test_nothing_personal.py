@@ -17,10 +17,10 @@ import zstandard
 
 from flux_pipelines.connections import connect_to_sandbox
 from flux_pipelines.defs.code_location import build_definitions
+from flux_pipelines.defs.driver import dagster_home
 from flux_pipelines.defs.names import RANGE_END, RANGE_START
 from flux_pipelines.defs.partitions import partition_key
 from flux_pipelines.defs.resources import bound_resource
-from flux_pipelines.defs.runner import dagster_home
 from flux_pipelines.domain.errors import ConfigurationError, TableDamagedError
 from flux_pipelines.erasure import erase
 from flux_pipelines.providers.base import Erasure

@@ -12,9 +12,11 @@ import dagster as dg
 import pytest
 
 from flux_pipelines.connections import connect_to_sandbox
+from flux_pipelines.defs.code_location import build_definitions
+from flux_pipelines.defs.driver import dagster_home
 from flux_pipelines.defs.erasures import forget
 from flux_pipelines.defs.metadata import preview
-from flux_pipelines.defs.runner import dagster_home, sync
+from flux_pipelines.defs.runner import sync
 from flux_pipelines.erasure import Wanted
 from flux_pipelines.lake import session
 from flux_pipelines.privacy import Pseudonyms
@@ -135,11 +137,11 @@ def test_who_stands_in_the_name_of_an_item_is_forgotten_in_tables_history_and_pr
         assert any(one.startswith(place) for one in places), place
     for place in ("lake/tables/demand_forecasts", "lake/tables/products", "dagster/history", "state.db"):
         assert any(one.startswith(place) for one in places), place
-    report = forget(runtime, connection, Erasure(texts=(PERSON,)), asked_by="tests")
+    report = forget(runtime, connection, Erasure(texts=(PERSON,)), build_definitions, asked_by="tests")
     assert report.records > 10
     assert naming(runtime) == []
     assert figures(runtime) == before, "the books stay"
-    again = forget(runtime, connection, Erasure(texts=(PERSON,)), asked_by="tests")
+    again = forget(runtime, connection, Erasure(texts=(PERSON,)), build_definitions, asked_by="tests")
     assert (again.partitions, again.records, again.events) == (0, 0, 0)
     with dg.DagsterInstance.from_config(str(dagster_home(runtime.settings))) as instance:
         assert instance.get_latest_materialization_event(dg.AssetKey("transactions")) is not None
