@@ -18,11 +18,12 @@ from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 import zstandard
 
-from flux_pipelines.domain.errors import TableDamagedError
+from flux_pipelines.domain.errors import ContractBrokenError, TableDamagedError
 from flux_pipelines.domain.tables import TRANSACTIONS
 from flux_pipelines.sync.reading import (
     OF_A_RECORD,
@@ -30,6 +31,8 @@ from flux_pipelines.sync.reading import (
     identity,
     quoted,
     raw_blocks,
+    sql_broken,
+    words_of,
 )
 from flux_pipelines.sync.records import BadRecord, DayFigures
 
@@ -92,6 +95,7 @@ class Normalisation:
 
         Raises:
             TableDamagedError: a raw file is missing, damaged, or not in the form that the provider's SQL reads.
+            ContractBrokenError: the provider's SQL does not give what the contract asks for.
 
         """
         self.bad.clear()
@@ -281,11 +285,17 @@ class _Session:
     ) -> None:
         self._constants = (connection.key, connection.tenant, provider.name, api_version or provider.api_version)
         self._duckdb = database(calendars, memory_limit, threads)
-        *definitions, query = self._duckdb.extract_statements(provider.table(TRANSACTIONS.name).sql.read_text("utf-8"))
-        for definition in definitions:
-            self._duckdb.execute(definition)
-        self._query = _FLAGGED.format(query.query.rstrip().removesuffix(";"))
-        described = self._duckdb.execute("DESCRIBE orders_as_received").fetchall()
+        self._provider, self._connection, self._checked = provider, connection, False
+        self._sql = provider.table(TRANSACTIONS.name).sql
+        try:
+            *definitions, query = self._duckdb.extract_statements(self._sql.read_text("utf-8"))
+            for definition in definitions:
+                self._duckdb.execute(definition)
+            described = self._duckdb.execute("DESCRIBE orders_as_received").fetchall()
+        except duckdb.Error as error:
+            self._duckdb.close()
+            raise self._broken(words_of(error)) from error
+        self._query = query.query.rstrip().removesuffix(";")
         columns = [(_DAY_FIELD, "DATE"), *((name, kind) for name, kind, *_ in described)]
         self._columns = ", ".join(f"{quoted(name)}: {quoted(kind)}" for name, kind in columns)
 
@@ -301,7 +311,34 @@ class _Session:
             f"coalesce({_DAY_FIELD}, TRY_CAST(right(filename, {10 + len(_SUFFIX)})[1:10] AS DATE)) AS raw_date "
             f"FROM {self._source(files)}"
         )
-        yield from self._duckdb.sql(self._query).to_arrow_reader(_ROWS_A_BATCH)
+        self._check_columns()
+        yield from self._duckdb.sql(_FLAGGED.format(self._query)).to_arrow_reader(_ROWS_A_BATCH)
+
+    def _check_columns(self) -> None:
+        """See once, before any record is looked at, that the SQL gives every column of the contract.
+
+        Raises:
+            ContractBrokenError: it does not, or reads a column that `orders_as_received` has not.
+
+        """
+        if self._checked:
+            return
+        try:
+            described = self._duckdb.execute(f"DESCRIBE {self._query}").fetchall()
+        except duckdb.Error as error:
+            raise self._broken(words_of(error)) from error
+        types = {name: kind for name, kind, *_ in described}
+        wanted = [column.name for column in TRANSACTIONS] + ["problem", "first_row"]
+        missing = [name for name in wanted if name not in types]
+        if missing:
+            raise self._broken(f"it lacks {', '.join(missing)}")
+        inexact = [c.name for c in TRANSACTIONS if c.type == "money" and types[c.name] in ("DOUBLE", "FLOAT")]
+        if inexact:
+            raise self._broken(f"money must be exact, and is not in {', '.join(inexact)}")
+        self._checked = True
+
+    def _broken(self, what: str) -> ContractBrokenError:
+        return sql_broken(self._provider, self._sql, TRANSACTIONS.name, what, self._connection.key)
 
     def refuses(self, file: Path) -> str | None:
         """Say why the SQL makes nothing of a file; None when it does."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Iterator, Mapping
 from datetime import date
 from decimal import Decimal
@@ -15,16 +16,37 @@ import zstandard
 
 from flux_pipelines.domain.business_day import BusinessCalendar
 from flux_pipelines.domain.decoding import decode
+from flux_pipelines.domain.errors import ContractBrokenError
 from flux_pipelines.domain.money import known_currencies
 
 if TYPE_CHECKING:
     from flux_pipelines.lake.raw import RawManifest, RawStore
+    from flux_pipelines.providers.base import Provider
 
 #: Errors of DuckDB's that a record is the cause of. Not those of a full disk or of memory: they are no record's fault.
 OF_A_RECORD = (duckdb.InvalidInputException, duckdb.DataError)
 
 _LINES_A_BLOCK = 1024
 _BYTES_A_BLOCK = 4 * 1024 * 1024
+
+
+def words_of(error: duckdb.Error) -> str:
+    """Return what DuckDB says, without the kind of the error and the lines that point into the statement."""
+    return re.sub(r"^\w+ Error: ", "", str(error).splitlines()[0])
+
+
+def sql_broken(provider: Provider, sql: Path, table: str, what: str, connection: str) -> ContractBrokenError:
+    """Return the error of a provider's SQL that makes no rows of a table, whatever the records are.
+
+    Args:
+        provider: whose SQL it is.
+        sql: the file.
+        table: the table that it is to make.
+        what: what is wrong; it names the column.
+        connection: whose records they are.
+
+    """
+    return ContractBrokenError(f"{provider.name}'s {sql.name} cannot make {table}: {what}", connection=connection)
 
 
 def raw_blocks(path: Path) -> Iterator[list[bytes]]:

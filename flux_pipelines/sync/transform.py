@@ -7,7 +7,6 @@ others are not lost with them. Of rows with the same key the newest stays.
 
 from __future__ import annotations
 
-import re
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -27,7 +26,7 @@ from flux_pipelines.domain.errors import ContractBrokenError
 from flux_pipelines.domain.tables import SQL_TYPES, Table
 from flux_pipelines.lake.raw import ORDERS
 from flux_pipelines.sync.parts import take_apart
-from flux_pipelines.sync.reading import OF_A_RECORD, database, quoted, raw_blocks
+from flux_pipelines.sync.reading import OF_A_RECORD, database, quoted, raw_blocks, sql_broken, words_of
 from flux_pipelines.sync.records import BadRecord
 
 if TYPE_CHECKING:
@@ -320,8 +319,11 @@ class _Session:
     def rows(self, bad: list[_Bad]) -> pa.Table:
         """Return the good rows; records that make the SQL fail are found by halving, and taken out."""
         self._look_at("true")
-        for definition in self._definitions:
-            self._duckdb.execute(definition)
+        try:
+            for definition in self._definitions:
+                self._duckdb.execute(definition)
+        except duckdb.Error as error:
+            raise self._broken(words_of(error)) from error
         self._check_columns()
         try:
             self._materialise()
@@ -331,7 +333,7 @@ class _Session:
             ]
             failing = dict(self._failing(positions))
             if not failing:
-                raise self._broken(_words(error)) from error
+                raise self._broken(words_of(error)) from error
             for position, reason in failing.items():
                 for file, line in self._take_out(f"position = {position}"):
                     bad.append(_Bad(file, line, f"the record does not have the documented form: {reason}"))
@@ -339,7 +341,7 @@ class _Session:
             try:
                 self._materialise()
             except OF_A_RECORD as again:
-                raise self._broken(_words(again)) from again
+                raise self._broken(words_of(again)) from again
         self._set_problems_aside()
         return self._newest()
 
@@ -354,7 +356,7 @@ class _Session:
         try:
             described = self._duckdb.execute(f"DESCRIBE SELECT * FROM ({self._query}\n)").fetchall()
         except duckdb.Error as error:
-            raise self._broken(_words(error)) from error
+            raise self._broken(words_of(error)) from error
         types = {name: kind for name, kind, *_ in described}
         wanted = [c.name for c in self._columns] + ["problem", "record"] + ([CHANGED_AT] if self._history else [])
         missing = [name for name in wanted if name not in types]
@@ -411,7 +413,7 @@ class _Session:
             self._materialise()
         except OF_A_RECORD as error:
             if len(positions) == 1:
-                yield positions[0], _words(error)
+                yield positions[0], words_of(error)
                 return
             middle = len(positions) // 2
             yield from self._failing(positions[:middle])
@@ -437,10 +439,7 @@ class _Session:
         return found.cast(derived_schema(self._table))
 
     def _broken(self, what: str) -> ContractBrokenError:
-        return ContractBrokenError(
-            f"{self._provider.name}'s {self._spec.sql.name} cannot make {self._table.name}: {what}",
-            connection=self._connection.key,
-        )
+        return sql_broken(self._provider, self._spec.sql, self._table.name, what, self._connection.key)
 
 
 def derived_schema(table: Table) -> pa.Schema:
@@ -450,7 +449,3 @@ def derived_schema(table: Table) -> pa.Schema:
         return schema
     kept = [one for one in schema if one.name not in HISTORY]
     return pa.schema([*kept, pa.field(CHANGED_AT, pa.timestamp("us", tz="UTC"))])
-
-
-def _words(error: Any) -> str:
-    return re.sub(r"^\w+ Error: ", "", str(error).splitlines()[0])
