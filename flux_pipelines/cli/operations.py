@@ -29,7 +29,7 @@ def doctor(
 
     def found(name: str, finding: str, *, ok: bool = True) -> None:
         # A line a check as it ends: some of them wait for a provider.
-        say(f"{'✔' if ok else '✘'} {name}: {finding}")
+        say(f"{'✔' if ok else '✘'} {name}: {finding.removeprefix(f'{name}: ')}")
         if not ok:
             wrong.append(name)
 

@@ -83,11 +83,12 @@ def retry_or_fail(
     rerun_helps = any(failure.error.rerun_helps for failure in failed)
     lost = sum(max(1, len(failure.days)) for failure in failed)
     connections = ", ".join(sorted({failure.connection for failure in failed}))
+    assets = ", ".join(sorted(key.to_user_string() for key in context.selected_asset_keys))
     others = "; the others are complete and recorded" if done else ""
     headline = (
-        f"{connections}: what is named below was left at its last good version; everything else is complete and recorded."
+        f"{assets}: of {connections} what is named below was left at its last good version; everything else is complete and recorded."
         if in_part
-        else f"{lost} of {lost + len(done)} partitions failed ({connections}){others}."
+        else f"{assets}: {lost} of {lost + len(done)} partitions failed ({connections}){others}."
     )
     more = [f"... and {len(failed) - _SAMPLE} more reasons."] if len(failed) > _SAMPLE else []
     failure = dg.Failure(

@@ -39,13 +39,13 @@ def test_a_year_without_an_answer_is_one_line_with_its_count_and_range() -> None
     lines = described([PartitionsFailed("square:a", (day,), gone(1 + n % 3)) for n, day in enumerate(YEAR)], 2)
 
     assert len(lines) == 2
-    assert lines[0] == "365 of 367 partitions failed (square:a); the others are complete and recorded."
+    assert lines[0] == "fetched: 365 of 367 partitions failed (square:a); the others are complete and recorded."
     assert lines[1].endswith("[square:a: 365 business dates, 2026-01-01 to 2026-12-31]")
 
 
 def test_where_nothing_is_complete_nothing_is_said_of_others() -> None:
     assert described([PartitionsFailed("square:a", tuple(YEAR[:11]), gone(1))], 0)[0] == (
-        "11 of 11 partitions failed (square:a)."
+        "fetched: 11 of 11 partitions failed (square:a)."
     )
 
 
