@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flux_pipelines.cli.output import console, error, say, table, warn
+from flux_pipelines.cli.output import console, counted, error, say, table, warn
 from flux_pipelines.domain.business_day import newest_begun
 from flux_pipelines.domain.connection import Connection
 from flux_pipelines.domain.errors import ConfigurationError, DayNotReadyError
@@ -34,6 +34,13 @@ AcceptEmpty = Annotated[
         "--accept-empty",
         help="Let dates that hold records become empty if the provider says so. Only for dates of which its own report shows "
         "that the records are really gone.",
+    ),
+]
+Again = Annotated[
+    bool,
+    typer.Option(
+        "--again",
+        help="Fetch everything anew, also what a failed or interrupted sync of the same dates has fetched already.",
     ),
 ]
 _OF_STREAMS = "of which payments, labor and reports"
@@ -101,6 +108,7 @@ def sync(
     connection: Connections = None,
     sales_only: SalesOnly = False,
     accept_empty: AcceptEmpty = False,
+    again: Again = False,
 ) -> None:
     """Fetch orders of a range of business dates and bring every table up to date, raw to marts, in this process.
 
@@ -119,11 +127,12 @@ def sync(
             days,
             beside_orders=not sales_only,
             accept_empty=accept_empty,
+            again=again,
             console=console,
         )
     print_report(report)
     if report.failures:
-        for failure in report.failures:
+        for failure in dict.fromkeys(report.failures):
             error(failure)
         raise typer.Exit(1)
 
@@ -131,8 +140,18 @@ def sync(
 def print_report(report: SyncReport) -> None:
     """Print what a sync did."""
     if report.resumed_days:
-        say(f"Resumed: {report.resumed_days} days were complete already and were not fetched again.")
+        say(
+            f"Resumed: {report.resumed_days} days were fetched already and were not fetched again (`--again` fetches them anew)."
+        )
+    if not report.complete:
+        say(f"Nothing was synced: none of {counted(report.partitions, 'partition')} is complete.")
+        return
+    forecasts: list[tuple[str, str]] = [
+        ("products forecast", f"{report.forecast_items:,}"),
+        ("products not forecast", f"{report.unforecast_items:,}"),
+    ]
     rows: list[tuple[str, str]] = [
+        ("partitions complete", f"{report.complete:,} of {report.partitions:,}"),
         ("orders", f"{report.orders:,}"),
         ("lines", f"{report.lines:,}"),
         *((f"net sales {currency}", f"{net:,.{exponent(currency)}f}") for currency, net in sorted(report.net.items())),
@@ -140,8 +159,7 @@ def print_report(report: SyncReport) -> None:
         ("retries", f"{report.retries:,}"),
         ("rate-limit wait", f"{report.waited_seconds:.1f} s"),
         ("quarantined", f"{report.quarantined:,}"),
-        ("products forecast", f"{report.forecast_items:,}"),
-        ("products not forecast", f"{report.unforecast_items:,}"),
+        *(forecasts if report.forecast else ()),
         *(
             (f"forecast error {key}", f"{wape:.1%} (seasonal naive {naive:.1%})")
             for key, wape, naive in report.accuracy

@@ -180,16 +180,23 @@ class Driver:
                 done |= self.recorded(result, names.DAILY_ITEM_DEMAND)
         return done
 
-    def forecast(self, last: date) -> None:
-        """Forecast as of a business date and as of 14 days before it, and evaluate the 14 days in between."""
+    def forecast(self, last: date) -> tuple[bool, bool]:
+        """Forecast as of a business date and as of 14 days before it, and evaluate the 14 days in between.
+
+        Returns:
+            Whether there are forecasts as of the date, and whether they were evaluated.
+
+        """
         start = self._runtime.settings.start_date
         before = last - timedelta(days=HORIZON)
         as_of = [day for day in (before, last) if day >= start]
         made = [
             self.recorded(self.run(names.FORECAST_JOB, day_tags(day, day)), names.DEMAND_FORECASTS) for day in as_of
         ]
-        if all(made):
-            self.run(names.ACCURACY_JOB, day_tags(max(before + timedelta(days=1), start), last))
+        evaluated = (
+            all(made) and self.run(names.ACCURACY_JOB, day_tags(max(before + timedelta(days=1), start), last)).success
+        )
+        return bool(made[-1]), evaluated
 
     def read_streams(
         self, provider: str, landed: Mapping[str, Collection[date]], days: Sequence[date], *, sync_token: str

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from decimal import Decimal
@@ -33,9 +33,14 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class SyncReport:
-    """What a sync did. Amounts by currency, in the currency's unit; figures are of the business dates synced.
+    """What a sync did. Amounts by currency, in the currency's unit.
+
+    Figures are of what this sync has brought up to date, and of nothing that an earlier one left: they are zero where it failed.
 
     Args:
+        partitions: business dates asked for, of every connection.
+        complete: how many of them are in every table, as they were fetched now.
+        forecast: whether products were forecast as of the last business date that is complete.
         resumed_days: partitions that an interrupted run of the same sync had completed already.
         orders: orders in the tables.
         lines: lines of goods and gift cards in the tables, order-level charges and voids left out.
@@ -52,6 +57,9 @@ class SyncReport:
 
     """
 
+    partitions: int = 0
+    complete: int = 0
+    forecast: bool = False
     resumed_days: int = 0
     orders: int = 0
     lines: int = 0
@@ -74,6 +82,7 @@ def sync(
     *,
     beside_orders: bool = True,
     accept_empty: bool = False,
+    again: bool = False,
     console: Console | None = None,
 ) -> SyncReport:
     """Bring every table up to date for some connections and business dates, raw orders to forecasts.
@@ -84,16 +93,19 @@ def sync(
         days: the business dates, in order.
         beside_orders: whether payments, catalogue, stock and hours worked are read as well.
         accept_empty: whether partitions that hold records may become empty.
+        again: whether what an unfinished sync of the same dates has fetched is fetched anew.
         console: where a progress bar is drawn; none without it.
 
     """
     began = time.monotonic()
-    report = SyncReport()
+    report = SyncReport(partitions=len(connections) * len(days))
     by_provider: dict[str, list[str]] = {}
     for key in connections:
         by_provider.setdefault(split_key(key)[0], []).append(key)
     syncs = runtime.state.syncs
-    tickets = {provider: syncs.begin(provider, keys, days[0], days[-1]) for provider, keys in by_provider.items()}
+    tickets = {
+        provider: syncs.begin(provider, keys, days[0], days[-1], again=again) for provider, keys in by_provider.items()
+    }
     tokens = {key: tickets[provider].token for provider, keys in by_provider.items() for key in keys}
     report.resumed_days = sum(
         manifest.sync_token == token
@@ -113,8 +125,8 @@ def sync(
             }
             sold = sorted({day for of_one in landed.values() for of_key in of_one.values() for day in of_key})
             asked = [day for day in sold if day in days]
-            if asked and asked[-1] in driver.materialise_core(sold):
-                driver.forecast(asked[-1])
+            in_core = driver.materialise_core(sold) if asked else set()
+            made = driver.forecast(asked[-1]) if asked and asked[-1] in in_core else (False, False)
             # After the sales, which do not depend on them: a stream that fails is a failure of that stream.
             if beside_orders:
                 for provider, of_one in landed.items():
@@ -125,7 +137,13 @@ def sync(
     finally:
         for ticket in tickets.values():
             syncs.finish(ticket.token, ok=finished)
-    _describe(runtime, report, connections, days, beside_orders=beside_orders)
+    done = {
+        key: [day for day in days if day in of_key and day in in_core]
+        for of_one in landed.values()
+        for key, of_key in of_one.items()
+    }
+    _count_calls(runtime, report, tokens, days, beside_orders=beside_orders)
+    _add_up(runtime, report, done, made)
     report.seconds = time.monotonic() - began
     return report
 
@@ -153,54 +171,82 @@ def replay_quarantined(runtime: Runtime, partitions: Sequence[tuple[str, date]])
     return report
 
 
-def _describe(
-    runtime: Runtime, report: SyncReport, connections: Sequence[str], days: Sequence[date], *, beside_orders: bool
+def _count_calls(
+    runtime: Runtime, report: SyncReport, tokens: Mapping[str, str], days: Sequence[date], *, beside_orders: bool
 ) -> None:
-    """Fill the report from the lake: what is there now, not what was meant to be."""
-    from flux_pipelines.lake import session
-
-    for key in connections:
+    """Add up what was called for the partitions that this sync has stored, as their manifests say."""
+    for key, token in tokens.items():
         spec = provider_named(split_key(key)[0])
         read = [*spec.streams_by("windowed"), *(spec.streams_by("daily") if beside_orders else ())]
         for raw in (runtime.raw.of(stream.name) for stream in read):
             for manifest in raw.manifests(key, days[0], days[-1]).values():
-                report.requests += manifest.requests
-                report.retries += manifest.retries
-                report.waited_seconds += manifest.waited_seconds
-        report.quarantined += len(runtime.quarantine.list(connection=key, first_day=days[0], last_day=days[-1]))
-    scope = Scope(days, tuple(connections))
+                if manifest.sync_token == token:
+                    report.requests += manifest.requests
+                    report.retries += manifest.retries
+                    report.waited_seconds += manifest.waited_seconds
+
+
+def _add_up(runtime: Runtime, report: SyncReport, done: Mapping[str, Sequence[date]], made: tuple[bool, bool]) -> None:
+    """Fill the report from the lake: what is there now of the partitions that this sync has completed.
+
+    Args:
+        runtime: the rooms.
+        report: is filled.
+        done: the business dates of each connection that are complete.
+        made: whether there are forecasts as of the last of them, and whether they were evaluated.
+
+    """
+    from flux_pipelines.lake import session
+
+    report.complete = sum(len(days) for days in done.values())
+    dates = sorted({day for days in done.values() for day in days})
+    if not dates:
+        return
+    for key, days in done.items():
+        found = runtime.quarantine.list(connection=key, first_day=dates[0], last_day=dates[-1])
+        report.quarantined += sum(row["business_date"] in days for row in found)
+    by_dates: dict[tuple[date, ...], list[str]] = {}
+    for key, days in done.items():
+        by_dates.setdefault(tuple(days), []).append(key)
+    scopes = [Scope(days, tuple(keys)).where("business_date") for days, keys in by_dates.items()]
+    where = f"({' or '.join(f'({scope})' for scope in scopes)})"
     core = (TRANSACTIONS, DAILY_SALES, DEMAND_FORECASTS, FORECAST_ACCURACY)
     with session(runtime.lake, [table.name for table in core]) as database:
         report.lines = _number(
             database.execute(
-                f"select count(*) from transactions where {scope.where('business_date')} and kind in ('sale', 'return') "
+                f"select count(*) from transactions where {where} and kind in ('sale', 'return') "
                 "and line_type in ('item', 'custom_amount', 'gift_card')"
             )
         )
         report.orders = _number(
             database.execute(
                 "select count(distinct (connection, order_id)) from transactions "
-                f"where {scope.where('business_date')} and kind in ('sale', 'return')"
+                f"where {where} and kind in ('sale', 'return')"
             )
         )
         report.net = dict(
             database.execute(
-                f"select currency, sum(net) from daily_sales where {scope.where('business_date')} group by 1 order by 1"
+                f"select currency, sum(net) from daily_sales where {where} group by 1 order by 1"
             ).fetchall()
         )
-        last = Scope(days[-1:], tuple(connections)).where("as_of")
-        items = f"select count(distinct (connection, location_id, product_id)) from demand_forecasts where {last} and"
-        report.forecast_items = _number(database.execute(f"{items} status = 'forecast'"))
-        report.unforecast_items = _number(database.execute(f"{items} status <> 'forecast'"))
-        evaluated = Scope(days[-1:], tuple(connections)).around(HORIZON - 1).where("target_date")
-        report.accuracy = [
-            (key, error / sold, naive / sold)
-            for key, sold, error, naive in database.execute(
-                "select connection, sum(actual_quantity), sum(absolute_error), sum(naive_absolute_error) "
-                f"from forecast_accuracy where {evaluated} group by 1 order by 1"
-            ).fetchall()
-            if sold > 0
-        ]
+        last = Scope(dates[-1:], tuple(done))
+        report.forecast, evaluated = made
+        if report.forecast:
+            items = (
+                "select count(distinct (connection, location_id, product_id)) from demand_forecasts "
+                f"where {last.where('as_of')} and"
+            )
+            report.forecast_items = _number(database.execute(f"{items} status = 'forecast'"))
+            report.unforecast_items = _number(database.execute(f"{items} status <> 'forecast'"))
+        if evaluated:
+            report.accuracy = [
+                (key, error / sold, naive / sold)
+                for key, sold, error, naive in database.execute(
+                    "select connection, sum(actual_quantity), sum(absolute_error), sum(naive_absolute_error) "
+                    f"from forecast_accuracy where {last.around(HORIZON - 1).where('target_date')} group by 1 order by 1"
+                ).fetchall()
+                if sold > 0
+            ]
 
 
 def _number(answer: Any) -> int:

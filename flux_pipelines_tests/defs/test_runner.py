@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -11,8 +12,10 @@ from pathlib import Path
 
 import dagster as dg
 import httpx
+import pytest
 import time_machine
 
+from flux_pipelines.cli.sync import print_report
 from flux_pipelines.defs import names
 from flux_pipelines.defs.code_location import build_definitions
 from flux_pipelines.defs.driver import dagster_home, driving
@@ -84,6 +87,47 @@ def test_one_connection_that_is_revoked_leaves_the_others_complete_and_says_what
     assert home.partitions("square", "transactions") == [f"square:fjord|{END_DAY}", f"{SAKURA}|{END_DAY}"]
     (ledger,) = home.runtime.state.syncs.recent()
     assert ledger.state == "failed"
+
+
+def test_figures_of_a_sync_are_never_those_of_an_earlier_one(
+    changing_home: Home, capsys: pytest.CaptureFixture[str]
+) -> None:
+    home = changing_home
+    keys = home.connect("harbor", "sakura")
+    first = sync(home.runtime, keys, DAYS[-2:], beside_orders=False)
+    assert (first.complete, first.partitions, set(first.net)) == (4, 4, {"USD", "JPY"})
+
+    httpx.post(f"{home.sandbox.url}/sandbox/tokens/revoke", json={"merchant": "harbor"})
+    half = sync(home.runtime, keys, DAYS[-2:], beside_orders=False)
+    assert (half.complete, half.partitions, half.net) == (2, 4, {"JPY": first.net["JPY"]})
+    assert 0 < half.orders < first.orders
+    assert 0 < half.requests < first.requests
+    capsys.readouterr()
+    print_report(half)
+    assert re.search(r"partitions complete\W+2 of 4", capsys.readouterr().out)
+
+    nothing = sync(home.runtime, [HARBOR], DAYS[-2:], beside_orders=False)
+    assert (nothing.complete, nothing.orders, nothing.lines, nothing.requests, nothing.net) == (0, 0, 0, 0, {})
+    assert (nothing.forecast_items, nothing.unforecast_items, nothing.accuracy) == (0, 0, [])
+    print_report(nothing)
+    assert capsys.readouterr().out == "Nothing was synced: none of 2 partitions is complete.\n"
+
+
+def test_what_a_failed_sync_has_fetched_is_fetched_anew_when_asked(changing_home: Home) -> None:
+    home = changing_home
+    keys = home.connect("harbor", "sakura")
+    httpx.post(f"{home.sandbox.url}/sandbox/tokens/revoke", json={"merchant": "harbor"})
+
+    def fetched() -> datetime:
+        return min(one.fetched_at for one in home.runtime.raw.manifests(SAKURA, DAYS[-2], DAYS[-1]).values())
+
+    assert sync(home.runtime, keys, DAYS[-2:], beside_orders=False).failures
+    at = fetched()
+    assert sync(home.runtime, keys, DAYS[-2:], beside_orders=False).resumed_days == 2
+    assert fetched() == at, "what is there already is not fetched again"
+    again = sync(home.runtime, keys, DAYS[-2:], beside_orders=False, again=True)
+    assert (again.resumed_days, again.complete) == (0, 2)
+    assert fetched() > at
 
 
 def test_days_that_fail_in_the_middle_leave_the_others_normalised(changing_home: Home) -> None:

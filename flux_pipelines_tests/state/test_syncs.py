@@ -39,6 +39,16 @@ def test_a_finished_sync_is_not_resumed(state: State) -> None:
     assert not second.resumed
 
 
+def test_one_that_is_asked_for_again_resumes_nothing_now_or_later(state: State) -> None:
+    first = begin(state)
+    again = state.syncs.begin("square", ("square:a",), *JANUARY, again=True)
+    assert not again.resumed
+    assert again.token != first.token
+    assert begin(state) == SyncTicket(again.token, resumed=True)
+    state.syncs.finish(first.token, ok=True)
+    assert {record.token: record.state for record in state.syncs.recent()}[first.token] == "abandoned"
+
+
 def test_only_the_same_arguments_are_the_same_sync(state: State) -> None:
     first = begin(state, "square:a", "square:b")
     assert begin(state, "square:b", "square:a").token == first.token

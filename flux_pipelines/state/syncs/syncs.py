@@ -50,10 +50,13 @@ class Syncs:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def begin(self, provider: str, connections: Sequence[str], first_day: date, last_day: date) -> SyncTicket:
+    def begin(
+        self, provider: str, connections: Sequence[str], first_day: date, last_day: date, *, again: bool = False
+    ) -> SyncTicket:
         """Begin a sync, or resume the unfinished one of the same arguments that was started less than 7 days ago.
 
         Two processes that begin the same sync at once share one ticket. The order of `connections` does not matter.
+        With `again` none is resumed, now or later: what it has fetched is fetched anew.
         """
         names = sorted(set(connections))
         arguments = hashlib.sha256(
@@ -72,7 +75,9 @@ class Syncs:
                 .order_by(SyncRow.started_at.desc())
                 .limit(1)
             ).first()
-            if row is not None:
+            if row is not None and again:
+                row.state = "abandoned"
+            elif row is not None:
                 row.state, row.attempts, row.finished_at = "running", row.attempts + 1, None
                 return SyncTicket(row.token, resumed=True)
             token = uuid.uuid4().hex
