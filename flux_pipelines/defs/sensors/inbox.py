@@ -10,16 +10,25 @@ import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
 from flux_pipelines.defs import names
-from flux_pipelines.defs.assets.raw import newest_manifest
+from flux_pipelines.defs.assets.raw import key_of, newest_manifest
 from flux_pipelines.defs.erasures import forget_request
-from flux_pipelines.defs.jobs import stream_request
+from flux_pipelines.defs.jobs import assets_of, stream_request
+from flux_pipelines.defs.partitions import connections_of, ranges
 from flux_pipelines.defs.resources import FluxResource
-from flux_pipelines.defs.sensors.inbox_settle import STAMP, Settling
+from flux_pipelines.defs.runs import (
+    Followed,
+    brought_up_to_date,
+    days_of,
+    fetched_at,
+    follow,
+    latest_materialisation,
+    why_failed,
+)
 from flux_pipelines.defs.staleness import (
     FORGET,
     Batch,
@@ -36,8 +45,18 @@ from flux_pipelines.providers.base import ORDERS, Provider, WebhookSource
 if TYPE_CHECKING:
     from flux_pipelines.defs.internals import UnresolvedAssetJobDefinition
     from flux_pipelines.domain.connection import Connection
+    from flux_pipelines.runtime import Runtime
     from flux_pipelines.state import Event
 
+#: A tick asks no new question after this long: the one under way may take its time, and Dagster ends a tick at 60 s.
+MAX_ASKING_SECONDS = 10.0
+#: A batch without a run is one whose tick died before Dagster had its requests; younger ones are being handed over.
+HANDED_OVER = timedelta(seconds=60)
+#: Automation brings the core tables up to date within seconds. After this long the sensor asks for it itself.
+CORE_PATIENCE = timedelta(minutes=2)
+CORE_ATTEMPTS = 3
+#: How the time is written in the name of a batch.
+STAMP = "%Y%m%dT%H%M%SZ"
 #: Events looked at in one tick; more wait for the next one.
 EVENTS_A_TICK = 5_000
 #: Events explained by one question to the provider's `affected`.
@@ -74,7 +93,7 @@ def inbox_sensor(
     )
     def webhooks(context: dg.SensorEvaluationContext, flux: FluxResource) -> dg.SensorResult:
         tick = _Tick(context, flux.sensor_runtime, provider)
-        tick.settle()
+        tick.follow_batches()
         tick.drain()
         return tick.result()
 
@@ -82,7 +101,7 @@ def inbox_sensor(
 
 
 @dataclass
-class _Touched:
+class _Announced:
     """What the events of one tick come to."""
 
     #: Events that touch partitions, and whether they are tried for the first time.
@@ -91,8 +110,148 @@ class _Touched:
     kept: dict[str, list[int]] = field(default_factory=dict)
 
 
-class _Tick(Settling):
-    """One look at a provider's inbox."""
+class _Tick:
+    """One look at a provider's inbox: what became of the batches under way, then what waits."""
+
+    def __init__(self, context: dg.SensorEvaluationContext, runtime: "Runtime", provider: Provider) -> None:
+        self._instance = context.instance
+        self._log = context.log
+        self._runtime = runtime
+        self._inbox = runtime.state.inbox
+        self._provider = provider
+        self._now = datetime.now(UTC)
+        self._stop_at = self._now + timedelta(seconds=MAX_ASKING_SECONDS)
+        #: Connections that a batch is being synced for: what comes meanwhile waits, and then goes together.
+        self._busy: set[str] = set()
+        #: Events of connections that rest, up to which id it has been seen whether people ask to be forgotten by them.
+        #: Kept in the cursor to spare work alone: without it they are looked at again.
+        self._looked_at = int(context.cursor or 0)
+        self._owners: dict[str, Sequence[str]] = {}
+        #: When each event of this tick arrived.
+        self._came: dict[int, datetime] = {}
+        self._requests: list[dg.RunRequest] = []
+        self._told: list[str] = []
+
+    def result(self) -> dg.SensorResult:
+        """Return what the tick asks of Dagster."""
+        known = set(self._instance.get_dynamic_partitions(str(connections_of(self._provider.name).name)))
+        new = {
+            request.tags[names.CONNECTION_TAG] for request in self._requests if names.BATCH_TAG in request.tags
+        } - known
+        additions: list[Any] = [connections_of(self._provider.name).build_add_request(sorted(new))] if new else []
+        return dg.SensorResult(
+            run_requests=self._requests,
+            dynamic_partitions_requests=additions,
+            cursor=str(self._looked_at),
+            skip_reason=None if self._requests else " ".join(self._told) or "No events wait.",
+        )
+
+    def say(self, what: str) -> None:
+        """Tell people what was done."""
+        self._log.info(what)
+        self._told.append(what)
+
+    # Batches under way
+
+    def follow_batches(self) -> None:
+        """See what became of the batches under way."""
+        for batch, events in self._inbox.batches().items():
+            if not batch.startswith(f"{self._provider.name}-"):
+                continue
+            runs = follow(self._instance, {names.BATCH_TAG: batch}, self._now)
+            if runs.outcome == "under way":
+                self._busy |= {record.dagster_run.tags[names.CONNECTION_TAG] for record in runs.records}
+            elif runs.failed is not None:
+                self._failed(batch, runs.failed, why_failed(self._instance, runs.failed))
+            elif runs.asked < _expected(runs):
+                # One that was made far ahead was made before the clock was set back.
+                if abs(self._now - _made_at(batch)) > HANDED_OVER:
+                    self._inbox.release(batch, "its run was never made", counted=False)
+                    self.say(f"{events} events go again: their run was never made.")
+            elif not self._fresh(runs, _made_at(batch)):
+                self._inbox.release(batch, "an older fetch was stored after its run", counted=False)
+                self.say(f"{events} events go again: an older fetch was stored after their run.")
+            else:
+                self._into_core(batch, runs)
+
+    def _fresh(self, runs: Followed, since: datetime) -> bool:
+        """Tell whether a batch's orders and rows are still those fetched after its events had come.
+
+        A sync that somebody started before may have ended after the batch's own, and have stored what it had read.
+        """
+        return all(self._is_fresh(record.dagster_run, since) for record in runs.records)
+
+    def _is_fresh(self, run: dg.DagsterRun, since: datetime) -> bool:
+        what = run.tags.get(names.STREAM_TAG, ORDERS)
+        if what.startswith(FORGET):
+            return True
+        stream = self._provider.stream(what)
+        connection = run.tags[names.CONNECTION_TAG]
+        first, last = run.tags[names.RANGE_START], run.tags[names.RANGE_END]
+        days = [self._now.date()] if stream.grain == "current" else days_of(run)[1]
+        keys = [first] if first == last else [key_of(stream.grain, connection, day) for day in days]
+        made = [(asset, key) for asset in assets_of(self._provider, stream)[1:] for key in keys]
+        stored = [newest_manifest(self._runtime.raw, stream, connection, day) for day in days]
+        if any(manifest is None or manifest.fetched_at < since for manifest in stored):
+            return False
+        rows = [latest_materialisation(self._instance, asset, partition) for asset, partition in made]
+        return all(row is not None and fetched_at(row) >= since for row in rows)
+
+    def _into_core(self, batch: str, runs: Followed) -> None:
+        """Finish a batch whose rows have reached core `transactions`; ask for what should have brought them there."""
+        of_orders = [r.dagster_run for r in runs.records if r.dagster_run.tags.get(names.STREAM_TAG, ORDERS) == ORDERS]
+        days = sorted({day for run in of_orders for day in days_of(run)[1]})
+        if brought_up_to_date(self._instance, names.TRANSACTIONS, [str(day) for day in days], runs.ended_at):
+            done = self._inbox.finish(batch)
+            self.say(f"{done} events done.")
+            self._all_is_well()
+            return
+        if abs(self._now.timestamp() - runs.ended_at) < CORE_PATIENCE.total_seconds():
+            self.say("The core tables are being brought up to date.")
+            return
+        core = follow(self._instance, {names.CORE_TAG: batch}, self._now)
+        if core.outcome == "under way" and core.asked:
+            return
+        if core.asked >= CORE_ATTEMPTS * len(ranges(days)):
+            why = why_failed(self._instance, core.failed) if core.failed is not None else "others keep changing them"
+            self._failed(batch, runs.records[0].dagster_run, f"the core tables could not be brought up to date: {why}")
+            return
+        self._requests += [
+            dg.RunRequest(
+                run_key=f"{batch}|core|{core.asked}|{first}",
+                job_name=names.REFRESH_CORE_JOB,
+                tags={
+                    names.RANGE_START: first.isoformat(),
+                    names.RANGE_END: last.isoformat(),
+                    names.AUTOMATION_TAG: "core",
+                    names.CORE_TAG: batch,
+                },
+            )
+            for first, last in ranges(days)
+        ]
+
+    def _failed(self, batch: str, run: dg.DagsterRun, why: str) -> None:
+        connection = run.tags.get(names.CONNECTION_TAG, "")
+        lost = self._inbox.release(batch, why)
+        self._log.error(f"{connection}: what webhooks announced could not be brought in: {why}")
+        if lost:
+            self.give_up(connection, lost, why)
+
+    def give_up(self, connection: str, events: int, why: str) -> None:
+        """Raise the alert that events were given up."""
+        self._runtime.state.alerts.raise_(
+            "inbox_failed",
+            connection,
+            f"{events} webhook events were given up after several attempts: {why} When that is mended, run "
+            "`flux inbox retry`; until then sync their business dates by hand if they matter.",
+        )
+
+    def _all_is_well(self) -> None:
+        if self._inbox.counts(self._provider.name)["failed"]:
+            return
+        for alert in self._runtime.state.alerts.open():
+            if alert.kind == "inbox_failed" and alert.connection_key.startswith(f"{self._provider.name}:"):
+                self._runtime.state.alerts.resolve("inbox_failed", alert.connection_key)
 
     # Events that wait
 
@@ -114,13 +273,13 @@ class _Tick(Settling):
             self.say(f"Webhook events of {self._provider.title} cannot be processed: {error}")
             return
         owners: dict[int, list[Connection]] = {}
-        touched = _Touched()
+        announced = _Announced()
         for event in of_resting:
             # Whoever asks to be forgotten does not wait until a connection works again.
             self._looked_at = max(self._looked_at, event.id)
             if asks_to_forget(webhooks, event):
                 mine = [c for c in connections if c.key == event.connection_key]
-                touched.units[event.id] = (forgotten(event.id, mine, self._now), not event.attempts)
+                announced.units[event.id] = (forgotten(event.id, mine, self._now), not event.attempts)
         for event in events:
             # An event that names no account is of no connection, least of all of one whose account is not known.
             account = event.account_id
@@ -131,20 +290,20 @@ class _Tick(Settling):
                 mine = [c for c in connections if c.key in keys]
             working = [c for c in mine if c.status != "disconnected"]
             if mine and not working and asks_to_forget(webhooks, event):
-                touched.units[event.id] = (forgotten(event.id, mine, self._now), not event.attempts)
+                announced.units[event.id] = (forgotten(event.id, mine, self._now), not event.attempts)
             elif not self._provider.uses(event.event_type):
-                touched.kept.setdefault(f"nothing is done for events of type {event.event_type}", []).append(event.id)
+                announced.kept.setdefault(f"nothing is done for events of type {event.event_type}", []).append(event.id)
             elif not working:
                 why = "the account was disconnected" if mine else "no connection is of this account"
-                touched.kept.setdefault(why, []).append(event.id)
+                announced.kept.setdefault(why, []).append(event.id)
             elif not held & {c.key for c in working}:
                 owners[event.id] = working
-        self._explain(webhooks, [event for event in events if event.id in owners], owners, touched)
-        for why, ids in touched.kept.items():
+        self._explain(webhooks, [event for event in events if event.id in owners], owners, announced)
+        for why, ids in announced.kept.items():
             self._inbox.keep(ids, why)
             self.say(f"{len(ids)} events kept: {why}.")
-        self._wait_for_the_present(touched)
-        for batch in batches(touched.units):
+        self._wait_for_the_present(announced)
+        for batch in batches(announced.units):
             self._request(batch)
 
     def _owners_of(self, location: str) -> Sequence[str]:
@@ -153,12 +312,12 @@ class _Tick(Settling):
             self._owners[location] = self._runtime.state.locations.owners(self._provider.name, location)
         return self._owners[location]
 
-    def _wait_for_the_present(self, touched: "_Touched") -> None:
+    def _wait_for_the_present(self, announced: "_Announced") -> None:
         """Let events of streams of the present wait a little after the last fetch: stock changes with each sale.
 
         What was fetched after an event has come holds what it announced.
         """
-        for event, (units, _) in list(touched.units.items()):
+        for event, (units, _) in list(announced.units.items()):
             if any(unit.what == ORDERS or unit.what.startswith(FORGET) for unit in units):
                 continue
             streams = [self._provider.stream(unit.what) for unit in units]
@@ -170,22 +329,22 @@ class _Tick(Settling):
             ]
             fetched = min((m.fetched_at if m is not None else _LONG_AGO for m in stored), default=_LONG_AGO)
             if fetched >= self._came[event]:
-                touched.kept.setdefault("it was fetched since", []).append(event)
+                announced.kept.setdefault("it was fetched since", []).append(event)
                 self._inbox.keep([event], "it was fetched since")
-                del touched.units[event]
+                del announced.units[event]
             elif abs(self._now - fetched) < PASSING:
                 (connection,) = {unit.connection for unit in list(units)[:1]}
                 self._put_off(connection, [event], "it waits: the same was fetched just now", passing=True)
-                del touched.units[event]
+                del announced.units[event]
 
     def _explain(
         self,
         webhooks: WebhookSource,
         events: Sequence["Event"],
         owners: dict[int, list["Connection"]],
-        touched: _Touched,
+        announced: _Announced,
     ) -> None:
-        """Ask what the events touch, connection by connection, until the tick's time is up."""
+        """Ask what the events announce, connection by connection, until the tick's time is up."""
         by_connection: dict[str, list[Event]] = {}
         for event in events:
             by_connection.setdefault(owners[event.id][0].key, []).append(event)
@@ -197,17 +356,17 @@ class _Tick(Settling):
                 for some in _portions(waiting):
                     if datetime.now(UTC) >= self._stop_at:
                         return
-                    self._explain_some(resolver, some, touched)
+                    self._explain_some(resolver, some, announced)
             except FluxError as error:
                 # Of this connection alone; the others go on.
                 self._log.error(str(error))
-                rest = [e.id for e in waiting if e.id not in touched.units and e.id not in _all(touched.kept)]
+                rest = [e.id for e in waiting if e.id not in announced.units and e.id not in _all(announced.kept)]
                 passing = error.rerun_helps or isinstance(error, ReauthorizationNeededError)
                 self._put_off(resolver.connection.key, rest, str(error), passing=passing)
             finally:
                 resolver.close()
 
-    def _explain_some(self, resolver: "EventResolver", events: Sequence["Event"], touched: _Touched) -> None:
+    def _explain_some(self, resolver: "EventResolver", events: Sequence["Event"], announced: _Announced) -> None:
         try:
             answers = resolver.affected(events)
         except FluxError:
@@ -218,29 +377,29 @@ class _Tick(Settling):
                 self._put_off(resolver.connection.key, [events[0].id], why, passing=False)
                 return
             for event in events:  # one of them is bad: the others must not suffer for it
-                self._explain_some(resolver, [event], touched)
+                self._explain_some(resolver, [event], announced)
             return
         for event, affected in zip(events, answers, strict=True):
             if affected.nothing:
-                touched.kept.setdefault(affected.nothing, []).append(event.id)
+                announced.kept.setdefault(affected.nothing, []).append(event.id)
                 continue
             if affected.revoked:
-                touched.kept.setdefault(self._revoked(resolver), []).append(event.id)
+                announced.kept.setdefault(self._revoked(resolver), []).append(event.id)
                 continue
             if affected.erase is not None:
-                touched.units[event.id] = (forgotten(event.id, resolver.connections, self._now), not event.attempts)
+                announced.units[event.id] = (forgotten(event.id, resolver.connections, self._now), not event.attempts)
                 continue
             if affected.locations and not (affected.sold or affected.days or affected.streams):
                 resolver.ask_for_locations()
-                touched.kept.setdefault("the connection's locations were read again", []).append(event.id)
+                announced.kept.setdefault("the connection's locations were read again", []).append(event.id)
                 continue
             units, early = resolver.units(affected)
             if early:
                 self._put_off(resolver.connection.key, [event.id], "its business date has not begun yet", passing=False)
             elif units:
-                touched.units[event.id] = (units, not event.attempts)
+                announced.units[event.id] = (units, not event.attempts)
             else:
-                touched.kept.setdefault("it is of no business date and location of this connection", []).append(
+                announced.kept.setdefault("it is of no business date and location of this connection", []).append(
                     event.id
                 )
 
@@ -297,3 +456,12 @@ def _portions(events: Sequence["Event"]) -> Iterator[Sequence["Event"]]:
 
 def _all(groups: dict[str, list[int]]) -> set[int]:
     return {one for group in groups.values() for one in group}
+
+
+def _expected(runs: Followed) -> int:
+    """Return into how many runs a batch was cut; at least one."""
+    return max((int(r.dagster_run.tags.get(names.BATCH_RUNS_TAG, "1")) for r in runs.records), default=1)
+
+
+def _made_at(batch: str) -> datetime:
+    return datetime.strptime(batch.split("-")[1], STAMP).replace(tzinfo=UTC)
