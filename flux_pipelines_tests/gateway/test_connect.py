@@ -213,6 +213,7 @@ def test_a_refused_state_is_never_logged_or_shown(ada: Browser, caplog: pytest.L
 def test_a_form_that_is_wrong_says_where(ada: Browser, form: dict[str, str], complaint: str) -> None:
     given = {"name": "harbor", "tenant": "Harbor Group", **form}
     answer = ada.submit("/integrations/square/connect", given)
+    assert 'title="Lower-case letters, digits, - and _ only' in answer.text, "which browsers add to their own words"
     assert answer.status_code == 422
     assert complaint in answer.text
     assert 'aria-invalid="true"' in answer.text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -410,6 +411,11 @@ def test_a_token_is_shown_once_and_can_be_revoked(ada: Browser, runtime: Runtime
     assert httpx.get(f"{gateway.url}/api/v1/me", **call).json()["scopes"] == ["read"]  # type: ignore[arg-type]
     found = next(one for one in runtime.state.api_tokens.list() if one.name == "till reports")
     assert found.expires_at is not None
+    # What cannot be taken back is asked for first: the button is inside what has to be opened.
+    assert re.search(
+        rf'<details><summary[^>]*>Revoke …</summary><form method="post" action="/tokens/{found.id}/revoke">',
+        ada.get("/tokens").text,
+    )
     assert timedelta(days=29) < found.expires_at - datetime.now(UTC) < timedelta(days=30, minutes=1)
     assert ada.submit(f"/tokens/{found.id}/revoke").status_code == 303
     assert httpx.get(f"{gateway.url}/api/v1/me", **call).status_code == 401  # type: ignore[arg-type]
