@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
 from typing import Any
 
+import dagster as dg
 import pytest
 
-from flux_pipelines.connections import connect_to_sandbox
+from flux_pipelines.connections import add_with_secrets, connect_to_sandbox
 from flux_pipelines.defs.assets import core, union
 from flux_pipelines.defs.assets.finance import agreement, tie_out
 from flux_pipelines.defs.assets.normalized import normalizing
@@ -22,6 +24,7 @@ from flux_pipelines.runtime import Runtime
 from flux_pipelines.settings import settings
 from flux_pipelines.sync.daily import read_days
 from flux_pipelines.sync.windowed import read_windowed
+from flux_pipelines_tests.defs.conftest import new_instance
 from flux_sandbox.server import RunningSandbox
 
 #: The core tables that are made of orders and payments, in the order in which they are made.
@@ -29,18 +32,37 @@ TABLES = ("transactions", "payments", "daily_sales", "daily_item_demand", "open_
 
 
 @contextmanager
-def connected(
-    folder: Path, sandbox: RunningSandbox, key: str, start: date, merchant: str | None = None, **more: Any
-) -> Iterator[Runtime]:
-    """A home of its own, with one connection."""
+def opened(folder: Path, start: date) -> Iterator[Runtime]:
+    """A home of its own."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FLUX_HOME", str(folder))
         patch.setenv("FLUX_START_DATE", start.isoformat())
         settings.cache_clear()
         with Runtime() as runtime:
-            connect_to_sandbox(runtime, key, tenant="tenant", url=sandbox.url, merchant=merchant, settings=more)
             yield runtime
     settings.cache_clear()
+
+
+@contextmanager
+def connected(
+    folder: Path, sandbox: RunningSandbox, key: str, start: date, merchant: str | None = None, **more: Any
+) -> Iterator[Runtime]:
+    """A home of its own, with one connection."""
+    with opened(folder, start) as runtime:
+        connect_to_sandbox(runtime, key, tenant="tenant", url=sandbox.url, merchant=merchant, settings=more)
+        yield runtime
+
+
+@contextmanager
+def connected_with(folder: Path, key: str, start: date, secrets: dict[str, str], **more: Any) -> Iterator[Runtime]:
+    """A home of its own with a Dagster instance, and one connection to a server that is not the sandbox."""
+    with opened(folder, start) as runtime:
+        home = runtime.settings.dagster_home
+        shutil.copytree(new_instance() / home.name, home)
+        add_with_secrets(runtime, key, tenant="tenant", settings=more, secrets=secrets)
+        with dg.DagsterInstance.from_config(str(home)) as instance:
+            instance.add_dynamic_partitions(f"{key.partition(':')[0]}_connections", [key])
+            yield runtime
 
 
 def bring_in(runtime: Runtime, key: str, days: Sequence[date]) -> None:

@@ -136,22 +136,26 @@ def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pat
 
 
 @cache
-def new_instance() -> TemporaryDirectory[str]:
-    """Make a Dagster instance in which nothing has happened: its databases take longer to make than to copy."""
+def _new_instance() -> TemporaryDirectory[str]:
     folder = TemporaryDirectory(prefix="flux-instance-")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FLUX_HOME", folder.name)
         settings.cache_clear()
         dg.DagsterInstance.from_config(str(dagster_home(settings()))).dispose()
     settings.cache_clear()
-    return folder
+    return folder  # it lasts as long as this object does
+
+
+def new_instance() -> Path:
+    """Return a home with a Dagster instance in which nothing has happened: its databases take longer to make than to copy."""
+    return Path(_new_instance().name)
 
 
 def open_home(sandbox: RunningSandbox) -> Iterator[Home]:
     with Runtime() as runtime:
         home = runtime.settings.dagster_home
         if not home.exists():
-            shutil.copytree(Path(new_instance().name) / home.name, home)
+            shutil.copytree(new_instance() / home.name, home)
         with dg.DagsterInstance.from_config(str(home)) as instance:
             yield Home(runtime, instance, sandbox)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ import pytest
 from flux_pipelines.cli import main
 from flux_pipelines.forecaster.embedded import EmbeddedForecaster
 from flux_pipelines.settings import PROJECT_ROOT, Settings, settings
+from flux_pipelines_tests.defs.conftest import new_instance
 from flux_sandbox.options import SandboxOptions
 from flux_sandbox.server import RunningSandbox
 
@@ -127,6 +129,9 @@ def forecaster() -> Iterator[None]:
 
 @pytest.fixture
 def flux(tmp_path: Path) -> Flux:
+    """A home in which nothing has happened, with a Dagster instance that was not made for it but copied."""
+    (tmp_path / "home").mkdir(mode=0o700)
+    shutil.copytree(new_instance() / "dagster", tmp_path / "home" / "dagster")
     return Flux(tmp_path / "home")
 
 

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import random
-import shutil
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
 
-import dagster as dg
 import pytest
 
-from flux_pipelines.connections import add_with_secrets
 from flux_pipelines.defs.runner import sync
 from flux_pipelines.domain.business_day import known_calendars
 from flux_pipelines.domain.connection import Connection
@@ -23,51 +19,29 @@ from flux_pipelines.lake.raw import RawStore
 from flux_pipelines.lake.store import object_store
 from flux_pipelines.providers.shopify import PROVIDER
 from flux_pipelines.runtime import Runtime
-from flux_pipelines.settings import settings
 from flux_pipelines.sync.normalise import Normalisation
 from flux_pipelines.sync.transform import transform
 from flux_pipelines.sync.windowed import read_windowed
-from flux_pipelines_tests.defs.bare import bring_in
-from flux_pipelines_tests.defs.conftest import new_instance
+from flux_pipelines_tests.defs.bare import bring_in, connected_with, contents
 from flux_pipelines_tests.providers.shopify.wire import TOKEN, shopify
 from flux_pipelines_tests.providers.shopify.witness import FIRST, LAST, Witness, serving
 
 KEY = "shopify:witness"
 DAYS = [date(2026, 3, day) for day in range(FIRST, LAST + 1)]
 FIGURES = ("net", "tax", "tips", "gift_cards")
+SAME = ("transactions", "payments", "daily_sales", "daily_item_demand")
 Figures = dict[date, tuple[Decimal, ...]]
 
 
-@contextmanager
-def home(folder: Path, url: str) -> Iterator[Runtime]:
+def home(folder: Path, url: str) -> AbstractContextManager[Runtime]:
     """Open a home of its own, connected to the witness."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("FLUX_HOME", str(folder))
-        patch.setenv("FLUX_START_DATE", "2026-03-01")
-        settings.cache_clear()
-        with Runtime() as runtime:
-            shutil.copytree(
-                Path(new_instance().name) / runtime.settings.dagster_home.name, runtime.settings.dagster_home
-            )
-            add_with_secrets(
-                runtime, KEY, tenant="witness", settings={"base_url": url}, secrets={"access_token": TOKEN}
-            )
-            with dg.DagsterInstance.from_config(str(runtime.settings.dagster_home)) as instance:
-                instance.add_dynamic_partitions("shopify_connections", [KEY])
-                yield runtime
-    settings.cache_clear()
+    return connected_with(folder, KEY, date(2026, 3, 1), {"access_token": TOKEN}, base_url=url)
 
 
 def figures(runtime: Runtime) -> Figures:
     with session(runtime.lake) as database:
         rows = database.execute(f"select business_date, {', '.join(FIGURES)} from daily_sales").fetchall()
     return {day: tuple(values) for day, *values in rows}
-
-
-def contents(runtime: Runtime) -> dict[str, list[tuple[object, ...]]]:
-    tables = ("transactions", "payments", "daily_sales", "daily_item_demand")
-    with session(runtime.lake) as database:
-        return {name: database.execute(f"select * from {name} order by all").fetchall() for name in tables}
 
 
 def told(witness: Witness) -> Figures:
@@ -81,7 +55,7 @@ def test_a_day_is_what_shopifys_own_report_says(tmp_path: Path) -> None:
         with home(tmp_path / "range", url) as runtime:
             assert sync(runtime, [KEY], DAYS).failures == []
             assert figures(runtime) == books
-            whole = contents(runtime)
+            whole = contents(runtime, SAME)
             with session(runtime.lake) as database:
                 gaps = database.execute(
                     "select business_date, gap, gap_reason from tie_out where gap is distinct from 0 or not payments_known"
@@ -98,7 +72,7 @@ def test_a_day_is_what_shopifys_own_report_says(tmp_path: Path) -> None:
             for piece in (days[:1], days[1:4], *([day] for day in days[4:6]), days[6:]):
                 bring_in(runtime, KEY, sorted(piece))
             assert figures(runtime) == books
-            assert contents(runtime) == whole
+            assert contents(runtime, SAME) == whole
 
 
 @pytest.mark.parametrize("seed", range(2, 8))

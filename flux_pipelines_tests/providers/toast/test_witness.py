@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import random
-import shutil
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from datetime import date
 from decimal import Decimal
 from itertools import pairwise
 from pathlib import Path
 
-import dagster as dg
 import pytest
 
-from flux_pipelines.connections import add_with_secrets
 from flux_pipelines.defs.runner import sync
 from flux_pipelines.domain.business_day import known_calendars
 from flux_pipelines.domain.connection import Connection
@@ -24,57 +20,39 @@ from flux_pipelines.lake.raw import RawStore
 from flux_pipelines.lake.store import object_store
 from flux_pipelines.providers.toast import PROVIDER
 from flux_pipelines.runtime import Runtime
-from flux_pipelines.settings import settings
 from flux_pipelines.sync.normalise import Normalisation
 from flux_pipelines.sync.transform import transform
 from flux_pipelines.sync.windowed import read_windowed
-from flux_pipelines_tests.defs.bare import bring_in
-from flux_pipelines_tests.defs.conftest import new_instance
+from flux_pipelines_tests.defs.bare import bring_in, connected_with, contents
 from flux_pipelines_tests.providers.toast.wire import toast
 from flux_pipelines_tests.providers.toast.witness import FIRST, LAST, RESTAURANT, Witness, serving
 
 KEY = "toast:witness"
 DAYS = [date(2026, 3, day) for day in range(FIRST, LAST + 1)]
 FIGURES = ("net", "tax", "marketplace_tax", "tips", "gift_cards", "third_party", "rounding")
+SAME = ("transactions", "payments", "daily_sales", "daily_item_demand")
 Figures = dict[date, tuple[Decimal, ...]]
 #: What the rows that are not revenue are called in daily_sales.
 NAMES = {"tip": "tips", "gift_card": "gift_cards", "third_party": "third_party", "rounding": "rounding"}
 
 
-@contextmanager
-def home(folder: Path, url: str) -> Iterator[Runtime]:
+def home(folder: Path, url: str) -> AbstractContextManager[Runtime]:
     """Open a home of its own, connected to the witness."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("FLUX_HOME", str(folder))
-        patch.setenv("FLUX_START_DATE", "2026-03-01")
-        settings.cache_clear()
-        with Runtime() as runtime:
-            shutil.copytree(
-                Path(new_instance().name) / runtime.settings.dagster_home.name, runtime.settings.dagster_home
-            )
-            add_with_secrets(
-                runtime,
-                KEY,
-                tenant="witness",
-                settings={"base_url": url, "restaurants": RESTAURANT, "history_pause_seconds": 0},
-                secrets={"client_id": "w", "client_secret": "w"},
-            )
-            with dg.DagsterInstance.from_config(str(runtime.settings.dagster_home)) as instance:
-                instance.add_dynamic_partitions("toast_connections", [KEY])
-                yield runtime
-    settings.cache_clear()
+    return connected_with(
+        folder,
+        KEY,
+        date(2026, 3, 1),
+        {"client_id": "w", "client_secret": "w"},
+        base_url=url,
+        restaurants=RESTAURANT,
+        history_pause_seconds=0,
+    )
 
 
 def figures(runtime: Runtime) -> Figures:
     with session(runtime.lake) as database:
         rows = database.execute(f"select business_date, {', '.join(FIGURES)} from daily_sales").fetchall()
     return {day: tuple(values) for day, *values in rows}
-
-
-def contents(runtime: Runtime) -> dict[str, list[tuple[object, ...]]]:
-    tables = ("transactions", "payments", "daily_sales", "daily_item_demand")
-    with session(runtime.lake) as database:
-        return {name: database.execute(f"select * from {name} order by all").fetchall() for name in tables}
 
 
 def cut(days: list[date], chance: random.Random) -> list[list[date]]:
@@ -98,7 +76,7 @@ def test_a_day_is_what_toasts_own_report_says(tmp_path: Path) -> None:
         with home(tmp_path / "range", url) as runtime:
             assert sync(runtime, [KEY], DAYS).failures == []
             assert figures(runtime) == books
-            whole = contents(runtime)
+            whole = contents(runtime, SAME)
             with session(runtime.lake) as database:
                 gaps = database.execute(
                     "select business_date, gap, gap_reason from tie_out where gap is distinct from 0 or not payments_known"
@@ -110,7 +88,7 @@ def test_a_day_is_what_toasts_own_report_says(tmp_path: Path) -> None:
             for days in cut(DAYS, random.Random(seed)):
                 bring_in(runtime, KEY, days)
             assert figures(runtime) == books
-            assert contents(runtime) == whole
+            assert contents(runtime, SAME) == whole
 
 
 @pytest.mark.parametrize("seed", range(2, 6))
