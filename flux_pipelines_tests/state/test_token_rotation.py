@@ -311,7 +311,7 @@ def test_a_process_killed_between_rotation_and_storing_does_not_lose_the_connect
         kept = runtime.state.secrets.get("square:sakura", purpose="test")
         assert kept["refresh_token"] == tokens.refresh_token, "the rotated one died with the process"
         connection = runtime.state.connections.get("square:sakura")
-        assert runtime.manager(connection).token() != tokens.access_token
+        assert runtime.token_manager(connection).token() != tokens.access_token
         kept = runtime.state.secrets.get("square:sakura", purpose="test")
         assert kept["refresh_token"] != tokens.refresh_token
         assert "refresh_token_expires_at" in kept

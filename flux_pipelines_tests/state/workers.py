@@ -167,7 +167,7 @@ def start_request(url: str, key_file: Path, request: int, ready: Callable[[], in
 def get_token_at_expiry(settings: Settings, key: str, ready: Callable[[], int]) -> str:
     """Hold a connection's token as a run does, and ask for it again at the instant it expires."""
     with Runtime(settings) as runtime:
-        manager = runtime.manager(runtime.state.connections.get(key))
+        manager = runtime.token_manager(runtime.state.connections.get(key))
         if ready() == 0:  # only now, when every process is up
             kept = runtime.state.secrets.get(key, purpose="test")
             expiry = datetime.now(UTC) + timedelta(seconds=5)
