@@ -17,8 +17,11 @@ def all_providers() -> dict[str, Provider]:
     found: dict[str, Provider] = {}
     for module in sorted(pkgutil.iter_modules(providers.__path__), key=lambda m: m.name):
         if module.ispkg:
-            spec = importlib.import_module(f"{providers.__name__}.{module.name}").PROVIDER
-            found[spec.name] = spec
+            spec: Provider | None = getattr(
+                importlib.import_module(f"{providers.__name__}.{module.name}"), "PROVIDER", None
+            )
+            if spec is not None:
+                found[spec.name] = spec
     return found
 
 

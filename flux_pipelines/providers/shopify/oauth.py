@@ -9,9 +9,10 @@ import hashlib
 import hmac
 import time
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
-from typing import Any, Final
-from urllib.parse import quote, urlencode, urlsplit
+from dataclasses import replace
+from datetime import timedelta
+from typing import Final
+from urllib.parse import quote, urlsplit
 
 import msgspec
 
@@ -19,25 +20,16 @@ from flux_pipelines.domain.decoding import decode, decoder
 from flux_pipelines.domain.errors import (
     BadResponseError,
     ConfigurationError,
-    ReauthorizationNeededError,
 )
 from flux_pipelines.providers.base import OAuthContext, TokenSet
+from flux_pipelines.providers.common.oauth import CodeOAuth, Dialect
 from flux_pipelines.providers.shopify.queries import operation
 from flux_pipelines.providers.shopify.shops import address, is_domain
-from flux_pipelines.transport.errors import RefusedError
 
 #: How old, or how far ahead, a callback may be. Shopify's SDKs accept 90 seconds (JavaScript) and a day (Python); people's
 #: clocks do not matter here, a server's may be some minutes off.
 CALLBACK_TOLERANCE: Final = timedelta(minutes=10)
 _HEADER = "X-Shopify-Access-Token"
-
-
-class _Tokens(msgspec.Struct):
-    access_token: str
-    scope: str = ""
-    expires_in: int | None = None
-    refresh_token: str | None = None
-    refresh_token_expires_in: int | None = None
 
 
 class _Shop(msgspec.Struct, rename="camel"):
@@ -65,34 +57,26 @@ class _Answer(msgspec.Struct):
     errors: msgspec.Raw = msgspec.Raw()
 
 
-_decode_tokens = decoder(_Tokens)
 _decode_answer = decoder(_Answer)
 
 
-class ShopifyOAuth:
-    """One app's OAuth client at one shop (`OAuthProvider`)."""
+class ShopifyOAuth(CodeOAuth):
+    """One app's OAuth client at one shop (`OAuthProvider`): offline tokens that expire. No PKCE at Shopify.
+
+    The refresh token is replaced every time. Repeating a request whose answer was lost is safe: the old one works until its
+    successor is first used.
+    """
+
+    dialect = Dialect(
+        "/admin/oauth/authorize",
+        "/admin/oauth/access_token",
+        scopes_joined_by=",",
+        exchanged={"expiring": "1"},
+        names_grant=False,
+    )
 
     def __init__(self, context: OAuthContext) -> None:
-        self._context = context
-        self._base_url = address(context.base_url, "", connection=context.connection or None).rstrip("/")
-        self._api = context.transport.client(
-            provider=context.provider.name,
-            connection=context.connection,
-            base_url=self._base_url,
-            limits=context.provider.rate_limits,
-            credentials=None,
-            headers={},
-        )
-
-    def authorize_url(self, redirect_uri: str, state: str, code_challenge: str | None = None) -> str:  # noqa: ARG002
-        """Return the URL to send the person's browser to: at the shop itself, for an offline token. No PKCE at Shopify."""
-        query = {
-            "client_id": self._context.client_id,
-            "scope": ",".join(self._context.provider.scopes),
-            "redirect_uri": redirect_uri,
-            "state": state,
-        }
-        return f"{self._base_url}/admin/oauth/authorize?{urlencode(query)}"
+        super().__init__(context, address(context.base_url, "", connection=context.connection or None))
 
     def verify_callback(self, query: Mapping[str, str]) -> None:
         """Prove that Shopify made this callback, a moment ago, for a shop, and for the one that was asked.
@@ -116,45 +100,15 @@ class ShopifyOAuth:
         if abs(age) > CALLBACK_TOLERANCE.total_seconds():
             raise self._refused(f"the callback is {abs(age):.0f} seconds away from now")
 
-    def exchange(
-        self,
-        callback: Mapping[str, str],
-        redirect_uri: str,  # noqa: ARG002
-        code_verifier: str | None = None,  # noqa: ARG002
-    ) -> TokenSet:
+    def exchange(self, callback: Mapping[str, str], redirect_uri: str, code_verifier: str | None = None) -> TokenSet:
         """Exchange an authorization code (single use) for an expiring offline token.
 
         Raises:
             ReauthorizationNeededError: the code is wrong, used or too old.
 
         """
-        tokens = self._obtain(
-            {"code": callback["code"], "expiring": "1"},
-            idempotent=False,
-            what="Shopify does not accept the authorization code",
-        )
-        return TokenSet(
-            tokens.access_token,
-            tokens.refresh_token,
-            tokens.expires_at,
-            self._shop_of(tokens.access_token),
-            tokens.refresh_expires_at,
-        )
-
-    def refresh(self, refresh_token: str) -> TokenSet:
-        """Return new tokens; the refresh token is replaced every time.
-
-        Repeating a request whose answer was lost is safe: the old refresh token works until its successor is first used.
-
-        Raises:
-            ReauthorizationNeededError: the refresh token is no longer accepted.
-
-        """
-        return self._obtain(
-            {"grant_type": "refresh_token", "refresh_token": refresh_token},
-            idempotent=True,
-            what="Shopify does not accept the refresh token any more",
-        )
+        tokens = super().exchange(callback, redirect_uri, code_verifier)
+        return replace(tokens, account_id=self._shop_of(tokens.access_token))
 
     def revoke(self, access_token: str) -> None:
         """Uninstall the app from the shop, which ends every token it has there.
@@ -170,43 +124,6 @@ class ShopifyOAuth:
             raise BadResponseError(
                 f"Shopify did not uninstall the app: {said}", connection=self._context.connection or None
             )
-
-    def close(self) -> None:
-        """Release the HTTP connections."""
-        self._api.close()
-
-    def _obtain(self, body: Mapping[str, str], *, idempotent: bool, what: str) -> TokenSet:
-        request: dict[str, Any] = {
-            "client_id": self._context.client_id,
-            "client_secret": self._context.client_secret,
-            **body,
-        }
-        asked = datetime.now(UTC)
-        try:
-            answer = self._api.request(
-                "POST",
-                "/admin/oauth/access_token",
-                json=request,
-                idempotent=idempotent,
-                auth=False,
-                decode=_decode_tokens,
-            )
-        except RefusedError as refused:
-            codes = ", ".join(refused.codes) or f"status {refused.status}"
-            raise ReauthorizationNeededError(
-                f"{what} ({codes})", connection=self._context.connection or None
-            ) from refused
-        tokens = answer.value
-
-        def at(seconds: int | None) -> datetime | None:
-            return None if seconds is None else asked + timedelta(seconds=seconds)
-
-        return TokenSet(
-            tokens.access_token,
-            tokens.refresh_token,
-            at(tokens.expires_in),
-            refresh_expires_at=at(tokens.refresh_token_expires_in),
-        )
 
     def _shop_of(self, access_token: str) -> str:
         """Return the domain of the shop that a token is for: the callback's own word is not part of the exchange."""

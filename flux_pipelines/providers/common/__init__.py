@@ -1,0 +1,1 @@
+"""What several providers share; no provider, so that no registry finds it."""
