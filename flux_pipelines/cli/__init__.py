@@ -25,6 +25,7 @@ from flux_pipelines.cli import (
     lake,
     operations,
     privacy,
+    providers,
     serve,
     sync,
     tokens,
@@ -60,6 +61,7 @@ app.command()(demo.demo)
 app.command()(serve.up)
 app.command()(gateway.gateway)
 app.add_typer(connections.app, name="connections")
+app.add_typer(providers.app, name="providers")
 app.command()(sync.sync)
 app.command()(sync.plan)
 app.command()(lake.sql)

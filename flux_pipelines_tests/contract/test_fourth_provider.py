@@ -1,4 +1,4 @@
-"""A fourth provider, Acorn: written out of docs/add-a-provider.md into temporary folders, and nothing else is needed.
+"""A fourth provider, Acorn: `flux providers new` writes it into temporary folders, and nothing else is needed.
 
 It is played in a process of its own, which finds one folder of providers, and one of the sandbox's, more than this one. There it is put through the
 contract suite, and through `fourth_provider.py`: assets, gateway, sandbox, and tables that equal the truth.
@@ -14,12 +14,17 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from flux_pipelines.providers import witness
+import pytest
+from typer.testing import CliRunner
+
+from flux_pipelines.cli import app
+from flux_pipelines.domain.errors import ConfigurationError
+from flux_pipelines.providers import new, witness
+from flux_pipelines.providers.new import PLACES
 from flux_pipelines.settings import PROJECT_ROOT
 
 HERE = Path(__file__).parent
 BOOKS = HERE / "test_books.py"
-PAGE = (PROJECT_ROOT / "docs" / "add-a-provider.md").read_text()
 PLAYED = [*sorted(HERE.glob("test_*.py")), HERE / "fourth_provider.py"]
 #: For providers with a sales report of their own. Acorn has none: a report is a stream like others, and no provider needs it.
 OF_A_REPORT = HERE / "test_reports.py"
@@ -33,13 +38,6 @@ flux_sandbox.__path__.append({folder!r} + "/flux_sandbox")
 """
 
 
-def files_of_the_page() -> dict[str, str]:
-    """Return the worked provider's files by path."""
-    blocks = re.findall(r"^`(flux_[\w/]+/acorn/[\w.]+)`\n\n```\w+\n(.*?)^```$", PAGE, re.M | re.S)
-    assert len(blocks) == len(dict(blocks)), "a file stands twice"
-    return dict(blocks)
-
-
 def functions_of(path: Path) -> set[str]:
     return {
         node.name
@@ -48,11 +46,15 @@ def functions_of(path: Path) -> set[str]:
     }
 
 
-def suite(folder: Path, files: dict[str, str], played: list[Path], names: str) -> subprocess.CompletedProcess[str]:
-    """Run tests in a process that finds files as if they were among the project's; `names` is what `-k` chooses by."""
-    for name, text in files.items():
-        (folder / "worked" / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / "worked" / name).write_text(text)
+def checkout(folder: Path) -> Path:
+    """Make what `flux providers new` takes for a checkout."""
+    for place in PLACES.values():
+        (folder / "worked" / place).mkdir(parents=True)
+    return folder / "worked"
+
+
+def suite(folder: Path, played: list[Path], names: str) -> subprocess.CompletedProcess[str]:
+    """Run tests in a process that finds the providers of a checkout beside the project's; `names` is what `-k` chooses by."""
     (folder / f"{PLUGIN}.py").write_text(_PLUGIN.format(folder=str(folder / "worked")))
     options = ("-p", PLUGIN, "-p", "no:cacheprovider", "-p", "no:xdist", "-q", "-rA", "-k", names)
     return subprocess.run(
@@ -68,22 +70,45 @@ def suite(folder: Path, files: dict[str, str], played: list[Path], names: str) -
 
 def test_nothing_outside_its_folder_names_it() -> None:
     for path in [*(PROJECT_ROOT / "flux_pipelines").rglob("*"), *(PROJECT_ROOT / "flux_sandbox").rglob("*")]:
-        if path.suffix in {".py", ".sql", ".html"}:
+        if path.suffix in {".py", ".sql", ".html"} and path != Path(new.__file__):
             assert "acorn" not in path.read_text().lower(), path
 
 
 def test_a_folder_is_all_that_a_provider_needs(tmp_path: Path) -> None:
-    files = files_of_the_page()
-    assert all(witness.STREAM not in text for text in files.values()), (
+    said = CliRunner().invoke(app, ["providers", "new", "acorn", "--into", str(checkout(tmp_path))])
+    assert said.exit_code == 0, said.output
+    assert "flux_sandbox/acorn/api.py" in said.output
+    assert all(witness.STREAM not in text for text in new.files_of("acorn").values()), (
         "it has a report now: the suite's tests of it count"
     )
-    played = [path for path in PLAYED if path != Path(__file__)]
-    ran = suite(tmp_path, files, played, "acorn")
+    own = tmp_path / "worked" / PLACES["tests"] / "acorn" / "test_acorn.py"
+    played = [own, *(path for path in PLAYED if path != Path(__file__))]
+    ran = suite(tmp_path, played, "acorn")
     assert ran.returncode == 0, ran.stdout[-6000:] + ran.stderr[-2000:]
-    passed = set(re.findall(r"^PASSED \S+::(\w+)", ran.stdout, re.M))
+    passed = set(re.findall(r"^PASSED \S*::(\w+)", ran.stdout, re.M))
     wanted = set().union(*(functions_of(path) for path in played if path != OF_A_REPORT))
     assert wanted
     assert passed == wanted, "every test of the suite has a case for it"
+
+
+@pytest.mark.parametrize("name", ["", "Acorn", "1acorn", "a-b", "../x", "a" * 33, "ácorn"])
+def test_what_is_no_name_for_a_provider_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ConfigurationError, match="is no name for a provider"):
+        new.write(name, checkout(tmp_path))
+
+
+def test_a_provider_that_is_there_is_not_written_again_and_a_package_has_no_place_for_one(tmp_path: Path) -> None:
+    root = checkout(tmp_path)
+    (file, *_) = new.write("oak_tree", root)
+    text = file.read_text()
+    assert 'name="oak_tree"' in text
+    assert 'title="OakTree"' in text
+    file.write_text("mine")
+    with pytest.raises(ConfigurationError, match="oak_tree already"):
+        new.write("oak_tree", root)
+    assert file.read_text() == "mine"
+    with pytest.raises(ConfigurationError, match="is no checkout"):
+        new.write("oak_tree", root / "flux_sandbox")
 
 
 FIGURES, CHECKS, SMALL = "test_every_figure_is_the_truth", "test_no_check_fails", "test_pages_are_small_and_many"
@@ -146,18 +171,18 @@ MISTAKES = {
 
 
 def test_a_provider_with_a_mistake_does_not_pass(tmp_path: Path) -> None:
-    """Eight providers, each of them Acorn with one mistake, are synced at once."""
-    files = {}
+    """Eight providers, each of them new and with one mistake, are synced at once."""
+    root = checkout(tmp_path)
     for number, (mistaken, mistake) in enumerate(MISTAKES.items()):
-        for path, text in files_of_the_page().items():
-            for before, after in mistake.changes.items() if path.endswith(f"acorn/{mistake.file}") else ():
-                if path.startswith("flux_pipelines/"):
-                    assert text.count(before) == 1, (mistaken, before)
-                    text = text.replace(before, after)
-            text = text.replace("acorn-stand", f"stand-{number}")
-            files[path.replace("/acorn/", f"/acorn{number}/")] = re.sub(r'\bacorn(?=[./"])', f"acorn{number}", text)
-    ran = suite(tmp_path, files, [BOOKS], "acorn")
-    outcomes = re.findall(r"^(PASSED|FAILED|ERROR) \S+::(\w+)\[acorn(\d)\]", ran.stdout, re.M)
+        new.write(f"acorn{number}", root)
+        file = root / PLACES["provider"] / f"acorn{number}" / mistake.file
+        text = file.read_text()
+        for before, after in mistake.changes.items():
+            assert text.count(before) == 1, (mistaken, before)
+            text = text.replace(before, after)
+        file.write_text(text)
+    ran = suite(tmp_path, [BOOKS], "acorn")
+    outcomes = re.findall(r"^(PASSED|FAILED|ERROR) \S*::(\w+)\[acorn(\d)\]", ran.stdout, re.M)
     assert {int(number) for *_, number in outcomes} == set(range(len(MISTAKES))), (
         ran.stdout[-6000:] + ran.stderr[-2000:]
     )
