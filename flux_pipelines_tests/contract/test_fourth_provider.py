@@ -121,7 +121,7 @@ class Mistake:
 
     Args:
         file: of the worked provider.
-        found_by: which tests fail, and no others.
+        found_by: which tests fail, at the least.
         changes: what is written there, and what is written instead.
 
     """
@@ -190,4 +190,7 @@ def test_a_provider_with_a_mistake_does_not_pass(tmp_path: Path) -> None:
         mistaken: {test for outcome, test, of in outcomes if int(of) == number and outcome != "PASSED"}
         for number, mistaken in enumerate(MISTAKES)
     }
-    assert failed == {mistaken: mistake.found_by for mistaken, mistake in MISTAKES.items()}, ran.stdout[-6000:]
+    missed = {
+        name: mistake.found_by - failed[name] for name, mistake in MISTAKES.items() if mistake.found_by - failed[name]
+    }
+    assert not missed, ran.stdout[-6000:]
