@@ -100,7 +100,7 @@ def upstream(specs: dict[str, dg.AssetSpec]) -> dict[str, set[str]]:
 
 
 def test_every_asset_says_what_it_is(specs: dict[str, dg.AssetSpec]) -> None:
-    groups = {"sales", "demand", "payments", "catalogue", "labour", "mapping", "books"}
+    groups = {"sales", "demand", "payments", "catalog", "labor", "mapping", "books"}
     groups |= {provider.name for provider in names.sources()}
     for key, spec in specs.items():
         assert spec.description, key
@@ -211,7 +211,7 @@ def test_every_job_can_be_resolved() -> None:
         names.REFRESH_CORE_JOB,
         names.REFRESH_BOOKS_JOB,
         names.REFRESH_STOCK_JOB,
-        names.REFRESH_CATALOGUE_JOB,
+        names.REFRESH_CATALOG_JOB,
         names.FORGET_JOB,
         names.FORECAST_JOB,
         names.ACCURACY_JOB,

@@ -26,7 +26,7 @@ Connections = Annotated[
 From = Annotated[str, typer.Option("--from", metavar="DATE", help="First business date, YYYY-MM-DD.")]
 To = Annotated[str, typer.Option("--to", metavar="DATE", help="Last business date, YYYY-MM-DD.")]
 SalesOnly = Annotated[
-    bool, typer.Option("--sales-only", help="Leave payments, catalogue, stock and hours worked as they are.")
+    bool, typer.Option("--sales-only", help="Leave payments, catalog, stock and hours worked as they are.")
 ]
 AcceptEmpty = Annotated[
     bool,

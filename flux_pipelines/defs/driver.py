@@ -233,7 +233,7 @@ class Driver:
             today = datetime.now(UTC).date()
             self.run(names.REFRESH_STOCK_JOB, day_tags(today, today))
         if "current" in self._strategies:
-            self.run(names.REFRESH_CATALOGUE_JOB, {})
+            self.run(names.REFRESH_CATALOG_JOB, {})
             self.run(names.MAPPING_JOB, {})
 
     def refresh_books(self, days: Collection[date]) -> None:
@@ -281,7 +281,7 @@ class Driver:
                 elif grain == "hour":
                     self.run(names.REFRESH_STOCK_JOB, day_tags(first, last))
                 else:
-                    self.run(names.REFRESH_CATALOGUE_JOB, {})
+                    self.run(names.REFRESH_CATALOG_JOB, {})
 
     def _make_inside(self, spec: Provider, connection: str, days: Sequence[date]) -> set[date]:
         """Make the tables that are kept inside orders; return the dates whose rows have changed."""

@@ -41,7 +41,7 @@ def jobs() -> list[UnresolvedAssetJobDefinition]:
     ]
     # Apart: of days without snapshots there is nothing, and a partition without rows would say that there was no stock.
     stock = [names.INVENTORY_LEVELS] if names.with_table(INVENTORY_LEVELS.name) else []
-    catalogue = [dg.AssetKey(table.name) for table, _ in AS_A_WHOLE if names.with_table(table.name)]
+    catalog = [dg.AssetKey(table.name) for table, _ in AS_A_WHOLE if names.with_table(table.name)]
     return [
         *(job for provider in names.sources() for job in stream_jobs(provider)),
         dg.define_asset_job(
@@ -65,8 +65,8 @@ def jobs() -> list[UnresolvedAssetJobDefinition]:
                     "Bring the stock of some dates up to date from the snapshots that were taken.",
                 ),
                 (
-                    names.REFRESH_CATALOGUE_JOB,
-                    catalogue,
+                    names.REFRESH_CATALOG_JOB,
+                    catalog,
                     "Bring products and locations up to date from what has been fetched.",
                 ),
             )

@@ -14,8 +14,8 @@ CORE_OWNER = "team:data"
 SALES_GROUP = "sales"
 DEMAND_GROUP = "demand"
 PAYMENTS_GROUP = "payments"
-CATALOGUE_GROUP = "catalogue"
-LABOUR_GROUP = "labour"
+CATALOG_GROUP = "catalog"
+LABOR_GROUP = "labor"
 MAPPING_GROUP = "mapping"
 
 TRANSACTIONS = dg.AssetKey("transactions")
@@ -67,7 +67,7 @@ MAPPING_JOB = "map_stores_products"
 REFRESH_CORE_JOB = "refresh_core"
 REFRESH_BOOKS_JOB = "refresh_books"
 REFRESH_STOCK_JOB = "refresh_stock"
-REFRESH_CATALOGUE_JOB = "refresh_catalogue"
+REFRESH_CATALOG_JOB = "refresh_catalog"
 FORECAST_JOB = "forecast_demand"
 ACCURACY_JOB = "evaluate_forecasts"
 CLOSED_DAYS_JOB = "forecast_closed_days"
@@ -113,7 +113,7 @@ def with_table(table: str) -> list[Provider]:
 
 
 #: How the job is called that reads a provider's streams of a strategy.
-_READING: dict[Strategy, str] = {"windowed": "sync", "daily": "collect", "hourly": "snapshot", "current": "catalogue"}
+_READING: dict[Strategy, str] = {"windowed": "sync", "daily": "collect", "hourly": "snapshot", "current": "catalog"}
 
 
 def stream_job(provider: str, strategy: Strategy) -> str:

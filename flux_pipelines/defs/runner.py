@@ -91,7 +91,7 @@ def sync(
         runtime: the rooms.
         connections: their keys (`square:acme`), of one provider or of several.
         days: the business dates, in order.
-        beside_orders: whether payments, catalogue, stock and hours worked are read as well.
+        beside_orders: whether payments, catalog, stock and hours worked are read as well.
         accept_empty: whether partitions that hold records may become empty.
         again: whether what an unfinished sync of the same dates has fetched is fetched anew.
         console: where a progress bar is drawn; none without it.

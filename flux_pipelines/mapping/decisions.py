@@ -1,4 +1,4 @@
-"""The two mapping tables, made from the catalogue in the lake and what people have decided."""
+"""The two mapping tables, made from the catalog in the lake and what people have decided."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from flux_pipelines.state.connections.mappings import Decision, Kind
 if TYPE_CHECKING:
     from flux_pipelines.runtime import Runtime
 
-# What was sold and is in no catalogue (custom amounts, products deleted before the first look) is there all the same.
+# What was sold and is in no catalog (custom amounts, products deleted before the first look) is there all the same.
 _PRODUCTS = f"""
-with catalogue as (
+with catalog as (
     select connection, tenant, product_id, product_name, variation, sku, upc from {PRODUCTS.name}
     qualify row_number() over (partition by connection, product_id order by valid_from desc) = 1
 ), sold as (
     select connection, any_value(tenant) as tenant, product_id, arg_max(product_name, business_date) as product_name,
         arg_max(variation, business_date) as variation, null as sku, null as upc
     from {DAILY_ITEM_DEMAND.name}
-    where (connection, product_id) not in (select (connection, product_id) from catalogue)
+    where (connection, product_id) not in (select (connection, product_id) from catalog)
     group by connection, product_id
 )
-from catalogue union all by name from sold order by tenant, connection, product_id
+from catalog union all by name from sold order by tenant, connection, product_id
 """
 _LOCATIONS = f"""
 select connection, tenant, location_id, name, null, null, timezone from {LOCATIONS.name}
@@ -55,7 +55,7 @@ def rows(runtime: Runtime, kind: Kind) -> list[Row]:
     """Return every product (or location) of every connection with its name in the books or a suggestion.
 
     Raises:
-        TableDamagedError: the catalogue cannot be read.
+        TableDamagedError: the catalog cannot be read.
 
     """
     decisions = runtime.state.mappings.all(kind)

@@ -107,7 +107,7 @@ def test_acorn_has_its_assets_jobs_schedules_and_sensors() -> None:
         node = next(graph.get(key) for key in graph.get_all_asset_keys() if key.to_user_string() == core)
         assert f"acorn/{core}" in {key.to_user_string() for key in node.parent_keys}
     jobs = {job.name for job in definitions.resolve_all_job_defs()}
-    assert {"sync_acorn", "catalogue_acorn", "derive_acorn"} <= jobs
+    assert {"sync_acorn", "catalog_acorn", "derive_acorn"} <= jobs
     assert {"acorn_daily", "acorn_catalog"} <= {schedule.name for schedule in definitions.schedules or ()}
     sensors = {sensor.name for sensor in definitions.sensors or ()}
     assert {"acorn_changes", "acorn_connections", "acorn_watch", "acorn_webhooks"} <= sensors

@@ -38,7 +38,7 @@ def take(home: Home, kind: str, document: dict[str, Any]) -> None:
 
 
 def poison_everything(home: Home) -> None:
-    """Rows that blocking checks refuse (orders, payments), and records that no row can be made of (catalogue, stock)."""
+    """Rows that blocking checks refuse (orders, payments), and records that no row can be made of (catalog, stock)."""
     poison(home)
     at = NOON.isoformat().replace("+00:00", "Z")
     paid = {"created_at": at, "updated_at": at, "amount_money": yen(-700), "total_money": yen(-700)}

@@ -387,7 +387,7 @@ def rows_by_unit(home: Home, table: Table) -> dict[tuple[str, date], list[tuple[
     return found
 
 
-def test_a_connection_that_is_refused_keeps_its_catalogue(filled: Home) -> None:
+def test_a_connection_that_is_refused_keeps_its_catalog(filled: Home) -> None:
     """Tables without dates: what is refused is a connection."""
     lake, key = filled.runtime.lake, dg.AssetKey(PRODUCTS.name)
     before = lake.read(PRODUCTS).read_all()

@@ -23,7 +23,7 @@ def made_again(home: Home) -> None:
     for job in (names.REFRESH_CORE_JOB, names.REFRESH_BOOKS_JOB):
         assert home.run(job, *days).success
     assert home.run(names.REFRESH_STOCK_JOB, today, today).success
-    for job in (names.REFRESH_CATALOGUE_JOB, names.MAPPING_JOB):
+    for job in (names.REFRESH_CATALOG_JOB, names.MAPPING_JOB):
         assert home.definitions.resolve_job_def(job).execute_in_process(instance=home.instance).success
     for job in (names.FORECAST_JOB, names.ACCURACY_JOB):
         assert home.run(job, END_DAY.isoformat(), END_DAY.isoformat()).success

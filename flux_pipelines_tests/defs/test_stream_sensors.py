@@ -48,7 +48,7 @@ def run(home: Home, request: dg.RunRequest) -> dg.ExecuteInProcessResult:
     )
 
 
-def test_stock_is_asked_for_every_hour_the_catalogue_once_a_day(home: Home) -> None:
+def test_stock_is_asked_for_every_hour_the_catalog_once_a_day(home: Home) -> None:
     home.connect("harbor", "sakura")
     home.runtime.state.connections.set_status(A, "needs_reauth", "revoked")
     now = datetime.now(UTC)

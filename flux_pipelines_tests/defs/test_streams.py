@@ -48,13 +48,13 @@ def test_a_days_payments_and_hours_are_collected_and_become_tables(home: Home) -
     assert home.runtime.lake.version("square/payments") == version  # the same rows: nothing was written
 
 
-def test_the_catalogue_is_what_there_is_now_and_keeps_its_history(home: Home) -> None:
+def test_the_catalog_is_what_there_is_now_and_keeps_its_history(home: Home) -> None:
     (harbor,) = home.connect("harbor")
     for _ in range(2):
         done = home.run(names.stream_job("square", "current"), harbor, harbor)
         assert done.success
         assert all(passed(done).values())
-        refreshed = home.definitions.resolve_job_def(names.REFRESH_CATALOGUE_JOB).execute_in_process(
+        refreshed = home.definitions.resolve_job_def(names.REFRESH_CATALOG_JOB).execute_in_process(
             instance=home.instance
         )
         assert all(passed(refreshed).values())

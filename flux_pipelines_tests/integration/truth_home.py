@@ -27,7 +27,7 @@ from flux_pipelines_tests.any_provider import hurried
 from flux_pipelines_tests.defs.bare import fingerprints
 from flux_pipelines_tests.integration.truths import Ask, Findings, Merchant
 from flux_pipelines_tests.integration.truths_sales import sales
-from flux_pipelines_tests.integration.truths_streams import goods, labour, payments, stock, stores
+from flux_pipelines_tests.integration.truths_streams import goods, labor, payments, stock, stores
 
 #: What is compared for each table that a provider has a part of.
 _PARTS = {
@@ -36,7 +36,7 @@ _PARTS = {
     "products": goods,
     "locations": stores,
     "inventory_levels": stock,
-    "time_entries": labour,
+    "time_entries": labor,
 }
 #: Members that hold a few digits of a card: four digits alone are in many an id.
 _CARD_DIGITS = re.compile(rb'"(?:\w*last_?4\w*|bin|card_bin|first6\w*|number)"\s*:\s*"[^"]*\d[^"]*"')

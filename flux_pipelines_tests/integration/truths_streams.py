@@ -1,4 +1,4 @@
-"""The tables beside sales, compared with the truth: payments, the catalogue, stock, hours worked.
+"""The tables beside sales, compared with the truth: payments, the catalog, stock, hours worked.
 
 What a provider does not tell (`Merchant.untold`) is not asked of its rows, and neither are working times that were deleted.
 """
@@ -120,7 +120,7 @@ def stock(findings: Findings, merchant: Merchant, ask: Ask) -> None:
     findings.compare("inventory_levels", merchant.handle, said, true)
 
 
-def labour(findings: Findings, merchant: Merchant, ask: Ask) -> None:
+def labor(findings: Findings, merchant: Merchant, ask: Ask) -> None:
     """Compare who worked when, for how long and for what."""
     unit = _MINUTE if merchant.untold("seconds_of_work") else 1
     true = {

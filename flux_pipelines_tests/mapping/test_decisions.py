@@ -90,7 +90,7 @@ def test_products_of_one_customer_are_suggested_and_people_decide(runtime: Runti
         "T2": (None, "Harbor Mug White"),
         "T3": (None, None),
         "E1": (None, None),  # of another customer: their books are never mixed
-        "name:Catering|": (None, None),  # sold and in no catalogue: there all the same
+        "name:Catering|": (None, None),  # sold and in no catalog: there all the same
     }
     decisions.confirm(runtime, "product", [(Key(CAFE, "P1"), "House latte")], by="ada")
     assert named(runtime)["P1"] == ("House latte", None)

@@ -36,9 +36,9 @@ DAYS = (date(2026, 3, 8), date(2026, 3, 9))
 KEY, KEEPER = "square:harbor", "square:fjord"
 #: What is synced of each connection: its days, then what there is of it by connection alone.
 JOBS = {
-    KEY: ("sync_square", "collect_square", "catalogue_square"),
-    "toast:harbor-kitchen": ("sync_toast", "collect_toast", "catalogue_toast"),
-    "shopify:harbor-shop": ("sync_shopify", "catalogue_shopify"),
+    KEY: ("sync_square", "collect_square", "catalog_square"),
+    "toast:harbor-kitchen": ("sync_toast", "collect_toast", "catalog_toast"),
+    "shopify:harbor-shop": ("sync_shopify", "catalog_shopify"),
 }
 #: Members that hold a few digits of a card: four digits alone are in many an id.
 CARD_MEMBERS = re.compile(rb'"(?:last_?4\w*|bin|card_bin|first6\w*|number)"\s*:\s*"[^"]*\d[^"]*"', re.IGNORECASE)
@@ -49,7 +49,7 @@ def run(runtime: Runtime, job: str, key: str) -> None:
         instance.add_dynamic_partitions(f"{key.partition(':')[0]}_connections", [key])
         tags = (
             {PARTITION: key}
-            if job.startswith("catalogue_")
+            if job.startswith("catalog_")
             else {RANGE_START: partition_key(key, DAYS[0]), RANGE_END: partition_key(key, DAYS[-1])}
         )
         definitions = build_definitions({"flux": bound_resource(runtime)})

@@ -83,7 +83,7 @@ def runtime(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runtime]:
     ):
         merchant = sandbox.world.merchant("sakura")
         items = dict(zip(merchant.items, SPELLINGS, strict=False))
-        for item, name in items.items():  # as the catalogue has it, and as it was sold
+        for item, name in items.items():  # as the catalog has it, and as it was sold
             object.__setattr__(item, "name", name)
         for sale in sandbox.world.sales.values():
             sale.lines = tuple(

@@ -1,4 +1,4 @@
-"""Beside orders: people, goods in common, shifts, stock, the catalogue, and what control makes of them over HTTP."""
+"""Beside orders: people, goods in common, shifts, stock, the catalog, and what control makes of them over HTTP."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def test_shifts_cross_midnight_are_corrected_and_some_never_end(month: World) ->
     assert {entry["business_date"] for entry in told} == {END.isoformat()}
 
 
-def test_what_is_sold_is_gone_from_the_shelf_and_the_catalogue_remembers(month: World) -> None:
+def test_what_is_sold_is_gone_from_the_shelf_and_the_catalog_remembers(month: World) -> None:
     heard: list[WorldEvent] = []
     month.listeners.append(heard.append)
     shop = month.merchant("harbor-shop")

@@ -144,12 +144,12 @@ def mapping_job() -> Any:
 
 
 def decisions_sensor(job: Any) -> dg.SensorDefinition:
-    """Return the sensor that writes the tables anew after somebody has decided something, or the catalogue has changed."""
+    """Return the sensor that writes the tables anew after somebody has decided something, or the catalog has changed."""
 
     @dg.sensor(
         name="mapping_decisions",
         job=job,
-        description="Writes the mapping tables after a decision (`flux map`) and after the catalogue has changed.",
+        description="Writes the mapping tables after a decision (`flux map`) and after the catalog has changed.",
         minimum_interval_seconds=60,
         default_status=dg.DefaultSensorStatus.RUNNING,
     )
@@ -159,7 +159,7 @@ def decisions_sensor(job: Any) -> dg.SensorDefinition:
         versions = [runtime.lake.version(table.name) for table in (tables.PRODUCTS, tables.LOCATIONS)]
         cursor = f"{last.isoformat() if last else ''}|{versions[0]}|{versions[1]}"
         if versions == [None, None] or cursor == context.cursor:
-            yield dg.SkipReason("Nothing has been decided, and the catalogue has not changed.")
+            yield dg.SkipReason("Nothing has been decided, and the catalog has not changed.")
             return
         context.update_cursor(cursor)
         yield dg.RunRequest(run_key=cursor)

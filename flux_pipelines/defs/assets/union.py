@@ -28,14 +28,14 @@ if TYPE_CHECKING:
 #: Core tables by business date, each with its group, and what is counted and added up to compare it with its sources.
 BY_DAY = (
     (tables.PAYMENTS, names.PAYMENTS_GROUP, ("connection", "business_date", "currency"), ("amount", "tip", "fee")),
-    (tables.INVENTORY_LEVELS, names.CATALOGUE_GROUP, ("connection", "business_date"), ("quantity",)),
+    (tables.INVENTORY_LEVELS, names.CATALOG_GROUP, ("connection", "business_date"), ("quantity",)),
     (tables.REPORTED_SALES, names.SALES_GROUP, ("connection", "business_date", "currency"), ("net", "tax", "tips")),
-    (tables.TIME_ENTRIES, names.LABOUR_GROUP, ("connection", "business_date"), ("paid_hours",)),
+    (tables.TIME_ENTRIES, names.LABOR_GROUP, ("connection", "business_date"), ("paid_hours",)),
 )
 #: Core tables of what there is, with their groups.
 AS_A_WHOLE = (
-    (tables.PRODUCTS, names.CATALOGUE_GROUP),
-    (tables.LOCATIONS, names.CATALOGUE_GROUP),
+    (tables.PRODUCTS, names.CATALOG_GROUP),
+    (tables.LOCATIONS, names.CATALOG_GROUP),
 )
 
 

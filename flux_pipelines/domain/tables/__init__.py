@@ -7,9 +7,9 @@ from these declarations. Money is `decimal(18,4)` beside a `currency`; instants 
 from __future__ import annotations
 
 from flux_pipelines.domain.tables.books import OPEN_ITEMS, PAYMENTS, RESTATEMENTS, SETTLED_ORDERS, TIE_OUT
-from flux_pipelines.domain.tables.catalogue import INVENTORY_LEVELS, LOCATIONS, PRODUCTS
+from flux_pipelines.domain.tables.catalog import INVENTORY_LEVELS, LOCATIONS, PRODUCTS
 from flux_pipelines.domain.tables.demand import DEMAND_FORECASTS, FORECAST_ACCURACY
-from flux_pipelines.domain.tables.labour import TIME_ENTRIES
+from flux_pipelines.domain.tables.labor import TIME_ENTRIES
 from flux_pipelines.domain.tables.mapping import PRODUCT_MAP, STORES
 from flux_pipelines.domain.tables.model import SQL_TYPES, Column, Table, Type
 from flux_pipelines.domain.tables.quarantine import QUARANTINE

@@ -1,4 +1,4 @@
-"""Shopify: orders, payments, catalogue, stock and locations of a shop. Facts with their sources are in README.md."""
+"""Shopify: orders, payments, catalog, stock and locations of a shop. Facts with their sources are in README.md."""
 
 from datetime import date
 from pathlib import Path

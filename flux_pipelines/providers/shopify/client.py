@@ -93,7 +93,7 @@ _UPDATED: Callable[[OrderHeader], datetime] = lambda header: header.updated_at  
 
 
 class ShopifyClient:
-    """One shop's orders, catalogue and stock (`Source`). Safe to use from threads."""
+    """One shop's orders, catalog and stock (`Source`). Safe to use from threads."""
 
     max_locations_per_window = 1_000_000  # orders are never asked for by location: one window holds those of the shop
     by_business_date = False

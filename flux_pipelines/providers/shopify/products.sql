@@ -4,7 +4,7 @@
 --   out  the contract's columns without valid_from and valid_to, `changed_at`, `problem` and `record`
 --
 -- One row a variant: it is what is sold and counted. A product without options has one variant, "Default Title". A
--- catalogue is complete: what is deleted is missing from the next one, and closed by the engine. Records of kind `deletion`
+-- catalog is complete: what is deleted is missing from the next one, and closed by the engine. Records of kind `deletion`
 -- say since when, of a product as a whole. A product may have 2,048 variants: the engine gives them apart from it.
 
 CREATE MACRO exact(x) AS CASE

@@ -1,4 +1,4 @@
-"""Square: orders, locations, payments, catalogue, stock and timecards. Endpoints, limits and quirks with their sources are in README.md beside this file."""
+"""Square: orders, locations, payments, catalog, stock and timecards. Endpoints, limits and quirks with their sources are in README.md beside this file."""
 
 from pathlib import Path
 
@@ -69,7 +69,7 @@ PROVIDER = Provider(
             passing=("refunded_tender", "refunded_payment"),
             dates_a_window=14,
         ),
-        Stream("catalog", "catalogue and locations", "current"),
+        Stream("catalog", "catalog and locations", "current"),
         Stream("inventory", "stock counts", "hourly", passing=("sold_out",)),
         Stream("labor", "timecards", "daily", dates_a_window=31),
         Stream(

@@ -3,7 +3,7 @@
 Taken from every schema of Square's OpenAPI description (2025-08-20) that an order, payment, refund, timecard or webhook
 event can hold: Address, FulfillmentRecipient, Card, CardPaymentDetails, BankAccountPaymentDetails, ACHDetails,
 CashAppDetails, AfterpayDetails, ClearpayDetails, SquareAccountDetails, and the fields in which people write freely.
-Left as it is: ids of team members (an id is all that labour tables have), a store's own address and telephone, the reason
+Left as it is: ids of team members (an id is all that labor tables have), a store's own address and telephone, the reason
 of a refund (of the return, not of a person), and the metadata of other apps, in which Square forbids personal data.
 """
 

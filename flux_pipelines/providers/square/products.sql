@@ -1,4 +1,4 @@
--- Square's catalogue -> rows of the `products` contract (flux_pipelines/domain/tables), one a variation. DuckDB SQL.
+-- Square's catalog -> rows of the `products` contract (flux_pipelines/domain/tables), one a variation. DuckDB SQL.
 --
 --   in   `records`  kinds `item`, `item_variation`, `category` (CatalogObject); `stores`; `minor_unit(code)`
 --   out  the contract's columns with `changed_at` for the period of validity, `problem` and `record`

@@ -17,7 +17,7 @@ class _Offline(msgspec.Struct, gc=False):
 
 
 class Head(msgspec.Struct, gc=False):
-    """What is read of a payment, a refund, a timecard, a count or an object of the catalogue."""
+    """What is read of a payment, a refund, a timecard, a count or an object of the catalog."""
 
     id: str = ""
     type: str = ""

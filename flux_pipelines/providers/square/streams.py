@@ -1,4 +1,4 @@
-"""What Square is asked for beside orders: payments, catalogue, stock counts and timecards, as records of streams.
+"""What Square is asked for beside orders: payments, catalog, stock counts and timecards, as records of streams.
 
 Each stream needs a permission of its own. An account that was connected before Flux asked for it goes on giving its orders;
 the stream says which permission is missing and what to do.
@@ -27,7 +27,7 @@ STREAM_SCOPES: dict[str, tuple[str, ...]] = {
     "labor": ("TIMECARDS_READ",),
 }
 _CATALOG, _COUNTS = "/v2/catalog/search", "/v2/inventory/counts/batch-retrieve"
-_PAGE_SIZE = 1000  # the most that the catalogue and the counts give
+_PAGE_SIZE = 1000  # the most that the catalog and the counts give
 _CATALOG_TYPES = ("ITEM", "ITEM_VARIATION", "CATEGORY")
 #: A variation that the seller marked as sold out at one location at least.
 SOLD_OUT = "sold_out"
@@ -113,7 +113,7 @@ class SquareStreams:
         )
 
     def _catalog(self, window: Window) -> Iterator[list[Record]]:
-        """Yield the whole catalogue, deleted objects too, and the locations."""
+        """Yield the whole catalog, deleted objects too, and the locations."""
         answer = self._api.request("GET", "/v2/locations", idempotent=True, decode=_decode_locations)
         yield [Record("location", one.head.id, one.raw) for one in answer.value.found]
         seen: set[tuple[str, int]] = set()
@@ -163,7 +163,7 @@ class SquareStreams:
         """Yield the variations that are marked as sold out: no count tells of that, and they need not be counted at all.
 
         The mark is no attribute that can be searched by (CatalogQuery), so every variation is looked at. Without the
-        permission to read the catalogue there are the counts alone.
+        permission to read the catalog there are the counts alone.
         """
 
         def ask(_: datetime, cursor: str) -> Listed:

@@ -166,7 +166,7 @@ def records(client: ShopifyClient, stream: str, ids: tuple[str, ...], now: datet
 
 
 @pytest.mark.parametrize("name", SHOPS)
-def test_catalogue_locations_and_stock_come_to_the_truth(
+def test_catalog_locations_and_stock_come_to_the_truth(
     name: str, shops: dict[str, Shop], sandbox: RunningSandbox, tmp_path: Path
 ) -> None:
     shop = shops[name]

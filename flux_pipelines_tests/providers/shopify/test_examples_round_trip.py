@@ -226,7 +226,7 @@ def test_counts_come_back_whole(name: str, examples: Path, runtime: Runtime) -> 
         published.expect_levels(moved, rows)
 
 
-def test_a_catalogue_of_long_products_comes_back_whole(shared: Path, runtime: Runtime) -> None:
+def test_a_catalog_of_long_products_comes_back_whole(shared: Path, runtime: Runtime) -> None:
     """The cases of products with 2,048 variants (the most that Shopify has) and 250, and 50 products of 100 among them."""
     cases = shared / "cases/shopify"
     long, shorter = (json.loads((cases / f"product_{n}.json").read_text())["document"] for n in (2048, 250))

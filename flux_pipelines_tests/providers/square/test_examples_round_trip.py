@@ -59,7 +59,7 @@ WITHOUT: dict[str, str] = {
     "oauth_token_status.json": "what a token may do",
     "orders_search.json": "ids of orders, as `return_entries` gives them",
     "orders_search_request.json": "a request",
-    "webhook_CatalogVersionUpdatedEvent.json": "when the catalogue changed",
+    "webhook_CatalogVersionUpdatedEvent.json": "when the catalog changed",
     "webhook_LocationUpdatedEvent.json": "the id of a location",
     "webhook_OauthAuthorizationRevokedEvent.json": "that an authorisation ended",
     "webhook_OrderCreatedEvent.json": "the stub of an order: id, state and version",
@@ -67,7 +67,7 @@ WITHOUT: dict[str, str] = {
     "webhook_OrderUpdatedEvent.json": "the stub of an order",
     "webhook_subscriptions_list.json": "subscriptions",
 }
-#: What the catalogue is asked for: a TAX is no product, and stays at Square.
+#: What the catalog is asked for: a TAX is no product, and stays at Square.
 ASKED_FOR = ("ITEM", "ITEM_VARIATION", "CATEGORY")
 
 needs_examples = pytest.mark.skipif(not EXAMPLES.is_dir(), reason="the shared examples are not here")

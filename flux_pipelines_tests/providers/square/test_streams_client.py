@@ -228,7 +228,7 @@ def test_payments_that_changed(wire: Wire) -> None:
     }
 
 
-def test_the_whole_catalogue_with_what_was_deleted(wire: Wire) -> None:
+def test_the_whole_catalog_with_what_was_deleted(wire: Wire) -> None:
     def thing(type_: str, id_: str, version: int = 1) -> dict[str, Any]:
         return {"type": type_, "id": id_, "version": version}
 

@@ -51,7 +51,7 @@ def test_refunds(tmp_path: Path) -> None:
         check_refund(row, refund)
 
 
-def test_the_catalogue(tmp_path: Path) -> None:
+def test_the_catalog(tmp_path: Path) -> None:
     given = examples(lambda one: one.get("type") in ("ITEM", "CATEGORY") and "version" in one)
     variations = examples(lambda one: one.get("type") == "ITEM_VARIATION" and "version" in one)
     items = {one["id"]: one for one in given if one["type"] == "ITEM"}

@@ -1,4 +1,4 @@
-"""Catalogues of 100,000 variants, and menus as large, within 512 MiB, in a process of its own."""
+"""Catalogs of 100,000 variants, and menus as large, within 512 MiB, in a process of its own."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from flux_pipelines.settings import PROJECT_ROOT
 
 
 def made(folder: Path, *asked: str) -> dict[str, int]:
-    command = [sys.executable, "-m", "flux_pipelines_tests.sync.catalogue_process", str(folder), *asked]
+    command = [sys.executable, "-m", "flux_pipelines_tests.sync.catalog_process", str(folder), *asked]
     done = subprocess.run(command, cwd=PROJECT_ROOT, capture_output=True, check=True, text=True)
     found: dict[str, int] = json.loads(done.stdout)
     return found
@@ -27,7 +27,7 @@ def made(folder: Path, *asked: str) -> dict[str, int]:
         ("toast", "20", "2000", 120_000),  # items, options, and ten sizes of every tenth item
     ],
 )
-def test_a_large_catalogue_fits_into_memory(tmp_path: Path, provider: str, records: str, each: str, rows: int) -> None:
+def test_a_large_catalog_fits_into_memory(tmp_path: Path, provider: str, records: str, each: str, rows: int) -> None:
     found = made(tmp_path, provider, records, each)
     assert found | {"peak": 0} == {"rows": rows, "bad": 0, "unchanged": True, "peak": 0}
     assert found["peak"] < 512, f"{found['peak']} MiB"

@@ -1,4 +1,4 @@
-"""Makes `products` of a catalogue of 100,000 variants, twice, and says how much memory the process took: run as a module."""
+"""Makes `products` of a catalog of 100,000 variants, twice, and says how much memory the process took: run as a module."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ PRODUCTS = Table(
     ),
     columns=(
         Column("connection", "text", "The authorised account the row came through, `provider:name`."),
-        Column("tenant", "text", "The customer of Flux whose catalogue this is."),
+        Column("tenant", "text", "The customer of Flux whose catalog this is."),
         Column("product_id", "text", "The variation, by the provider's own id, as in `transactions`."),
         Column("item_id", "text", "The item that it is a variation of, when there is one.", required=False),
         Column("product_name", "text", "The item's name."),
