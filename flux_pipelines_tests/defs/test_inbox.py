@@ -113,7 +113,7 @@ def test_what_comes_while_a_run_is_under_way_waits_and_goes_together(home: Home,
     assert drain.run(alongside).success
     (after,) = drain.tick().run_requests or ()
     assert after.tags[names.CONNECTION_TAG] == B
-    assert drain.inbox.batches()[after.tags[names.BATCH_TAG]] == 5
+    assert drain.inbox.batches()[after.tags[names.BATCH_TAG]].events == 5
 
 
 def test_a_tick_that_died_before_its_run_was_made_loses_nothing(home: Home, drain: Drain) -> None:

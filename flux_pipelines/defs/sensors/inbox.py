@@ -55,8 +55,6 @@ HANDED_OVER = timedelta(seconds=60)
 #: Automation brings the core tables up to date within seconds. After this long the sensor asks for it itself.
 CORE_PATIENCE = timedelta(minutes=2)
 CORE_ATTEMPTS = 3
-#: How the time is written in the name of a batch.
-STAMP = "%Y%m%dT%H%M%SZ"
 #: Events looked at in one tick; more wait for the next one.
 EVENTS_A_TICK = 5_000
 #: Events explained by one question to the provider's `affected`.
@@ -155,7 +153,7 @@ class _Tick:
 
     def follow_batches(self) -> None:
         """See what became of the batches under way."""
-        for batch, events in self._inbox.batches().items():
+        for batch, (events, made_at) in self._inbox.batches().items():
             if not batch.startswith(f"{self._provider.name}-"):
                 continue
             runs = follow(self._instance, {names.BATCH_TAG: batch}, self._now)
@@ -165,10 +163,10 @@ class _Tick:
                 self._failed(batch, runs.failed, why_failed(self._instance, runs.failed))
             elif runs.asked < _expected(runs):
                 # One that was made far ahead was made before the clock was set back.
-                if abs(self._now - _made_at(batch)) > HANDED_OVER:
+                if abs(self._now - made_at) > HANDED_OVER:
                     self._inbox.release(batch, "its run was never made", counted=False)
                     self.say(f"{events} events go again: their run was never made.")
-            elif not self._fresh(runs, _made_at(batch)):
+            elif not self._fresh(runs, made_at):
                 self._inbox.release(batch, "an older fetch was stored after its run", counted=False)
                 self.say(f"{events} events go again: an older fetch was stored after their run.")
             else:
@@ -417,7 +415,7 @@ class _Tick:
     def _put_off(self, connection: str, ids: Iterable[int], why: str, *, passing: bool) -> None:
         """Let events wait before they are looked at again; what does not pass by itself counts as an attempt."""
         batch = self._name()
-        if not self._inbox.assign(ids, batch, connection_key=connection):
+        if not self._inbox.assign(ids, batch, connection_key=connection, at=self._now):
             return
         if passing:
             self._inbox.release(batch, why, counted=False, delay=PASSING)
@@ -427,12 +425,12 @@ class _Tick:
             self.give_up(connection, lost, why)
 
     def _name(self) -> str:
-        return f"{self._provider.name}-{self._now.strftime(STAMP)}-{uuid.uuid4().hex[:8]}"
+        return f"{self._provider.name}-{uuid.uuid4().hex}"
 
     def _request(self, batch: Batch) -> None:
         name, runs = self._name(), batch.runs()
         # Assigned first: should this process die before Dagster has the request, the batch has no run and is released.
-        events = self._inbox.assign(batch.ids, name, connection_key=runs[0].connection)
+        events = self._inbox.assign(batch.ids, name, connection_key=runs[0].connection, at=self._now)
         self.say(f"{events} events make {len(batch.units)} partitions stale.")
         for run in runs:
             tags = {
@@ -461,7 +459,3 @@ def _all(groups: dict[str, list[int]]) -> set[int]:
 def _expected(runs: Followed) -> int:
     """Return into how many runs a batch was cut; at least one."""
     return max((int(r.dagster_run.tags.get(names.BATCH_RUNS_TAG, "1")) for r in runs.records), default=1)
-
-
-def _made_at(batch: str) -> datetime:
-    return datetime.strptime(batch.split("-")[1], STAMP).replace(tzinfo=UTC)

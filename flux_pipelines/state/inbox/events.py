@@ -49,6 +49,7 @@ class Event:
     body: bytes = field(repr=False)
     status: EventStatus
     batch: str | None
+    assigned_at: datetime | None
     attempts: int
     due_at: datetime | None
     reason: str

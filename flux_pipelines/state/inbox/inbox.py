@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 from sqlalchemy import (
     ColumnElement,
@@ -46,6 +46,13 @@ _C = TABLE.c
 _MOST_IDS = 5_000
 #: Bodies looked at together.
 _BODIES = 500
+
+
+class Assigned(NamedTuple):
+    """A batch under way: how many events it has, and when they were put into it."""
+
+    events: int
+    at: datetime
 
 
 class Inbox:
@@ -110,16 +117,19 @@ class Inbox:
         new = or_(_C.id > after, _C.attempts > 0)
         return self._select(and_(_C.provider == provider, _C.status == "received", due, theirs, new), limit)
 
-    def assign(self, ids: Iterable[int], batch: str, *, connection_key: str | None = None) -> int:
+    def assign(
+        self, ids: Iterable[int], batch: str, *, connection_key: str | None = None, at: datetime | None = None
+    ) -> int:
         """Put waiting events into a batch; return how many were still waiting.
 
         Args:
             ids: which.
             batch: the name of the batch, at most 64 characters.
             connection_key: whose they turned out to be.
+            at: the instant from which on they count as looked at; now by default.
 
         """
-        values: dict[str, Any] = {"status": "assigned", "batch": batch}
+        values: dict[str, Any] = {"status": "assigned", "batch": batch, "assigned_at": at or datetime.now(UTC)}
         if connection_key is not None:
             values["connection_key"] = connection_key
         return self._change(ids, ("received",), values)
@@ -212,11 +222,15 @@ class Inbox:
         """Return the events of a batch that is under way, in the order they came."""
         return self._select(and_(_C.batch == batch, _C.status == "assigned"), _MOST_IDS)
 
-    def batches(self) -> dict[str, int]:
-        """Return the batches that are under way, with the number of their events."""
-        query = select(_C.batch, func.count()).where(_C.status == "assigned").group_by(_C.batch).order_by(_C.batch)
+    def batches(self) -> dict[str, Assigned]:
+        """Return the batches that are under way: how many events each has, and when they were put into it."""
+        # Of those of a home of before it is not known: they had been received.
+        at = func.max(func.coalesce(_C.assigned_at, _C.received_at))
+        query = select(_C.batch, func.count(), at).where(_C.status == "assigned").group_by(_C.batch).order_by(_C.batch)
         with self._database.reading() as session:
-            return {batch: count for batch, count in session.execute(query) if batch is not None}
+            return {
+                batch: Assigned(count, moment) for batch, count, moment in session.execute(query) if batch is not None
+            }
 
     def counts(self, provider: str | None = None) -> dict[EventStatus, int]:
         """Return how many events there are of each status, zeros too."""
