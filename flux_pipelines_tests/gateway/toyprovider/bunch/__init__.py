@@ -11,9 +11,9 @@ from collections.abc import Sequence
 
 from flux_pipelines.domain.errors import WebhookRefusedError
 from flux_pipelines.providers.base import (
-    Affected,
     Concurrency,
     Handshake,
+    Invalidation,
     Provider,
     RateLimit,
     Source,
@@ -54,8 +54,8 @@ class BunchWebhooks:
             for one in changes
         ]
 
-    def affected(self, events: Sequence[tuple[str, bytes]], source: Source) -> list[Affected]:
-        return [Affected(nothing="it touches nothing") for _ in events]
+    def affected(self, events: Sequence[tuple[str, bytes]], source: Source) -> list[Invalidation]:
+        return [Invalidation(nothing="it touches nothing") for _ in events]
 
 
 PROVIDER = Provider(
