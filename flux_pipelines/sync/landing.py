@@ -244,6 +244,8 @@ class Landing:
             return "" if given == wanted else f"it is of the business date {given}, and {wanted} was asked for"
         if header.created_at < self._index.start:
             return f"it was made at {header.created_at}, before the time that was asked for"
+        if header.created_at >= self._index.end:
+            return f"it was made at {header.created_at}, after the time that was asked for"
         return ""
 
     def finish(self) -> None:

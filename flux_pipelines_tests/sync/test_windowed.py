@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
@@ -116,6 +117,33 @@ def test_a_list_that_begins_again_brings_nothing_twice(parallel: int, number: in
         assert outcomes[day].error is None
     if parallel == 1:
         assert len(source.asked) == 12, "three groups in two batches, fetched once and counted once"
+
+
+@pytest.mark.parametrize("oldest_first", [True, False])
+def test_what_lies_before_or_after_the_time_asked_for_is_on_no_date_of_it(tmp_path: Path, oldest_first: bool) -> None:
+    class Generous(MemorySource):
+        """A client that asks for the second before its interval, and for the one that ends it."""
+
+        def supports_slicing(self, _window: Window, _time_field: TimeField) -> bool:
+            return oldest_first
+
+        def pages(self, window: Window, time_field: TimeField) -> Any:
+            second = timedelta(seconds=1)
+            if time_field == "created":
+                window = replace(window, start=window.start - second, end=window.end + second)
+            return super().pages(window, time_field)
+
+    day = date(2026, 3, 7)
+    start, end = BusinessCalendar(NEW_YORK, 4).window(day)
+    ours = sale("ours", start), sale("ours too", end - timedelta(seconds=1))
+    others = sale("before", start - timedelta(seconds=1)), sale("after", end)
+    raw = raw_store(tmp_path)
+    outcome = sync(Generous([*ours, *others], LOCATIONS), raw, [day], parallel=1)[day]
+    assert sorted(landed(raw, day)) == ["ours", "ours too"]
+    told = {bad.order_id: bad.reason.rpartition(", ")[2] for bad in outcome.bad}
+    assert told.pop("before") == "before the time that was asked for"
+    # Of pages that come oldest first nothing is read that lies behind the end.
+    assert told == ({} if oldest_first else {"after": "after the time that was asked for"})
 
 
 def test_orders_of_one_second_may_come_in_any_order_over_pages(tmp_path: Path) -> None:
