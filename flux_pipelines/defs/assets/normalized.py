@@ -128,7 +128,7 @@ def normalized_asset(provider: Provider, spec: StreamTable) -> dg.AssetsDefiniti
     def made(
         context: dg.AssetExecutionContext, flux: FluxResource
     ) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:  # type: ignore[type-arg]
-        step = normalizing(flux.runtime, provider, spec, context.run_id)
+        step = normalizing(flux.runtime, provider, spec, context.run.run_id)
         partitions = partitions_of(grain, keys_of(context))
         step.run(partitions)
         step.changed_dates.report(context, flux.runtime.raw.of(spec.stream), list(partitions), step.done)
