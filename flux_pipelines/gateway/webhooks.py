@@ -84,14 +84,17 @@ class Deliveries:
         """
         try:
             return 200, await self._take(provider, scope, receive)
+        # No exception outlives its block: with its frames it would hold the body until the next collection of garbage.
         except _AnswerError as answer:
-            refused = answer
+            self._note(provider, answer)
+            status = answer.status
         except UnboundedError as problem:  # of a body that is looked into before it is verified
-            refused = _AnswerError(400, str(problem))
+            self._note(provider, _AnswerError(400, str(problem)))
+            status = 400
         except FluxError as problem:
-            refused = _AnswerError(503, str(problem))
-        self._note(provider, refused)
-        return refused.status, _TEXTS.get(refused.status, _TEXTS[403])
+            self._note(provider, _AnswerError(503, str(problem)))
+            status = 503
+        return status, _TEXTS.get(status, _TEXTS[403])
 
     async def _take(self, provider: str, scope: Scope, receive: Receive) -> bytes:
         source = await self._registry.source(provider)

@@ -22,6 +22,7 @@ OPEN = {
     ("GET", "/sign-in/{provider}/callback"),
     ("GET", "/integrations/{provider}/callback"),
     ("POST", "/webhooks/{provider}"),
+    ("GET", "/webhooks/{provider}"),  # some providers ask whether the address is theirs to send to
 }
 GUARDED = [route for route in every_route() if route not in OPEN]
 FORMS = [path for method, path in GUARDED if method == "POST" and not path.startswith("/api/")]
