@@ -14,6 +14,7 @@ from typing import Any
 
 import dagster as dg
 import pytest
+from dagster._core.storage.defs_state.base import set_defs_state_storage
 
 from flux_pipelines.connections import connect_to_sandbox
 from flux_pipelines.defs.code_location import build_definitions
@@ -165,7 +166,8 @@ def made_once(folder: Path, sandbox: RunningSandbox, happen: Callable[[Home], ob
 
     Tests that begin with the same syncs share them so: a copy takes a twentieth of a second, a sync several.
     """
-    with pytest.MonkeyPatch.context() as patch, settings_of(folder, patch):
+    # Dagster remembers the instance that was opened last, which may have been closed by a test of this module.
+    with pytest.MonkeyPatch.context() as patch, settings_of(folder, patch), set_defs_state_storage(None):
         for home in open_home(sandbox):
             happen(home)
     settings.cache_clear()
