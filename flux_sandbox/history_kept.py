@@ -6,6 +6,7 @@ orders are merged away, buyers of some web orders see another currency.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from datetime import date, timedelta
@@ -41,7 +42,7 @@ _TIPS = (150_000, 180_000, 200_000, 220_000)
 _ABROAD = (("SEK", 11_245_300), ("USD", 1_087_650))
 
 
-class KeptHistory(StoreHistory):
+class KeptHistory(StoreHistory, ABC):
     """Makes the sales of one store whose provider keeps refunds on the order that was sold."""
 
     refunds = 0.03
@@ -85,9 +86,9 @@ class KeptHistory(StoreHistory):
     def _weeks_later(self, rng: Random, source: Sale, at: int, day: date, last_ms: int) -> Sale | None:
         return self._back(rng, at, [source], day, last_ms)
 
+    @abstractmethod
     def order(self, rng: Random, created: int, picks: Iterator[Item], day: date, *, may_stay_open: bool) -> Sale:
         """Return one order that was begun at `created`."""
-        raise NotImplementedError
 
     def _back(self, rng: Random, at: int, returned: list[Sale], day: date, last_ms: int) -> Sale | None:
         """Return a refund made at an instant: of everything, of a line, or of money alone."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -96,7 +97,7 @@ class Consent(NamedTuple):
     state: Mapping[str, str]
 
 
-class Authority:
+class Authority(ABC):
     """The authorisation server of a provider: what has been granted, and every code and token that it gave out."""
 
     title = ""  # the provider's name, on the page
@@ -115,13 +116,13 @@ class Authority:
 
     # What a provider does in its own way
 
+    @abstractmethod
     def refusal(self, parameter: str, detail: str) -> Exception:
         """Return the error of a request that no page can be shown for, as the provider answers it."""
-        raise NotImplementedError
 
+    @abstractmethod
     def code(self) -> str:
         """Return a new authorization code."""
-        raise NotImplementedError
 
     def detail(self, merchant: Merchant) -> str:
         """Return what the page says of an account beside its name."""
@@ -131,9 +132,9 @@ class Authority:
         """Return the parameters of a callback, given what it says."""
         return values
 
+    @abstractmethod
     def new_tokens(self, grant: Grant, lifetime: float | None = None) -> dict[str, Any]:
         """Give out tokens, as the token endpoint answers them."""
-        raise NotImplementedError
 
     # The page
 

@@ -33,9 +33,10 @@ def doctor(
         if not ok:
             wrong.append(name)
 
-    def check(name: str, probe: Callable[[], str]) -> None:
+    def check(name: str, probe: Callable[[], str]) -> bool:
         try:
             found(name, probe())
+            return True
         except FluxError as problem:
             found(name, problem.outside_a_run(), ok=False)
         except OSError as problem:
@@ -43,11 +44,11 @@ def doctor(
             if explained is None:
                 raise
             found(name, str(explained), ok=False)
+        return False
 
     with Runtime() as runtime:
         check("home", lambda: f"{runtime.settings.home}, {_free(runtime)} free")
-        check("encryption keys and state database", lambda: f"{len(runtime.state.connections.list())} connections")
-        if "encryption keys and state database" not in wrong:
+        if check("encryption keys and state database", lambda: f"{len(runtime.state.connections.list())} connections"):
             check("stored credentials", lambda: _credentials(runtime))
             check("apps", lambda: _apps(runtime))
             check("webhook events", lambda: _inbox(runtime))

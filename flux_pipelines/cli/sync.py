@@ -141,7 +141,8 @@ def print_report(report: SyncReport) -> None:
     """Print what a sync did."""
     if report.resumed_days:
         say(
-            f"Resumed: {report.resumed_days} days were fetched already and were not fetched again (`--again` fetches them anew)."
+            f"Resumed: of {counted(report.resumed_days, 'partition')} the orders were there already and were not fetched "
+            "again (`--again` fetches them anew)."
         )
     if not report.complete:
         say(f"Nothing was synced: none of {counted(report.partitions, 'partition')} is complete.")

@@ -22,7 +22,7 @@ class ProviderResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     """
 
     connection: str = Field(
-        default="", description="The connection that `client()` opens when none is named: `provider:name`."
+        default="", description="The connection that client() opens when none is named, such as square:acme."
     )
 
     @contextmanager

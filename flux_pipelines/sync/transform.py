@@ -287,9 +287,8 @@ class _Session:
         self._duckdb.register("incoming", incoming)
         self._duckdb.execute("CREATE TABLE given AS SELECT * FROM incoming")
         self._duckdb.unregister("incoming")
-        if (
-            self._spec.stream != ORDERS
-        ):  # pages shift while they are read: what came twice, byte for byte, is there once
+        # Pages shift while they are read: what came twice, byte for byte, is there once. Landing has seen to that of orders.
+        if self._spec.stream != ORDERS:
             self._duckdb.execute(
                 "DELETE FROM given WHERE position IN (SELECT position FROM given WHERE parent IS NULL "
                 "QUALIFY row_number() OVER (PARTITION BY file, kind, location_id, digest ORDER BY line) > 1)"

@@ -67,7 +67,7 @@ def test_what_people_ask_for_is_run_in_pieces_and_they_are_told_how_it_went(
     assert done is not None
     assert (done.status, done.detail) == (
         "done",
-        "1 business date was fetched: orders, payments and refunds, timecards, own sales report.",
+        "1 business date was fetched: orders, payments and refunds, timecards, sales report.",
     )
 
 
@@ -105,7 +105,7 @@ def test_payments_that_may_not_be_read_are_told_and_the_orders_are_there(drain: 
     assert told is not None
     assert told.status == "failed"
     assert told.detail.startswith(
-        "1 business date was fetched: orders, timecards, own sales report. Payments and refunds could not all be"
+        "1 business date was fetched: orders, timecards, sales report. Payments and refunds could not all be"
     )
     assert "PAYMENTS_READ" in told.detail
     assert told.detail.endswith("Then ask for these days again.")

@@ -178,7 +178,7 @@ def test_the_first_backfill_is_asked_for_once(ada: Browser, harbor: str, runtime
     page = ada.get(f"/connections/{harbor}").text
     assert "Waiting to begin." in page
     assert "0 of 2 business dates" in page
-    assert "Beside orders: payments and refunds of 0, timecards of 0, own sales report of 0." in page
+    assert "Beside orders: payments and refunds of 0, timecards of 0, sales report of 0." in page
     assert 'http-equiv="refresh"' in page
     assert 'http-equiv="refresh"' not in ada.get(f"/connections/{harbor}?follow=no").text
     assert "Start the first backfill" not in page
@@ -192,7 +192,7 @@ def test_the_first_backfill_is_asked_for_once(ada: Browser, harbor: str, runtime
     assert "Not everything could be fetched" in page
     assert why in page
     assert '<progress id="progress" max="8" value="0">' in page, "orders, payments, hours and reports of two dates"
-    assert "Of each day come its orders, payments and refunds, timecards, and own sales report." in page
+    assert "Of each day come its orders, payments and refunds, timecards, and sales report." in page
 
 
 @pytest.mark.parametrize(

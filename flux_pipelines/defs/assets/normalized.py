@@ -6,6 +6,7 @@ connection, or where one is damaged partition by partition; `transactions` is ma
 
 # No `from __future__ import annotations` here: Dagster reads the annotations of asset functions as objects.
 
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -160,7 +161,7 @@ def normalizing(
     return kind(runtime, provider, spec, run, checked=checked)
 
 
-class Normalizing:
+class Normalizing(ABC):
     """One step of a provider's table: what was made, what failed. How rows are made is the subclasses'."""
 
     #: Whether all connections are written in one commit.
@@ -210,12 +211,13 @@ class Normalizing:
         refused = refused_of(self.findings, self.failed, lambda key, day: key_of(self._grain, key, day))
         follow_refusals(self._runtime, self._asset, refused, list(self.done))
 
+    @abstractmethod
     def describe(self, partitions: Mapping[str, Sequence[date]]) -> None:
-        """Add what is told of each partition's rows, where that is asked of the table."""
+        """Add what is told of each partition's rows."""
 
+    @abstractmethod
     def _replace(self, todo: Found) -> None:
         """Make and commit partitions of connections."""
-        raise NotImplementedError
 
     def _publish(self, drafting: AbstractContextManager["Draft"], todo: Found) -> "Commit":
         keys = [connection.key for connection, _ in todo]
@@ -411,6 +413,9 @@ class _Transactions(Normalizing):
     """`transactions`: rows stream from the raw orders of all connections into one commit, and are counted on the way."""
 
     together = True
+
+    def describe(self, partitions: Mapping[str, Sequence[date]]) -> None:
+        """Do nothing: each partition was described as its rows were counted."""
 
     def _replace(self, todo: Found) -> None:
         import pyarrow as pa

@@ -7,6 +7,7 @@ one for those of which there is only the present.
 
 # No `from __future__ import annotations` here: Dagster reads the annotations of asset functions as objects.
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, date, datetime
@@ -199,7 +200,7 @@ class _Opened(NamedTuple):
     redact: "Redactor | None"
 
 
-class _Reading:
+class _Reading(ABC):
     """One step of a raw asset: what was stored, what failed. How the partitions are read is the subclasses'."""
 
     check: ClassVar = NOTHING_QUARANTINED
@@ -257,9 +258,9 @@ class _Reading:
                 place = partition_key(key, outcome.day)
                 self._context.log_event(dg.AssetObservation(self._asset, partition=place, metadata=told))
 
+    @abstractmethod
     def _outcomes(self, key: str, days: Sequence[date]) -> Iterator["DayOutcome"]:
         """Read days of a connection, and yield what became of each."""
-        raise NotImplementedError
 
     @contextmanager
     def _opened(self, key: str) -> Iterator[_Opened]:

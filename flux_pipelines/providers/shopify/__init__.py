@@ -64,7 +64,7 @@ PROVIDER = Provider(
         Stream("orders", "orders", "windowed", id_field="legacyResourceId"),
         Stream("catalog", "products, variants and locations", "current", passing=("deletion",)),
         Stream("inventory", "stock at every location", "hourly"),
-        Stream(witness.STREAM, "own sales report", "daily", passing=witness.PASSING, again=witness.NOT_YET),
+        Stream(witness.STREAM, "sales report", "daily", passing=witness.PASSING, again=witness.NOT_YET),
     ),
     tables=(
         StreamTable("transactions", "orders", _HERE / "transactions.sql"),

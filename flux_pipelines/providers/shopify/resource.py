@@ -15,10 +15,8 @@ if TYPE_CHECKING:
 class ShopifyResource(ProviderResource):
     """Shopify's API, through the same limiter, retries and audit as everything else; it holds no secret.
 
-    @dg.asset
-    def store_names(shopify: ShopifyResource) -> list[str]:
-        with shopify.client("shopify:acme") as client:
-            return [location.name for location in client.locations()]
+    An asset of your own takes it as an argument, `shopify: ShopifyResource`, and opens a connection's client with
+    `with shopify.client("shopify:acme") as client`: see docs/own-assets.md.
     """
 
     if TYPE_CHECKING:

@@ -74,7 +74,7 @@ PROVIDER = Provider(
         Stream("labor", "timecards", "daily", dates_a_window=31),
         Stream(
             witness.STREAM,
-            "own sales report",
+            "sales report",
             "daily",
             passing=witness.PASSING,
             again=witness.NOT_YET,

@@ -15,10 +15,8 @@ if TYPE_CHECKING:
 class SquareResource(ProviderResource):
     """Square's API, through the same limiter, retries and audit as everything else; it holds no secret.
 
-    @dg.asset
-    def store_names(square: SquareResource) -> list[str]:
-        with square.client("square:acme") as client:
-            return [location.name for location in client.locations()]
+    An asset of your own takes it as an argument, `square: SquareResource`, and opens a connection's client with
+    `with square.client("square:acme") as client`: see docs/own-assets.md.
     """
 
     if TYPE_CHECKING:

@@ -48,7 +48,7 @@ PROVIDER = Provider(
         Stream("catalog", "restaurants and menus", "current", passing=("alternate_payment_type",)),
         Stream("inventory", "stock", "hourly"),
         Stream("labor", "time entries", "daily"),
-        Stream(witness.STREAM, "own sales report", "daily", passing=witness.PASSING, again=witness.NOT_YET),
+        Stream(witness.STREAM, "sales report", "daily", passing=witness.PASSING, again=witness.NOT_YET),
     ),
     tables=(
         StreamTable("transactions", "orders", _HERE / "transactions.sql"),

@@ -15,10 +15,8 @@ if TYPE_CHECKING:
 class ToastResource(ProviderResource):
     """Toast's API, through the same limiter, retries and audit as everything else; it holds no secret.
 
-    @dg.asset
-    def store_names(toast: ToastResource) -> list[str]:
-        with toast.client("toast:acme") as client:
-            return [location.name for location in client.locations()]
+    An asset of your own takes it as an argument, `toast: ToastResource`, and opens a connection's client with
+    `with toast.client("toast:acme") as client`: see docs/own-assets.md.
     """
 
     if TYPE_CHECKING:
