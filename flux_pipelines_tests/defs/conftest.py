@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, datetime
 from functools import cache, cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,7 +14,6 @@ from typing import Any
 
 import dagster as dg
 import pytest
-from dagster._core.storage.defs_state.base import set_defs_state_storage
 
 from flux_pipelines.connections import connect_to_sandbox
 from flux_pipelines.defs.code_location import build_definitions
@@ -67,6 +66,26 @@ class Home:
 
     def sync(self, first: tuple[str, date], last: tuple[str, date], **more: Any) -> dg.ExecuteInProcessResult:
         return self.run("sync_square", partition_key(*first), partition_key(*last), **more)
+
+    def tick(
+        self, sensor: dg.SensorDefinition, cursor: str | None = None, runtime: Runtime | None = None
+    ) -> dg.SensorExecutionData:
+        """Evaluate a sensor once."""
+        # A context that is dropped instead of closed takes Dagster's current instance away whenever it is collected.
+        with dg.build_sensor_context(
+            self.instance,
+            cursor=cursor,
+            resources={"flux": bound_resource(runtime or self.runtime)},
+            definitions=self.definitions,
+        ) as context:
+            return sensor.evaluate_tick(context)
+
+    def due(self, schedule: dg.ScheduleDefinition, at: datetime) -> list[dg.RunRequest]:
+        """Return what a schedule asks for at an instant."""
+        with dg.build_schedule_context(
+            self.instance, scheduled_execution_time=at, resources={"flux": bound_resource(self.runtime)}
+        ) as context:
+            return list(schedule.evaluate_tick(context).run_requests or ())
 
     def partitions(self, *key: str) -> list[str]:
         return sorted(self.instance.get_materialized_partitions(dg.AssetKey(key)))
@@ -166,8 +185,7 @@ def made_once(folder: Path, sandbox: RunningSandbox, happen: Callable[[Home], ob
 
     Tests that begin with the same syncs share them so: a copy takes a twentieth of a second, a sync several.
     """
-    # Dagster remembers the instance that was opened last, which may have been closed by a test of this module.
-    with pytest.MonkeyPatch.context() as patch, settings_of(folder, patch), set_defs_state_storage(None):
+    with pytest.MonkeyPatch.context() as patch, settings_of(folder, patch):
         for home in open_home(sandbox):
             happen(home)
     settings.cache_clear()

@@ -12,7 +12,6 @@ import time_machine
 
 from flux_pipelines.connections import lifecycle
 from flux_pipelines.defs import freshness, names
-from flux_pipelines.defs.resources import bound_resource
 from flux_pipelines.domain.errors import FluxError
 from flux_pipelines.providers.registry import all_providers
 from flux_pipelines.runtime import Runtime
@@ -31,8 +30,7 @@ def test_a_version_whose_support_ends_is_told_months_ahead(home: Home, today: st
     checks, sensor = freshness.watch(spec)
     assert {check.check_key.name for check in checks} >= {freshness.VERSION_SUPPORTED}
     with time_machine.travel(datetime.fromisoformat(today).replace(tzinfo=UTC), tick=False):
-        context = dg.build_sensor_context(home.instance, resources={"flux": bound_resource(home.runtime)})
-        ticked = sensor.evaluate_tick(context)
+        ticked = home.tick(sensor)
     (found,) = [one for one in ticked.asset_events if one.check_name == freshness.VERSION_SUPPORTED]  # type: ignore[union-attr]
     assert found.passed is passed
     told = {name: value.value for name, value in found.metadata.items()}
@@ -45,11 +43,7 @@ def test_a_provider_that_fails_and_a_permission_that_is_lost_are_told(changing_h
 
     def look() -> dict[str, dg.AssetCheckEvaluation]:
         _, sensor = freshness.watch(SQUARE)
-        context = dg.build_sensor_context(
-            changing_home.instance, resources={"flux": bound_resource(changing_home.runtime)}
-        )
-        ticked = sensor.evaluate_tick(context)
-        return {one.check_name: one for one in ticked.asset_events}  # type: ignore[union-attr,misc]
+        return {one.check_name: one for one in changing_home.tick(sensor).asset_events}  # type: ignore[union-attr,misc]
 
     def told() -> str:
         found = look()[freshness.PROVIDER_ANSWERS]

@@ -16,7 +16,6 @@ from dagster._core.events import AssetMaterializationPlannedData
 from flux_pipelines.defs import freshness, names
 from flux_pipelines.defs.code_location import build_definitions
 from flux_pipelines.defs.partitions import business_days, partition_key
-from flux_pipelines.defs.resources import bound_resource
 from flux_pipelines.defs.schedules import DAILY_ATTEMPTS, schedules
 from flux_pipelines.defs.sensors.changes import LAG, change_sensors
 from flux_pipelines.defs.sensors.connections import connection_partitions_sensor
@@ -158,24 +157,18 @@ def test_partitions_follow_connections_and_wait_for_runs_under_way(home: Home) -
     home.instance.create_run_for_job(
         dg.job(name="by_hand")(lambda: None), tags={"dagster/asset_partition_range_start": "square:busy|2026-03-02"}
     )
-    result = tick(home, sensor)
+    result = home.tick(sensor)
     changes = {(type(r).__name__[:3], tuple(r.partition_keys)) for r in result.dynamic_partitions_requests or ()}
     assert changes == {("Add", (A,)), ("Del", ("square:gone",))}
 
 
-def tick(home: Home, sensor: dg.SensorDefinition, cursor: str | None = None) -> dg.SensorExecutionData:
-    context = dg.build_sensor_context(
-        home.instance, cursor=cursor, resources={"flux": bound_resource(home.runtime)}, definitions=home.definitions
-    )
-    return sensor.evaluate_tick(context)
+def schedule_of(name: str) -> dg.ScheduleDefinition:
+    (found,) = [schedule for schedule in schedules(SQUARE) if schedule.name == name]
+    return found
 
 
 def hour(home: Home, at: datetime) -> list[dg.RunRequest]:
-    context = dg.build_schedule_context(
-        home.instance, scheduled_execution_time=at, resources={"flux": bound_resource(home.runtime)}
-    )
-    (daily,) = [schedule for schedule in schedules(SQUARE) if schedule.name == "square_daily"]
-    return list(daily.evaluate_tick(context).run_requests or ())
+    return home.due(schedule_of("square_daily"), at)
 
 
 def start(request: dg.RunRequest) -> tuple[str, str]:
@@ -187,10 +180,10 @@ def test_changes_are_looked_for_after_the_clock_was_set_back(home: Home, sensor:
     home.connect("sakura")
     right = datetime(2026, 3, 10, 12, tzinfo=UTC)
     with time_machine.travel(right + timedelta(hours=2), tick=False):
-        cursor = tick(home, sensor).cursor
+        cursor = home.tick(sensor).cursor
     assert "13:59" in str(cursor)
     with time_machine.travel(right, tick=False):
-        context = tick(home, sensor, cursor)
+        context = home.tick(sensor, cursor)
     cursors = json.loads(context.cursor or "{}")
     assert {datetime.fromisoformat(until) for until in cursors.values()} == {right - LAG}
 
@@ -261,7 +254,7 @@ def test_a_day_that_was_landed_while_it_was_open_is_landed_again_after_it_has_cl
         assert hour(home, noon) == [], "it is not due while it is open"
     closed = datetime(2026, 3, 10, 15, 40, tzinfo=UTC)
     with time_machine.travel(closed + timedelta(hours=3)):
-        late, *_ = tick(home, sensor).asset_events
+        late, *_ = home.tick(sensor).asset_events
         assert isinstance(late, dg.AssetCheckEvaluation)
         assert "landed before it had ended" in late.metadata["late"].value
     with time_machine.travel(closed):
@@ -271,7 +264,7 @@ def test_a_day_that_was_landed_while_it_was_open_is_landed_again_after_it_has_cl
         assert job.execute_in_process(instance=home.instance, tags=request.tags).success
         assert hour(home, closed) == []
     with time_machine.travel(closed + timedelta(hours=3)):
-        good, *_ = tick(home, sensor).asset_events
+        good, *_ = home.tick(sensor).asset_events
         assert isinstance(good, dg.AssetCheckEvaluation)
         assert good.passed
     assert home.metadata("square", "transactions", partition=f"{B}|{END_DAY}")["day"] == "over"
@@ -289,7 +282,7 @@ def test_late_edits_make_their_own_days_run_again_and_nothing_else(changing_home
     first = END_DAY - timedelta(days=3)
     assert home.sync((B, first), (B, END_DAY)).success
     sensor = change_sensors(SQUARE)[0]
-    quiet = tick(home, sensor)
+    quiet = home.tick(sensor)
     assert not quiet.run_requests
     assert quiet.cursor
 
@@ -303,7 +296,7 @@ def test_late_edits_make_their_own_days_run_again_and_nothing_else(changing_home
     home.sandbox.world.sell(location, created=datetime(2026, 3, 10, 2, tzinfo=UTC))
     home.sandbox.world.sell(location)
     with time_machine.travel(datetime.now(UTC) + timedelta(minutes=5)):
-        changed = tick(home, sensor, quiet.cursor)
+        changed = home.tick(sensor, quiet.cursor)
     ranges = {start(request) for request in changed.run_requests or ()}
     assert ranges == {(f"{B}|{first}", f"{B}|{first}"), (f"{B}|{END_DAY}", f"{B}|{END_DAY}")}
     before = home.ask("select count(*) from square_transactions")
@@ -315,7 +308,7 @@ def test_late_edits_make_their_own_days_run_again_and_nothing_else(changing_home
             assert done.success
     assert home.ask("select count(*) from square_transactions") > before
     with time_machine.travel(datetime.now(UTC) + timedelta(minutes=9)):
-        assert not tick(home, sensor, quiet.cursor).run_requests, "what has been landed since is not asked for again"
+        assert not home.tick(sensor, quiet.cursor).run_requests, "what has been landed since is not asked for again"
 
 
 def test_a_connection_that_cannot_be_asked_keeps_its_place_and_does_not_stop_the_others(changing_home: Home) -> None:
@@ -323,7 +316,7 @@ def test_a_connection_that_cannot_be_asked_keeps_its_place_and_does_not_stop_the
     home.connect("harbor", "sakura")
     httpx.post(f"{home.sandbox.url}/sandbox/tokens/revoke", json={"merchant": "harbor"})
     cursor = json.dumps({A: "2026-11-01T00:00:00+00:00"})
-    result = tick(home, change_sensors(SQUARE)[0], cursor)
+    result = home.tick(change_sensors(SQUARE)[0], cursor)
     cursors = json.loads(str(result.cursor))
     assert cursors[A] == "2026-11-01T00:00:00+00:00"
     assert cursors[B] > cursors[A]
@@ -336,7 +329,7 @@ def test_the_watch_tells_which_connection_is_late_and_what_to_do(home: Home) -> 
     day = last_closed([calendar("Asia/Tokyo")], at)
     assert home.sync((B, day), (B, day)).success
     with time_machine.travel(at, tick=False):
-        evaluation, alerts, *_ = tick(home, sensor).asset_events
+        evaluation, alerts, *_ = home.tick(sensor).asset_events
     assert isinstance(evaluation, dg.AssetCheckEvaluation)
     assert not evaluation.passed
     told = evaluation.metadata["late"].value
@@ -347,7 +340,7 @@ def test_the_watch_tells_which_connection_is_late_and_what_to_do(home: Home) -> 
     assert alerts.passed
     home.runtime.state.alerts.raise_("webhooks_failing", B, "no webhook has come since yesterday. Look at Square.")
     home.runtime.state.alerts.raise_("webhooks_failing", "other:one", "not of this provider")
-    _, alerts, *_ = tick(home, sensor).asset_events
+    _, alerts, *_ = home.tick(sensor).asset_events
     assert isinstance(alerts, dg.AssetCheckEvaluation)
     assert not alerts.passed
     assert alerts.metadata["open alerts"].value == 1

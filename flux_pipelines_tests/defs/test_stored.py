@@ -23,7 +23,7 @@ from flux_pipelines.lake import hour_slot
 from flux_pipelines.providers.base import Erasure
 from flux_pipelines.providers.registry import provider
 from flux_pipelines_tests.defs.conftest import END_DAY, Home, made_once, open_copy
-from flux_pipelines_tests.defs.test_order_sensors import hour, start, tick
+from flux_pipelines_tests.defs.test_order_sensors import hour, start
 from flux_pipelines_tests.defs.test_stream_sensors import asked, run
 from flux_pipelines_tests.defs.webhooks import Drain, days, payment
 from flux_sandbox.server import RunningSandbox
@@ -150,7 +150,7 @@ def test_a_day_that_came_back_empty_is_asked_for_again_by_itself(changing_home: 
         (request,) = hour(home, CLOSED)
         assert start(request) == (f"{B}|{END_DAY}", f"{B}|{END_DAY}")
     with time_machine.travel(CLOSED + timedelta(hours=3)):
-        late, open_alerts, *_ = tick(home, sensor).asset_events
+        late, open_alerts, *_ = home.tick(sensor).asset_events
         assert isinstance(late, dg.AssetCheckEvaluation)
         assert "came back empty" in late.metadata["late"].value
         assert isinstance(open_alerts, dg.AssetCheckEvaluation)
@@ -320,7 +320,7 @@ def test_sensors_and_the_daily_comparison_go_on_past_what_is_damaged(changing_ho
     home = changing_home
     home.connect("fjord", "sakura")
     assert home.sync((A, DAYS[0]), (B, DAYS[2])).success
-    quiet = tick(home, change_sensors(SQUARE)[0])
+    quiet = home.tick(change_sensors(SQUARE)[0])
     _cut_off(folder(home, DAYS[1]) / "manifest.json")
     sold = httpx.get(f"{home.sandbox.url}/sandbox/orders", params={"merchant": "sakura", "limit": "4000"}).json()
     noon = {day: datetime(day.year, day.month, day.day, 3, tzinfo=UTC).timestamp() * 1000 for day in DAYS[1:]}
@@ -329,7 +329,7 @@ def test_sensors_and_the_daily_comparison_go_on_past_what_is_damaged(changing_ho
         body = {"order_id": order["order_id"], "add_units": 1}
         httpx.post(f"{home.sandbox.url}/sandbox/orders/edit", json=body).raise_for_status()
     with time_machine.travel(datetime.now(UTC) + timedelta(minutes=5)):
-        changed = tick(home, change_sensors(SQUARE)[0], quiet.cursor)
+        changed = home.tick(change_sensors(SQUARE)[0], quiet.cursor)
     assert {start(request) for request in changed.run_requests or ()} == {(f"{B}|{DAYS[1]}", f"{B}|{DAYS[2]}")}
     with time_machine.travel(CLOSED):
         job = home.definitions.resolve_job_def(names.RECONCILE_JOB)

@@ -13,14 +13,13 @@ import time_machine
 
 from flux_pipelines.defs import names
 from flux_pipelines.defs.partitions import partition_key
-from flux_pipelines.defs.resources import bound_resource
 from flux_pipelines.defs.runner import sync
-from flux_pipelines.defs.schedules import DAILY_ATTEMPTS, schedules
+from flux_pipelines.defs.schedules import DAILY_ATTEMPTS
 from flux_pipelines.defs.sensors.changes import change_sensors
 from flux_pipelines.providers.registry import provider
 from flux_pipelines.providers.square.webhooks import SquareWebhooks
 from flux_pipelines_tests.defs.conftest import END_DAY, Home
-from flux_pipelines_tests.defs.test_order_sensors import start, tick
+from flux_pipelines_tests.defs.test_order_sensors import schedule_of, start
 from flux_pipelines_tests.defs.webhooks import Drain, event, later
 
 SQUARE = provider("square")
@@ -35,11 +34,7 @@ def drain(changing_home: Home) -> Iterator[Drain]:
 
 
 def asked(home: Home, name: str, at: datetime) -> list[dg.RunRequest]:
-    (schedule,) = [one for one in schedules(SQUARE) if one.name == name]
-    context = dg.build_schedule_context(
-        home.instance, scheduled_execution_time=at, resources={"flux": bound_resource(home.runtime)}
-    )
-    return list(schedule.evaluate_tick(context).run_requests or ())
+    return home.due(schedule_of(name), at)
 
 
 def run(home: Home, request: dg.RunRequest) -> dg.ExecuteInProcessResult:
@@ -130,7 +125,7 @@ def test_late_changes_make_their_own_days_run_again_and_nothing_else(changing_ho
     done = home.run("collect_square", str(partition_key(B, first)), str(partition_key(B, END_DAY)))
     assert done.success
     _, sensor = change_sensors(SQUARE)
-    quiet = tick(home, sensor)
+    quiet = home.tick(sensor)
     assert not quiet.run_requests
     orders = httpx.get(
         f"{home.sandbox.url}/sandbox/orders", params={"merchant": "sakura", "state": "COMPLETED", "limit": "400"}
@@ -138,14 +133,14 @@ def test_late_changes_make_their_own_days_run_again_and_nothing_else(changing_ho
     sold = min(orders, key=lambda order: order["created_ms"])
     httpx.post(f"{home.sandbox.url}/sandbox/orders/refund", json={"order_id": sold["order_id"]}).raise_for_status()
     with time_machine.travel(datetime.now(UTC) + timedelta(minutes=5)):
-        changed = tick(home, sensor, quiet.cursor)
+        changed = home.tick(sensor, quiet.cursor)
     # The payment that was refunded changed; the refund itself is of today, which is not closed.
     assert [start(request) for request in changed.run_requests or ()] == [(f"{B}|{first}",) * 2]
     with time_machine.travel(datetime.now(UTC) + timedelta(minutes=6)):
         for request in changed.run_requests or ():
             assert run(home, request).success
     with time_machine.travel(datetime.now(UTC) + timedelta(minutes=9)):
-        assert not tick(home, sensor, changed.cursor).run_requests, "what was fetched since is not asked for again"
+        assert not home.tick(sensor, changed.cursor).run_requests, "what was fetched since is not asked for again"
 
 
 def test_a_feed_that_may_not_be_read_fails_by_itself_and_the_sales_stay(changing_home: Home) -> None:

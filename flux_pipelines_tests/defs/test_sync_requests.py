@@ -14,7 +14,6 @@ import time_machine
 from flux_pipelines.connections import connect_to_sandbox, reconfigure
 from flux_pipelines.defs import names
 from flux_pipelines.defs.partitions import partition_key
-from flux_pipelines.defs.resources import bound_resource
 from flux_pipelines.defs.sensors import sync_requests
 from flux_pipelines.state import Alert, NewEvent
 from flux_pipelines_tests.defs.conftest import END_DAY, Home, open_home
@@ -235,11 +234,8 @@ def keep(home: Home) -> dg.ExecuteInProcessResult:
 
 
 def hourly(home: Home, at: datetime) -> int:
-    context = dg.build_schedule_context(
-        home.instance, scheduled_execution_time=at, resources={"flux": bound_resource(home.runtime)}
-    )
     schedule = home.definitions.get_repository_def().get_schedule_def(f"{names.TOKENS_JOB}_hourly")
-    return len(schedule.evaluate_tick(context).run_requests or ())
+    return len(home.due(schedule, at))
 
 
 @pytest.fixture

@@ -11,7 +11,6 @@ import dagster as dg
 import time_machine
 
 from flux_pipelines.defs import names
-from flux_pipelines.defs.resources import bound_resource
 from flux_pipelines.runtime import Runtime
 from flux_pipelines.state import NewEvent
 from flux_pipelines_tests.defs.conftest import Home
@@ -73,12 +72,8 @@ class Drain:
 
     def tick(self, name: str = "square_webhooks", cursor: str | None = None) -> dg.SensorExecutionData:
         """Evaluate a sensor once."""
-        definitions = self.home.definitions
-        context = dg.build_sensor_context(
-            self.home.instance, cursor=cursor, resources={"flux": bound_resource(self.hurried)}, definitions=definitions
-        )
-        sensor = definitions.get_repository_def().get_sensor_def(name)
-        data = sensor.evaluate_tick(context)
+        sensor = self.home.definitions.get_repository_def().get_sensor_def(name)
+        data = self.home.tick(sensor, cursor, self.hurried)
         for request in data.dynamic_partitions_requests or ():
             self.home.instance.add_dynamic_partitions(request.partitions_def_name, list(request.partition_keys))
         return data

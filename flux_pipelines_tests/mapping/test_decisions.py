@@ -150,10 +150,10 @@ def test_it_is_written_anew_after_a_decision(runtime: Runtime) -> None:
     with dg.DagsterInstance.ephemeral() as instance:
 
         def tick(cursor: str | None) -> Any:
-            context = dg.build_sensor_context(
+            with dg.build_sensor_context(
                 instance=instance, cursor=cursor, resources={"flux": bound_resource(runtime, None)}
-            )
-            return list(sensor(context)), context.cursor  # type: ignore[call-overload]
+            ) as context:
+                return list(sensor(context)), context.cursor  # type: ignore[call-overload]
 
         (first,), cursor = tick(None)
         assert isinstance(first, dg.RunRequest)
