@@ -56,7 +56,7 @@ def main() -> None:
     from flux_pipelines.defs.code_location import build_definitions
     from flux_pipelines.defs.driver import dagster_home
     from flux_pipelines.defs.names import RANGE_END, RANGE_START
-    from flux_pipelines.defs.partitions import partition_key
+    from flux_pipelines.domain.partition import Partition
     from flux_pipelines.settings import settings
 
     if chosen.storage == "stock":
@@ -78,7 +78,7 @@ def main() -> None:
     first, last = chosen.first_day, chosen.first_day + timedelta(days=chosen.days - 1)
     before = last - timedelta(days=HORIZON)
     steps: list[tuple[str, str, str]] = [
-        (names.sync_job("square"), partition_key(CONNECTION, first), partition_key(CONNECTION, last)),
+        (names.sync_job("square"), str(Partition(CONNECTION, first)), str(Partition(CONNECTION, last))),
         (names.REFRESH_CORE_JOB, first.isoformat(), last.isoformat()),
         *((names.FORECAST_JOB, day.isoformat(), day.isoformat()) for day in (before, last) if day >= first),
         (names.ACCURACY_JOB, max(before + timedelta(days=1), first).isoformat(), last.isoformat()),

@@ -76,8 +76,8 @@ def main() -> None:
     from flux_pipelines.defs.code_location import build_definitions
     from flux_pipelines.defs.driver import dagster_home
     from flux_pipelines.defs.names import RANGE_END, RANGE_START
-    from flux_pipelines.defs.partitions import partition_key
     from flux_pipelines.defs.resources import bound_resource
+    from flux_pipelines.domain.partition import Partition
     from flux_pipelines.runtime import Runtime
 
     import_everything()
@@ -91,8 +91,8 @@ def main() -> None:
                 instance=instance,
                 run_config={"ops": {"square__raw_orders": {"config": {"verify": chosen.verify}}}},
                 tags={
-                    RANGE_START: partition_key(CONNECTION, days[0]),
-                    RANGE_END: partition_key(CONNECTION, days[-1]),
+                    RANGE_START: str(Partition(CONNECTION, days[0])),
+                    RANGE_END: str(Partition(CONNECTION, days[-1])),
                 },
             )
             assert result.success

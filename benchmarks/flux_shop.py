@@ -131,8 +131,9 @@ def main() -> None:
     from flux_pipelines.defs.code_location import build_definitions
     from flux_pipelines.defs.driver import dagster_home
     from flux_pipelines.defs.names import RANGE_END, RANGE_START, sync_job
-    from flux_pipelines.defs.partitions import connections_of, partition_key
+    from flux_pipelines.defs.partitions import connections_of
     from flux_pipelines.defs.resources import bound_resource
+    from flux_pipelines.domain.partition import Partition
     from flux_pipelines.runtime import Runtime
 
     import_everything()
@@ -145,7 +146,7 @@ def main() -> None:
         _ask(f"{chosen.url}/sandbox/shopify", {"merchant": SHOP, "restore_rate": chosen.restored})
         _ask(f"{chosen.url}/sandbox/stats/reset", {})
         with metered() as spent, load() as facts:
-            tags = {RANGE_START: partition_key(CONNECTION, days[0]), RANGE_END: partition_key(CONNECTION, days[-1])}
+            tags = {RANGE_START: str(Partition(CONNECTION, days[0])), RANGE_END: str(Partition(CONNECTION, days[-1]))}
             assert job.execute_in_process(instance=instance, tags=tags).success
         seen = _ask(f"{chosen.url}/sandbox/stats")
         facts |= {

@@ -86,7 +86,7 @@ ROOMS: dict[str, Room] = {
     "listening": _room("listening.py", "opening the sockets that servers answer on", "domain"),
     "holding": _room("holding.py", "locks that one process has at a time"),
     "sqlite": _room("sqlite.py", "what SQLite files with several writers need"),
-    "domain": _room("domain/", "money, business days, table contracts, errors: pure"),
+    "domain": _room("domain/", "money, business days, partitions, table contracts, errors: pure"),
 }
 
 

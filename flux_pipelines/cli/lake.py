@@ -13,6 +13,7 @@ import typer
 
 from flux_pipelines.cli.output import error, say, table
 from flux_pipelines.domain.errors import ConfigurationError
+from flux_pipelines.domain.partition import Partition
 from flux_pipelines.runtime import Runtime
 
 quarantine = typer.Typer(help="Records that could not be used: look at them, try them again.", no_args_is_help=True)
@@ -128,7 +129,7 @@ def replay(
         if not before:
             say("Nothing is in quarantine.")
             return
-        partitions = sorted({(str(r["connection"]), r["business_date"]) for r in before})
+        partitions = sorted({Partition(str(r["connection"]), r["business_date"]) for r in before})
         report = replay_quarantined(runtime, partitions)
         after = runtime.quarantine.list(connection=connection)
     say(f"{len(before) - len(after)} of {len(before)} records left quarantine; {len(after)} stay.")

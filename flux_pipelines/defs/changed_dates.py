@@ -15,12 +15,14 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from flux_pipelines.defs.checks import CHECK_MEMORY, view_of
-from flux_pipelines.defs.partitions import each_day, partition_key
+from flux_pipelines.defs.partitions import each_day
 from flux_pipelines.domain import tables
+from flux_pipelines.domain.partition import Partition
 from flux_pipelines.lake.parquet import Among
 from flux_pipelines.lake.raw_manifest import OLDER
 
 if TYPE_CHECKING:
+    from flux_pipelines.domain.partition import Unit
     from flux_pipelines.domain.tables import Table
     from flux_pipelines.lake import Commit, DeltaLake, Draft, RawManifest, RawStore
     from flux_pipelines.runtime import Runtime
@@ -52,7 +54,7 @@ class ChangedDates:
         self._run = run
         self._name = f"touching/{table.name}/"
         self._connections: set[str] = set()
-        self.changed: dict[tuple[str, date], set[date]] = {}
+        self.changed: dict[Partition, set[date]] = {}
 
     @contextmanager
     def recording(self, drafting: AbstractContextManager[Draft]) -> Iterator[Draft]:
@@ -74,7 +76,7 @@ class ChangedDates:
                 self._connections.add(connection)
                 # Of an attempt of the same run that died.
                 for day in self._own(connection):
-                    self.changed.setdefault((connection, date.fromisoformat(day)), set())
+                    self.changed.setdefault(Partition(connection, date.fromisoformat(day)), set())
             told = {"since": datetime.now(UTC).isoformat(), "dates": sorted({*days, *self._own(connection)})}
             self._runtime.state.cursors.set(self._cursor(connection), told, connection=connection)
 
@@ -82,7 +84,7 @@ class ChangedDates:
         """Remember the dates whose rows a commit has changed, each with the raw dates they are of."""
         if self._table.partition_by == self._table.landed_by:
             for connection, raw_date, day in commit.changed:
-                at = connection, date.fromisoformat(day)
+                at = Partition(connection, date.fromisoformat(day))
                 self.changed.setdefault(at, set()).add(date.fromisoformat(raw_date))
 
     def report(
@@ -90,7 +92,7 @@ class ChangedDates:
         context: dg.AssetExecutionContext,
         raw: RawStore,
         connections: Collection[str],
-        done: Collection[str],
+        done: Collection[Unit],
     ) -> None:
         """Record that the rows of business dates have changed which are not partitions of this step.
 
@@ -109,18 +111,17 @@ class ChangedDates:
             for name, told in self._runtime.state.cursors.of(connection).items():
                 if name.startswith(self._name) and name not in forgotten:
                     for day in told["dates"]:
-                        changed.setdefault((connection, date.fromisoformat(day)), set())
+                        changed.setdefault(Partition(connection, date.fromisoformat(day)), set())
                     if datetime.fromisoformat(told["since"]) < datetime.now(UTC) - _DEAD_AFTER:
                         forgotten.append(name)
-        for (connection, day), dates in sorted(changed.items()):
-            key = partition_key(connection, day)
-            if str(key) in done or not raw.landed(connection, [day]):
+        for partition, dates in sorted(changed.items()):
+            if partition in done or not raw.landed(partition.connection, [partition.business_date]):
                 continue
             named = ", ".join(map(str, sorted(dates)[:_NAMED])) + ("" if len(dates) <= _NAMED else " and others")
             context.log_event(
                 dg.AssetMaterialization(
                     context.asset_key,
-                    partition=key,
+                    partition=str(partition),
                     metadata={"rows have changed of raw partitions of": named or "a run that did not tell"},
                 )
             )

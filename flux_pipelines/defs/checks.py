@@ -16,6 +16,7 @@ import dagster as dg
 
 from flux_pipelines.defs.metadata import preview
 from flux_pipelines.defs.partitions import ranges
+from flux_pipelines.domain.partition import Unit, unit_of
 from flux_pipelines.domain.tables import Table
 from flux_pipelines.domain.tables.sales import NOT_REVENUE
 
@@ -137,8 +138,8 @@ class Findings:
         self._offenders: dict[str, int] = {}
         self._samples: dict[str, list[Sequence[object]]] = {}
         self._told: list[dg.AssetCheckResult] = []
-        #: What blocking checks have found wrong: each unit (`square:acme|2026-03-09`) with the reason.
-        self.refused: dict[str, str] = {}
+        #: What blocking checks have found wrong: each unit with the reason.
+        self.refused: dict[Unit, str] = {}
 
     def look(
         self, database: duckdb.DuckDBPyConnection, view: str, day: str, scope: Rows, *, but: str = "false"
@@ -168,14 +169,16 @@ class Findings:
             units = database.execute(
                 f"select partition, count(*), min_by(subject || ': ' || problem, subject) from ({offenders}) group by 1"
             ).fetchall()
-            self.add(check, found[0][0], [row[1:] for row in found], {unit: (n, first) for unit, n, first in units})
+            self.add(
+                check, found[0][0], [row[1:] for row in found], {unit_of(unit): (n, first) for unit, n, first in units}
+            )
 
     def add(
         self,
         check: Check,
         count: int,
         sample: Sequence[Sequence[object]],
-        units: Mapping[str, tuple[int, str]],
+        units: Mapping[Unit, tuple[int, str]],
     ) -> None:
         """Add offenders of a check.
 
@@ -191,7 +194,7 @@ class Findings:
         if check.blocking:
             for unit, (n, first) in units.items():
                 found = f"{n} offender{'' if n == 1 else 's'}, {'' if n == 1 else 'among them '}{first}"
-                self.refused.setdefault(str(unit), f"the check {check.name} found {found}")
+                self.refused.setdefault(unit, f"the check {check.name} found {found}")
 
     def tell(self, result: dg.AssetCheckResult) -> None:
         """Add the result of a check that is none of these."""
@@ -281,9 +284,9 @@ def contract(table: Table, rules: Mapping[str, str], *, large: bool = False) -> 
     )
 
 
-def of_units(table: Table, units: Iterable[str]) -> str:
+def of_units(table: Table, units: Iterable[Unit]) -> str:
     """Return the SQL condition that selects the rows of some units of a table."""
-    names = ", ".join(map(quoted, sorted(units)))
+    names = ", ".join(map(quoted, sorted(map(str, units))))
     return f"{unit_label(table)} in ({names})" if names else "false"
 
 

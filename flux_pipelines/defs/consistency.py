@@ -7,7 +7,9 @@ from datetime import date
 from typing import TYPE_CHECKING, NamedTuple
 
 from flux_pipelines.defs.assets.core import parts_of, stream_of
+from flux_pipelines.defs.partitions import by_connection
 from flux_pipelines.domain import tables
+from flux_pipelines.domain.partition import Partition
 from flux_pipelines.domain.tables import Table
 
 if TYPE_CHECKING:
@@ -74,19 +76,19 @@ def _on_two_dates(runtime: Runtime, part: Table) -> list[Fault]:
 def _on_no_date(runtime: Runtime, table: Table, part: Table) -> list[Fault]:
     """Compare a provider's part with the core table, by the logs of both, on every date that has been fetched."""
     raw = runtime.raw.of(stream_of(part.name.partition("/")[0], table.name))
-    here: Counter[tuple[str, date]] = Counter()
+    here: Counter[Partition] = Counter()
     for (connection, _, day), rows in runtime.lake.rows_by_partition(part.name).items():
-        here[connection, date.fromisoformat(day)] += rows
-    core: Counter[tuple[str, date]] = Counter()
+        here[Partition(connection, date.fromisoformat(day))] += rows
+    core: Counter[Partition] = Counter()
     for (connection, day), rows in runtime.lake.rows_by_partition(table.name).items():
-        core[connection, date.fromisoformat(day)] += rows
+        core[Partition(connection, date.fromisoformat(day))] += rows
     found = []
-    for connection in sorted({connection for connection, _ in here}):
-        days = {day for key, day in here if key == connection}
+    for connection, days in by_connection(here).items():
         apart = sorted(
             day
             for day in raw.landed(connection, days)
-            if day >= runtime.settings.start_date and here[connection, day] != core[connection, day]
+            if day >= runtime.settings.start_date
+            and here[Partition(connection, day)] != core[Partition(connection, day)]
         )
         if apart:
             more = "" if len(apart) <= _NAMED else f" and {len(apart) - _NAMED} more dates"

@@ -21,19 +21,19 @@ import dagster as dg
 from flux_pipelines.defs import names
 from flux_pipelines.defs.assets.forecasts import HORIZON
 from flux_pipelines.defs.assets.normalized import grain_of
-from flux_pipelines.defs.assets.raw import key_of
 from flux_pipelines.defs.completeness import collected_until
 from flux_pipelines.defs.jobs import inside_orders
 from flux_pipelines.defs.partitions import connections_of
 from flux_pipelines.defs.resources import Progress, bound_resource
 from flux_pipelines.defs.tags import connection_tags, day_tags, runs_of
+from flux_pipelines.domain.partition import Partition, unit_of
 from flux_pipelines.domain.tables import TRANSACTIONS
 from flux_pipelines.providers.registry import provider as provider_named
 from flux_pipelines.settings import PROJECT_ROOT, Settings
 
 if TYPE_CHECKING:
     from flux_pipelines.defs.internals import ExecuteInProcessResult
-    from flux_pipelines.providers.base import Grain, Provider, Strategy, StreamTable
+    from flux_pipelines.providers.base import Provider, Strategy, StreamTable
     from flux_pipelines.runtime import Runtime
 
 #: Makes the definitions with some of their resources replaced (`code_location.build_definitions`).
@@ -223,7 +223,7 @@ class Driver:
                 streams = spec.streams_by(strategy)
                 if streams:
                     self._strategies.add(strategy)
-                    tags = _stream_tags(streams[0].grain, connection, today, today) | {names.SYNC_TAG: sync_token}
+                    tags = connection_tags(connection, today, today, streams[0].grain) | {names.SYNC_TAG: sync_token}
                     self.run(names.stream_job(provider, strategy), tags)
 
     def refresh_streams(self) -> None:
@@ -275,7 +275,7 @@ class Driver:
             bad = {row["business_date"] for row in quarantined if row["asset"] == key.to_user_string()} & set(days)
             grain = grain_of(spec, table)
             for first, last in runs_of(sorted(bad)):
-                self.run(_job_of(spec, table), _stream_tags(grain, connection, first, last), [key])
+                self.run(_job_of(spec, table), connection_tags(connection, first, last, grain), [key])
                 if grain == "day":
                     self.run_through(names.REFRESH_BOOKS_JOB, day_tags(first, last))
                 elif grain == "hour":
@@ -318,8 +318,8 @@ class Driver:
             result.run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION
         ).records
         events = (record.event_log_entry.get_dagster_event() for record in records)
-        partitions = (event.partition for event in events if event.asset_key == key)
-        return {date.fromisoformat(partition.rpartition("|")[2]) for partition in partitions if partition}
+        units = [unit_of(event.partition) for event in events if event.asset_key == key and event.partition]
+        return {one.business_date if isinstance(one, Partition) else date.fromisoformat(one) for one in units}
 
     def fetched(self, days: Collection[date]) -> set[date]:
         """Return the business dates of which orders of some connection have been fetched."""
@@ -370,15 +370,6 @@ def _job_of(spec: Provider, table: StreamTable) -> str:
     if table in inside_orders(spec):
         return names.derive_job(spec.name)
     return names.stream_job(spec.name, spec.stream(table.stream).strategy)
-
-
-def _stream_tags(grain: Grain, connection: str, first: date, last: date) -> dict[str, str]:
-    """Return the tags of a run over partitions of a stream of a connection."""
-    return {
-        names.CONNECTION_TAG: connection,
-        names.RANGE_START: key_of(grain, connection, first),
-        names.RANGE_END: key_of(grain, connection, last),
-    }
 
 
 def _failures(result: ExecuteInProcessResult) -> list[str]:

@@ -12,10 +12,10 @@ from datetime import date
 import dagster as dg
 
 from flux_pipelines.defs import names
-from flux_pipelines.defs.assets.raw import key_of
 from flux_pipelines.defs.assets.union import AS_A_WHOLE, BY_DAY
 from flux_pipelines.defs.freshness import NO_OPEN_ALERTS, PROVIDER_ANSWERS, VERSION_SUPPORTED, YESTERDAY_COMPLETE
 from flux_pipelines.defs.internals import UnresolvedAssetJobDefinition
+from flux_pipelines.defs.tags import connection_tags
 from flux_pipelines.domain.tables import (
     INVENTORY_LEVELS,
     OPEN_ITEMS,
@@ -185,12 +185,10 @@ def stream_request(
         job_name=names.stream_job(provider.name, stream.strategy),
         asset_selection=None if orders else assets_of(provider, stream),
         tags={
-            names.CONNECTION_TAG: connection,
+            **connection_tags(connection, first, last, stream.grain),
             # Apart from the orders' queue: what has just been sold does not wait for the other streams.
             names.QUEUE_TAG: connection if orders else f"{connection}/streams",
             names.STREAM_TAG: stream.name,
-            names.RANGE_START: key_of(stream.grain, connection, first),
-            names.RANGE_END: key_of(stream.grain, connection, last),
             **(tags or {}),
         },
     )

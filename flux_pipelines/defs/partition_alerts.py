@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from flux_pipelines.defs.partitions import ranges
 from flux_pipelines.domain.connection import split_key
 from flux_pipelines.domain.errors import EmptiedError, TableDamagedError
+from flux_pipelines.domain.partition import Partition, Unit
 from flux_pipelines.lake import CURRENT
 
 if TYPE_CHECKING:
@@ -67,8 +68,8 @@ def follow_damage(runtime: Runtime, connection: str, raw: RawStore, damaged: Map
 def follow_refusals(
     runtime: Runtime,
     asset: str,
-    refused: Mapping[str, str],
-    mended: Collection[str] = (),
+    refused: Mapping[Unit, str],
+    mended: Collection[Unit] = (),
     *,
     days: Collection[date] | None = None,
 ) -> None:
@@ -77,19 +78,25 @@ def follow_refusals(
     Args:
         runtime: the rooms.
         asset: the table, as Dagster calls it.
-        refused: units (`square:acme|2026-03-09`, `square:acme` of a table without dates), each with the reason.
+        refused: units, each with the reason.
         mended: units that the table has taken.
         days: business dates of which it has taken everything else, of every connection.
 
     """
     broken: dict[str, dict[str, str]] = {}
     taken: dict[str, list[str]] = {}
+
+    def named(unit: Unit) -> tuple[str, str]:
+        """Return whose alert a unit is part of, and what it is called there."""
+        if isinstance(unit, Partition):
+            return unit.connection, f"{asset}|{unit.business_date}"
+        return unit, f"{asset}|"
+
     for unit, why in refused.items():
-        connection, _, day = unit.partition("|")
-        broken.setdefault(connection, {})[f"{asset}|{day}"] = why
-    for unit in mended:
-        connection, _, day = unit.partition("|")
-        taken.setdefault(connection, []).append(f"{asset}|{day}")
+        connection, part = named(unit)
+        broken.setdefault(connection, {})[part] = why
+    for connection, part in map(named, mended):
+        taken.setdefault(connection, []).append(part)
     open_ones = {alert.connection_key for alert in runtime.state.alerts.open() if alert.kind == "data_refused"}
     others = [f"{asset}|{day}" for day in days or ()]
     for connection in sorted({*broken, *open_ones}):

@@ -10,6 +10,8 @@ import dagster as dg
 from flux_pipelines.defs.internals import MULTIDIMENSIONAL_PARTITION_PREFIX, PARTITION_NAME_TAG
 from flux_pipelines.defs.names import RANGE_END, RANGE_START
 from flux_pipelines.domain.business_day import EARLIEST_ZONE
+from flux_pipelines.domain.partition import Partition, Unit
+from flux_pipelines.providers.base import Grain
 from flux_pipelines.settings import settings
 
 CONNECTION = "connection"
@@ -70,29 +72,17 @@ def keys_of(context: dg.AssetExecutionContext) -> list[str]:
     return keys
 
 
-def partition_key(connection: str, day: date) -> dg.MultiPartitionKey:
-    """Return the key of one connection and business date."""
-    return dg.MultiPartitionKey({CONNECTION: connection, DAY: day.isoformat()})
+def unit_by_grain(grain: Grain, partition: Partition) -> Unit:
+    """Return what a partition of a stream is to Dagster: the connection alone where there is only the present."""
+    return partition.connection if grain == "current" else partition
 
 
-def split_partition(key: str) -> tuple[str, date]:
-    """Split a connection-and-date partition key.
-
-    Args:
-        key: as Dagster writes it, dimensions in alphabetical order: `square:acme|2025-06-30`.
-
-    """
-    connection, _, day = key.rpartition("|")
-    return connection, date.fromisoformat(day)
-
-
-def by_connection(keys: Iterable[str]) -> dict[str, list[date]]:
-    """Group connection-and-date keys: each connection with its days, in order."""
+def by_connection(partitions: Iterable[Partition]) -> dict[str, list[date]]:
+    """Group partitions: each connection with its business dates, in order."""
     grouped: dict[str, list[date]] = {}
-    for key in keys:
-        connection, day = split_partition(key)
-        grouped.setdefault(connection, []).append(day)
-    return {connection: sorted(days) for connection, days in grouped.items()}
+    for partition in sorted(partitions):
+        grouped.setdefault(partition.connection, []).append(partition.business_date)
+    return grouped
 
 
 def ranges(days: Iterable[date]) -> list[tuple[date, date]]:

@@ -18,6 +18,7 @@ from flux_pipelines.defs.failures import PartitionsFailed, retry_or_fail
 from flux_pipelines.defs.internals.partition_metadata import attach
 from flux_pipelines.defs.partition_alerts import follow_refusals
 from flux_pipelines.domain.errors import CheckFailedError, ContractBrokenError, FluxError, TableDamagedError
+from flux_pipelines.domain.partition import Partition, Unit
 
 if TYPE_CHECKING:
     import duckdb
@@ -28,8 +29,8 @@ if TYPE_CHECKING:
     from flux_pipelines.lake.parquet import Part
     from flux_pipelines.runtime import Runtime
 
-#: Units (`square:acme|2026-03-09`) that cannot be had, each with the reason.
-Refused = Mapping[str, FluxError]
+#: Units that cannot be had, each with the reason.
+Refused = Mapping[Unit, FluxError]
 Describe = Callable[["duckdb.DuckDBPyConnection"], None]
 
 
@@ -97,7 +98,7 @@ def publish(
 
 @contextmanager
 def _mended(
-    lake: DeltaLake, draft: Draft, database: duckdb.DuckDBPyConnection, scope: Rows, bad: Collection[str]
+    lake: DeltaLake, draft: Draft, database: duckdb.DuckDBPyConnection, scope: Rows, bad: Collection[Unit]
 ) -> Iterator[Draft]:
     """Stage the rows again, of the units that are bad those that the table has now."""
     table, day = draft.table, cast(str, draft.table.day)
@@ -116,7 +117,7 @@ def _mended(
         yield again
 
 
-def failures(refused: Mapping[str, str], upstream: Refused | None = None) -> list[PartitionsFailed]:
+def failures(refused: Mapping[Unit, str], upstream: Refused | None = None) -> list[PartitionsFailed]:
     """Return what was refused as failures, each with what to do.
 
     Args:
@@ -125,28 +126,27 @@ def failures(refused: Mapping[str, str], upstream: Refused | None = None) -> lis
 
     """
     found: list[PartitionsFailed] = []
-    for unit, why in refused.items():
-        connection, days = _split(unit)
-        found.append(PartitionsFailed(connection, days, CheckFailedError(why, connection=connection)))
-    for unit, error in (upstream or {}).items():
-        connection, days = _split(unit)
+    whys: list[tuple[Unit, str | FluxError]] = [*refused.items(), *(upstream or {}).items()]
+    for unit, why in whys:
+        connection, days = (unit.connection, (unit.business_date,)) if isinstance(unit, Partition) else (unit, ())
+        error = CheckFailedError(why, connection=connection) if isinstance(why, str) else why
         found.append(PartitionsFailed(connection, days, error))
     return found
 
 
 def refused_of(
-    findings: Findings, failed: Sequence[PartitionsFailed], unit: Callable[[str, date], str]
-) -> dict[str, str]:
+    findings: Findings, failed: Sequence[PartitionsFailed], unit: Callable[[Partition], Unit]
+) -> dict[Unit, str]:
     """Return the units of a provider's table that are not as they came: refused by checks, or not of the contract.
 
     Args:
         findings: what the checks found.
         failed: what failed, for whatever reason.
-        unit: makes the unit of a connection and date.
+        unit: says what a partition is of in the table.
 
     """
     misfits = {
-        unit(failure.connection, day): failure.error.what
+        unit(Partition(failure.connection, day)): failure.error.what
         for failure in failed
         if isinstance(failure.error, ContractBrokenError)
         for day in failure.days
@@ -188,9 +188,9 @@ def concluded(
     yield dg.MaterializeResult(metadata=alone, check_results=findings.results())
 
 
-def damaged_units(lake: DeltaLake, tables: Sequence[Table], where: Where) -> dict[str, FluxError]:
+def damaged_units(lake: DeltaLake, tables: Sequence[Table], where: Where) -> dict[Unit, FluxError]:
     """Return the units of tables whose files cannot be read, each with why; to be asked once reading has failed."""
-    found: dict[str, FluxError] = {}
+    found: dict[Unit, FluxError] = {}
     for table in tables:
         for partition in lake.rows_by_partition(table.name, where):
             values = dict(zip(table.partition_by, partition, strict=True))
@@ -198,14 +198,13 @@ def damaged_units(lake: DeltaLake, tables: Sequence[Table], where: Where) -> dic
                 for _ in lake.read(table, where=values):
                     pass
             except TableDamagedError as error:
-                unit = "|".join(values[name] for name in ("connection", table.dated) if name in values)
-                found[unit] = TableDamagedError(
+                found[unit_at(table, partition)] = TableDamagedError(
                     error.what, connection=values.get("connection"), next_step=error.next_step
                 )
     return found
 
 
-def leaving_out(names: Collection[str], units: Collection[str]) -> dict[str, set[Part]]:
+def leaving_out(names: Collection[str], units: Collection[Unit]) -> dict[str, set[Part]]:
     """Return the partitions of tables that a core table's units are made of, for sessions that are to leave them out."""
     from flux_pipelines.domain import tables
 
@@ -217,17 +216,19 @@ def leaving_out(names: Collection[str], units: Collection[str]) -> dict[str, set
     }
 
 
+def unit_at(table: Table, part: Part) -> Unit:
+    """Return the unit whose rows a partition of a table has."""
+    values = dict(zip(table.partition_by, part, strict=True))
+    connection, day = cast(str, values["connection"]), values.get(table.dated)
+    return connection if day is None else Partition(connection, date.fromisoformat(day))
+
+
 def _is_own(table: Table) -> bool:
     """Tell whether a unit of a table is a partition of its own."""
     return set(table.unit) <= set(table.partition_by)
 
 
-def _partition(table: Table, unit: str, day: str) -> Part:
-    names = ("connection", day) if table.day else ("connection",)
-    values = dict(zip(names, unit.rsplit("|", 1) if table.day else (unit,), strict=True))
+def _partition(table: Table, unit: Unit, day: str) -> Part:
+    connection, of = (unit.connection, str(unit.business_date)) if isinstance(unit, Partition) else (unit, None)
+    values = {"connection": connection, day: of}
     return tuple(values.get(name) for name in table.partition_by)
-
-
-def _split(unit: str) -> tuple[str, tuple[date, ...]]:
-    connection, bar, day = unit.rpartition("|")
-    return (connection, (date.fromisoformat(day),)) if bar else (unit, ())

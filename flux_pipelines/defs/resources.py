@@ -8,19 +8,20 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from datetime import date
 from typing import TYPE_CHECKING
 
 import dagster as dg
 from pydantic import PrivateAttr
+
+from flux_pipelines.domain.partition import Partition
 
 if TYPE_CHECKING:
     from flux_pipelines.forecaster.client import DemandEndpoint
     from flux_pipelines.runtime import Runtime
 
 
-#: Told of each partition that has landed: connection and business date.
-Progress = Callable[[str, date], None]
+#: Told of each partition that has landed.
+Progress = Callable[[Partition], None]
 
 
 class FluxResource(dg.ConfigurableResource):  # type: ignore[type-arg]
@@ -51,10 +52,10 @@ class FluxResource(dg.ConfigurableResource):  # type: ignore[type-arg]
                 self._runtime = Runtime(patient=patient)
             return self._runtime
 
-    def landed(self, connection: str, day: date) -> None:
+    def landed(self, partition: Partition) -> None:
         """Tell whoever waits for this run that a partition has landed."""
         if self._progress is not None:
-            self._progress(connection, day)
+            self._progress(partition)
 
     @contextmanager
     def yield_for_execution(self, context: dg.InitResourceContext) -> Generator[FluxResource]:  # noqa: ARG002

@@ -20,8 +20,10 @@ from flux_pipelines.defs.assets.forecasts import HORIZON
 from flux_pipelines.defs.checks import Scope
 from flux_pipelines.defs.code_location import build_definitions
 from flux_pipelines.defs.driver import driving
+from flux_pipelines.defs.partitions import by_connection
 from flux_pipelines.defs.resources import Progress
 from flux_pipelines.domain.connection import split_key
+from flux_pipelines.domain.partition import Partition
 from flux_pipelines.domain.tables import DAILY_SALES, DEMAND_FORECASTS, FORECAST_ACCURACY, TRANSACTIONS
 from flux_pipelines.providers.registry import provider as provider_named
 
@@ -148,19 +150,16 @@ def sync(
     return report
 
 
-def replay_quarantined(runtime: Runtime, partitions: Sequence[tuple[str, date]]) -> SyncReport:
+def replay_quarantined(runtime: Runtime, partitions: Sequence[Partition]) -> SyncReport:
     """Normalise partitions again and bring the core tables up to date: what was quarantined may be usable by now.
 
     Records that could not even be landed (`raw_orders`) are fetched again.
     """
     report = SyncReport()
-    days: dict[str, set[date]] = {}
-    for key, day in partitions:
-        days.setdefault(key, set()).add(day)
     with driving(runtime, build_definitions) as driver:
         landed: set[date] = set()
-        for key, wanted in days.items():
-            provider = key.partition(":")[0]
+        for key, of_one in by_connection(partitions).items():
+            provider, wanted = key.partition(":")[0], set(of_one)
             unread = names.raw_orders(provider).to_user_string()
             again = {row["business_date"] for row in runtime.quarantine.list(asset=unread, connection=key)} & wanted
             landed.update(driver.materialise_connection(provider, key, sorted(again), sync_token=uuid.uuid4().hex))
@@ -265,9 +264,9 @@ def _bar(console: Console | None, total: int) -> Progress | None:
     )
     task = bar.add_task("landing", total=total)
 
-    def told(connection: str, day: date) -> None:
+    def told(partition: Partition) -> None:
         bar.start()
-        bar.update(task, description=f"{connection} {day}", advance=1)
+        bar.update(task, description=f"{partition.connection} {partition.business_date}", advance=1)
         if bar.finished:
             bar.stop()
 

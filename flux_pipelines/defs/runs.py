@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
 import dagster as dg
 
 from flux_pipelines.defs.internals import FINISHED_STATUSES, WILL_RETRY_TAG
 from flux_pipelines.defs.names import DATE_WAS_OVER, FETCHED_AT, RANGE_END, RANGE_START
-from flux_pipelines.defs.partitions import each_day, split_partition
+from flux_pipelines.defs.partitions import each_day
 from flux_pipelines.domain import inert
+from flux_pipelines.domain.partition import Partition
 
 if TYPE_CHECKING:
     from flux_pipelines.defs.internals import RunRecord
@@ -83,10 +84,10 @@ def why_failed(instance: dg.DagsterInstance, run: dg.DagsterRun) -> str:
     return inert.plain("; ".join(told))
 
 
-def days_of(run: dg.DagsterRun) -> tuple[str, list[date]]:
-    """Return the connection and business dates of a sync run, from its tags."""
-    connection, first = split_partition(run.tags[RANGE_START])
-    return connection, each_day(first, split_partition(run.tags[RANGE_END])[1])
+def partitions_of(run: dg.DagsterRun) -> list[Partition]:
+    """Return the partitions of a sync run, from its tags."""
+    first, last = Partition.parse(run.tags[RANGE_START]), Partition.parse(run.tags[RANGE_END])
+    return [Partition(first.connection, day) for day in each_day(first.business_date, last.business_date)]
 
 
 def fetched_at(record: dg.EventLogRecord) -> datetime:

@@ -12,6 +12,7 @@ from datetime import date, timedelta
 from decimal import ROUND_HALF_EVEN, Decimal
 from typing import TYPE_CHECKING
 
+from flux_pipelines.domain.partition import Partition
 from flux_pipelines.domain.tables import FORECAST_ACCURACY
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ def accuracy_window(target: date, longest_horizon: int = 14) -> tuple[date, date
 
 
 def accuracy(
-    forecasts: pa.Table, demand: pa.Table, targets: Collection[date], *, unsettled: Collection[tuple[str, date]] = ()
+    forecasts: pa.Table, demand: pa.Table, targets: Collection[date], *, unsettled: Collection[Partition] = ()
 ) -> pa.Table:
     """Evaluate the forecasts of business dates, of all of them at once.
 
@@ -36,7 +37,7 @@ def accuracy(
         forecasts: rows of `demand_forecasts`; only forecasts with a `target_date` among the targets are used.
         demand: rows of `daily_item_demand` in the `accuracy_window` of every target; others do no harm.
         targets: the business dates.
-        unsettled: connections and business dates of theirs that cannot be evaluated yet.
+        unsettled: those that cannot be evaluated yet.
 
     Returns:
         Rows of `forecast_accuracy` in order of business date: one per connection and `as_of`, none where nothing could
@@ -51,8 +52,8 @@ def accuracy(
         sql.register("demand", demand)
         asked = {
             "targets": sorted(targets),
-            "unsettled_connections": [connection for connection, _ in unsettled],
-            "unsettled_dates": [day for _, day in unsettled],
+            "unsettled_connections": [one.connection for one in unsettled],
+            "unsettled_dates": [one.business_date for one in unsettled],
             "reach": NAIVE_REACH_DAYS,
         }
         sums = sql.execute(_SUMS, asked).fetchall()

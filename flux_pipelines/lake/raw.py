@@ -256,14 +256,6 @@ class RawStore:
             if self._store.exists(f"{folder_of(self.stream, connection, day.isoformat())}/manifest.json")
         }
 
-    def partitions(self, provider: str) -> Iterator[tuple[str, date]]:
-        """Yield the connection and business date of every partition of a provider, in order."""
-        for name in self._store.folders(f"raw/{provider}/{self.stream}"):
-            connection = f"{provider}:{name}"
-            for day in self.days(connection):
-                if self._store.exists(f"{folder_of(self.stream, connection, day.isoformat())}/manifest.json"):
-                    yield connection, day
-
     def connections(self) -> list[str]:
         """Return the keys of all connections that have ever landed something of this stream; removed ones are among them."""
         return [

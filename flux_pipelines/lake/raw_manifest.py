@@ -9,6 +9,7 @@ import msgspec
 
 from flux_pipelines.domain.connection import split_key
 from flux_pipelines.domain.errors import TableDamagedError
+from flux_pipelines.domain.partition import Partition
 
 #: The stream of orders, and the folder of a stream of what there is now.
 ORDERS = "orders"
@@ -76,6 +77,11 @@ class RawManifest(msgspec.Struct, frozen=True, kw_only=True):
     slot: str = ""
     redacted: bool = False
     format: Literal[1] = 1
+
+    @property
+    def partition(self) -> Partition:
+        """The partition that it is of, or that its slot is part of."""
+        return Partition(self.connection, self.business_date)
 
     @property
     def hour(self) -> datetime | None:

@@ -23,6 +23,7 @@ import msgspec
 
 from flux_pipelines.domain.connection import Connection
 from flux_pipelines.domain.errors import EmptiedError, FluxError, HistoryUnavailableError
+from flux_pipelines.domain.partition import Partition
 from flux_pipelines.lake.raw import (
     CURRENT,
     FetchedWindow,
@@ -372,7 +373,7 @@ class _Engine:
                 reason = f"it is of the location {record.location_id!r}, which was not asked for"
                 # Redacted like the others: quarantine is stored too.
                 (payload,) = self._redacted([bytes(record.raw)])
-                part.bad.append(BadRecord(self._connection.key, part.day, reason, payload))
+                part.bad.append(BadRecord(Partition(self._connection.key, part.day), reason, payload))
             else:
                 good.append(record)
                 objects.append(bytes(record.raw))

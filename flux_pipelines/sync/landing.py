@@ -17,6 +17,7 @@ from typing import Protocol
 import msgspec
 
 from flux_pipelines.domain.money import known_currencies
+from flux_pipelines.domain.partition import Partition
 from flux_pipelines.lake.raw import RawWriter, Segment, ndjson
 from flux_pipelines.providers.base import Order, OrderHeader, TimeField
 from flux_pipelines.sync.records import BadRecord
@@ -315,9 +316,8 @@ class Landing:
             return
         self._bad.add(digest)
         number = self._at if header is None else self._number_of(header)
-        record = BadRecord(
-            self._connection, self._days[number].day, reason, payload, header.order_id if header is not None else None
-        )
+        partition = Partition(self._connection, self._days[number].day)
+        record = BadRecord(partition, reason, payload, header.order_id if header is not None else None)
         with self._lock:
             self._days[number].bad.append(record)
 

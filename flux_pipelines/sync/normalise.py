@@ -24,6 +24,7 @@ import pyarrow.compute as pc
 import zstandard
 
 from flux_pipelines.domain.errors import ContractBrokenError, TableDamagedError
+from flux_pipelines.domain.partition import Partition
 from flux_pipelines.domain.tables import TRANSACTIONS
 from flux_pipelines.sync.reading import (
     OF_A_RECORD,
@@ -192,7 +193,9 @@ class Normalisation:
                     reason = problems.get((day, order_id))
                     if reason is not None:
                         self.bad.append(
-                            BadRecord(self.connection.key, day, f"order {order_id}: {reason}", line, order_id)
+                            BadRecord(
+                                Partition(self.connection.key, day), f"order {order_id}: {reason}", line, order_id
+                            )
                         )
 
     def _identity(self, line: bytes) -> str:
@@ -209,11 +212,11 @@ class Normalisation:
             copy = folder / f"cleaned-{path.name}"
             with copy.open("wb") as file, zstandard.ZstdCompressor(level=1).stream_writer(file) as stream:
                 for block in raw_blocks(path):
-                    bad = dict(_unreadable(session, block, scratch))
+                    bad, partition = dict(_unreadable(session, block, scratch)), Partition(self.connection.key, day)
                     for number, line in enumerate(block):
                         if number in bad:
                             order_id = self._identity(line)
-                            self.bad.append(BadRecord(self.connection.key, day, bad[number], line, order_id or None))
+                            self.bad.append(BadRecord(partition, bad[number], line, order_id or None))
                         else:
                             stream.write(line + b"\n")
             if session.refuses(copy) is not None:

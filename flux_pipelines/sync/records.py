@@ -9,6 +9,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Literal
 
 from flux_pipelines.domain.errors import EmptiedError
+from flux_pipelines.domain.partition import Partition
 
 if TYPE_CHECKING:
     from flux_pipelines.domain.errors import FluxError
@@ -20,16 +21,14 @@ class BadRecord:
     """A record that could not be used, whole, with the reason. It goes to quarantine.
 
     Args:
-        connection: the connection it came through.
-        business_date: the partition it was fetched for.
+        partition: the partition it was fetched for.
         reason: why it could not be used.
         payload: the record exactly as received.
         order_id: the order, when it could be read.
 
     """
 
-    connection: str
-    business_date: date
+    partition: Partition
     reason: str
     payload: bytes = field(repr=False)
     order_id: str | None = None

@@ -23,6 +23,7 @@ from flux_pipelines.domain import tables
 from flux_pipelines.domain.business_day import known_calendars
 from flux_pipelines.domain.decoding import decoder
 from flux_pipelines.domain.errors import ContractBrokenError
+from flux_pipelines.domain.partition import Partition
 from flux_pipelines.domain.tables import SQL_TYPES, Table
 from flux_pipelines.lake.raw import ORDERS
 from flux_pipelines.sync.parts import take_apart
@@ -172,7 +173,7 @@ def _transform(
         bad += session.take_out_invalid()
         rows = session.rows(bad)
         found = [
-            BadRecord(connection.key, filled[one.file].business_date, one.reason, payload)
+            BadRecord(filled[one.file].partition, one.reason, payload)
             for one, payload in _payloads(raw, filled, bad, orders=spec.stream == ORDERS)
         ]
         return Transformed(rows, found + session.problems(), sum(m.orders for m in filled))
@@ -424,8 +425,8 @@ class _Session:
             f"SELECT DISTINCT {self._day}, concat_ws(' / ', {key}), trouble, record FROM made WHERE trouble IS NOT NULL ORDER BY ALL"
         ).fetchall():
             payload = record if record is not None else what
-            on = when if when in self._dates else max(self._dates)
-            self._problems.append(BadRecord(self._connection.key, on, f"{what}: {problem}", str(payload).encode()))
+            on = Partition(self._connection.key, when if when in self._dates else max(self._dates))
+            self._problems.append(BadRecord(on, f"{what}: {problem}", str(payload).encode()))
 
     def _newest(self) -> pa.Table:
         keys = ", ".join(name for name in self._table.key if name not in HISTORY)

@@ -69,8 +69,8 @@ def bring_in(runtime: Runtime, key: str, days: Sequence[date]) -> None:
     """Bring a connection's orders and payments of business dates into every table; nothing may fail."""
     spec = provider_named(key.partition(":")[0])
     _fetch(runtime, spec, key, days)
-    changed = {*_made(runtime, spec, key, days), *((key, day) for day in days)}
-    dates = sorted({day for _, day in changed if day >= runtime.settings.start_date})
+    changed = _made(runtime, spec, key, days).union(days)
+    dates = sorted(day for day in changed if day >= runtime.settings.start_date)
     marts = (
         core.transactions(),
         *(union.by_day(*one) for one in union.BY_DAY if one[0] is tables.PAYMENTS),
@@ -113,15 +113,15 @@ def _fetch(runtime: Runtime, spec: Provider, key: str, days: Sequence[date]) -> 
         source.close()
 
 
-def _made(runtime: Runtime, spec: Provider, key: str, days: Sequence[date]) -> set[tuple[str, date]]:
-    """Make the provider's own tables; return the connections and business dates whose rows have changed."""
-    changed: set[tuple[str, date]] = set()
+def _made(runtime: Runtime, spec: Provider, key: str, days: Sequence[date]) -> set[date]:
+    """Make the provider's own tables; return the business dates whose rows have changed."""
+    changed: set[date] = set()
     for table in spec.tables:
         if table.table in (tables.TRANSACTIONS.name, tables.PAYMENTS.name):
             step = normalizing(runtime, spec, table, "bare", checked=False)
             step.run({key: days})
             assert step.failed == []
-            changed |= set(step.changed_dates.changed)
+            changed |= {partition.business_date for partition in step.changed_dates.changed}
     return changed
 
 

@@ -19,8 +19,8 @@ from flux_pipelines.connections import connect_to_sandbox
 from flux_pipelines.defs.code_location import build_definitions
 from flux_pipelines.defs.driver import dagster_home
 from flux_pipelines.defs.names import RANGE_END, RANGE_START
-from flux_pipelines.defs.partitions import partition_key
 from flux_pipelines.defs.resources import bound_resource
+from flux_pipelines.domain.partition import Partition
 from flux_pipelines.domain.tables import TRANSACTIONS
 from flux_pipelines.lake import session
 from flux_pipelines.runtime import Runtime
@@ -65,7 +65,7 @@ class Home:
         )
 
     def sync(self, first: tuple[str, date], last: tuple[str, date], **more: Any) -> dg.ExecuteInProcessResult:
-        return self.run("sync_square", partition_key(*first), partition_key(*last), **more)
+        return self.run("sync_square", str(Partition(*first)), str(Partition(*last)), **more)
 
     def tick(
         self, sensor: dg.SensorDefinition, cursor: str | None = None, runtime: Runtime | None = None

@@ -11,8 +11,8 @@ import pytest
 
 from flux_pipelines.connections import connect_to_sandbox
 from flux_pipelines.defs import names
-from flux_pipelines.defs.partitions import partition_key
 from flux_pipelines.domain.money import from_minor
+from flux_pipelines.domain.partition import Partition
 from flux_pipelines.providers.square import reports as square_reports
 from flux_pipelines_tests.defs.conftest import END_DAY, Home
 from flux_sandbox.shopify.ids import legacy
@@ -45,7 +45,7 @@ def connected(home: Home, merchant: str = "sakura") -> str:
 def brought_in(home: Home, key: str, first: date = FIRST, last: date = END_DAY) -> dg.AssetCheckEvaluation:
     """Fetch orders and what is beside them, and return what the last comparison found."""
     provider = key.partition(":")[0]
-    asked = partition_key(key, first), partition_key(key, last)
+    asked = str(Partition(key, first)), str(Partition(key, last))
     assert home.run(names.sync_job(provider), *asked).success
     assert home.run(names.stream_job(provider, "daily"), *asked).success
     assert home.run(names.REFRESH_CORE_JOB, first.isoformat(), last.isoformat()).success
@@ -74,7 +74,7 @@ def changed_since(home: Home, key: str) -> str:
 
 def compared_again(home: Home, key: str, first: date = FIRST) -> dg.AssetCheckEvaluation:
     """Ask for the report again, and not for the orders."""
-    asked = partition_key(key, first), partition_key(key, END_DAY)
+    asked = str(Partition(key, first)), str(Partition(key, END_DAY))
     assert home.run(names.stream_job(key.partition(":")[0], "daily"), *asked).success
     result = home.run(names.REFRESH_BOOKS_JOB, first.isoformat(), END_DAY.isoformat())
     assert result.success

@@ -8,8 +8,9 @@ from decimal import Decimal
 import dagster as dg
 import httpx
 
-from flux_pipelines.defs.partitions import business_days, partition_key
+from flux_pipelines.defs.partitions import business_days
 from flux_pipelines.domain.money import from_minor
+from flux_pipelines.domain.partition import Partition
 from flux_pipelines.domain.tables import TRANSACTIONS
 from flux_pipelines_tests.defs.conftest import END_DAY, Home
 
@@ -29,7 +30,7 @@ def truth(home: Home, merchant: str, first: date, last: date) -> dict[str, dict[
 def test_one_day_of_one_connection_runs_from_raw_to_marts_and_tells_its_figures(home: Home) -> None:
     home.connect("harbor", "sakura")
     result = home.definitions.resolve_job_def("sync_square").execute_in_process(
-        instance=home.instance, partition_key=partition_key(HARBOR, DAY)
+        instance=home.instance, partition_key=str(Partition(HARBOR, DAY))
     )
     assert result.success
     key = f"{HARBOR}|{DAY}"

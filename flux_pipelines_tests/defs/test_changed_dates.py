@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-import dagster as dg
-
 from flux_pipelines.defs import names
 from flux_pipelines.defs.assets.normalized import normalizing
-from flux_pipelines.defs.partitions import partition_key
+from flux_pipelines.domain.partition import Partition
 from flux_pipelines.domain.tables import TRANSACTIONS
 from flux_pipelines.providers.square import PROVIDER
 from flux_pipelines_tests.defs.conftest import END_DAY, Home
@@ -31,7 +29,7 @@ def test_what_a_dead_step_has_written_is_told_by_the_next_one(home: Home) -> Non
     version = home.runtime.lake.version(table)
 
     # The next one finds every row as it would make it, and says all the same what has changed.
-    result = home.run("sync_square", *[str(partition_key(KEY, BEFORE))] * 2, asset_selection=[LINES])
+    result = home.run("sync_square", *[str(Partition(KEY, BEFORE))] * 2, asset_selection=[LINES])
     assert result.success
     assert home.runtime.lake.version(table) == version
     told = home.recorded(result.run_id)
@@ -46,5 +44,5 @@ def test_a_step_that_has_told_leaves_nothing_written_down(home: Home) -> None:
     assert [name for name in home.runtime.state.cursors.of(KEY) if name.startswith("touching/")] == []
 
 
-def both() -> tuple[dg.MultiPartitionKey, dg.MultiPartitionKey]:
-    return partition_key(KEY, BEFORE), partition_key(KEY, END_DAY)
+def both() -> tuple[str, str]:
+    return str(Partition(KEY, BEFORE)), str(Partition(KEY, END_DAY))

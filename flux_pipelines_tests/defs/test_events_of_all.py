@@ -19,7 +19,7 @@ import pytest
 from flux_pipelines.connections import connect_to_sandbox
 from flux_pipelines.connections.sandbox_apps import register_at_sandbox
 from flux_pipelines.defs import names
-from flux_pipelines.defs.partitions import partition_key
+from flux_pipelines.domain.partition import Partition
 from flux_pipelines.gateway.overview import summaries
 from flux_pipelines.gateway.server import RunningGateway
 from flux_pipelines.providers.registry import all_providers
@@ -228,7 +228,7 @@ def test_a_deleted_order_of_a_day_that_was_never_fetched_takes_its_refund_with_i
     world.refund(old.id)
     played = play("shopify", SHOP)
     today = datetime.now(ZoneInfo(old.location.timezone)).date()
-    key = partition_key(played.key, today)
+    key = str(Partition(played.key, today))
     assert home.run("sync_shopify", key, key).success
     played.drain.core(today)
     order = str(legacy("Order", old.id))

@@ -18,7 +18,8 @@ import yaml
 from flux_pipelines.defs.driver import dagster_home
 from flux_pipelines.defs.internals.partition_metadata import attach
 from flux_pipelines.defs.names import RANGE_END, RANGE_START
-from flux_pipelines.defs.partitions import business_days, connection_days, partition_key
+from flux_pipelines.defs.partitions import business_days, connection_days
+from flux_pipelines.domain.partition import Partition
 from flux_pipelines.runtime import Runtime
 from flux_pipelines.settings import PROJECT_ROOT, settings
 from flux_pipelines_tests.defs.conftest import Home
@@ -53,8 +54,8 @@ def record(instance: dg.DagsterInstance, definitions: dg.Definitions, days: int)
     """Run the chain and return everything the instance can tell of it."""
     instance.add_dynamic_partitions("square_connections", ["square:a", "square:b"])
     tags = {
-        RANGE_START: partition_key("square:a", FIRST),
-        RANGE_END: partition_key("square:a", FIRST + timedelta(days=days - 1)),
+        RANGE_START: str(Partition("square:a", FIRST)),
+        RANGE_END: str(Partition("square:a", FIRST + timedelta(days=days - 1))),
     }
     run = definitions.resolve_job_def("both").execute_in_process(instance=instance, tags=tags)
     found: list[Any] = []

@@ -15,11 +15,12 @@ from dagster._core.events import AssetMaterializationPlannedData
 
 from flux_pipelines.defs import freshness, names
 from flux_pipelines.defs.code_location import build_definitions
-from flux_pipelines.defs.partitions import business_days, partition_key
+from flux_pipelines.defs.partitions import business_days
 from flux_pipelines.defs.schedules import DAILY_ATTEMPTS, schedules
 from flux_pipelines.defs.sensors.changes import LAG, change_sensors
 from flux_pipelines.defs.sensors.connections import connection_partitions_sensor
 from flux_pipelines.domain.business_day import last_closed
+from flux_pipelines.domain.partition import Partition
 from flux_pipelines.providers.registry import provider
 from flux_pipelines_tests.defs.conftest import END_DAY, Home
 
@@ -91,7 +92,7 @@ def ticker(environment: Any) -> Ticker:
 
 
 def keys(connection: str, *days: date) -> list[str]:
-    return [str(partition_key(connection, day)) for day in days]
+    return [str(Partition(connection, day)) for day in days]
 
 
 def test_exactly_the_days_whose_upstream_changed_are_asked_for_once(ticker: Ticker) -> None:

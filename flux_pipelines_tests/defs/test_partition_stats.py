@@ -11,7 +11,7 @@ import time_machine
 
 from flux_pipelines.defs import plots
 from flux_pipelines.defs.metadata import amounts, money, preview
-from flux_pipelines.defs.partitions import business_days, by_connection, partition_key, ranges, split_partition
+from flux_pipelines.defs.partitions import business_days, ranges
 from flux_pipelines.domain.business_day import BusinessCalendar, last_closed
 
 DAY = date(2026, 3, 9)
@@ -64,16 +64,6 @@ def test_plots_are_pictures_whatever_the_values(values: list[int]) -> None:
     ElementTree.fromstring(plots.bars("\x1b[2J\x00 \u202e", points))  # no XML has such characters
     assert plots.markdown("<svg/>", "a](x) ![b").md_str.startswith("![a\\](x) \\!\\[b](data:")
     assert plots.markdown("<svg/>", "x").md_str == "![x](data:image/svg+xml;base64,PHN2Zy8+)"
-
-
-def test_partition_keys_can_be_taken_apart_again() -> None:
-    key = partition_key("square:acme", DAY)
-    assert str(key) == "square:acme|2026-03-09"
-    assert split_partition(key) == ("square:acme", DAY)
-    assert by_connection([key, "square:b|2026-03-02", "square:b|2026-03-01"]) == {
-        "square:acme": [DAY],
-        "square:b": [date(2026, 3, 1), date(2026, 3, 2)],
-    }
 
 
 def test_ranges_are_consecutive_days() -> None:

@@ -24,6 +24,7 @@ from flux_pipelines.defs.code_location import build_definitions
 from flux_pipelines.defs.publishing import failures, publish
 from flux_pipelines.defs.runner import sync
 from flux_pipelines.domain import tables
+from flux_pipelines.domain.partition import Unit
 from flux_pipelines.domain.tables import PRODUCTS, Table, named
 from flux_pipelines.lake import Draft, session
 from flux_pipelines.runtime import Runtime
@@ -345,7 +346,7 @@ def sabotaged(mart: core.Mart, check: str) -> core.Writer:
 
     @contextmanager
     def write(
-        runtime: Runtime, days: Sequence[date], refused: Collection[str], without: core.Without
+        runtime: Runtime, days: Sequence[date], refused: Collection[Unit], without: core.Without
     ) -> Iterator[Draft]:
         with mart.write(runtime, days, refused, without) as draft, duckdb.connect() as database:
             database.execute("SET TimeZone = 'UTC'")

@@ -22,6 +22,7 @@ from flux_pipelines.defs.driver import dagster_home, driving
 from flux_pipelines.defs.runner import replay_quarantined, sync
 from flux_pipelines.domain.business_day import BusinessCalendar
 from flux_pipelines.domain.money import from_minor
+from flux_pipelines.domain.partition import Partition
 from flux_pipelines.settings import settings
 from flux_pipelines_tests.defs.conftest import END_DAY, Home
 from flux_pipelines_tests.defs.test_assets import truth
@@ -150,9 +151,9 @@ def test_a_sync_that_was_killed_is_resumed_and_its_run_is_not_left_running(home:
         "from flux_pipelines.defs import runner\n"
         "from flux_pipelines.runtime import Runtime\n"
         "first = date.fromisoformat(sys.argv[1])\n"
-        "def stop(connection, day):\n"
-        "    print('landed', connection, day, flush=True)\n"
-        "    if connection == 'square:sakura': time.sleep(600)\n"
+        "def stop(partition):\n"
+        "    print('landed', partition, flush=True)\n"
+        "    if partition.connection == 'square:sakura': time.sleep(600)\n"
         "runner._bar = lambda *_: stop\n"
         "with Runtime() as runtime:\n"
         "    runner.sync(runtime, ['square:harbor', 'square:sakura'], [first + timedelta(n) for n in range(4)], beside_orders=False)\n"
@@ -201,7 +202,7 @@ def test_replaying_what_is_still_bad_keeps_it_and_changes_nothing(changing_home:
     assert report.quarantined == 1
     # Still bad: it stays, and nothing else changes.
     before = home.rows("daily_sales")
-    assert replay_quarantined(home.runtime, [(SAKURA, day)]).failures == []
+    assert replay_quarantined(home.runtime, [Partition(SAKURA, day)]).failures == []
     assert len(home.runtime.quarantine.list(connection=SAKURA)) == 1
     assert home.rows("daily_sales") == before
 

@@ -14,10 +14,10 @@ import pytest
 import time_machine
 
 from flux_pipelines.defs import freshness, names
-from flux_pipelines.defs.partitions import partition_key
 from flux_pipelines.defs.runner import SyncReport, sync
 from flux_pipelines.defs.sensors.changes import change_sensors
 from flux_pipelines.domain.errors import TableDamagedError
+from flux_pipelines.domain.partition import Partition
 from flux_pipelines.erasure import erase
 from flux_pipelines.lake import hour_slot
 from flux_pipelines.providers.base import Erasure
@@ -122,7 +122,7 @@ def test_feeds_that_come_back_empty_are_red_and_keep_every_row(changing_home: Ho
     assert sync(home.runtime, [B], DAYS[-1:]).failures == []
     had = contents(home)
     withhold(home, "sakura")
-    key = str(partition_key(B, END_DAY))
+    key = str(Partition(B, END_DAY))
     done = home.run(names.stream_job("square", "daily"), key, key, tags=ONCE)
     assert not done.success
     assert " payment records" in why(done)
@@ -357,7 +357,7 @@ def test_what_a_webhook_brought_and_is_damaged_before_it_is_done_goes_again(chan
 
 def test_snapshots_of_hours_that_cannot_be_read_keep_their_rows(home: Home) -> None:
     (sakura,) = home.connect("sakura")
-    job, key = names.stream_job("square", "hourly"), str(partition_key(sakura, datetime.now(UTC).date()))
+    job, key = names.stream_job("square", "hourly"), str(Partition(sakura, datetime.now(UTC).date()))
     noon = datetime.now(UTC).replace(hour=12, minute=5)
     with time_machine.travel(noon):
         assert home.run(job, key, key).success

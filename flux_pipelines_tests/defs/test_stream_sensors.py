@@ -12,10 +12,10 @@ import pytest
 import time_machine
 
 from flux_pipelines.defs import names
-from flux_pipelines.defs.partitions import partition_key
 from flux_pipelines.defs.runner import sync
 from flux_pipelines.defs.schedules import DAILY_ATTEMPTS
 from flux_pipelines.defs.sensors.changes import change_sensors
+from flux_pipelines.domain.partition import Partition
 from flux_pipelines.providers.registry import provider
 from flux_pipelines.providers.square.webhooks import SquareWebhooks
 from flux_pipelines_tests.defs.conftest import END_DAY, Home
@@ -112,7 +112,7 @@ def test_a_report_that_was_not_there_yet_is_asked_for_again_for_a_few_days(home:
     later = now + timedelta(days=6)
     try:
         with time_machine.travel(now + timedelta(hours=5)):
-            assert home.run(names.stream_job("square", "daily"), *[str(partition_key(B, END_DAY))] * 2).success
+            assert home.run(names.stream_job("square", "daily"), *[str(Partition(B, END_DAY))] * 2).success
         assert f"{B}|{END_DAY}" not in {day for request in reports(later) for day in start(request)}
     finally:
         home.sandbox.world.reporting.change({})
@@ -122,7 +122,7 @@ def test_late_changes_make_their_own_days_run_again_and_nothing_else(changing_ho
     home = changing_home
     home.connect("sakura")
     first = END_DAY - timedelta(days=3)
-    done = home.run("collect_square", str(partition_key(B, first)), str(partition_key(B, END_DAY)))
+    done = home.run("collect_square", str(Partition(B, first)), str(Partition(B, END_DAY)))
     assert done.success
     _, sensor = change_sensors(SQUARE)
     quiet = home.tick(sensor)

@@ -8,7 +8,7 @@ import dagster as dg
 import pytest
 
 from flux_pipelines.defs import names
-from flux_pipelines.defs.partitions import partition_key
+from flux_pipelines.domain.partition import Partition
 from flux_pipelines_tests.defs.conftest import END_DAY, Home
 
 FIRST = END_DAY - timedelta(days=2)
@@ -19,7 +19,7 @@ def passed(result: dg.ExecuteInProcessResult) -> dict[str, bool]:
 
 
 def between(home: Home, job: str, connection: str, first: date, last: date) -> dg.ExecuteInProcessResult:
-    return home.run(job, str(partition_key(connection, first)), str(partition_key(connection, last)))
+    return home.run(job, str(Partition(connection, first)), str(Partition(connection, last)))
 
 
 def test_a_days_payments_and_hours_are_collected_and_become_tables(home: Home) -> None:
@@ -32,7 +32,7 @@ def test_a_days_payments_and_hours_are_collected_and_become_tables(home: Home) -
             "no_duplicate_lines", "contract", "nothing_quarantined"
         }  # fmt: skip
     assert home.run(names.REFRESH_BOOKS_JOB, str(FIRST), str(END_DAY)).success
-    partition = str(partition_key(harbor, END_DAY))
+    partition = str(Partition(harbor, END_DAY))
     told = home.metadata("square", "raw_payments", partition=partition)
     assert told["requests"] > 0
     assert told["Square API version"] == "2026-09-16"
@@ -72,7 +72,7 @@ def test_stock_is_of_the_hour_and_the_past_cannot_be_had(home: Home) -> None:
     job, today = names.stream_job("square", "hourly"), datetime.now(UTC).date()
     done = between(home, job, harbor, today, today)
     assert done.success
-    told = home.metadata("square", "inventory_levels", partition=str(partition_key(harbor, today)))
+    told = home.metadata("square", "inventory_levels", partition=str(Partition(harbor, today)))
     assert told["rows"] > 10
     assert told["snapshots"] == 1
     lost = between(home, job, harbor, END_DAY, END_DAY)
@@ -84,7 +84,7 @@ def test_stock_is_of_the_hour_and_the_past_cannot_be_had(home: Home) -> None:
     assert f"there is no snapshot of {END_DAY}" in why
     assert "will not help" in why
     assert home.runtime.raw.of("inventory").hours(harbor, END_DAY).days == set()
-    assert str(partition_key(harbor, END_DAY)) not in home.partitions("square", "raw_inventory")
+    assert str(Partition(harbor, END_DAY)) not in home.partitions("square", "raw_inventory")
 
 
 @pytest.fixture

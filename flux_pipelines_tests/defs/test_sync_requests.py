@@ -13,8 +13,8 @@ import time_machine
 
 from flux_pipelines.connections import connect_to_sandbox, reconfigure
 from flux_pipelines.defs import names
-from flux_pipelines.defs.partitions import partition_key
 from flux_pipelines.defs.sensors import sync_requests
+from flux_pipelines.domain.partition import Partition
 from flux_pipelines.state import Alert, NewEvent
 from flux_pipelines_tests.defs.conftest import END_DAY, Home, open_home
 from flux_pipelines_tests.defs.webhooks import Drain, days, later, payment
@@ -385,4 +385,4 @@ def test_an_unfinished_day_is_no_history(drain: Drain) -> None:
     told = home.metadata("demand_forecasts", partition=str(END_DAY))
     assert told["left out, day not over"] == A
     assert home.ask(f"select distinct connection from demand_forecasts where as_of = date '{END_DAY}'") == [(B,)]
-    assert partition_key(A, END_DAY) in home.partitions("square", "transactions")
+    assert str(Partition(A, END_DAY)) in home.partitions("square", "transactions")

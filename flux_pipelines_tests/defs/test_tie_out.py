@@ -21,9 +21,9 @@ from typer.testing import CliRunner
 from flux_pipelines.cli import app
 from flux_pipelines.connections import reconnect_to_sandbox
 from flux_pipelines.defs import names, tags
-from flux_pipelines.defs.partitions import partition_key
 from flux_pipelines.defs.runner import sync
 from flux_pipelines.domain.money import from_minor
+from flux_pipelines.domain.partition import Partition
 from flux_pipelines.domain.tables import TIE_OUT
 from flux_pipelines.lake import session
 from flux_pipelines.sync.reading import raw_blocks
@@ -43,7 +43,7 @@ def bring_in(
 ) -> dg.ExecuteInProcessResult:
     assert home.sync((KEY, first), (KEY, last)).success
     if payments:
-        both = partition_key(KEY, first), partition_key(KEY, last)
+        both = str(Partition(KEY, first)), str(Partition(KEY, last))
         assert home.run(names.stream_job("square", "daily"), *both).success
     assert home.run(names.REFRESH_CORE_JOB, first.isoformat(), last.isoformat()).success
     result = home.run(names.REFRESH_BOOKS_JOB, first.isoformat(), last.isoformat())
@@ -133,7 +133,7 @@ def test_payments_are_known_only_once_the_table_has_what_was_fetched(changing_ho
     home.connect("sakura")
     assert home.sync((KEY, FIRST), (KEY, END_DAY)).success
     assert home.run(names.REFRESH_CORE_JOB, FIRST.isoformat(), END_DAY.isoformat()).success
-    both = str(partition_key(KEY, FIRST)), str(partition_key(KEY, END_DAY + timedelta(days=1)))
+    both = str(Partition(KEY, FIRST)), str(Partition(KEY, END_DAY + timedelta(days=1)))
     collect, days = names.stream_job("square", "daily"), (FIRST.isoformat(), END_DAY.isoformat())
     raw, own = names.raw_stream("square", "payments"), names.provider_table("square", "payments")
     tie_out = dg.AssetKey("tie_out")

@@ -9,6 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from flux_pipelines.domain.partition import Partition
 from flux_pipelines.domain.tables import DAILY_ITEM_DEMAND, DEMAND_FORECASTS, FORECAST_ACCURACY
 from flux_pipelines.forecaster.accuracy import NAIVE_REACH_DAYS, accuracy, accuracy_window
 from flux_pipelines.forecaster.demand import forecast_rows
@@ -207,7 +208,9 @@ def test_many_dates_at_once_are_each_what_they_are_alone_and_unsettled_ones_are_
     alone = pa.concat_tables([accuracy(asked, demand, [day]) for day in days])
     assert len(alone) > 80
     assert accuracy(asked, demand, days[::-1]).equals(alone)
-    settled = accuracy(asked, demand, days, unsettled=[("square:bravo", days[1]), ("square:acme", days[3])]).to_pylist()
+    settled = accuracy(
+        asked, demand, days, unsettled=[Partition("square:bravo", days[1]), Partition("square:acme", days[3])]
+    ).to_pylist()
     left_out = {("square:bravo", days[1]), ("square:acme", days[3])}
     assert settled == [r for r in alone.to_pylist() if (r["connection"], r["target_date"]) not in left_out]
     assert len(settled) < len(alone)

@@ -8,6 +8,7 @@ from datetime import UTC, date, datetime
 import pytest
 
 from flux_pipelines.domain.errors import TableDamagedError
+from flux_pipelines.domain.partition import Partition
 from flux_pipelines.domain.tables import QUARANTINE
 from flux_pipelines.lake import (
     CURRENT,
@@ -124,7 +125,7 @@ def test_quarantine_is_rewritten_with_its_history(lake: DeltaLake, store: Object
     quarantine = Quarantine(lake)
     payloads = [b'{"id":1,"name":"Ada"}', b'{"id":1,"name":"---"}', b"\xff Ada", b'{"id":2}']
     for key in (KEY, "square:other"):
-        quarantine.replace("a", key, DAY, [BadRecord(key, DAY, "made up", payload) for payload in payloads])
+        quarantine.replace("a", key, DAY, [BadRecord(Partition(key, DAY), "made up", payload) for payload in payloads])
     others = quarantine.list(connection="square:other")
     assert quarantine.rewrite(KEY, lambda payload: payload.replace(b"Ada", b"---")) == 2
     assert len(quarantine.list(connection=KEY)) == 3, "two of them are one now"
@@ -134,6 +135,8 @@ def test_quarantine_is_rewritten_with_its_history(lake: DeltaLake, store: Object
     # An asset that meets the same records again, now without the person, changes nothing.
     version = lake.version(QUARANTINE.name)
     new = [payload.replace(b"Ada", b"---") for payload in payloads]
-    assert quarantine.replace("a", KEY, DAY, [BadRecord(KEY, DAY, "made up", payload) for payload in new]) == 3
+    assert (
+        quarantine.replace("a", KEY, DAY, [BadRecord(Partition(KEY, DAY), "made up", payload) for payload in new]) == 3
+    )
     assert lake.version(QUARANTINE.name) == version
     assert quarantine.rewrite("square:nobody", lambda payload: b"") == 0

@@ -19,9 +19,9 @@ from flux_pipelines.connections import connect_to_sandbox
 from flux_pipelines.defs.code_location import build_definitions
 from flux_pipelines.defs.driver import dagster_home
 from flux_pipelines.defs.names import RANGE_END, RANGE_START
-from flux_pipelines.defs.partitions import partition_key
 from flux_pipelines.defs.resources import bound_resource
 from flux_pipelines.domain.errors import ConfigurationError, TableDamagedError
+from flux_pipelines.domain.partition import Partition
 from flux_pipelines.erasure import erase
 from flux_pipelines.providers.base import Erasure
 from flux_pipelines.runtime import Runtime
@@ -50,7 +50,7 @@ def run(runtime: Runtime, job: str, key: str) -> None:
         tags = (
             {PARTITION: key}
             if job.startswith("catalog_")
-            else {RANGE_START: partition_key(key, DAYS[0]), RANGE_END: partition_key(key, DAYS[-1])}
+            else {RANGE_START: str(Partition(key, DAYS[0])), RANGE_END: str(Partition(key, DAYS[-1]))}
         )
         definitions = build_definitions({"flux": bound_resource(runtime)})
         result = definitions.resolve_job_def(job).execute_in_process(instance=instance, tags=tags, raise_on_error=False)
@@ -216,7 +216,7 @@ def test_a_person_is_forgotten_and_the_books_stay(runtime: Runtime, sandbox: Run
     person = customers(sandbox, "harbor")[0]
     pseudonym = runtime.pseudonyms.of(person["customer_id"]).encode()
     day = DAYS[0]
-    bad = BadRecord(KEY, day, "made up", b'{"id":"X","customer_id":"%s","total":1.10}' % pseudonym)
+    bad = BadRecord(Partition(KEY, day), "made up", b'{"id":"X","customer_id":"%s","total":1.10}' % pseudonym)
     runtime.quarantine.replace("tests", KEY, day, [bad])
     before = raw_lines(runtime, KEY)
     held = sum(pseudonym in line for line in before)

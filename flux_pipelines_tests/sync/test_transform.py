@@ -86,7 +86,7 @@ def test_a_bad_record_goes_to_quarantine_alone(tmp_path: Path, bad: Any, reason:
     assert sorted(made.rows.column("payment_id").to_pylist()) == sorted(f"p{n}" for n in range(40))
     assert len(made.bad) == 1
     assert reason in made.bad[0].reason
-    assert made.bad[0].business_date == date(2026, 3, 2)
+    assert made.bad[0].partition.business_date == date(2026, 3, 2)
     whole = bad if isinstance(bad, bytes) else b'"amount"'
     assert whole in made.bad[0].payload
 

@@ -27,11 +27,12 @@ from flux_pipelines.defs.conditions import when_upstream_changes
 from flux_pipelines.defs.failures import explained
 from flux_pipelines.defs.metadata import table_metadata
 from flux_pipelines.defs.partition_stats import Figures
-from flux_pipelines.defs.partitions import BACKFILL, DAY, business_days, each_day, keys_of, split_partition
-from flux_pipelines.defs.publishing import Refused, concluded, damaged_units, leaving_out, publish
+from flux_pipelines.defs.partitions import BACKFILL, DAY, business_days, each_day, keys_of
+from flux_pipelines.defs.publishing import Refused, concluded, damaged_units, leaving_out, publish, unit_at
 from flux_pipelines.defs.resources import FluxResource
 from flux_pipelines.domain import tables
 from flux_pipelines.domain.errors import ContractBrokenError, FluxError, TableDamagedError
+from flux_pipelines.domain.partition import Partition, Unit
 from flux_pipelines.domain.tables import SQL_TYPES, Table
 from flux_pipelines.providers.registry import provider as provider_named
 
@@ -48,9 +49,8 @@ _ROWS_A_BATCH = 65_536
 
 Extra = Callable[["duckdb.DuckDBPyConnection", Scope], Mapping[str, Mapping[str, Any]]]
 Without = Mapping[str, Collection["Part"]]
-#: Stages business dates. Units (`square:acme|2026-03-09`) that are refused stay as they are; partitions of what is read
-#: are left out.
-Writer = Callable[["Runtime", Sequence[date], Collection[str], Without], AbstractContextManager["Draft"]]
+#: Stages business dates. Units that are refused stay as they are; partitions of what is read are left out.
+Writer = Callable[["Runtime", Sequence[date], Collection[Unit], Without], AbstractContextManager["Draft"]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,36 +150,37 @@ class Mart:
                 raise
         return self._replace(runtime, days, refused)
 
-    def _unreadable(self, lake: "DeltaLake", days: Sequence[date]) -> dict[str, FluxError]:
+    def _unreadable(self, lake: "DeltaLake", days: Sequence[date]) -> dict[Unit, FluxError]:
         """Return the units that cannot be made, because something that they are made of cannot be read."""
         reach = timedelta(days=self.reach)
         around = Scope(days).around(self.reach, self.reach).days
         damaged = damaged_units(lake, self._parts(), {"business_date": around})
-        found: dict[str, FluxError] = {}
-        for unit, error in damaged.items():
-            connection, day = split_partition(unit)
-            found |= {f"{connection}|{near}": error for near in each_day(day - reach, day + reach)}
-        return found
-
-    def _misfits(self, runtime: "Runtime", days: Sequence[date]) -> dict[str, FluxError]:
-        """Return the units whose rows do not fit the contract, found by making each of them alone."""
-        parts = self._parts()
-        units = {
-            "|".join(dict(zip(part.partition_by, partition, strict=True))[name] for name in ("connection", part.dated))
-            for part in parts
-            for partition in runtime.lake.rows_by_partition(part.name, {"business_date": days})
+        return {
+            Partition(unit.connection, near): error
+            for unit, error in damaged.items()
+            if isinstance(unit, Partition)
+            for near in each_day(unit.business_date - reach, unit.business_date + reach)
         }
-        found: dict[str, FluxError] = {}
+
+    def _misfits(self, runtime: "Runtime", days: Sequence[date]) -> dict[Unit, FluxError]:
+        """Return the units whose rows do not fit the contract, found by making each of them alone."""
+        units = {
+            unit
+            for part in self._parts()
+            for one in runtime.lake.rows_by_partition(part.name, {"business_date": days})
+            if isinstance(unit := unit_at(part, one), Partition)
+        }
+        found: dict[Unit, FluxError] = {}
         for unit in sorted(units):
-            connection, day = split_partition(unit)
+            day, others = [unit.business_date], units - {unit}
             try:
-                with self.write(runtime, [day], units - {unit}, self._without(runtime, [day], units - {unit})):
+                with self.write(runtime, day, others, self._without(runtime, day, others)):
                     pass
             except ContractBrokenError as error:
-                found[unit] = ContractBrokenError(error.what, connection=connection)
+                found[unit] = ContractBrokenError(error.what, connection=unit.connection)
         return found
 
-    def _without(self, runtime: "Runtime", days: Sequence[date], refused: Collection[str]) -> dict[str, set["Part"]]:
+    def _without(self, runtime: "Runtime", days: Sequence[date], refused: Collection[Unit]) -> dict[str, set["Part"]]:
         """Return what is left out of the tables that are read: what is refused, and dates that nobody has asked for yet.
 
         Orders of a date that was fetched may count on one that was not. Until that is fetched too, its figures would be
@@ -194,7 +195,7 @@ class Mart:
     def _parts(self) -> list[Table]:
         return [tables.named(name.rpartition("/")[2]).named(name) for name in self.sources]
 
-    def _replace(self, runtime: "Runtime", days: Sequence[date], refused: Mapping[str, FluxError]) -> Written:
+    def _replace(self, runtime: "Runtime", days: Sequence[date], refused: Refused) -> Written:
         lake, key = runtime.lake, dg.AssetKey(self.table.name)
         without = self._without(runtime, days, refused)
         findings = Findings(self.checks, key)
@@ -221,7 +222,7 @@ class Mart:
             describe=describe,
         )
         done = {key: {**entries, "Delta table version": commit.version} for key, entries in told.items()}
-        mine = {unit: error for unit, error in refused.items() if split_partition(unit)[1] in days}
+        mine = {unit: why for unit, why in refused.items() if isinstance(unit, str) or unit.business_date in days}
         return Written(done, findings, mine)
 
 
@@ -230,7 +231,7 @@ def by_query(table: Table, query: str) -> Writer:
     sources = [tables.TRANSACTIONS.name]
 
     @contextmanager
-    def write(runtime: "Runtime", days: Sequence[date], _: Collection[str], without: Without) -> Iterator["Draft"]:
+    def write(runtime: "Runtime", days: Sequence[date], _: Collection[Unit], without: Without) -> Iterator["Draft"]:
         from flux_pipelines.lake import session
 
         with session(
@@ -248,7 +249,7 @@ def union_of_providers(table: Table) -> Writer:
     """Return the writer that replaces business dates with the providers' rows, streamed: they have one contract already."""
 
     def write(
-        runtime: "Runtime", days: Sequence[date], refused: Collection[str], without: Without
+        runtime: "Runtime", days: Sequence[date], refused: Collection[Unit], without: Without
     ) -> AbstractContextManager["Draft"]:
         return union_draft(runtime.lake, table, {"business_date": days}, refused, without)
 
@@ -283,7 +284,7 @@ def union_draft(
     lake: "DeltaLake",
     table: Table,
     where: Mapping[str, Sequence[date]],
-    refused: Collection[str],
+    refused: Collection[Unit],
     without: Without,
 ) -> AbstractContextManager["Draft"]:
     """Stage partitions of a core table with the rows that the providers' own parts of it have.

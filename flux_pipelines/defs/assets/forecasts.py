@@ -18,6 +18,7 @@ from flux_pipelines.defs.partition_stats import Figures
 from flux_pipelines.defs.partitions import BACKFILL, business_days, each_day, keys_of
 from flux_pipelines.defs.publishing import concluded, publish
 from flux_pipelines.defs.resources import FluxResource, SageMakerResource
+from flux_pipelines.domain.partition import Partition
 from flux_pipelines.domain.tables import DAILY_ITEM_DEMAND, DEMAND_FORECASTS, FORECAST_ACCURACY
 
 if TYPE_CHECKING:
@@ -242,7 +243,7 @@ def _forecast_accuracy() -> dg.AssetsDefinition:
                 DEMAND_FORECASTS, where={"as_of": each_day(days[0] - timedelta(days=HORIZON), days[-1])}
             ).read_all()
             sold = _read_demand(lake, accuracy_window(days[0])[0], days[-1])
-            unsettled = [(key, day) for day in days for key in open_then(flux.runtime, day)]
+            unsettled = [Partition(key, day) for day in days for key in open_then(flux.runtime, day)]
             evaluated = accuracy(made, sold, days, unsettled=unsettled)
             scope = Scope(days)
             findings = Findings(_ACCURACY_CHECKS, names.FORECAST_ACCURACY)

@@ -19,7 +19,6 @@ import dagster as dg
 from flux_pipelines.defs import names
 from flux_pipelines.defs.assets.raw import (
     NOTHING_QUARANTINED,
-    key_of,
     partitions_of,
     quarantine_check,
     replace_quarantined,
@@ -46,13 +45,14 @@ from flux_pipelines.defs.internals.partition_metadata import attach
 from flux_pipelines.defs.metadata import PREVIEW_ROWS, amounts, preview, rows, table_metadata
 from flux_pipelines.defs.partition_alerts import follow_damage, follow_refusals
 from flux_pipelines.defs.partition_stats import stats_of
-from flux_pipelines.defs.partitions import BACKFILL, keys_of, partition_key
+from flux_pipelines.defs.partitions import BACKFILL, keys_of, unit_by_grain
 from flux_pipelines.defs.publishing import failures, publish, refused_of
 from flux_pipelines.defs.resources import FluxResource
 from flux_pipelines.domain import tables
 from flux_pipelines.domain.business_day import known_calendars
 from flux_pipelines.domain.errors import FluxError, TableDamagedError, UnknownConnectionError
 from flux_pipelines.domain.money import from_minor
+from flux_pipelines.domain.partition import Partition, Unit
 from flux_pipelines.domain.tables import Table
 from flux_pipelines.lake import CURRENT, hour_of
 from flux_pipelines.lake.raw_manifest import OLDER
@@ -134,11 +134,12 @@ def normalized_asset(provider: Provider, spec: StreamTable) -> dg.AssetsDefiniti
         step.run(partitions)
         step.changed_dates.report(context, flux.runtime.raw.of(spec.stream), list(partitions), step.done)
         step.describe(partitions)
+        done = {str(unit): told for unit, told in step.done.items()}
         results = [*step.findings.results(), quarantine_check(key, step.bad)]
         if step.failed:
             yield from results
-            raise retry_or_fail(context, step.done, step.failed)
-        attach(context, step.done)
+            raise retry_or_fail(context, done, step.failed)
+        attach(context, done)
         yield dg.MaterializeResult(asset_key=key, check_results=results)
 
     return made
@@ -177,7 +178,7 @@ class Normalizing(ABC):
         asset = names.provider_table(provider.name, spec.table)
         self._asset = asset.to_user_string()
         self.findings = Findings(checks_of(self._table) if checked else (), asset)
-        self.done: dict[str, Metadata] = {}
+        self.done: dict[Unit, Metadata] = {}
         self.failed: list[PartitionsFailed] = []
         self.bad: list[BadRecord] = []
         self.changed_dates = ChangedDates(runtime, self._table, run)
@@ -208,7 +209,7 @@ class Normalizing(ABC):
                         except OF_ITS_PARTITION as error:
                             self._damaged(connection.key, day, error)
         self.failed += failures(self.findings.refused)
-        refused = refused_of(self.findings, self.failed, lambda key, day: key_of(self._grain, key, day))
+        refused = refused_of(self.findings, self.failed, lambda one: unit_by_grain(self._grain, one))
         follow_refusals(self._runtime, self._asset, refused, list(self.done))
 
     @abstractmethod
@@ -296,7 +297,7 @@ class _Transformed(Normalizing):
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        self._unread: dict[tuple[str, date], list[datetime]] = {}
+        self._unread: dict[Partition, list[datetime]] = {}
 
     def describe(self, partitions: Mapping[str, Sequence[date]]) -> None:
         """Add the figures of each partition, by one query for all of them."""
@@ -308,8 +309,8 @@ class _Transformed(Normalizing):
         where, scope = _rows_of(self._table, list(partitions), days)
         lake, places = self._runtime.lake, self._runtime.places()
         with session(lake, [self._table.name], where=where, memory_limit=CHECK_MEMORY) as database:
-            for key, entries in stats_of(self._table).of(database, scope, list(self.done), places=places).items():
-                self.done[key] = {**entries, **self.done[key]}
+            figures = stats_of(self._table).of(database, scope, list(map(str, self.done)), places=places)
+        self.done = {unit: {**figures[str(unit)], **told} for unit, told in self.done.items()}
 
     def _stored(self, key: str, day: date) -> list["RawManifest"]:
         """Return the day's snapshots that can be read; of the others, which cannot be had again, the table's rows stay."""
@@ -319,17 +320,17 @@ class _Transformed(Normalizing):
         follow_damage(self._runtime, key, self._raw, stored.damaged)
         if stored.damaged and not stored.readable:
             raise next(iter(stored.damaged.values()))
-        self._unread[key, day] = [hour_of(slot) for slot in stored.damaged]
+        self._unread[Partition(key, day)] = [hour_of(slot) for slot in stored.damaged]
         return stored.readable
 
-    def _kept(self, connection: str, day: date) -> Iterator["pa.RecordBatch"]:
+    def _kept(self, partition: Partition) -> Iterator["pa.RecordBatch"]:
         """Yield the rows that the table has of snapshots which cannot be read any more."""
         import pyarrow as pa
         import pyarrow.compute as pc
 
-        if hours := self._unread.get((connection, day)):
+        if hours := self._unread.get(partition):
             kept = self._runtime.lake.read(
-                self._table, where={"connection": connection, "business_date": day}
+                self._table, where={"connection": partition.connection, "business_date": partition.business_date}
             ).read_all()
             yield from kept.filter(
                 pc.is_in(kept["snapshot_at"], pa.array(hours, kept["snapshot_at"].type))
@@ -345,15 +346,15 @@ class _Transformed(Normalizing):
             for manifests in _chunks(list(found.values())):
                 yield from self._transformed(connection, manifests, bad).to_batches()
             for day in found:
-                yield from self._kept(connection.key, day)
+                yield from self._kept(Partition(connection.key, day))
 
         lake = self._runtime.lake
         made = pa.RecordBatchReader.from_batches(self._table.arrow_schema(), batches())
         commit = self._publish(lake.draft(self._table, made, self._partitions(todo)), todo)
         well = {
-            key: manifests
-            for day, manifests in found.items()
-            if (key := key_of(self._grain, connection.key, day)) not in self.findings.refused
+            unit: manifests
+            for manifests in found.values()
+            if (unit := unit_by_grain(self._grain, manifests[-1].partition)) not in self.findings.refused
         }
         if self._spec.table == tables.PAYMENTS.name:  # of a day without any, `tie_out` must know that it was looked at
             there = Counter[str]()
@@ -365,10 +366,10 @@ class _Transformed(Normalizing):
                 self._raw.of(newest.stream).set_made(newest, self._spec.table, made_of)
         kept = replace_quarantined(self._runtime, self._asset, self._grain, connection.key, bad)
         self.bad += [record for of_day in bad.values() for record in of_day]
-        for key, manifests in well.items():
+        for unit, manifests in well.items():
             newest = manifests[-1]
             if newest.stream != OLDER:
-                self.done[key] = {
+                self.done[unit] = {
                     "records": sum(manifest.orders for manifest in manifests),
                     "quarantined": kept[newest.business_date],
                     **self._told(newest, commit.version),
@@ -387,7 +388,7 @@ class _Transformed(Normalizing):
         ]
         made = transform(self._provider, self._spec, connection, locations, self._raw, manifests)
         for record in made.bad:
-            bad[record.business_date].append(record)
+            bad[record.partition.business_date].append(record)
         if not has_history(self._table):
             return made.rows
         known = self._runtime.lake.read(self._table, where={"connection": connection.key}).read_all()
@@ -432,7 +433,7 @@ class _Transactions(Normalizing):
             )
             for connection, found in todo
         ]
-        heads: dict[str, pa.Table] = {}
+        heads: dict[Partition, pa.Table] = {}
 
         def batches() -> Iterator[pa.RecordBatch]:
             for normalisation in passes:
@@ -452,17 +453,16 @@ class _Transactions(Normalizing):
         for normalisation in passes:
             self._record(normalisation, commit.version, heads)
 
-    def _record(self, normalisation: "Normalisation", version: int, heads: Mapping[str, "pa.Table"]) -> None:
+    def _record(self, normalisation: "Normalisation", version: int, heads: Mapping[Partition, "pa.Table"]) -> None:
         key = normalisation.connection.key
         bad = _by_day(normalisation)
         self.bad += normalisation.bad
         places = self._runtime.places()
         kept = replace_quarantined(self._runtime, self._asset, self._grain, key, bad)
         for manifest in normalisation.manifests:
-            day = manifest.business_date
+            day, partition = manifest.business_date, manifest.partition
             figures = normalisation.days[day]
-            partition = partition_key(key, day)
-            if str(partition) in self.findings.refused:
+            if partition in self.findings.refused:
                 continue
             if manifest.stream == OLDER:  # there is no partition of it: the dates that it touches are told
                 older_made(self._runtime.raw, manifest, self._spec.table, figures.rows)
@@ -491,12 +491,12 @@ class _Transactions(Normalizing):
             if bad[manifest.business_date] or manifest.stream == OLDER:
                 continue
             written = normalisation.days[manifest.business_date].total
-            unit = f"{normalisation.connection.key}|{manifest.business_date}"
+            unit = manifest.partition
             sample = []
             for currency in sorted({*written, *manifest.totals}):
                 here, there = written.get(currency, Decimal(0)), from_minor(manifest.totals.get(currency, 0), currency)
                 if here != there:
-                    sample.append((unit, currency, f"{here} here, {there} in the raw orders"))
+                    sample.append((str(unit), currency, f"{here} here, {there} in the raw orders"))
             if sample:
                 first = f"{sample[0][1]}: {sample[0][2]}"
                 self.findings.add(ORDER_TOTALS, len(sample), sample, {unit: (len(sample), first)})
@@ -505,14 +505,14 @@ class _Transactions(Normalizing):
 def _by_day(normalisation: "Normalisation") -> dict[date, list["BadRecord"]]:
     found: dict[date, list[BadRecord]] = {manifest.business_date: [] for manifest in normalisation.manifests}
     for record in normalisation.bad:
-        found[record.business_date].append(record)
+        found[record.partition.business_date].append(record)
     return found
 
 
 _SHOWN = ("location_id", "order_id", "kind", "line_type", "product_name", "quantity", "net", "tax", "total", "currency")
 
 
-def _keep_heads(heads: dict[str, "pa.Table"], batch: "pa.RecordBatch") -> None:
+def _keep_heads(heads: dict[Partition, "pa.Table"], batch: "pa.RecordBatch") -> None:
     """Keep the first rows of each partition as they stream by, for the preview."""
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -520,7 +520,7 @@ def _keep_heads(heads: dict[str, "pa.Table"], batch: "pa.RecordBatch") -> None:
     connection = batch.column("connection")[0].as_py()
     days = batch.column("raw_date")
     for day in pc.unique(days):
-        key = partition_key(connection, day.as_py())
+        key = Partition(connection, day.as_py())
         head = heads.get(key)
         room = PREVIEW_ROWS - (0 if head is None else head.num_rows)
         if room > 0:

@@ -30,7 +30,7 @@ from flux_pipelines.defs.partitions import (
     connection_days,
     connections_of,
     keys_of,
-    partition_key,
+    unit_by_grain,
 )
 from flux_pipelines.defs.resources import FluxResource
 from flux_pipelines.domain.errors import (
@@ -41,6 +41,7 @@ from flux_pipelines.domain.errors import (
     TableDamagedError,
 )
 from flux_pipelines.domain.money import from_minor
+from flux_pipelines.domain.partition import Partition
 from flux_pipelines.lake import CURRENT
 from flux_pipelines.providers.base import Grain, Location, Provider, Source, Strategy, Stream
 from flux_pipelines.providers.resource import ProviderResource
@@ -157,27 +158,21 @@ def partitions_of(grain: Grain, keys: Iterable[str]) -> dict[str, list[date]]:
     if grain == "current":
         today = datetime.now(UTC).date()
         return {key: [today] for key in keys}
-    return by_connection(keys)
+    return by_connection(map(Partition.parse, keys))
 
 
-def key_of(grain: Grain, connection: str, day: date) -> str:
-    """Return the partition key of a connection and day, or of the connection alone."""
-    return connection if grain == "current" else str(partition_key(connection, day))
-
-
-def newest_manifest(orders: "RawStore", stream: Stream, connection: str, day: date) -> "RawManifest | None":
-    """Return what is stored of a stream for a connection and day: the newest snapshot, if it is one of many.
+def newest_manifest(orders: "RawStore", stream: Stream, partition: Partition) -> "RawManifest | None":
+    """Return what is stored of a stream's partition: the newest snapshot, if it is one of many.
 
     What cannot be read is as good as not stored: whoever asks has it fetched again.
 
     Args:
         orders: the raw records of any stream of the lake.
         stream: which stream.
-        connection: the connection's key.
-        day: the day; of no matter for what there is now.
+        partition: which partition; its date is of no matter for what there is now.
 
     """
-    raw = orders.of(stream.name)
+    raw, connection, day = orders.of(stream.name), partition.connection, partition.business_date
     if stream.grain == "hour":
         stored = raw.hours(connection, day)
     else:
@@ -187,7 +182,7 @@ def newest_manifest(orders: "RawStore", stream: Stream, connection: str, day: da
 
 def quarantine_check(asset: dg.AssetKey, bad: Sequence["BadRecord"]) -> dg.AssetCheckResult:
     """Return which records could not be used."""
-    sample = [(f"{one.connection}|{one.business_date}", one.order_id or "a record", one.reason) for one in bad[:SAMPLE]]
+    sample = [(str(one.partition), one.order_id or "a record", one.reason) for one in bad[:SAMPLE]]
     return result(NOTHING_QUARANTINED, asset, len(bad), sample)
 
 
@@ -255,7 +250,7 @@ class _Reading(ABC):
             if isinstance(outcome.error, EmptiedError) and outcome.manifest is not None and self._stream.grain == "day":
                 # Not materialised, and still what the partition's page shall say.
                 told = raw_metadata(self._provider, self._stream, [outcome.manifest])
-                place = partition_key(key, outcome.day)
+                place = str(outcome.manifest.partition)
                 self._context.log_event(dg.AssetObservation(self._asset, partition=place, metadata=told))
 
     @abstractmethod
@@ -280,10 +275,10 @@ class _Reading(ABC):
         replace_quarantined(self._runtime, self._asset.to_user_string(), grain, key, {day: bad})
         self._bad += bad
         stored = [manifest] if grain != "hour" else self._raw.hours(key, day).readable
-        self._record(key, day, raw_metadata(self._provider, self._stream, stored))
+        self._record(manifest.partition, raw_metadata(self._provider, self._stream, stored))
 
-    def _record(self, key: str, day: date, told: Metadata) -> None:
-        self.done[key_of(self._stream.grain, key, day)] = told
+    def _record(self, partition: Partition, told: Metadata) -> None:
+        self.done[str(unit_by_grain(self._stream.grain, partition))] = told
 
     def _fail(self, key: str, days: Sequence[date], error: FluxError) -> None:
         if days:
@@ -361,21 +356,20 @@ class _Windowed(_Reading):
                     self._moved_from |= dict.fromkeys(order_lines(raw, manifest, member).keys() & here, day)
         return found
 
-    def _record(self, key: str, day: date, told: Metadata) -> None:
+    def _record(self, partition: Partition, told: Metadata) -> None:
         """Record a partition; one that was not asked for by itself."""
-        if day not in self._asked:
-            partition = partition_key(key, day)
-            self._context.log_event(dg.AssetMaterialization(self._asset, partition=partition, metadata=told))
+        if partition.business_date not in self._asked:
+            self._context.log_event(dg.AssetMaterialization(self._asset, partition=str(partition), metadata=told))
             return
-        super()._record(key, day, told)
-        self._flux.landed(key, day)
+        super()._record(partition, told)
+        self._flux.landed(partition)
 
     def checked(self) -> dg.AssetCheckResult:
         """Return what the second queries said."""
         counts = {"verified": 0, "unverifiable": 0, "short": 0}
         short = []
         for manifest in self._manifests:
-            found, where = manifest.verification, f"{manifest.connection}|{manifest.business_date}"
+            found, where = manifest.verification, str(manifest.partition)
             counts[found.status] += 1
             if found.status == "short":
                 what = f"{found.expected} orders landed, {found.confirmed} confirmed by {found.method}: {found.detail}"
@@ -452,7 +446,7 @@ class _Present(_Reading):
         stored = self._raw.hours(key, day)
         follow_damage(self._runtime, key, self._raw, stored.damaged)
         if stored.readable:
-            self._record(key, day, raw_metadata(self._provider, self._stream, stored.readable))
+            self._record(Partition(key, day), raw_metadata(self._provider, self._stream, stored.readable))
             return
         for error in stored.damaged.values():
             self._fail(key, [day], error)

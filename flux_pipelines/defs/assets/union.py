@@ -2,7 +2,7 @@
 
 # No `from __future__ import annotations` here: Dagster reads the annotations of asset functions as objects.
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -16,10 +16,10 @@ from flux_pipelines.defs.failures import explained
 from flux_pipelines.defs.metadata import table_metadata
 from flux_pipelines.defs.partition_stats import counts_of, stats_of
 from flux_pipelines.defs.partitions import DAY
-from flux_pipelines.defs.publishing import concluded, damaged_units, leaving_out, publish
+from flux_pipelines.defs.publishing import Refused, concluded, damaged_units, leaving_out, publish
 from flux_pipelines.defs.resources import FluxResource
 from flux_pipelines.domain import tables
-from flux_pipelines.domain.errors import FluxError, TableDamagedError
+from flux_pipelines.domain.errors import TableDamagedError
 from flux_pipelines.domain.tables import Table
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def whole(table: Table, group: str) -> dg.AssetsDefinition:
     ) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:  # type: ignore[type-arg]
         lake = flux.runtime.lake
         with explained(context):
-            refused: dict[str, FluxError] = {}
+            refused: Refused = {}
             try:
                 metadata, findings = replace(lake, refused)
             except TableDamagedError:
@@ -97,7 +97,7 @@ def whole(table: Table, group: str) -> dg.AssetsDefinition:
                 metadata, findings = replace(lake, refused)
         yield from concluded(context, flux.runtime, {"": metadata}, findings, refused)
 
-    def replace(lake: "DeltaLake", refused: Mapping[str, FluxError]) -> tuple[dict[str, Any], Findings]:
+    def replace(lake: "DeltaLake", refused: Refused) -> tuple[dict[str, Any], Findings]:
         findings = Findings(checks, key)
         metadata: dict[str, Any] = {}
         without = leaving_out(sources, refused)

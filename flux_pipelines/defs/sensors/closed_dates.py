@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from flux_pipelines.defs import names
-from flux_pipelines.defs.partitions import business_days, ranges, split_partition
+from flux_pipelines.defs.partitions import business_days, ranges
 from flux_pipelines.defs.runs import brought_up_to_date, was_over
+from flux_pipelines.domain.partition import Partition
 
 if TYPE_CHECKING:
     from flux_pipelines.defs.internals import UnresolvedAssetJobDefinition
@@ -55,7 +56,7 @@ def closed_days_sensor(job: "UnresolvedAssetJobDefinition") -> dg.SensorDefiniti
         for provider in names.sources():
             for record in _news(context.instance, names.provider_transactions(provider.name), seen):
                 if record.partition_key and was_over(record):
-                    day = str(split_partition(record.partition_key)[1])
+                    day = str(Partition.parse(record.partition_key).business_date)
                     due[day] = max(due.get(day, 0.0), record.timestamp)
         due = {day: at for day, at in due.items() if newest - LATEST < date.fromisoformat(day)}
         ready: dict[date, int] = {}

@@ -15,18 +15,18 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from flux_pipelines.defs import names
-from flux_pipelines.defs.assets.raw import key_of, newest_manifest
+from flux_pipelines.defs.assets.raw import newest_manifest
 from flux_pipelines.defs.erasures import forget_request
 from flux_pipelines.defs.jobs import assets_of, stream_request
-from flux_pipelines.defs.partitions import connections_of, ranges
+from flux_pipelines.defs.partitions import connections_of, ranges, unit_by_grain
 from flux_pipelines.defs.resources import FluxResource
 from flux_pipelines.defs.runs import (
     Followed,
     brought_up_to_date,
-    days_of,
     fetched_at,
     follow,
     latest_materialisation,
+    partitions_of,
     why_failed,
 )
 from flux_pipelines.defs.staleness import (
@@ -40,6 +40,7 @@ from flux_pipelines.defs.staleness import (
     forgotten,
 )
 from flux_pipelines.domain.errors import ConfigurationError, FluxError, ReauthorizationNeededError
+from flux_pipelines.domain.partition import Partition
 from flux_pipelines.providers.base import ORDERS, Provider, WebhookSource
 
 if TYPE_CHECKING:
@@ -185,11 +186,11 @@ class _Tick:
             return True
         stream = self._provider.stream(what)
         connection = run.tags[names.CONNECTION_TAG]
-        first, last = run.tags[names.RANGE_START], run.tags[names.RANGE_END]
-        days = [self._now.date()] if stream.grain == "current" else days_of(run)[1]
-        keys = [first] if first == last else [key_of(stream.grain, connection, day) for day in days]
+        present = [Partition(connection, self._now.date())]
+        partitions = present if stream.grain == "current" else partitions_of(run)
+        keys = [str(unit_by_grain(stream.grain, partition)) for partition in partitions]
         made = [(asset, key) for asset in assets_of(self._provider, stream)[1:] for key in keys]
-        stored = [newest_manifest(self._runtime.raw, stream, connection, day) for day in days]
+        stored = [newest_manifest(self._runtime.raw, stream, partition) for partition in partitions]
         if any(manifest is None or manifest.fetched_at < since for manifest in stored):
             return False
         rows = [latest_materialisation(self._instance, asset, partition) for asset, partition in made]
@@ -198,7 +199,7 @@ class _Tick:
     def _into_core(self, batch: str, runs: Followed) -> None:
         """Finish a batch whose rows have reached core `transactions`; ask for what should have brought them there."""
         of_orders = [r.dagster_run for r in runs.records if r.dagster_run.tags.get(names.STREAM_TAG, ORDERS) == ORDERS]
-        days = sorted({day for run in of_orders for day in days_of(run)[1]})
+        days = sorted({partition.business_date for run in of_orders for partition in partitions_of(run)})
         if brought_up_to_date(self._instance, names.TRANSACTIONS, [str(day) for day in days], runs.ended_at):
             done = self._inbox.finish(batch)
             self.say(f"{done} events done.")
@@ -322,7 +323,9 @@ class _Tick:
             if any(stream.grain == "day" for stream in streams):
                 continue
             stored = [
-                newest_manifest(self._runtime.raw, self._provider.stream(unit.what), unit.connection, unit.day)
+                newest_manifest(
+                    self._runtime.raw, self._provider.stream(unit.what), Partition(unit.connection, unit.day)
+                )
                 for unit in units
             ]
             fetched = min((m.fetched_at if m is not None else _LONG_AGO for m in stored), default=_LONG_AGO)

@@ -158,7 +158,7 @@ def test_stock_that_was_marked_as_sold_out(landed: Landed) -> None:
 
 def test_landing_counts_the_orders_that_become_sales(landed: Landed) -> None:
     """A partition's totals, of the headers, are those of its rows; dates with quarantined orders apart."""
-    spoilt = {bad.business_date for bad in landed.bad}
+    spoilt = {bad.partition.business_date for bad in landed.bad}
     here: dict[date, Decimal] = dict.fromkeys(landed.totals, Decimal(0))
     for row in landed.sales:
         here[row["raw_date"]] += row["total"]

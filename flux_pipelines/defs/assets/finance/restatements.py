@@ -24,11 +24,12 @@ from flux_pipelines.defs.internals.partition_metadata import attach
 from flux_pipelines.defs.metadata import PREVIEW_ROWS, preview, rows, table_metadata
 from flux_pipelines.defs.partition_alerts import follow_refusals
 from flux_pipelines.defs.partitions import BACKFILL, business_days, keys_of
-from flux_pipelines.defs.publishing import damaged_units, failures, leaving_out
+from flux_pipelines.defs.publishing import Refused, damaged_units, failures, leaving_out
 from flux_pipelines.defs.resources import FluxResource
 from flux_pipelines.domain import tables
 from flux_pipelines.domain.connection import split_key
-from flux_pipelines.domain.errors import FluxError, TableDamagedError
+from flux_pipelines.domain.errors import TableDamagedError
+from flux_pipelines.domain.partition import Partition, Unit
 
 if TYPE_CHECKING:
     import duckdb
@@ -92,7 +93,7 @@ def restatements() -> dg.AssetsDefinition:
         context: dg.AssetExecutionContext, flux: FluxResource
     ) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:  # type: ignore[type-arg]
         days = sorted(date.fromisoformat(key) for key in keys_of(context))
-        refused: dict[str, FluxError] = {}
+        refused: Refused = {}
         with explained(context):
             try:
                 fresh, versions = _compare(flux.runtime, days, refused)
@@ -122,7 +123,7 @@ def restatements() -> dg.AssetsDefinition:
 
 
 def _compare(
-    runtime: "Runtime", days: Sequence[date], refused: Collection[str]
+    runtime: "Runtime", days: Sequence[date], refused: Collection[Unit]
 ) -> tuple[list[tuple[Any, ...]], tuple[int, int]]:
     """Write what changed, then what is settled now; return the new restatements and the tables' versions.
 
@@ -131,7 +132,7 @@ def _compare(
     from flux_pipelines.lake import session
 
     lake = runtime.lake
-    settled = [row for row in _settled(runtime, days) if f"{row[0]}|{row[3]}" not in refused]
+    settled = [row for row in _settled(runtime, days) if Partition(row[0], row[3]) not in refused]
     scope = Scope(days).where("t.business_date")
     names_read = [tables.TRANSACTIONS.name, tables.SETTLED_ORDERS.name, tables.RESTATEMENTS.name]
     without = leaving_out([tables.TRANSACTIONS.name], refused)

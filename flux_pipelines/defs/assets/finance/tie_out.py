@@ -28,6 +28,7 @@ from flux_pipelines.defs.partition_stats import Figures
 from flux_pipelines.defs.partitions import each_day
 from flux_pipelines.domain import tables
 from flux_pipelines.domain.connection import split_key
+from flux_pipelines.domain.partition import Unit
 from flux_pipelines.domain.tables.sales import OWED
 
 if TYPE_CHECKING:
@@ -229,7 +230,7 @@ def _ties_out(runtime: "Runtime", asset: dg.AssetKey) -> dg.AssetCheckResult:
 
 
 @contextmanager
-def _write_items(runtime: "Runtime", days: Sequence[date], _: Collection[str], without: Without) -> Iterator["Draft"]:
+def _write_items(runtime: "Runtime", days: Sequence[date], _: Collection[Unit], without: Without) -> Iterator["Draft"]:
     """Stage `open_items` of business dates."""
     read = [tables.TRANSACTIONS.name, tables.PAYMENTS.name]
     with _over(runtime, read, days, days, without) as database:
@@ -239,7 +240,7 @@ def _write_items(runtime: "Runtime", days: Sequence[date], _: Collection[str], w
 
 
 @contextmanager
-def _write(runtime: "Runtime", days: Sequence[date], _: Collection[str], without: Without) -> Iterator["Draft"]:
+def _write(runtime: "Runtime", days: Sequence[date], _: Collection[Unit], without: Without) -> Iterator["Draft"]:
     """Stage `tie_out` of business dates."""
     scope = Scope(days)
     around = scope.around(AROUND, AROUND)
