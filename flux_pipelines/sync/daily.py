@@ -21,7 +21,6 @@ from operator import itemgetter
 
 import msgspec
 
-from flux_pipelines.domain.connection import Connection
 from flux_pipelines.domain.errors import EmptiedError, FluxError, HistoryUnavailableError
 from flux_pipelines.domain.partition import Partition
 from flux_pipelines.lake.raw import (
@@ -29,20 +28,17 @@ from flux_pipelines.lake.raw import (
     FetchedWindow,
     PartitionEmptiedError,
     RawManifest,
-    RawStore,
     RawWriter,
     Segment,
     Verification,
     hour_slot,
     lost_kinds,
 )
-from flux_pipelines.providers.base import Location, Provider, Record, Source, Stream, Window
+from flux_pipelines.providers.base import Record, Window
+from flux_pipelines.sync.context import SyncContext
 from flux_pipelines.sync.records import BadRecord, DayOutcome, emptied
-from flux_pipelines.sync.windows import Group, group_locations, not_begun, stream_window
+from flux_pipelines.sync.windows import Group, not_begun, stream_window
 from flux_pipelines.transport import Stats, metered
-
-#: Takes what is personal out of JSON objects, as `privacy.Redactor` does.
-RedactObjects = Callable[[Sequence[bytes | msgspec.Raw]], list[bytes | msgspec.Raw]]
 
 _FAILURES_IN_A_ROW = 2
 _DAY = timedelta(days=1)
@@ -105,118 +101,40 @@ class _Batch:
         return [partition.day for partition in self.partitions]
 
 
-def read_days(
-    source: Source,
-    connection: Connection,
-    locations: Sequence[Location],
-    days: Sequence[date],
-    raw: RawStore,
-    *,
-    provider: Provider,
-    redact: RedactObjects | None = None,
-    token: str = "",
-    most_locations: int = 10,
-    parallel: int = 4,
-    accept_empty: bool = False,
-) -> Iterator[DayOutcome]:
+def read_days(context: SyncContext, days: Iterable[date], *, parallel: int = 4) -> Iterator[DayOutcome]:
     """Bring some business dates of a daily stream up to date, and yield what became of each.
 
     Args:
-        source: the provider's client.
-        connection: whose records.
-        locations: all of its locations.
+        context: what the sync is made with.
         days: the business dates.
-        raw: the raw records of the stream (`raw.stream` says which).
-        provider: the provider's declaration.
-        redact: takes out what is personal; None stores records as received.
-        token: names this sync. A day that is stored under the same token already is not fetched again.
-        most_locations: the most that may be asked for in one call.
         parallel: most questions under way (of a date, or of several), and most windows read at a time.
-        accept_empty: whether a day that holds records may become one without any; otherwise such a day fails
-            (`EmptiedError`) and keeps what it has.
 
     """
-    engine = _Engine(source, connection, raw, provider, redact, token, accept_empty=accept_empty)
-    yield from engine.days(locations, sorted(set(days)), most_locations, parallel)
+    yield from _Engine(context).days(days, parallel)
 
 
-def read_now(
-    source: Source,
-    connection: Connection,
-    locations: Sequence[Location],
-    raw: RawStore,
-    stream: Stream,
-    *,
-    provider: Provider,
-    redact: RedactObjects | None = None,
-    token: str = "",
-    now: datetime | None = None,
-    accept_empty: bool = False,
-) -> DayOutcome:
-    """Store what there is now: as the snapshot of this hour, or in place of what there was.
+def read_now(context: SyncContext, now: datetime | None = None) -> DayOutcome:
+    """Store what there is now of a stream of grain `hour` or `current`: as the snapshot of this hour, or in place of what there was.
 
     Args:
-        source: the provider's client.
-        connection: whose records.
-        locations: all of its locations.
-        raw: the raw records of the stream.
-        stream: the stream, of grain `hour` or `current`.
-        provider: the provider's declaration.
-        redact: takes out what is personal.
-        token: names this sync.
+        context: what the sync is made with. Of snapshots, the newest before this hour's is one that may not become empty.
         now: the present instant.
-        accept_empty: whether there may be nothing although the newest that is stored has records; otherwise it fails
-            (`EmptiedError`), and what is stored stays.
 
     """
-    now = (now or datetime.now(UTC)).astimezone(UTC)
-    slot = hour_slot(now) if stream.grain == "hour" else CURRENT
-    engine = _Engine(source, connection, raw, provider, redact, token, accept_empty=accept_empty)
-    return engine.now(locations, now, slot)
+    return _Engine(context).now((now or datetime.now(UTC)).astimezone(UTC))
 
 
 class _Engine:
-    def __init__(
-        self,
-        source: Source,
-        connection: Connection,
-        raw: RawStore,
-        provider: Provider,
-        redact: RedactObjects | None,
-        token: str,
-        *,
-        accept_empty: bool,
-    ) -> None:
-        self._source = source
-        self._connection = connection
-        self._raw = raw
-        self._provider = provider
-        self._redact = redact
-        self._token = token
-        self._accept_empty = accept_empty
-        self._stream = next(
-            (stream for stream in provider.streams if stream.name == raw.stream),
-            Stream(raw.stream, raw.stream, "daily"),
-        )
+    def __init__(self, context: SyncContext) -> None:
+        self._context = context
+        self._connection = context.connection
+        self._raw = context.raw
+        self._stream = context.provider.stream(context.raw.stream)
         self._stopped = threading.Event()
 
-    def days(
-        self, locations: Sequence[Location], days: Sequence[date], most: int, parallel: int
-    ) -> Iterator[DayOutcome]:
-        wanted: deque[date] = deque()
-        for day in days:
-            known = self._raw.stored_under(self._token, self._connection.key, day)
-            if known is None:
-                wanted.append(day)
-            else:
-                yield DayOutcome(day, "resumed", known)
-        if not wanted:
-            return
-        try:
-            groups = group_locations(self._connection, locations, most)
-        except FluxError as error:
-            yield from (DayOutcome(day, "failed", error=error) for day in wanted)
-            return
+    def days(self, days: Iterable[date], parallel: int) -> Iterator[DayOutcome]:
+        left, groups = yield from self._context.begin(days)
+        wanted = deque(left)
         pool = ThreadPoolExecutor(max(1, parallel), thread_name_prefix=f"stream-{self._raw.stream}")
         running: deque[_Batch] = deque()
         alone: set[date] = set()  # dates that are asked for one by one, because a question about several failed
@@ -281,9 +199,10 @@ class _Engine:
             for partition in batch.partitions:
                 partition.writer.abort()
 
-    def now(self, locations: Sequence[Location], now: datetime, slot: str) -> DayOutcome:
+    def now(self, now: datetime) -> DayOutcome:
         day = now.date()
-        ids = tuple(sorted(one.location_id for one in locations))
+        slot = hour_slot(now) if self._stream.grain == "hour" else CURRENT
+        ids = tuple(sorted(one.location_id for one in self._context.locations))
         writer = self._raw.writer(self._connection.key, day, slot)
         window = Window(ids, now, now, day)
         part = _Part(day, writer.segment)
@@ -295,7 +214,7 @@ class _Engine:
         except BaseException:
             writer.abort()
             raise
-        before = None if slot == CURRENT or self._accept_empty else self._last_snapshot()
+        before = None if slot == CURRENT or self._context.accept_empty else self._last_snapshot()
         return self._finish(_Partition(day, now, writer, [window], [part], before), broken)
 
     def _last_snapshot(self) -> RawManifest | None:
@@ -344,7 +263,7 @@ class _Engine:
     def _fetch(self, window: Window, parts: Sequence[_Part]) -> None:
         """Read a window to its end; `parts` are its business dates."""
         asked = frozenset(window.location_ids)
-        pages = iter(self._source.read(self._raw.stream, window))
+        pages = iter(self._context.source.read(self._raw.stream, window))
         of = {part.day: part for part in parts}
         at = parts[0]
         while not self._stopped.is_set():
@@ -367,25 +286,18 @@ class _Engine:
 
     def _land(self, part: _Part, asked: frozenset[str], page: Sequence[Record]) -> None:
         good: list[Record] = []
-        objects: list[bytes] = []
         for record in page:
             if record.location_id and record.location_id not in asked:
                 reason = f"it is of the location {record.location_id!r}, which was not asked for"
                 # Redacted like the others: quarantine is stored too.
-                (payload,) = self._redacted([bytes(record.raw)])
+                (payload,) = self._context.redacted([record.raw])
                 part.bad.append(BadRecord(Partition(self._connection.key, part.day), reason, payload))
             else:
                 good.append(record)
-                objects.append(bytes(record.raw))
-        lines = [
-            line_of(record.kind, record.location_id, text)
-            for record, text in zip(good, self._redacted(objects), strict=True)
-        ]
+        texts = self._context.redacted([record.raw for record in good])
+        lines = [line_of(record.kind, record.location_id, text) for record, text in zip(good, texts, strict=True)]
         if lines:
             part.write([record.kind for record in good], lines)
-
-    def _redacted(self, objects: list[bytes]) -> list[bytes]:
-        return objects if self._redact is None else [bytes(one) for one in self._redact(objects)]
 
     def _finish(self, partition: _Partition, broken: FluxError | None) -> DayOutcome:
         """Commit a partition, unless reading it failed; whatever fails, it stays what it was."""
@@ -410,14 +322,14 @@ class _Engine:
                 states=kinds,
                 windows=_windows(partition.windows),
                 locations=sorted(id_ for window in partition.windows for id_ in window.location_ids),
-                api_version=self._provider.api_version,
+                api_version=self._context.provider.api_version,
                 requests=sum(part.requests for part in parts),
                 retries=sum(part.retries for part in parts),
                 waited_seconds=round(sum(part.waited_seconds for part in parts), 3),
-                sync_token=self._token,
+                sync_token=self._context.token,
                 verification=_UNPROVEN,
-                redacted=self._redact is not None,
-                accept_empty=self._accept_empty,
+                redacted=self._context.redact is not None,
+                accept_empty=self._context.accept_empty,
                 passing=passing,
             )
         except PartitionEmptiedError as nothing:

@@ -12,31 +12,16 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
-from typing import Protocol
-
-import msgspec
 
 from flux_pipelines.domain.money import known_currencies
 from flux_pipelines.domain.partition import Partition
 from flux_pipelines.lake.raw import RawWriter, Segment, ndjson
-from flux_pipelines.providers.base import Order, OrderHeader, TimeField
+from flux_pipelines.providers.base import Order, OrderHeader
+from flux_pipelines.sync.context import Redact, SyncContext
 from flux_pipelines.sync.records import BadRecord
 from flux_pipelines.sync.slices import INSTANT_OF, Slice
 from flux_pipelines.sync.windows import DayIndex, Group
 from flux_pipelines.transport import Stats
-
-Record = bytes | msgspec.Raw
-
-
-class Redact(Protocol):
-    """Takes what is personal out of JSON records, as `privacy.Redactor` does."""
-
-    def __call__(self, records: Sequence[Record], /) -> list[Record]:
-        """Return the records without it."""
-
-    def lines(self, page: bytes, /) -> bytes:
-        """Return records without it that stand on a line each."""
-
 
 TERMINAL = frozenset({"COMPLETED", "CANCELED"})
 _MASK = (1 << 64) - 1
@@ -161,42 +146,37 @@ class Landing:
     """The sink of one slice of orders by time of creation.
 
     Args:
+        context: what the sync is made with.
         piece: the slice.
         group: its locations.
         index: the business dates of the batch, in the group's calendar.
         days: where they land, in the same order.
         verifiable_before: for each day, the instant up to which orders are compared in its proof.
-        verified_by: the time that is meant by that.
-        connection: the connection's key.
         lock: guards `days`, which slices share.
         landed: told how many orders have landed.
-        redact: takes what is personal out of records before they are stored anywhere, quarantine included.
 
     """
 
     def __init__(
         self,
+        context: SyncContext,
         piece: Slice,
         group: Group,
         index: DayIndex,
         days: Sequence[DayBatch],
         verifiable_before: Sequence[datetime],
-        verified_by: TimeField,
-        connection: str,
         lock: threading.Lock,
         landed: Callable[[int], None],
-        redact: Redact | None = None,
     ) -> None:
+        self._context = context
         self._piece = piece
         self._locations = frozenset(group.location_ids)
         self._index = index
         self._days = days
         self._verifiable_before = verifiable_before
-        self._instant_of = INSTANT_OF[verified_by]
-        self._connection = connection
+        self._instant_of = INSTANT_OF[context.source.verified_by]
         self._lock = lock
         self._landed = landed
-        self._redact = redact
         self._open: dict[int, _OpenDay] = {}
         self._opened = 0
         self._at = max(0, index.number(piece.start))
@@ -291,7 +271,11 @@ class Landing:
                 key = (self._piece.group, self._piece.start, self._opened)
                 self._days[number].segments.append((key, segment))
             day = self._open[number] = _OpenDay(
-                segment, self._index.window(number)[0], self._verifiable_before[number], self._instant_of, self._redact
+                segment,
+                self._index.window(number)[0],
+                self._verifiable_before[number],
+                self._instant_of,
+                self._context.redact,
             )
         self._landed(day.write(orders))
 
@@ -310,13 +294,13 @@ class Landing:
             batch.verifiable.merge(day.verifiable)
 
     def _refuse(self, order: Order, reason: str, header: OrderHeader | None) -> None:
-        payload = bytes(order.raw if self._redact is None else self._redact([order.raw])[0])
+        (payload,) = self._context.redacted([order.raw])
         digest = hashlib.sha256(payload).digest()
         if digest in self._bad:
             return
         self._bad.add(digest)
         number = self._at if header is None else self._number_of(header)
-        partition = Partition(self._connection, self._days[number].day)
+        partition = Partition(self._context.connection.key, self._days[number].day)
         record = BadRecord(partition, reason, payload, header.order_id if header is not None else None)
         with self._lock:
             self._days[number].bad.append(record)

@@ -16,8 +16,8 @@ from datetime import UTC, date, datetime, timedelta
 
 from flux_pipelines.domain.errors import TableDamagedError
 from flux_pipelines.lake.raw import OLDER, RawManifest, RawStore
-from flux_pipelines.providers.base import Order, OrderHeader, Provider, Source
-from flux_pipelines.sync.landing import Redact
+from flux_pipelines.providers.base import Order, OrderHeader
+from flux_pipelines.sync.context import SyncContext
 from flux_pipelines.sync.reading import order_lines
 
 #: An order that changed this long before its date was fetched may have been missed: indexes by time of change are not instant.
@@ -52,21 +52,13 @@ class OlderOrders:
     """Keeps what `Older` has found, for one connection.
 
     Args:
-        source: the provider's client.
-        provider: its declaration.
-        connection: the connection's key.
-        raw: the raw orders of the lake.
+        context: what the sync is made with.
         date_of: the date that an order is of, by its header; None for a location that is not known.
-        redact: takes what is personal out of orders before they are stored.
 
     """
 
-    source: Source
-    provider: Provider
-    connection: str
-    raw: RawStore
+    context: SyncContext
     date_of: Callable[[OrderHeader], date | None]
-    redact: Redact | None
 
     def keep(self, found: Older, fetched_at: datetime) -> frozenset[date]:
         """Keep orders whose dates have never been fetched; return the dates that are to be fetched again.
@@ -90,7 +82,7 @@ class OlderOrders:
                 wanted.setdefault(day, []).append((order, header))
             elif header.updated_at >= before - _LAG:
                 stale.add(day)
-        if wanted and not self.source.verification_is_whole:
+        if wanted and not self.context.source.verification_is_whole:
             wanted = self._whole([header.order_id for orders in wanted.values() for _, header in orders], wanted.keys())
         for day, orders in sorted(wanted.items()):
             try:
@@ -101,13 +93,13 @@ class OlderOrders:
 
     def drop(self, deleted: Mapping[str, date]) -> None:
         """Take deleted orders out of what is kept; each is given with the date that it is of."""
-        store = self.raw.of(OLDER)
+        store = self.context.raw.of(OLDER)
         if not deleted:
             return
-        for day in sorted(set(deleted.values()).intersection(store.days(self.connection))):
+        for day in sorted(set(deleted.values()).intersection(store.days(self.context.connection.key))):
             # What cannot be read is fetched again as soon as something is added to it.
-            with store.writing(self.connection), suppress(TableDamagedError):
-                manifest = store.read_manifest(self.connection, day)
+            with store.writing(self.context.connection.key), suppress(TableDamagedError):
+                manifest = store.read_manifest(self.context.connection.key, day)
                 records = self._records(store, manifest)
                 left = {order_id: line for order_id, line in records.items() if deleted.get(order_id) != day}
                 if manifest is not None and len(left) < len(records):
@@ -115,7 +107,7 @@ class OlderOrders:
 
     def _fetched(self, day: date) -> datetime | None:
         try:
-            manifest = self.raw.read_manifest(self.connection, day)
+            manifest = self.context.raw.read_manifest(self.context.connection.key, day)
         except TableDamagedError:
             return datetime.max.replace(tzinfo=UTC)  # an alert of its own has it fetched again
         return None if manifest is None else manifest.fetched_at
@@ -124,34 +116,31 @@ class OlderOrders:
         """Ask for the orders themselves, where the second query gives their heads alone."""
         known = set(days)
         found: dict[date, list[tuple[Order, OrderHeader]]] = {}
-        for order in self.source.orders(ids):
+        for order in self.context.source.orders(ids):
             if order.header is not None and (day := self.date_of(order.header)) in known and day is not None:
                 found.setdefault(day, []).append((order, order.header))
         return found
 
     def _store(self, day: date, orders: Sequence[tuple[Order, OrderHeader]], fetched_at: datetime) -> None:
-        lines = [order.raw for order, _ in orders]
-        fresh = {
-            header.order_id: bytes(line)
-            for (_, header), line in zip(orders, lines if self.redact is None else self.redact(lines), strict=True)
-        }
-        store = self.raw.of(OLDER)
-        with store.writing(self.connection):  # syncs of other dates may keep orders of the same one
-            records = {**self._records(store, store.read_manifest(self.connection, day)), **fresh}
+        lines = self.context.redacted([order.raw for order, _ in orders])
+        fresh = {header.order_id: line for (_, header), line in zip(orders, lines, strict=True)}
+        store = self.context.raw.of(OLDER)
+        with store.writing(self.context.connection.key):  # syncs of other dates may keep orders of the same one
+            records = {**self._records(store, store.read_manifest(self.context.connection.key, day)), **fresh}
             self._write(store, day, records, fetched_at)
 
     def _write(self, store: RawStore, day: date, records: Mapping[str, bytes], fetched_at: datetime) -> None:
-        with store.writer(self.connection, day) as writer:
+        with store.writer(self.context.connection.key, day) as writer:
             segment = writer.segment()
             segment.write_many([records[order_id] for order_id in sorted(records)])
             writer.commit(
                 [segment],
                 fetched_at=fetched_at,
                 states={"order": len(records)},
-                api_version=self.provider.api_version,
-                redacted=self.redact is not None,
+                api_version=self.context.provider.api_version,
+                redacted=self.context.redact is not None,
                 accept_empty=True,
             )
 
     def _records(self, store: RawStore, manifest: RawManifest | None) -> dict[str, bytes]:
-        return {} if manifest is None else order_lines(store, manifest, self.provider.order_id_field)
+        return {} if manifest is None else order_lines(store, manifest, self.context.provider.order_id_field)

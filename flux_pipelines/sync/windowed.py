@@ -8,28 +8,28 @@ complete and the second query has been made; so what is committed is whole.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from itertools import groupby
 from types import MappingProxyType
 
-from flux_pipelines.domain.connection import Connection
 from flux_pipelines.domain.errors import (
     FluxError,
     HistoryUnavailableError,
     IncompleteError,
     TableDamagedError,
 )
-from flux_pipelines.lake.raw import FetchedWindow, PartitionEmptiedError, RawStore, Verification
-from flux_pipelines.providers.base import Location, OrderHeader, Provider, Source, TimeField
-from flux_pipelines.sync.landing import Checksum, DayBatch, Landing, Redact
+from flux_pipelines.lake.raw import FetchedWindow, PartitionEmptiedError, Verification
+from flux_pipelines.providers.base import OrderHeader, TimeField
+from flux_pipelines.sync.context import SyncContext
+from flux_pipelines.sync.landing import Checksum, DayBatch, Landing
 from flux_pipelines.sync.older import Older, OlderOrders
 from flux_pipelines.sync.reading import order_lines
 from flux_pipelines.sync.records import DayOutcome, emptied
 from flux_pipelines.sync.slices import Slice, SliceRunner
 from flux_pipelines.sync.verification import VerificationCount, verify
-from flux_pipelines.sync.windows import DayIndex, Group, contiguous, group_locations, not_begun
+from flux_pipelines.sync.windows import DayIndex, Group, contiguous, not_begun
 
 #: No order that the provider has told to be deleted.
 NOTHING_DELETED: Mapping[str, date] = MappingProxyType({})
@@ -45,44 +45,27 @@ _FAILURES_IN_A_ROW = 2
 
 
 def read_windowed(
-    source: Source,
-    connection: Connection,
-    locations: Sequence[Location],
-    days: Sequence[date],
-    raw: RawStore,
+    context: SyncContext,
+    days: Iterable[date],
     *,
-    provider: Provider,
-    token: str = "",
     parallel: int = 8,
     verify: bool = True,
-    accept_empty: bool = False,
     progress: Callable[[int], None] | None = None,
-    redact: Redact | None = None,
     deleted: Mapping[str, date] = NOTHING_DELETED,
 ) -> Iterator[DayOutcome]:
     """Bring the raw orders of some business dates up to date, and yield what became of each as soon as it is known.
 
     Args:
-        source: the provider's client.
-        connection: whose orders.
-        locations: all of its locations, inactive ones too: their past remains.
+        context: what the sync is made with.
         days: the business dates.
-        raw: where they land.
-        provider: the provider's declaration.
-        token: names this sync. A day that is stored under the same token already is not fetched again.
         parallel: most pages fetched at a time.
         verify: whether to confirm each day with a second query.
-        accept_empty: whether a day that holds orders may become one without any. Otherwise such a day fails
-            (`EmptiedError`) and keeps what it has: providers answer `nothing` by mistake more often than a day's sales vanish.
         progress: told, from several threads, how many more orders have landed.
-        redact: takes what is personal out of orders before they are stored (`Runtime.redactor`).
         deleted: orders, by their ids, that the provider has told to be deleted, each with the day that it was stored under.
             A day whose orders are all of these may become one without any.
 
     """
-    told = progress or (lambda _: None)
-    engine = _Engine(source, connection, raw, provider, token, parallel, verify, accept_empty, told, redact, deleted)
-    yield from engine.run(locations, sorted(set(days)))
+    yield from _Engine(context, parallel, verify, progress or (lambda _: None), deleted).run(frozenset(days))
 
 
 def _next_size(size: int, orders_a_day: float) -> int:
@@ -114,50 +97,30 @@ class _Batch:
 class _Engine:
     def __init__(
         self,
-        source: Source,
-        connection: Connection,
-        raw: RawStore,
-        provider: Provider,
-        token: str,
+        context: SyncContext,
         parallel: int,
         verify: bool,
-        accept_empty: bool,
         progress: Callable[[int], None],
-        redact: Redact | None,
         deleted: Mapping[str, date],
     ) -> None:
-        self._source = source
-        self._time_field: TimeField = source.verified_by
-        self._connection = connection
-        self._raw = raw
-        self._provider = provider
-        self._token = token
+        self._context = context
+        self._source = context.source
+        self._time_field: TimeField = context.source.verified_by
+        self._connection = context.connection
+        self._raw = context.raw
         self._parallel = parallel
         self._verify = verify
-        self._accept_empty = accept_empty
         self._progress = progress
-        self._redact = redact
         self._lock = threading.Lock()
         self._deleted = deleted
         self._groups: list[Group] = []
         self._access_verified = False
         self._asked: frozenset[date] = frozenset()
 
-    def run(self, locations: Sequence[Location], days: Sequence[date]) -> Iterator[DayOutcome]:
-        wanted = []
-        self._asked = frozenset(days)
-        for day in days:
-            known = self._raw.stored_under(self._token, self._connection.key, day)
-            if known is None:
-                wanted.append(day)
-            else:
-                yield DayOutcome(day, "resumed", known)
+    def run(self, days: frozenset[date]) -> Iterator[DayOutcome]:
+        self._asked = days
+        wanted, self._groups = yield from self._context.begin(days)
         if not wanted:
-            return
-        try:
-            self._groups = group_locations(self._connection, locations, self._source.max_locations_per_window)
-        except FluxError as error:
-            yield from (DayOutcome(day, "failed", error=error) for day in wanted)
             return
         self._older().drop(self._deleted)
         ready = []
@@ -176,7 +139,7 @@ class _Engine:
         yield from self._batches(ready)
 
     def _out_of_reach(self, day: date, earliest: datetime) -> HistoryUnavailableError:
-        title = self._provider.title
+        title = self._context.provider.title
         return HistoryUnavailableError(
             f"{title} gives no orders from before {earliest:%Y-%m-%d %H:%M} UTC, so the business date {day} cannot be had",
             connection=self._connection.key,
@@ -241,16 +204,14 @@ class _Engine:
     def _fetch(self, batch: _Batch) -> None:
         def landing(piece: Slice) -> Landing:
             return Landing(
+                self._context,
                 piece,
                 self._groups[piece.group],
                 batch.indexes[piece.group],
                 batch.days,
                 batch.verifiable_before[piece.group],
-                self._time_field,
-                self._connection.key,
                 self._lock,
                 self._progress,
-                self._redact,
             )
 
         if self._source.by_business_date:
@@ -270,7 +231,7 @@ class _Engine:
             calendar = calendars.get(header.location_id)
             return None if calendar is None else header.business_date or calendar.date_of(header.created_at)
 
-        return OlderOrders(self._source, self._provider, self._connection.key, self._raw, date_of, self._redact)
+        return OlderOrders(self._context, date_of)
 
     def _recount(self, batch: _Batch, older: Older | None = None, *, thorough: bool) -> list[Checksum]:
         checksums = [Checksum() for _ in batch.days]
@@ -347,14 +308,14 @@ class _Engine:
                 states=day.states,
                 windows=self._windows(batch, number),
                 locations=sorted(id_ for group in self._groups for id_ in group.location_ids),
-                api_version=self._provider.api_version,
+                api_version=self._context.provider.api_version,
                 requests=day.requests,
                 retries=day.retries,
                 waited_seconds=round(day.waited_seconds, 3),
-                sync_token="" if short else self._token,
+                sync_token="" if short else self._context.token,
                 verification=verdict,
-                redacted=self._redact is not None,
-                accept_empty=self._accept_empty or self._all_were_deleted(day),
+                redacted=self._context.redact is not None,
+                accept_empty=self._context.accept_empty or self._all_were_deleted(day),
             )
         except PartitionEmptiedError as nothing:
             error = emptied(self._connection.key, str(day.day), nothing.lost, self._raw.stream)
@@ -376,7 +337,7 @@ class _Engine:
             return False
         try:
             kept = self._raw.read_manifest(self._connection.key, day.day)
-            return kept is None or gone >= order_lines(self._raw, kept, self._provider.order_id_field).keys()
+            return kept is None or gone >= order_lines(self._raw, kept, self._context.provider.order_id_field).keys()
         except TableDamagedError:
             return False
 

@@ -21,6 +21,7 @@ from flux_pipelines.providers.base import Provider
 from flux_pipelines.providers.registry import all_providers
 from flux_pipelines.runtime import Runtime
 from flux_pipelines.settings import Settings
+from flux_pipelines.sync.context import SyncContext
 from flux_pipelines.sync.normalise import Normalisation
 from flux_pipelines.sync.records import BadRecord, DayOutcome
 from flux_pipelines.sync.windowed import read_windowed
@@ -83,16 +84,9 @@ class Played:
     def sync(self, days: Sequence[date], **options: Any) -> dict[date, DayOutcome]:
         source = self.runtime.source(self.connection)
         try:
-            found = read_windowed(
-                source,
-                self.connection,
-                self.runtime.refresh_locations(self.connection, source),
-                days,
-                self.runtime.raw,
-                provider=self.spec,
-                **options,
-            )
-            return {outcome.day: outcome for outcome in found}
+            locations = self.runtime.refresh_locations(self.connection, source)
+            context = SyncContext(source, self.connection, locations, self.runtime.raw, self.spec, **options)
+            return {outcome.day: outcome for outcome in read_windowed(context, days)}
         finally:
             source.close()
 

@@ -18,6 +18,7 @@ from flux_pipelines.providers.apps import app_kinds
 from flux_pipelines.providers.registry import provider
 from flux_pipelines.runtime import Runtime
 from flux_pipelines.settings import Settings
+from flux_pipelines.sync.context import SyncContext
 from flux_pipelines.sync.daily import read_now
 from flux_pipelines.sync.normalise import Normalisation
 from flux_pipelines.sync.transform import transform
@@ -38,14 +39,7 @@ def rows_of(played: Played, days: list[date]) -> dict[str, list[dict[str, Any]]]
     source = runtime.source(connection)
     try:
         locations = source.locations()
-        kept = read_now(
-            source,  # type: ignore[arg-type]  # the same object is a Source
-            connection,
-            locations,
-            runtime.raw.of("catalog"),
-            spec.stream("catalog"),
-            provider=spec,
-        )
+        kept = read_now(SyncContext(source, connection, locations, runtime.raw.of("catalog"), spec))
     finally:
         source.close()
     assert kept.manifest is not None

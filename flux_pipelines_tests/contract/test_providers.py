@@ -10,6 +10,7 @@ import pytest
 from flux_pipelines.domain.errors import EmptiedError, FluxError, PermissionLostError, ReauthorizationNeededError
 from flux_pipelines.lake.raw import RawStore
 from flux_pipelines.providers import witness
+from flux_pipelines.sync.context import SyncContext
 from flux_pipelines.sync.daily import read_days, read_now
 from flux_pipelines.sync.reading import raw_blocks
 from flux_pipelines.sync.records import DayOutcome
@@ -162,7 +163,7 @@ def test_days_that_come_back_empty_fail_and_keep_what_they_had(connect: Connect,
     daily = [stream.name for stream in spec.streams if stream.strategy == "daily" and stream.name != "reported_sales"]
 
     def read(stream: str) -> list[DayOutcome]:
-        return list(read_days(source, connection, locations, days, runtime.raw.of(stream), provider=spec))  # type: ignore[arg-type]
+        return list(read_days(SyncContext(source, connection, locations, runtime.raw.of(stream), spec), days))
 
     try:
         had = {stream: read(stream) for stream in daily}
@@ -196,11 +197,8 @@ def test_every_feed_is_collected_and_every_table_is_made_of_it(connect: Connect,
         for stream in spec.streams:
             if stream.name == "orders":
                 continue
-            raw = runtime.raw.of(stream.name)
-            if stream.strategy == "daily":
-                outcomes = list(read_days(source, connection, locations, days, raw, provider=spec))  # type: ignore[arg-type]
-            else:
-                outcomes = [read_now(source, connection, locations, raw, stream, provider=spec)]  # type: ignore[arg-type]
+            context = SyncContext(source, connection, locations, runtime.raw.of(stream.name), spec)
+            outcomes = list(read_days(context, days)) if stream.strategy == "daily" else [read_now(context)]
             assert all(outcome.error is None for outcome in outcomes)
             landed[stream.name] = [outcome.manifest for outcome in outcomes]
     finally:
@@ -241,10 +239,11 @@ def test_dates_of_a_feed_hold_the_same_asked_for_together_or_one_by_one(connect:
             if stream.strategy != "daily":
                 continue
             raw = runtime.raw.of(stream.name)
-            together = held(raw, read_days(source, connection, locations, played.days, raw, provider=spec))  # type: ignore[arg-type]
+            context = SyncContext(source, connection, locations, raw, spec)
+            together = held(raw, read_days(context, played.days))
             assert together.keys() == set(played.days)
             for day in played.days:
-                alone = held(raw, read_days(source, connection, locations, [day], raw, provider=spec))  # type: ignore[arg-type]
+                alone = held(raw, read_days(context, [day]))
                 assert alone == {day: together[day]}
     finally:
         source.close()

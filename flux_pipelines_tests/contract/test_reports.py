@@ -14,6 +14,7 @@ from flux_pipelines.domain.business_day import BusinessCalendar
 from flux_pipelines.domain.money import from_minor
 from flux_pipelines.providers import witness
 from flux_pipelines.providers.base import Window
+from flux_pipelines.sync.context import SyncContext
 from flux_pipelines.sync.daily import read_days
 from flux_pipelines.sync.transform import transform
 from flux_pipelines_tests.contract.conftest import Connect, Played, all_providers, providers
@@ -38,18 +39,8 @@ def collected(played: Played, days: list[date]) -> list[dict[str, Any]]:
     source = runtime.source(connection)
     try:
         locations = runtime.refresh_locations(connection, source)
-        outcomes = list(
-            read_days(
-                source,  # type: ignore[arg-type]
-                connection,
-                locations,
-                days,
-                raw,
-                provider=spec,
-                redact=runtime.redactor(connection),
-                most_locations=source.max_locations_per_window,
-            )
-        )
+        redact = runtime.redactor(connection)
+        outcomes = list(read_days(SyncContext(source, connection, locations, raw, spec, redact=redact), days))
     finally:
         source.close()
     assert [outcome.error for outcome in outcomes] == [None] * len(days)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from flux_pipelines.providers.base import Provider
 from flux_pipelines.providers.registry import provider as provider_named
 from flux_pipelines.runtime import Runtime
 from flux_pipelines.settings import settings
+from flux_pipelines.sync.context import SyncContext
 from flux_pipelines.sync.daily import read_days
 from flux_pipelines.sync.windowed import read_windowed
 from flux_pipelines_tests.defs.conftest import new_instance
@@ -89,25 +91,16 @@ def _fetch(runtime: Runtime, spec: Provider, key: str, days: Sequence[date]) -> 
     source = runtime.source(connection)
     try:
         locations = runtime.refresh_locations(connection, source)
-        redact = runtime.redactor(connection)
-        raw = runtime.raw
+        context = SyncContext(source, connection, locations, runtime.raw, spec, redact=runtime.redactor(connection))
         stale: set[date] = set()
-        for outcome in read_windowed(source, connection, locations, days, raw, provider=spec, redact=redact):
+        for outcome in read_windowed(context, days):
             assert outcome.error is None
             stale |= outcome.stale
-        for outcome in read_windowed(source, connection, locations, sorted(stale), raw, provider=spec, redact=redact):
+        for outcome in read_windowed(context, stale):
             assert outcome.error is None
         for stream in spec.streams:
             if stream.name == "payments":
-                collected: Iterable[Any] = read_days(
-                    source,  # type: ignore[arg-type]
-                    connection,
-                    locations,
-                    days,
-                    raw.of("payments"),
-                    provider=spec,
-                    redact=redact,
-                )
+                collected = read_days(replace(context, raw=runtime.raw.of("payments")), days)
                 assert [one.error for one in collected if one.error] == []
     finally:
         source.close()

@@ -13,6 +13,7 @@ from flux_pipelines.domain.tables import TRANSACTIONS
 from flux_pipelines.lake.raw import OLDER
 from flux_pipelines.providers.registry import provider
 from flux_pipelines.runtime import Runtime
+from flux_pipelines.sync.context import SyncContext
 from flux_pipelines.sync.normalise import Normalisation
 from flux_pipelines.sync.windowed import read_windowed
 
@@ -24,7 +25,7 @@ def land(runtime: Runtime, key: str, days: Sequence[date]) -> None:
     source = runtime.source(connection)
     try:
         locations = runtime.refresh_locations(connection, source)
-        outcomes = list(read_windowed(source, connection, locations, list(days), runtime.raw, provider=spec))
+        outcomes = list(read_windowed(SyncContext(source, connection, locations, runtime.raw, spec), days))
     finally:
         source.close()
     assert [outcome.error for outcome in outcomes if outcome.error] == []

@@ -19,6 +19,7 @@ from flux_pipelines.lake.raw import RawStore
 from flux_pipelines.providers.square import PROVIDER, reports
 from flux_pipelines.providers.square.client import SquareClient
 from flux_pipelines.settings import PROJECT_ROOT
+from flux_pipelines.sync.context import SyncContext
 from flux_pipelines.sync.daily import read_days
 from flux_pipelines.sync.normalise import Normalisation
 from flux_pipelines.sync.plan import estimate
@@ -57,7 +58,7 @@ def run(
 ) -> tuple[dict[date, DayOutcome], list[dict[str, Any]], Normalisation]:
     outcomes = {
         outcome.day: outcome
-        for outcome in read_windowed(client, connection, client.locations(), days, raw, provider=PROVIDER)
+        for outcome in read_windowed(SyncContext(client, connection, client.locations(), raw, PROVIDER), days)
     }
     assert [o.error for o in outcomes.values() if o.error] == []
     manifests = [o.manifest for o in outcomes.values() if o.manifest is not None]
@@ -130,7 +131,8 @@ def test_a_lost_permission_fails_the_days(tmp_path: Path) -> None:
         locations = client.locations()
         body = {"merchant": "harbor", "remove": ["ORDERS_READ"]}
         httpx.post(f"{sandbox.url}/sandbox/tokens/scopes", json=body, timeout=30)
-        outcomes = list(read_windowed(client, connection, locations, DAYS, raw_store(tmp_path), provider=PROVIDER))
+        context = SyncContext(client, connection, locations, raw_store(tmp_path), PROVIDER)
+        outcomes = list(read_windowed(context, DAYS))
     assert {o.status for o in outcomes} == {"failed"}
     assert all(isinstance(o.error, PermissionLostError) for o in outcomes)
 
@@ -161,7 +163,7 @@ def test_the_plan_counts_what_feeds_cost_beside_orders(tmp_path: Path) -> None:
         before = client.stats.snapshot()
         for name in (stream.name for stream in PROVIDER.streams if stream.strategy == "daily"):
             raw = raw_store(tmp_path).of(name)
-            outcomes = list(read_days(client, connection, locations, DAYS, raw, provider=PROVIDER))
+            outcomes = list(read_days(SyncContext(client, connection, locations, raw, PROVIDER), DAYS))
             assert {outcome.status for outcome in outcomes} == {"committed"}
         after = client.stats.snapshot()
     spent = after.requests - before.requests

@@ -20,6 +20,7 @@ from flux_pipelines.lake import RawManifest
 from flux_pipelines.providers.registry import provider as provider_named
 from flux_pipelines.runtime import Runtime
 from flux_pipelines.settings import Settings
+from flux_pipelines.sync.context import SyncContext
 from flux_pipelines.sync.reading import database, order_lines
 from flux_pipelines.sync.windowed import read_windowed
 from flux_pipelines_tests.test_business_day import changing
@@ -54,7 +55,7 @@ class Landed:
         spec = provider_named(connection.provider)
         with closing(self.runtime.source(connection)) as source:
             locations = self.runtime.refresh_locations(connection, source)
-            outcomes = list(read_windowed(source, connection, locations, days, self.runtime.raw, provider=spec))
+            outcomes = list(read_windowed(SyncContext(source, connection, locations, self.runtime.raw, spec), days))
         assert [one.error for one in outcomes] == [None] * len(days)
 
     def manifest(self, day: date) -> RawManifest:

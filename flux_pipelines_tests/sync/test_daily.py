@@ -25,11 +25,17 @@ from flux_pipelines.domain.errors import (
 from flux_pipelines.lake.raw import RawManifest, RawStore
 from flux_pipelines.lake.store import object_store
 from flux_pipelines.providers.base import Location, Provider, Record, Stream, Window
+from flux_pipelines.sync.context import SyncContext
 from flux_pipelines.sync.daily import read_days, read_now
 from flux_pipelines.sync.records import DayOutcome
 
 TOY = Provider(
-    name="toy", title="Toy", owner="team:toys", docs_url="", base_url="", api_version="7", rate_limits=(), settings=(), secrets=()
+    name="toy", title="Toy", owner="team:toys", docs_url="", base_url="", api_version="7", rate_limits=(), settings=(), secrets=(),
+    streams=(
+        Stream("payments", "payments", "daily"),
+        Stream("inventory", "stock", "hourly"),
+        Stream("catalog", "products", "current"),
+    ),
 )  # fmt: skip
 CONNECTION = Connection("toy:acme", "acme", settings={"cutoff_hour": 4})
 LOCATIONS = [
@@ -43,6 +49,8 @@ AWKWARD = b'{ "id" : "\xc3\xa9", "amount":1.10,\n  "big": 12345678901234567890.0
 
 class MemorySource:
     """A `Source` over records with an instant each. `before` may raise for a window."""
+
+    max_locations_per_window = 10
 
     def __init__(self, records: Sequence[tuple[datetime, str, bytes]]) -> None:
         self.records = list(records)
@@ -84,6 +92,16 @@ def store(folder: Path, stream: str = "payments") -> RawStore:
     return RawStore(object_store(str(folder / "lake")), stream)
 
 
+def context(
+    source: MemorySource,
+    raw: RawStore,
+    provider: Provider = TOY,
+    locations: Sequence[Location] = LOCATIONS,
+    **more: Any,
+) -> SyncContext:
+    return SyncContext(source, CONNECTION, locations, raw, provider, **more)  # type: ignore[arg-type]
+
+
 def lines(raw: RawStore, manifest: RawManifest | None) -> list[bytes]:
     assert manifest is not None
     with raw.local_file(manifest) as path:
@@ -96,7 +114,8 @@ def lines(raw: RawStore, manifest: RawManifest | None) -> list[bytes]:
 
 def test_days_hold_what_fell_on_them_byte_for_byte(tmp_path: Path) -> None:
     source, raw = MemorySource(records()), store(tmp_path)
-    outcomes = list(read_days(source, CONNECTION, LOCATIONS, DAYS, raw, provider=TOY, most_locations=1))
+    source.max_locations_per_window = 1
+    outcomes = list(read_days(context(source, raw), DAYS))
     assert [(o.day, o.status) for o in outcomes] == [(day, "committed") for day in DAYS]
     found = {o.day: lines(raw, o.manifest) for o in outcomes}
     assert {day.day: len(there) for day, there in found.items()} == {6: 0, 7: 1, 8: 2, 9: 5}
@@ -128,7 +147,7 @@ def test_dates_that_are_asked_for_together_hold_what_they_hold_alone(tmp_path: P
     found = []
     for provider in (TOY, TOGETHER):
         source, raw = MemorySource(given), store(tmp_path / str(len(found)))
-        outcomes = list(read_days(source, CONNECTION, LOCATIONS, DAYS, raw, provider=provider))
+        outcomes = list(read_days(context(source, raw, provider), DAYS))
         assert [(o.day, o.status) for o in outcomes] == [(day, "committed") for day in DAYS]
         found.append({o.day: (lines(raw, o.manifest), o.manifest.windows) for o in outcomes if o.manifest})
     assert found[0] == found[1]
@@ -139,7 +158,7 @@ def test_dates_that_are_asked_for_together_hold_what_they_hold_alone(tmp_path: P
 def test_dates_that_do_not_follow_one_another_are_not_asked_for_together(tmp_path: Path) -> None:
     source, raw = MemorySource(records()), store(tmp_path)
     days = [DAYS[0], DAYS[2], DAYS[3], date(2999, 1, 1)]
-    outcomes = {o.day: o.status for o in read_days(source, CONNECTION, LOCATIONS, days, raw, provider=TOGETHER)}
+    outcomes = {o.day: o.status for o in read_days(context(source, raw, TOGETHER), days)}
     assert [outcomes[day] for day in days] == ["committed", "committed", "committed", "failed"]
     assert {(window.business_date, len(window.starts)) for window in source.asked} == {(DAYS[0], 0), (DAYS[2], 2)}
 
@@ -155,7 +174,7 @@ def test_a_date_that_fails_costs_none_that_was_asked_for_with_it(error: FluxErro
             raise error
 
     source.before = before
-    outcomes = {o.day: o for o in read_days(source, CONNECTION, LOCATIONS, DAYS, raw, provider=TOGETHER)}
+    outcomes = {o.day: o for o in read_days(context(source, raw, TOGETHER), DAYS)}
     assert [outcomes[day].status for day in DAYS] == ["committed", "failed", "committed", "committed"]
     assert outcomes[DAYS[1]].error is error
     assert {day: len(lines(raw, outcomes[day].manifest)) for day in (DAYS[0], *DAYS[2:])} == {
@@ -170,7 +189,7 @@ def test_the_same_sync_does_not_ask_twice_and_another_one_replaces(tmp_path: Pat
     source, raw = MemorySource(records()), store(tmp_path)
 
     def sync(token: str) -> list[str]:
-        return [o.status for o in read_days(source, CONNECTION, LOCATIONS, DAYS, raw, provider=TOY, token=token)]
+        return [o.status for o in read_days(context(source, raw, token=token), DAYS)]
 
     assert sync("one") == ["committed"] * 4
     asked = len(source.asked)
@@ -192,12 +211,12 @@ def test_a_day_that_fails_stays_what_it_was_and_a_lost_permission_ends_the_rest(
         source.before = before
 
     fail(ProviderUnavailableError("it is down"), DAYS[1])
-    outcomes = list(read_days(source, CONNECTION, LOCATIONS, DAYS, raw, provider=TOY, parallel=2))
+    outcomes = list(read_days(context(source, raw), DAYS, parallel=2))
     assert [o.status for o in outcomes] == ["committed", "failed", "committed", "committed"]
     assert raw.read_manifest(CONNECTION.key, DAYS[1]) is None
 
     fail(PermissionLostError("PAYMENTS_READ is gone"), DAYS[0])
-    outcomes = list(read_days(source, CONNECTION, LOCATIONS, DAYS, raw, provider=TOY, parallel=2))
+    outcomes = list(read_days(context(source, raw), DAYS, parallel=2))
     assert [o.status for o in outcomes] == ["failed"] * 4
     assert all(isinstance(o.error, PermissionLostError) for o in outcomes)
     assert len(lines(raw, raw.read_manifest(CONNECTION.key, DAYS[3]))) == 5
@@ -206,13 +225,13 @@ def test_a_day_that_fails_stays_what_it_was_and_a_lost_permission_ends_the_rest(
 
 def test_days_to_come_are_refused_and_records_of_others_are_set_aside(tmp_path: Path) -> None:
     source, raw = MemorySource([*records(), (at("2026-03-09T12:00:00-04:00"), "L9", b'{"id":"x"}')]), store(tmp_path)
-    (outcome,) = read_days(source, CONNECTION, LOCATIONS[:1], [DAYS[3]], raw, provider=TOY)
+    (outcome,) = read_days(context(source, raw, locations=LOCATIONS[:1]), [DAYS[3]])
     assert [(bad.reason, bad.payload) for bad in outcome.bad] == [
         ("it is of the location 'L9', which was not asked for", b'{"id":"x"}')
     ]
     assert outcome.manifest is not None
     assert outcome.manifest.quarantined == 1
-    (outcome,) = read_days(source, CONNECTION, LOCATIONS, [date(2099, 1, 1)], raw, provider=TOY)
+    (outcome,) = read_days(context(source, raw), [date(2099, 1, 1)])
     assert "has not begun" in str(outcome.error)
 
 
@@ -222,7 +241,7 @@ def shouting(given: Sequence[bytes | msgspec.Raw]) -> list[bytes | msgspec.Raw]:
 
 def test_what_is_personal_is_taken_out_before_anything_is_stored(tmp_path: Path) -> None:
     source, raw = MemorySource([(at("2026-03-09T12:00:00Z"), "L9", b'{"id":"x"}'), *records()]), store(tmp_path)
-    outcomes = list(read_days(source, CONNECTION, LOCATIONS, DAYS, raw, provider=TOY, redact=shouting))
+    outcomes = list(read_days(context(source, raw, redact=shouting), DAYS))
     stored = [line for o in outcomes for line in lines(raw, o.manifest)] + [
         bad.payload for o in outcomes for bad in o.bad
     ]
@@ -233,12 +252,11 @@ def test_what_is_personal_is_taken_out_before_anything_is_stored(tmp_path: Path)
 def test_an_hour_is_replaced_by_the_same_hour_and_what_there_is_now_by_itself(tmp_path: Path) -> None:
     source, stock = MemorySource(records()), store(tmp_path, "inventory")
 
-    def read(raw: RawStore, stream: Stream, text: str) -> RawManifest | None:
-        return read_now(source, CONNECTION, LOCATIONS, raw, stream, provider=TOY, now=at(text)).manifest
+    def read(raw: RawStore, text: str) -> RawManifest | None:
+        return read_now(context(source, raw), at(text)).manifest
 
-    hourly, current = Stream("inventory", "stock", "hourly"), Stream("catalog", "products", "current")
     for text in ("2026-03-09T10:05:00Z", "2026-03-09T11:05:00Z", "2026-03-09T11:40:00Z", "2026-03-10T00:00:00Z"):
-        read(stock, hourly, text)
+        read(stock, text)
     day: list[Any] = [(m.hour, m.fetched_at) for m in stock.hours(CONNECTION.key, date(2026, 3, 9)).readable]
     assert day == [
         (at("2026-03-09T10:00:00Z"), at("2026-03-09T10:05:00Z")),
@@ -249,9 +267,9 @@ def test_an_hour_is_replaced_by_the_same_hour_and_what_there_is_now_by_itself(tm
 
     catalog = store(tmp_path, "catalog")
     assert catalog.current(CONNECTION.key) is None
-    read(catalog, current, "2026-03-09T10:00:00Z")
+    read(catalog, "2026-03-09T10:00:00Z")
     source.records.pop()
-    read(catalog, current, "2026-03-10T10:00:00Z")
+    read(catalog, "2026-03-10T10:00:00Z")
     now = catalog.current(CONNECTION.key)
     assert now is not None
     assert (now.business_date, now.hour, len(lines(catalog, now))) == (date(2026, 3, 10), None, 7)
@@ -260,7 +278,7 @@ def test_an_hour_is_replaced_by_the_same_hour_and_what_there_is_now_by_itself(tm
         raise PermissionLostError("ITEMS_READ is gone")
 
     source.before = refuse
-    outcome = read_now(source, CONNECTION, LOCATIONS, catalog, current, provider=TOY)
+    outcome = read_now(context(source, catalog))
     assert outcome.status == "failed"
     assert catalog.current(CONNECTION.key) == now
 
@@ -268,14 +286,11 @@ def test_an_hour_is_replaced_by_the_same_hour_and_what_there_is_now_by_itself(tm
 def test_what_holds_records_does_not_become_empty_unless_that_is_accepted(tmp_path: Path) -> None:
     source, payments, catalog = MemorySource(records()), store(tmp_path), store(tmp_path, "catalog")
     stock, later = store(tmp_path, "inventory"), at("2026-03-10T11:05:00Z")
-    hourly, current = Stream("inventory", "stock", "hourly"), Stream("catalog", "products", "current")
 
     def read(**options: Any) -> list[DayOutcome]:
-        found = list(read_days(source, CONNECTION, LOCATIONS, DAYS, payments, provider=TOY, **options))
-        options["now"] = at("2026-03-10T10:05:00Z") if source.records else later
-        for raw, stream in ((catalog, current), (stock, hourly)):
-            found.append(read_now(source, CONNECTION, LOCATIONS, raw, stream, provider=TOY, **options))
-        return found
+        now = at("2026-03-10T10:05:00Z") if source.records else later
+        found = list(read_days(context(source, payments, **options), DAYS))
+        return [*found, *(read_now(context(source, raw, **options), now) for raw in (catalog, stock))]
 
     before = read()
     source.records.clear()

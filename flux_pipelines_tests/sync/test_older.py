@@ -15,6 +15,7 @@ from flux_pipelines.lake.raw import OLDER, RawStore
 from flux_pipelines.privacy import Pseudonyms, Redactor
 from flux_pipelines.providers.base import Location, Order, Page, TimeField, Window
 from flux_pipelines.providers.square import PROVIDER
+from flux_pipelines.sync.context import SyncContext
 from flux_pipelines.sync.reading import raw_blocks
 from flux_pipelines.sync.windowed import read_windowed
 from flux_pipelines_tests.sync.memory import MemorySource, read, sale
@@ -28,7 +29,7 @@ PAID = datetime(2026, 3, 10, 15, tzinfo=UTC)
 
 
 def sync(source: MemorySource, raw: RawStore, days: Sequence[date]) -> frozenset[date]:
-    outcomes = list(read_windowed(source, CONNECTION, LOCATIONS, days, raw, provider=PROVIDER))
+    outcomes = list(read_windowed(SyncContext(source, CONNECTION, LOCATIONS, raw, PROVIDER), days))
     assert [one.error for one in outcomes if one.error] == []
     return frozenset().union(*(one.stale for one in outcomes))
 
@@ -110,7 +111,7 @@ def test_what_is_personal_is_taken_out_of_them(tmp_path: Path) -> None:
     raw = raw_store(tmp_path)
     redactor = Redactor(PROVIDER.redaction, Pseudonyms(bytes(32)))
     source = MemorySource([closed_late() | {"customer_id": "SOMEBODY"}], LOCATIONS)
-    list(read_windowed(source, CONNECTION, LOCATIONS, [DAY], raw, provider=PROVIDER, redact=redactor))
+    list(read_windowed(SyncContext(source, CONNECTION, LOCATIONS, raw, PROVIDER, redact=redactor), [DAY]))
     (line,) = kept(raw, OLD)
     assert "SOMEBODY" not in line
 

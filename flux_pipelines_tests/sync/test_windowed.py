@@ -25,6 +25,7 @@ from flux_pipelines.domain.errors import (
 from flux_pipelines.lake.raw import RawStore
 from flux_pipelines.providers.base import Location, TimeField, Window
 from flux_pipelines.providers.square import PROVIDER
+from flux_pipelines.sync.context import SyncContext
 from flux_pipelines.sync.reading import raw_blocks
 from flux_pipelines.sync.reconcile import difference, recount
 from flux_pipelines.sync.records import DayOutcome
@@ -82,7 +83,9 @@ def landed(raw: RawStore, day: date) -> list[str]:
 
 
 def sync(source: MemorySource, raw: RawStore, days: Sequence[date] = DAYS, **options: Any) -> dict[date, DayOutcome]:
-    return {o.day: o for o in read_windowed(source, CONNECTION, LOCATIONS, days, raw, provider=PROVIDER, **options)}
+    of_context = {name: options.pop(name) for name in ("token", "accept_empty") if name in options}
+    context = SyncContext(source, CONNECTION, LOCATIONS, raw, PROVIDER, **of_context)
+    return {o.day: o for o in read_windowed(context, days, **options)}
 
 
 @pytest.mark.parametrize("parallel", [1, 3, 8])
@@ -394,7 +397,8 @@ def test_days_that_have_not_begun_and_days_that_are_not_over(tmp_path: Path) -> 
 
 def test_an_unknown_zone_names_the_location(tmp_path: Path) -> None:
     odd = [*LOCATIONS, Location("M1", "Crater", "Moon/Tycho", "USD")]
-    outcomes = list(read_windowed(MemorySource([], odd), CONNECTION, odd, DAYS, raw_store(tmp_path), provider=PROVIDER))
+    context = SyncContext(MemorySource([], odd), CONNECTION, odd, raw_store(tmp_path), PROVIDER)
+    outcomes = list(read_windowed(context, DAYS))
     assert {o.status for o in outcomes} == {"failed"}
     assert isinstance(outcomes[0].error, UnknownZoneError)
     assert "M1 (Crater)" in str(outcomes[0].error)

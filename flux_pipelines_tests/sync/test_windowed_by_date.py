@@ -14,6 +14,7 @@ import pytest
 from flux_pipelines.domain.errors import HistoryUnavailableError, IncompleteError
 from flux_pipelines.lake.raw import RawStore
 from flux_pipelines.providers.base import Order, Page, TimeField, Window
+from flux_pipelines.sync.context import SyncContext
 from flux_pipelines.sync.records import DayOutcome
 from flux_pipelines.sync.windowed import read_windowed
 from flux_pipelines_tests.sync.memory import MemorySource, read, sale, stamp
@@ -92,7 +93,7 @@ def _dates_in_json(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def sync(source: MemorySource, raw: RawStore, **options: Any) -> dict[date, DayOutcome]:
-    return {o.day: o for o in read_windowed(source, CONNECTION, LOCATIONS, DAYS, raw, provider=SQUARE, **options)}
+    return {o.day: o for o in read_windowed(SyncContext(source, CONNECTION, LOCATIONS, raw, SQUARE), DAYS, **options)}
 
 
 @pytest.mark.parametrize("parallel", [1, 6])

@@ -10,8 +10,9 @@ one for those of which there is only the present.
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from datetime import UTC, date, datetime
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import dagster as dg
 from pydantic import Field
@@ -43,13 +44,12 @@ from flux_pipelines.domain.errors import (
 from flux_pipelines.domain.money import from_minor
 from flux_pipelines.domain.partition import Partition
 from flux_pipelines.lake import CURRENT
-from flux_pipelines.providers.base import Grain, Location, Provider, Source, Strategy, Stream
+from flux_pipelines.providers.base import Grain, Provider, Strategy, Stream
 from flux_pipelines.providers.resource import ProviderResource
 
 if TYPE_CHECKING:
-    from flux_pipelines.domain.connection import Connection
     from flux_pipelines.lake import RawManifest, RawStore
-    from flux_pipelines.privacy import Redactor
+    from flux_pipelines.sync.context import SyncContext
     from flux_pipelines.sync.records import BadRecord, DayOutcome
 
 Metadata = dict[str, Any]
@@ -186,15 +186,6 @@ def quarantine_check(asset: dg.AssetKey, bad: Sequence["BadRecord"]) -> dg.Asset
     return result(NOTHING_QUARANTINED, asset, len(bad), sample)
 
 
-class _Opened(NamedTuple):
-    """What a connection is read with."""
-
-    connection: "Connection"
-    source: Source
-    locations: list[Location]
-    redact: "Redactor | None"
-
-
 class _Reading(ABC):
     """One step of a raw asset: what was stored, what failed. How the partitions are read is the subclasses'."""
 
@@ -258,11 +249,22 @@ class _Reading(ABC):
         """Read days of a connection, and yield what became of each."""
 
     @contextmanager
-    def _opened(self, key: str) -> Iterator[_Opened]:
+    def _opened(self, key: str) -> Iterator["SyncContext"]:
+        """Open what a connection is read with."""
+        from flux_pipelines.sync.context import SyncContext
+
         connection = self._runtime.state.connections.get(key)
         with self._api.open(self._runtime, connection) as source:
-            locations = self._runtime.refresh_locations(connection, source)
-            yield _Opened(connection, source, locations, self._runtime.redactor(connection))
+            yield SyncContext(
+                source,
+                connection,
+                self._runtime.refresh_locations(connection, source),
+                self._raw,
+                self._provider,
+                self._token,
+                self._runtime.redactor(connection),
+                self._config.accept_empty,
+            )
 
     @property
     def _token(self) -> str:
@@ -315,26 +317,17 @@ class _Windowed(_Reading):
 
         asked = self._asked.issuperset(days)
         landed: list[RawManifest] = []
-        with self._opened(key) as opened:
-            for outcome in read_windowed(
-                opened.source,
-                opened.connection,
-                opened.locations,
-                days,
-                self._raw,
-                provider=self._provider,
-                token=self._token if asked else "",  # what is stale has been fetched by this very sync, if by any
-                verify=self._config.verify,
-                accept_empty=self._config.accept_empty,
-                redact=opened.redact,
-                deleted={**deleted_orders(self._runtime, key), **self._moved_from},
-            ):
+        with self._opened(key) as context:
+            # What is stale has been fetched by this very sync, if by any.
+            again = context if asked else replace(context, token="")
+            deleted = {**deleted_orders(self._runtime, key), **self._moved_from}
+            for outcome in read_windowed(again, days, verify=self._config.verify, deleted=deleted):
                 self._stale |= outcome.stale
                 if outcome.manifest is not None:
                     landed.append(outcome.manifest)
                     self._manifests.append(outcome.manifest)
                 yield outcome
-            if opened.source.by_business_date and asked:
+            if context.source.by_business_date and asked:
                 self._stale |= self._moved(key, landed)
 
     def _moved(self, key: str, landed: Sequence["RawManifest"]) -> set[date]:
@@ -386,19 +379,8 @@ class _Daily(_Reading):
     def _outcomes(self, key: str, days: Sequence[date]) -> Iterator["DayOutcome"]:
         from flux_pipelines.sync.daily import read_days
 
-        with self._opened(key) as opened:
-            yield from read_days(
-                opened.source,
-                opened.connection,
-                opened.locations,
-                days,
-                self._raw,
-                provider=self._provider,
-                redact=opened.redact,
-                token=self._token,
-                most_locations=opened.source.max_locations_per_window,
-                accept_empty=self._config.accept_empty,
-            )
+        with self._opened(key) as context:
+            yield from read_days(context, days)
 
 
 class _Present(_Reading):
@@ -427,19 +409,8 @@ class _Present(_Reading):
     def _outcomes(self, key: str, days: Sequence[date]) -> Iterator["DayOutcome"]:  # noqa: ARG002 - it is today alone
         from flux_pipelines.sync.daily import read_now
 
-        with self._opened(key) as opened:
-            yield read_now(
-                opened.source,
-                opened.connection,
-                opened.locations,
-                self._raw,
-                self._stream,
-                provider=self._provider,
-                redact=opened.redact,
-                token=self._token,
-                now=self._now,
-                accept_empty=self._config.accept_empty,
-            )
+        with self._opened(key) as context:
+            yield read_now(context, self._now)
 
     def _past(self, key: str, day: date) -> None:
         """Leave a past day's snapshots as they are; without any, it cannot be had."""

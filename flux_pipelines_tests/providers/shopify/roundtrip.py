@@ -19,6 +19,7 @@ from flux_pipelines.domain.business_day import known_calendars
 from flux_pipelines.lake import RawManifest
 from flux_pipelines.providers.shopify import PROVIDER
 from flux_pipelines.runtime import Runtime
+from flux_pipelines.sync.context import SyncContext
 from flux_pipelines.sync.daily import read_now
 from flux_pipelines.sync.normalise import Normalisation
 from flux_pipelines.sync.reading import raw_blocks
@@ -75,15 +76,10 @@ class ConnectedShop:
         """Land the orders of a business date one way or the other, proved complete."""
         connection = replace(self.connection, settings={**self.connection.settings, **WAYS[way]})
         with closing(self.runtime.source(connection)) as source:
-            (outcome,) = read_windowed(
-                source,
-                connection,
-                self.runtime.refresh_locations(connection, source),
-                [day],
-                self.runtime.raw,
-                provider=PROVIDER,
-                redact=self.runtime.redactor(connection),
-            )
+            locations = self.runtime.refresh_locations(connection, source)
+            redact = self.runtime.redactor(connection)
+            context = SyncContext(source, connection, locations, self.runtime.raw, PROVIDER, redact=redact)
+            (outcome,) = read_windowed(context, [day])
         assert (outcome.error, outcome.bad) == (None, ())
         assert outcome.manifest is not None
         assert outcome.manifest.verification.status == "verified"
@@ -92,15 +88,8 @@ class ConnectedShop:
     def read(self, stream: str) -> RawManifest:
         """Land what there is now of a stream."""
         with closing(self.runtime.source(self.connection)) as source:
-            outcome = read_now(
-                source,  # type: ignore[arg-type]  # the same object is a Source
-                self.connection,
-                self.locations,
-                self.runtime.raw.of(stream),
-                PROVIDER.stream(stream),
-                provider=PROVIDER,
-                redact=self.runtime.redactor(self.connection),
-            )
+            raw, redact = self.runtime.raw.of(stream), self.runtime.redactor(self.connection)
+            outcome = read_now(SyncContext(source, self.connection, self.locations, raw, PROVIDER, redact=redact))
         assert (outcome.error, outcome.bad) == (None, ())
         assert outcome.manifest is not None
         return outcome.manifest

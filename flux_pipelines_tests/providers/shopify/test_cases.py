@@ -24,6 +24,7 @@ from flux_pipelines.providers.base import Location
 from flux_pipelines.providers.shopify import PROVIDER
 from flux_pipelines.runtime import Runtime
 from flux_pipelines.settings import Settings
+from flux_pipelines.sync.context import SyncContext
 from flux_pipelines.sync.normalise import Normalisation
 from flux_pipelines.sync.transform import transform
 from flux_pipelines.sync.windowed import read_windowed
@@ -60,9 +61,7 @@ class Shop(NamedTuple):
         """Bring business dates into a lake of their own, all at once: by a bulk operation, if they are many."""
         source = self.runtime.source(self.connection)
         try:
-            found = list(
-                read_windowed(source, self.connection, self.locations, days, raw, provider=PROVIDER, redact=None)
-            )
+            found = list(read_windowed(SyncContext(source, self.connection, self.locations, raw, PROVIDER), days))
         finally:
             source.close()
         assert [one.error for one in found if one.error is not None] == []

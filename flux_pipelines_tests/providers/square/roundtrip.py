@@ -20,6 +20,7 @@ from flux_pipelines.lake.store import object_store
 from flux_pipelines.privacy import Redactor
 from flux_pipelines.privacy.pseudonyms import Pseudonyms
 from flux_pipelines.providers.square import PROVIDER
+from flux_pipelines.sync.context import SyncContext
 from flux_pipelines.sync.daily import read_days, read_now
 from flux_pipelines.sync.normalise import Normalisation
 from flux_pipelines.sync.reading import raw_blocks
@@ -83,9 +84,8 @@ class Home:
     def orders(self, day: date) -> tuple[list[Json], list[Json]]:
         """A day's orders as they landed, and the rows of `transactions`."""
         with self.house.client() as client:
-            (outcome,) = read_windowed(
-                client, self.connection, client.locations(), [day], self.raw, provider=PROVIDER, redact=REDACT
-            )
+            context = SyncContext(client, self.connection, client.locations(), self.raw, PROVIDER, redact=REDACT)
+            (outcome,) = read_windowed(context, [day])
         manifest = _whole(outcome)
         assert manifest.verification.status == "verified", manifest.verification
         table = TRANSACTIONS.named("square/transactions")
@@ -96,17 +96,11 @@ class Home:
 
     def stream(self, name: str, table: str, day: date | None = None) -> tuple[list[Json], list[Json]]:
         """A stream's objects as they landed (of a day, or what there is now), and the rows of a table made of it."""
-        raw, stream = self.raw.of(name), PROVIDER.stream(name)
+        raw = self.raw.of(name)
         with self.house.client() as client:
             places = client.locations()
-            if day is None:
-                outcome = read_now(
-                    client, self.connection, places, raw, stream, provider=PROVIDER, redact=REDACT, now=self.house.clock.now
-                )  # fmt: skip
-            else:
-                (outcome,) = read_days(
-                    client, self.connection, places, [day], raw, provider=PROVIDER, redact=REDACT
-                )  # fmt: skip
+            context = SyncContext(client, self.connection, places, raw, PROVIDER, redact=REDACT)
+            (outcome,) = [read_now(context, self.house.clock.now)] if day is None else read_days(context, [day])
         manifest = _whole(outcome)
         (spec,) = [one for one in PROVIDER.tables if one.table == table]
         base = tables.named(table)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import date, datetime
 from decimal import Decimal
 from typing import Any, NamedTuple
@@ -14,6 +15,7 @@ from flux_pipelines.domain.connection import Connection
 from flux_pipelines.lake.raw import RawManifest, RawStore
 from flux_pipelines.lake.store import object_store
 from flux_pipelines.providers.square import PROVIDER
+from flux_pipelines.sync.context import SyncContext
 from flux_pipelines.sync.daily import read_days, read_now
 from flux_pipelines.sync.normalise import Normalisation
 from flux_pipelines.sync.records import BadRecord, DayOutcome
@@ -67,18 +69,10 @@ def landed(tmp_path_factory: pytest.TempPathFactory) -> Landed:
         (place,) = [one for one in house.locations if one.location_id == STORE]
         assert place.timezone == "America/New_York"
         with house.client() as client:
-            orders = whole(list(read_windowed(client, CONNECTION, [place], happened("orders"), raw, provider=PROVIDER)))
-            money = whole(
-                list(
-                    read_days(
-                        client, CONNECTION, [place], happened("payments refunds"), raw.of("payments"), provider=PROVIDER
-                    )
-                )
-            )
-            stream = PROVIDER.stream("inventory")
-            stock = whole(
-                [read_now(client, CONNECTION, [place], raw.of("inventory"), stream, provider=PROVIDER, now=clock.now)]
-            )
+            context = SyncContext(client, CONNECTION, [place], raw, PROVIDER)
+            orders = whole(list(read_windowed(context, happened("orders"))))
+            money = whole(list(read_days(replace(context, raw=raw.of("payments")), happened("payments refunds"))))
+            stock = whole([read_now(replace(context, raw=raw.of("inventory")), clock.now)])
     assert {one.verification.status for one in orders} == {"verified"}
     work = Normalisation(PROVIDER, raw, CONNECTION, orders, known_calendars([place], 0))
     sales = [row for batch in work.batches() for row in batch.to_pylist()]

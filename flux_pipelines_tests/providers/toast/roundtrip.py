@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,11 @@ from flux_pipelines.connections import connect_to_sandbox
 from flux_pipelines.domain.connection import Connection
 from flux_pipelines.domain.tables import TRANSACTIONS, named
 from flux_pipelines.lake.raw import RawManifest
+from flux_pipelines.providers.base import Source
 from flux_pipelines.providers.toast import PROVIDER
 from flux_pipelines.runtime import Runtime
 from flux_pipelines.settings import Settings
+from flux_pipelines.sync.context import SyncContext
 from flux_pipelines.sync.daily import read_now
 from flux_pipelines.sync.normalise import Normalisation
 from flux_pipelines.sync.reading import raw_blocks
@@ -79,15 +82,7 @@ class RoundTrip:
         """Bring a business date's orders into the lake, as `toast/raw_orders` does; nothing of it is refused."""
         source = self.runtime.source(self.connection)
         try:
-            (outcome,) = read_windowed(
-                source,
-                self.connection,
-                self.locations,
-                [day],
-                self.runtime.raw,
-                provider=PROVIDER,
-                redact=self.runtime.redactor(self.connection),
-            )
+            (outcome,) = read_windowed(self._context(source), [day])
         finally:
             source.close()
         assert outcome.error is None
@@ -98,24 +93,19 @@ class RoundTrip:
 
     def read(self, name: str) -> RawManifest:
         """Bring a stream into the lake, as `toast/raw_<stream>` does."""
-        stream = next(one for one in PROVIDER.streams if one.name == name)
-        source: Any = self.runtime.source(self.connection)
+        source = self.runtime.source(self.connection)
         try:
-            outcome = read_now(
-                source,
-                self.connection,
-                self.locations,
-                self.runtime.raw.of(name),
-                stream,
-                provider=PROVIDER,
-                redact=self.runtime.redactor(self.connection),
-            )
+            outcome = read_now(replace(self._context(source), raw=self.runtime.raw.of(name)))
         finally:
             source.close()
         assert outcome.error is None
         assert outcome.bad == ()
         assert outcome.manifest is not None
         return outcome.manifest
+
+    def _context(self, source: Source) -> SyncContext:
+        redact = self.runtime.redactor(self.connection)
+        return SyncContext(source, self.connection, self.locations, self.runtime.raw, PROVIDER, redact=redact)
 
     def stored(self, manifest: RawManifest) -> list[Json]:
         """Return the lines of a partition of the raw table."""

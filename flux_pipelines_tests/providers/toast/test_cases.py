@@ -21,6 +21,7 @@ from flux_pipelines.providers.base import Location
 from flux_pipelines.providers.toast import PROVIDER
 from flux_pipelines.runtime import Runtime
 from flux_pipelines.settings import Settings
+from flux_pipelines.sync.context import SyncContext
 from flux_pipelines.sync.normalise import Normalisation
 from flux_pipelines.sync.transform import transform
 from flux_pipelines.sync.windowed import read_windowed
@@ -52,9 +53,7 @@ class Restaurant(NamedTuple):
         """Bring business dates into a lake of their own, all at once."""
         source = self.runtime.source(self.connection)
         try:
-            found = list(
-                read_windowed(source, self.connection, self.locations, days, raw, provider=PROVIDER, redact=None)
-            )
+            found = list(read_windowed(SyncContext(source, self.connection, self.locations, raw, PROVIDER), days))
         finally:
             source.close()
         assert [one.error for one in found if one.error is not None] == []

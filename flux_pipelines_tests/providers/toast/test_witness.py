@@ -20,6 +20,7 @@ from flux_pipelines.lake.raw import RawStore
 from flux_pipelines.lake.store import object_store
 from flux_pipelines.providers.toast import PROVIDER
 from flux_pipelines.runtime import Runtime
+from flux_pipelines.sync.context import SyncContext
 from flux_pipelines.sync.normalise import Normalisation
 from flux_pipelines.sync.transform import transform
 from flux_pipelines.sync.windowed import read_windowed
@@ -101,7 +102,8 @@ def test_whatever_the_amounts_are(seed: int, tmp_path: Path) -> None:
             RawStore(object_store(str(tmp_path / "lake"))),
             client.locations(),
         )
-        landed = list(read_windowed(client, connection, places, [date(2026, 2, 20), *DAYS], raw, provider=PROVIDER))
+        context = SyncContext(client, connection, places, raw, PROVIDER)
+        landed = list(read_windowed(context, [date(2026, 2, 20), *DAYS]))
     manifests = [one.manifest for one in landed if one.manifest is not None]
     work = Normalisation(PROVIDER, raw, connection, manifests, known_calendars(places, 4))
     found: dict[date, Counter[str]] = {day: Counter() for day in DAYS}
