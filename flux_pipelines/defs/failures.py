@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -20,7 +19,6 @@ from flux_pipelines.domain.errors import ContractBrokenError, FluxError, TableDa
 OF_ITS_PARTITION = (TableDamagedError, ContractBrokenError)
 
 _SAMPLE = 50
-_ATTEMPT = re.compile(r", attempt \d+")
 #: What the retries of each request could not overcome may be over in minutes.
 _RETRIES = 2
 _RETRY_SECONDS = 60
@@ -44,14 +42,14 @@ class PartitionsFailed:
         return ", ".join(str(a) if a == b else f"{a} to {b}" for a, b in ranges(self.days))
 
     @property
-    def reason(self) -> tuple[str, str]:
+    def reason(self) -> tuple[object, ...]:
         """What is the same of all that failed for this reason, however often each was tried."""
-        return self.connection, _ATTEMPT.sub("", str(self.error))
+        return self.connection, self.error.what, self.error.rerun_helps, self.error.next_step
 
 
 def by_reason(failed: Iterable[PartitionsFailed]) -> list[PartitionsFailed]:
     """Return what failed with one entry a reason: 365 dates without an answer are one line, with their range."""
-    found: dict[tuple[str, str], PartitionsFailed] = {}
+    found: dict[tuple[object, ...], PartitionsFailed] = {}
     for one in failed:
         known = found.setdefault(one.reason, one)
         found[one.reason] = replace(known, days=tuple(sorted({*known.days, *one.days})))

@@ -27,6 +27,8 @@ class FluxError(Exception):
         what: what happened, in one plain sentence; words of a provider in it are made inert.
         connection: the connection it happened to (`square:acme`), when there is one.
         next_step: what the reader should do now; each class has a default.
+        rerun_helps: whether trying again can help, if otherwise than the class says.
+        attempts: how often it was tried.
 
     """
 
@@ -42,8 +44,10 @@ class FluxError(Exception):
         connection: str | None = None,
         next_step: str | None = None,
         rerun_helps: bool | None = None,
+        attempts: int = 1,
     ) -> None:
         self.what = what = plain(what)
+        self.attempts = attempts
         self.connection = connection
         self.next_step = self.default_next_step if next_step is None else plain(next_step)
         if rerun_helps is not None:
@@ -52,10 +56,12 @@ class FluxError(Exception):
 
     def __str__(self) -> str:
         subject = f"{self.connection}: " if self.connection else ""
-        stop = "" if self.what.endswith((".", "!", "?")) else "."
+        # Beside what happened, not in it: the same fault is the same, however often each of its dates was tried.
+        what = f"{self.what}, attempt {self.attempts}" if self.attempts > 1 else self.what
+        stop = "" if what.endswith((".", "!", "?")) else "."
         rerun = "Running it again will not help by itself." if self.tells_of_reruns else ""
         rerun = "Running it again can help." if self.rerun_helps else rerun
-        return " ".join(part for part in (f"{subject}{self.what}{stop}", rerun, self.next_step) if part)
+        return " ".join(part for part in (f"{subject}{what}{stop}", rerun, self.next_step) if part)
 
     def outside_a_run(self) -> str:
         """Return the message for a command that runs nothing: of a test of a connection there are no partitions."""
@@ -63,11 +69,7 @@ class FluxError(Exception):
 
     def __reduce__(self) -> tuple[object, ...]:
         # Exceptions cross process borders (multiprocess executors, pools); keyword-only arguments need this.
-        return (_rebuild, (type(self), self.what, self.connection, self.next_step, self.rerun_helps))
-
-
-def _rebuild(kind: type[FluxError], what: str, connection: str | None, next_step: str, rerun_helps: bool) -> FluxError:
-    return kind(what, connection=connection, next_step=next_step, rerun_helps=rerun_helps)
+        return (type(self), (self.what,), self.__dict__)
 
 
 def did_you_mean(given: str, known: Iterable[str]) -> str:

@@ -596,9 +596,11 @@ class ApiClient:
         return self._error(AmbiguousSendError, call, f"was sent, and whether it took effect is unknown: {reason}")
 
     def _error(self, kind: type[E], call: _Call, what: str, *, rerun_helps: bool | None = None) -> E:
-        tries = f", attempt {call.attempts}" if call.attempts > 1 else ""
         return kind(
-            f"{call.method} {call.shown} {what}{tries}", connection=self._connection or None, rerun_helps=rerun_helps
+            f"{call.method} {call.shown} {what}",
+            connection=self._connection or None,
+            rerun_helps=rerun_helps,
+            attempts=call.attempts or 1,
         )
 
 

@@ -24,6 +24,7 @@ class RefusedError(BadRequestError):
         connection: the connection it happened to.
         next_step: what to do; the default reports a defect.
         rerun_helps: whether running it again can help.
+        attempts: how often it was tried.
 
     """
 
@@ -36,21 +37,11 @@ class RefusedError(BadRequestError):
         connection: str | None = None,
         next_step: str | None = None,
         rerun_helps: bool | None = None,
+        attempts: int = 1,
     ) -> None:
-        super().__init__(what, connection=connection, next_step=next_step, rerun_helps=rerun_helps)
+        super().__init__(what, connection=connection, next_step=next_step, rerun_helps=rerun_helps, attempts=attempts)
         self.status = status
         self.codes = codes
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return (_rebuild, (self.what, self.status, self.codes, self.connection, self.next_step, self.rerun_helps))
-
-
-def _rebuild(
-    what: str, status: int, codes: tuple[str, ...], connection: str | None, next_step: str, rerun_helps: bool
-) -> RefusedError:
-    return RefusedError(
-        what, status=status, codes=codes, connection=connection, next_step=next_step, rerun_helps=rerun_helps
-    )
 
 
 class TransportClosedError(FluxError):

@@ -16,8 +16,9 @@ YEAR = [date(2026, 1, 1) + timedelta(days=n) for n in range(365)]
 
 def gone(attempt: int) -> FluxError:
     """The same fault, found after more or fewer attempts."""
-    tries = f", attempt {attempt}" if attempt > 1 else ""
-    return ProviderUnavailableError(f"GET https://x.example/orders was answered 503{tries}", connection="square:a")
+    return ProviderUnavailableError(
+        "GET https://x.example/orders was answered 503", connection="square:a", attempts=attempt
+    )
 
 
 def described(failed: list[PartitionsFailed], done: int) -> list[str]:

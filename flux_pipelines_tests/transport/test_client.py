@@ -224,6 +224,7 @@ def test_lasting_faults_end_in_their_own_error(fault: Reply, kind: type[FluxErro
     assert text in str(error)
     assert "GET" in str(error)
     assert "attempt 8" in str(error)
+    assert str(pickle.loads(pickle.dumps(error))) == str(error), "a pool's worker hands it over"
     assert len(seen) == 8
 
 
