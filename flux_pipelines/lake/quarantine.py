@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
+from flux_pipelines.domain.partition import Partition
 from flux_pipelines.domain.tables import QUARANTINE
 from flux_pipelines.lake.delta import VersionChangedError
 
@@ -41,7 +42,7 @@ class Quarantine:
     def __init__(self, lake: DeltaLake) -> None:
         self._lake = lake
 
-    def replace(self, asset: str, connection: str, day: date, records: Sequence[UnusableRecord]) -> int:
+    def replace(self, asset: str, partition: Partition, records: Sequence[UnusableRecord]) -> int:
         """Make these the bad records of an asset's partition: earlier ones that are not among them leave quarantine.
 
         So a rerun does not double them, and a record that can be used by now disappears. A record that stays keeps
@@ -51,7 +52,6 @@ class Quarantine:
             How many records the partition has in quarantine now, of this asset.
 
         """
-        partition: dict[str, str | date] = {"connection": connection, "business_date": day}
         while True:
             version = self._lake.version(QUARANTINE.name)
             if version is None and not records:
@@ -63,13 +63,13 @@ class Quarantine:
             now = datetime.now(UTC)
             mine = {}
             for record in records:
-                row = _row(asset, connection, day, record, now)
+                row = _row(asset, partition, record, now)
                 row["quarantined_at"] = first_seen.get(row["record_id"], now)
                 mine[row["record_id"]] = row
             others = [row for row in there if row["asset"] != asset]
             rows = sorted([*others, *mine.values()], key=lambda row: (row["asset"], row["record_id"]))
             try:
-                self._lake.replace(QUARANTINE, _table(rows), [partition], if_version=version or 0)
+                self._lake.replace(QUARANTINE, _table(rows), [_columns(partition)], if_version=version or 0)
             except VersionChangedError:  # what was read may be stale: another asset may have written here meanwhile
                 continue
             return len(mine)
@@ -79,13 +79,12 @@ class Quarantine:
         count = 0
         for key in self._lake.rows_by_partition(QUARANTINE.name, {"connection": connection}):
             day = date.fromisoformat(dict(zip(QUARANTINE.partition_by, key, strict=True))["business_date"])
-            count += self._rewrite_day(connection, day, change)
+            count += self._rewrite(Partition(connection, day), change)
         # Also when nothing has changed now: an earlier attempt may have ended before it came to this.
         self._lake.forget_history(QUARANTINE.name)
         return count
 
-    def _rewrite_day(self, connection: str, day: date, change: Callable[[bytes], bytes]) -> int:
-        partition: dict[str, str | date] = {"connection": connection, "business_date": day}
+    def _rewrite(self, partition: Partition, change: Callable[[bytes], bytes]) -> int:
         while True:
             version = self._lake.version(QUARANTINE.name)
             if version is None:
@@ -95,12 +94,12 @@ class Quarantine:
                 before = payload_bytes(row)
                 after = change(before)
                 count += after != before
-                new = row if after == before else {**row, **_kept(row["asset"], connection, day, after)}
+                new = row if after == before else {**row, **_kept(row["asset"], partition, after)}
                 rows[new["record_id"]] = new
             if not count:
                 return 0
             try:
-                self._lake.replace(QUARANTINE, _table([*rows.values()]), [partition], if_version=version)
+                self._lake.replace(QUARANTINE, _table([*rows.values()]), [_columns(partition)], if_version=version)
             except VersionChangedError:
                 continue
             return count
@@ -127,8 +126,9 @@ class Quarantine:
             key=lambda row: (row["connection"], row["business_date"], row["asset"], row["record_id"]),
         )
 
-    def _rows(self, partition: dict[str, str | date], version: int) -> Sequence[Row]:
-        rows: Sequence[Row] = self._lake.read(QUARANTINE, where=partition, version=version).read_all().to_pylist()
+    def _rows(self, partition: Partition, version: int) -> Sequence[Row]:
+        read = self._lake.read(QUARANTINE, where=_columns(partition), version=version)
+        rows: Sequence[Row] = read.read_all().to_pylist()
         return rows
 
 
@@ -138,22 +138,25 @@ def payload_bytes(row: Row) -> bytes:
     return base64.b64decode(text) if row["payload_encoding"] == "base64" else text.encode()
 
 
-def _kept(asset: str, connection: str, day: date, record: bytes) -> Row:
+def _columns(partition: Partition) -> dict[str, str | date]:
+    return {"connection": partition.connection, "business_date": partition.business_date}
+
+
+def _kept(asset: str, partition: Partition, record: bytes) -> Row:
     """Return the columns that follow from a record's bytes."""
     try:
         payload, encoding = record.decode(), "utf-8"
     except UnicodeDecodeError:
         payload, encoding = base64.b64encode(record).decode(), "base64"
-    identity = b"|".join((asset.encode(), connection.encode(), day.isoformat().encode(), record))
+    identity = f"{asset}|{partition}|".encode() + record
     return {"record_id": hashlib.sha256(identity).hexdigest(), "payload": payload, "payload_encoding": encoding}
 
 
-def _row(asset: str, connection: str, day: date, record: UnusableRecord, now: datetime) -> Row:
+def _row(asset: str, partition: Partition, record: UnusableRecord, now: datetime) -> Row:
     return {
-        **_kept(asset, connection, day, record.payload),
+        **_kept(asset, partition, record.payload),
+        **_columns(partition),
         "asset": asset,
-        "connection": connection,
-        "business_date": day,
         "order_id": record.order_id,
         "reason": record.reason,
         "quarantined_at": now,

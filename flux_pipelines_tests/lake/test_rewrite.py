@@ -125,7 +125,9 @@ def test_quarantine_is_rewritten_with_its_history(lake: DeltaLake, store: Object
     quarantine = Quarantine(lake)
     payloads = [b'{"id":1,"name":"Ada"}', b'{"id":1,"name":"---"}', b"\xff Ada", b'{"id":2}']
     for key in (KEY, "square:other"):
-        quarantine.replace("a", key, DAY, [BadRecord(Partition(key, DAY), "made up", payload) for payload in payloads])
+        quarantine.replace(
+            "a", Partition(key, DAY), [BadRecord(Partition(key, DAY), "made up", payload) for payload in payloads]
+        )
     others = quarantine.list(connection="square:other")
     assert quarantine.rewrite(KEY, lambda payload: payload.replace(b"Ada", b"---")) == 2
     assert len(quarantine.list(connection=KEY)) == 3, "two of them are one now"
@@ -136,7 +138,10 @@ def test_quarantine_is_rewritten_with_its_history(lake: DeltaLake, store: Object
     version = lake.version(QUARANTINE.name)
     new = [payload.replace(b"Ada", b"---") for payload in payloads]
     assert (
-        quarantine.replace("a", KEY, DAY, [BadRecord(Partition(KEY, DAY), "made up", payload) for payload in new]) == 3
+        quarantine.replace(
+            "a", Partition(KEY, DAY), [BadRecord(Partition(KEY, DAY), "made up", payload) for payload in new]
+        )
+        == 3
     )
     assert lake.version(QUARANTINE.name) == version
     assert quarantine.rewrite("square:nobody", lambda payload: b"") == 0

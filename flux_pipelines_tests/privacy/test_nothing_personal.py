@@ -217,7 +217,7 @@ def test_a_person_is_forgotten_and_the_books_stay(runtime: Runtime, sandbox: Run
     pseudonym = runtime.pseudonyms.of(person["customer_id"]).encode()
     day = DAYS[0]
     bad = BadRecord(Partition(KEY, day), "made up", b'{"id":"X","customer_id":"%s","total":1.10}' % pseudonym)
-    runtime.quarantine.replace("tests", KEY, day, [bad])
+    runtime.quarantine.replace("tests", Partition(KEY, day), [bad])
     before = raw_lines(runtime, KEY)
     held = sum(pseudonym in line for line in before)
     assert held > 3

@@ -396,7 +396,7 @@ class _Present(_Reading):
             days = [today]
         for day in days:
             if day < today:
-                self._past(key, day)
+                self._past(Partition(key, day))
             elif day > today:
                 early = DayNotReadyError(
                     f"{day} has not begun (in UTC, by which snapshots are kept)",
@@ -412,12 +412,13 @@ class _Present(_Reading):
         with self._opened(key) as context:
             yield read_now(context, self._now)
 
-    def _past(self, key: str, day: date) -> None:
+    def _past(self, partition: Partition) -> None:
         """Leave a past day's snapshots as they are; without any, it cannot be had."""
+        key, day = partition.connection, partition.business_date
         stored = self._raw.hours(key, day)
         follow_damage(self._runtime, key, self._raw, stored.damaged)
         if stored.readable:
-            self._record(Partition(key, day), raw_metadata(self._provider, self._stream, stored.readable))
+            self._record(partition, raw_metadata(self._provider, self._stream, stored.readable))
             return
         for error in stored.damaged.values():
             self._fail(key, [day], error)
@@ -452,8 +453,8 @@ def replace_quarantined(
     if grain == "current":
         earlier = {row["business_date"] for row in runtime.quarantine.list(asset=asset, connection=connection)}
         for day in sorted(earlier - bad.keys()):
-            runtime.quarantine.replace(asset, connection, day, [])
-    return {day: runtime.quarantine.replace(asset, connection, day, of_day) for day, of_day in bad.items()}
+            runtime.quarantine.replace(asset, Partition(connection, day), [])
+    return {day: runtime.quarantine.replace(asset, Partition(connection, day), of_day) for day, of_day in bad.items()}
 
 
 def raw_metadata(provider: Provider, stream: Stream, manifests: Sequence["RawManifest"]) -> Metadata:
