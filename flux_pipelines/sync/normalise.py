@@ -25,9 +25,10 @@ import zstandard
 
 from flux_pipelines.domain.errors import ContractBrokenError, TableDamagedError
 from flux_pipelines.domain.partition import Partition
-from flux_pipelines.domain.tables import TRANSACTIONS
+from flux_pipelines.domain.tables import TRANSACTIONS, Column
 from flux_pipelines.sync.reading import (
     OF_A_RECORD,
+    completed,
     database,
     identity,
     quoted,
@@ -58,6 +59,12 @@ SELECT
     line_type IN ('item', 'custom_amount') AS is_goods
 FROM ({})
 """
+#: What a provider's SQL gives beside the contract's columns.
+_COLUMNS = (
+    *TRANSACTIONS,
+    Column("first_row", "boolean", "Whether the row is its order's first."),
+    Column("problem", "text", "Why the order cannot be used."),
+)
 _SUFFIX = ".ndjson.zst"
 _DAY_FIELD = "flux_raw_date"
 
@@ -286,7 +293,15 @@ class _Session:
         memory_limit: str,
         threads: int,
     ) -> None:
-        self._constants = (connection.key, connection.tenant, provider.name, api_version or provider.api_version)
+        self._added = {
+            "connection": quoted(connection.key),
+            "tenant": quoted(connection.tenant),
+            "source_system": quoted(provider.name),
+            "source_version": quoted(api_version or provider.api_version),
+            "net": "(gross - discount)::DECIMAL(18,4)",
+            "business_date": "raw_date",
+            "first_row": "false",
+        }
         self._duckdb = database(calendars, memory_limit, threads)
         self._provider, self._connection, self._checked = provider, connection, False
         self._sql = provider.table(TRANSACTIONS.name).sql
@@ -307,21 +322,19 @@ class _Session:
 
     def read(self, files: Sequence[Path]) -> Iterator[pa.RecordBatch]:
         """Yield what the provider's SQL makes of the files, whose names end with their date or whose records have it."""
-        connection, tenant, system, version = (quoted(value) for value in self._constants)
         self._duckdb.execute(
-            f"CREATE OR REPLACE TEMP VIEW orders AS SELECT *, {connection} AS connection, {tenant} AS tenant, "
-            f"{system} AS source_system, {version} AS source_version, "
+            "CREATE OR REPLACE TEMP VIEW orders AS SELECT *, "
             f"coalesce({_DAY_FIELD}, TRY_CAST(right(filename, {10 + len(_SUFFIX)})[1:10] AS DATE)) AS raw_date "
             f"FROM {self._source(files)}"
         )
-        self._check_columns()
+        self._complete()
         yield from self._duckdb.sql(_FLAGGED.format(self._query)).to_arrow_reader(_ROWS_A_BATCH)
 
-    def _check_columns(self) -> None:
-        """See once, before any record is looked at, that the SQL gives every column of the contract.
+    def _complete(self) -> None:
+        """Add to the query what no provider's SQL says; see once, before any record is looked at, that nothing is lacking then.
 
         Raises:
-            ContractBrokenError: it does not, or reads a column that `orders_as_received` has not.
+            ContractBrokenError: it lacks a column of the contract, or reads one that `orders_as_received` has not.
 
         """
         if self._checked:
@@ -330,14 +343,10 @@ class _Session:
             described = self._duckdb.execute(f"DESCRIBE {self._query}").fetchall()
         except duckdb.Error as error:
             raise self._broken(words_of(error)) from error
-        types = {name: kind for name, kind, *_ in described}
-        wanted = [column.name for column in TRANSACTIONS] + ["problem", "first_row"]
-        missing = [name for name in wanted if name not in types]
-        if missing:
-            raise self._broken(f"it lacks {', '.join(missing)}")
-        inexact = [c.name for c in TRANSACTIONS if c.type == "money" and types[c.name] in ("DOUBLE", "FLOAT")]
-        if inexact:
-            raise self._broken(f"money must be exact, and is not in {', '.join(inexact)}")
+        try:
+            self._query = completed(self._query, {name: kind for name, kind, *_ in described}, _COLUMNS, self._added)
+        except ValueError as lacking:
+            raise self._broken(str(lacking)) from None
         self._checked = True
 
     def _broken(self, what: str) -> ContractBrokenError:

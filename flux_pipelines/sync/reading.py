@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
@@ -18,13 +18,19 @@ from flux_pipelines.domain.business_day import BusinessCalendar
 from flux_pipelines.domain.decoding import decode
 from flux_pipelines.domain.errors import ContractBrokenError
 from flux_pipelines.domain.money import known_currencies
+from flux_pipelines.domain.tables import SQL_TYPES
 
 if TYPE_CHECKING:
+    from flux_pipelines.domain.tables import Column
     from flux_pipelines.lake.raw import RawManifest, RawStore
     from flux_pipelines.providers.base import Provider
 
 #: Errors of DuckDB's that a record is the cause of. Not those of a full disk or of memory: they are no record's fault.
 OF_A_RECORD = (duckdb.InvalidInputException, duckdb.DataError)
+
+#: DuckDB's types of what is counted in minor units, and of what no money may be.
+_WHOLE = frozenset({"TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT"})
+_INEXACT = frozenset({"FLOAT", "DOUBLE"})
 
 _LINES_A_BLOCK = 1024
 _BYTES_A_BLOCK = 4 * 1024 * 1024
@@ -47,6 +53,45 @@ def sql_broken(provider: Provider, sql: Path, table: str, what: str, connection:
 
     """
     return ContractBrokenError(f"{provider.name}'s {sql.name} cannot make {table}: {what}", connection=connection)
+
+
+def completed(query: str, types: Mapping[str, str], columns: Sequence[Column], added: Mapping[str, str]) -> str:
+    """Return a provider's query with what is no provider's own: whole amounts in the currency's unit, and what it left out.
+
+    Args:
+        query: the provider's.
+        types: what it gives: DuckDB's types by the columns' names.
+        columns: the contract's.
+        added: what a column is that the query does not give, or gives no value of, in SQL over what it does give.
+
+    Raises:
+        ValueError: it lacks a column that nobody can add, or money is a float.
+
+    """
+    inexact = [c.name for c in columns if c.type == "money" and types.get(c.name) in _INEXACT]
+    if inexact:
+        raise ValueError(f"money must be exact, and is not in {', '.join(inexact)}")
+    added = {**added, **{c.name: f"0::{SQL_TYPES[c.type]}" for c in columns if c.zero_unless_given}}
+    given, left_out, lacking, scaled = [], ["*"], [], False
+    for c in columns:
+        kind, default = types.get(c.name), added.get(c.name)
+        value = c.name
+        if c.type == "money" and kind in _WHOLE:
+            value, kind, scaled = f"({c.name}::BIGINT * flux_factor)::{SQL_TYPES['money']}", SQL_TYPES["money"], True
+        if default is not None and kind == SQL_TYPES[c.type]:
+            value = f"coalesce({value}, {default})"
+        if kind is not None:
+            given.append(f"{value} AS {c.name}")
+        elif default is not None or not c.required:
+            left_out.append(f"{default or f'NULL::{SQL_TYPES[c.type]}'} AS {c.name}")
+        else:
+            lacking.append(c.name)
+    if lacking:
+        raise ValueError(f"it lacks {', '.join(lacking)}")
+    # Looked up once a row, however many amounts it has.
+    factor = ", minor_unit(currency) AS flux_factor" if scaled else ""
+    made = f"SELECT {', '.join(given)} FROM (SELECT *{factor} FROM ({query}\n))"
+    return f"SELECT {', '.join(left_out)} FROM ({made})"
 
 
 def raw_blocks(path: Path) -> Iterator[list[bytes]]:

@@ -24,10 +24,10 @@ from flux_pipelines.domain.business_day import known_calendars
 from flux_pipelines.domain.decoding import decoder
 from flux_pipelines.domain.errors import ContractBrokenError
 from flux_pipelines.domain.partition import Partition
-from flux_pipelines.domain.tables import SQL_TYPES, Table
+from flux_pipelines.domain.tables import SQL_TYPES, Column, Table
 from flux_pipelines.lake.raw import ORDERS
 from flux_pipelines.sync.parts import take_apart
-from flux_pipelines.sync.reading import OF_A_RECORD, database, quoted, raw_blocks, sql_broken, words_of
+from flux_pipelines.sync.reading import OF_A_RECORD, completed, database, quoted, raw_blocks, sql_broken, words_of
 from flux_pipelines.sync.records import BadRecord
 
 if TYPE_CHECKING:
@@ -55,7 +55,6 @@ _LINES = pa.schema(
         ("collected_at", pa.timestamp("us", tz="UTC")),
         ("snapshot_at", pa.timestamp("us", tz="UTC")),
         ("raw_date", pa.date32()),
-        ("source_version", pa.string()),
     ]
 )
 
@@ -63,6 +62,14 @@ _LINES = pa.schema(
 _MEMORY, _MEMORY_OF_ORDERS = "256MB", "512MB"
 #: Bytes of raw records that are read in one session; a business date is never split.
 _TOGETHER = 8 * 1024 * 1024
+
+
+#: What a provider's SQL gives beside the contract's columns.
+_JUDGED = (
+    Column("problem", "text", "Why the row cannot be used."),
+    Column("record", "text", "The JSON text of its record."),
+)
+_CHANGED = Column(CHANGED_AT, "instant", "When the provider last changed what it tells of.")
 
 
 class _Line(msgspec.Struct):
@@ -169,7 +176,7 @@ def _transform(
     session = _Session(provider, spec, connection, locations, memory_limit)
     try:
         bad: list[_Bad] = []
-        session.load(filled, _batches(raw, filled, bad, spec, provider.api_version))
+        session.load(filled, _batches(raw, filled, bad, spec))
         bad += session.take_out_invalid()
         rows = session.rows(bad)
         found = [
@@ -182,18 +189,13 @@ def _transform(
 
 
 def _batches(
-    raw: RawStore, manifests: Sequence[RawManifest], bad: list[_Bad], spec: StreamTable, version: str
+    raw: RawStore, manifests: Sequence[RawManifest], bad: list[_Bad], spec: StreamTable
 ) -> Iterator[pa.RecordBatch]:
     """Yield the lines of raw files, decoded as far as kind and location, long ones apart; what cannot be decoded is bad."""
     orders = spec.stream == ORDERS
     number = 0
     for file, manifest in enumerate(manifests):
-        of_file = (
-            manifest.fetched_at.astimezone(UTC),
-            manifest.hour,
-            manifest.business_date,
-            manifest.api_version or version,
-        )
+        of_file = manifest.fetched_at.astimezone(UTC), manifest.hour, manifest.business_date
         with raw.local_file(manifest) as path:
             if path is None:
                 continue
@@ -260,6 +262,7 @@ class _Session:
         self._history = has_history(self._table)
         self._columns = [c for c in self._table if not (self._history and c.name in HISTORY)]
         self._dates: list[date] = []
+        self._versions: dict[date, str] = {}
         names = [c.name for c in self._columns]
         self._day = next((name for name in ("raw_date", "business_date") if name in names), "NULL::DATE")
         self._problems: list[BadRecord] = []
@@ -284,6 +287,7 @@ class _Session:
     def load(self, manifests: Sequence[RawManifest], batches: Iterable[pa.RecordBatch]) -> None:
         """Put the records into a table, which DuckDB keeps on disk if it is large."""
         self._dates = [m.business_date for m in manifests]
+        self._versions = {m.business_date: m.api_version or self._provider.api_version for m in manifests}
         incoming = pa.RecordBatchReader.from_batches(_LINES, iter(batches))
         self._duckdb.register("incoming", incoming)
         self._duckdb.execute("CREATE TABLE given AS SELECT * FROM incoming")
@@ -294,13 +298,11 @@ class _Session:
                 "DELETE FROM given WHERE position IN (SELECT position FROM given WHERE parent IS NULL "
                 "QUALIFY row_number() OVER (PARTITION BY file, kind, location_id, digest ORDER BY line) > 1)"
             )
-        connection, tenant, system = map(quoted, (self._connection.key, self._connection.tenant, self._provider.name))
         # One table, in the order of the files: a join would not keep it, and to sort long texts takes memory.
         apart = "number AS part_number, parent AS part_of, " if self._spec.apart else ""
         self._view = (
             f"CREATE OR REPLACE VIEW records AS SELECT kind, location_id, object::JSON AS object, {apart}"
-            f"collected_at, snapshot_at, raw_date, {connection} AS connection, {tenant} AS tenant, "
-            f"{system} AS source_system, source_version, {self._connection.cutoff_hour}::INTEGER AS cutoff_hour "
+            f"collected_at, snapshot_at, raw_date, {self._connection.cutoff_hour}::INTEGER AS cutoff_hour "
             "FROM given WHERE {where}"
         )
 
@@ -358,22 +360,31 @@ class _Session:
         except duckdb.Error as error:
             raise self._broken(words_of(error)) from error
         types = {name: kind for name, kind, *_ in described}
-        wanted = [c.name for c in self._columns] + ["problem", "record"] + ([CHANGED_AT] if self._history else [])
-        missing = [name for name in wanted if name not in types]
-        unknown = [name for name in types if name not in (*wanted, CHANGED_AT)]
-        if missing or unknown:
-            raise self._broken(
-                "; ".join(
-                    f"{what} {', '.join(names)}"
-                    for what, names in (("it lacks", missing), ("nobody knows", unknown))
-                    if names
-                )
-            )
-        inexact = [c.name for c in self._columns if c.type == "money" and types[c.name] in ("DOUBLE", "FLOAT")]
-        if inexact:
-            raise self._broken(f"money must be exact, and is not in {', '.join(inexact)}")
+        unknown = [name for name in types if name not in {CHANGED_AT, *(c.name for c in (*self._columns, *_JUDGED))}]
+        if unknown:
+            raise self._broken(f"nobody knows {', '.join(unknown)}")
+        changed = (_CHANGED,) if self._history or CHANGED_AT in types else ()
+        columns = (*self._columns, *_JUDGED, *changed)
+        try:
+            self._query = completed(self._query, types, columns, self._added(set(types)))
+        except ValueError as lacking:
+            raise self._broken(str(lacking)) from None
         self._extra = ", ".join(f"{name}::TIMESTAMPTZ AS {name}" for name in (CHANGED_AT,) if name in types)
         self._newest_by = next((name for name in _NEWEST_BY if name in types), "")
+
+    def _added(self, given: set[str]) -> dict[str, str]:
+        """Return what every row has that is not of its record, in SQL: of the partition that it was made of."""
+        version = quoted(next(reversed(self._versions.values()), self._provider.api_version))
+        if len(set(self._versions.values())) > 1 and self._day in given:
+            of_dates = ", ".join(f"DATE '{day}': {quoted(one)}" for day, one in self._versions.items())
+            version = f"(MAP {{{of_dates}}})[{self._day}]"
+        return {
+            "connection": quoted(self._connection.key),
+            "tenant": quoted(self._connection.tenant),
+            "source_system": quoted(self._provider.name),
+            "source_version": version,
+            **({"business_date": "raw_date"} if "raw_date" in given else {}),
+        }
 
     def _materialise(self) -> None:
         """Run the SQL over the records that are looked at, and see whether its rows fit the contract."""

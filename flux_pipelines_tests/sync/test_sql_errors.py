@@ -40,8 +40,8 @@ def last_select(columns: str) -> str:
     ("sql", "words"),
     [
         (GOOD.replace("created_at AS occurred_at", "creatd_at AS occurred_at"), "creatd_at"),
-        (last_select("* EXCLUDE (marketplace_tax)"), "it lacks marketplace_tax"),
-        (last_select("* REPLACE (net::DOUBLE AS net)"), "money must be exact, and is not in net"),
+        (last_select("* EXCLUDE (total)"), "it lacks total"),
+        (last_select("* REPLACE (gross::DOUBLE AS gross)"), "money must be exact, and is not in gross"),
         ("CREATE TEMP TABLE orders_as_received (id VARCHAR, totl_money NOSUCHTYPE);\nSELECT 1", "NOSUCHTYPE"),
         ("SELEKT 1", "SELEKT"),
     ],

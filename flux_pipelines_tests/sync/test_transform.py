@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import msgspec
 import pytest
 
 from flux_pipelines.domain.connection import Connection
@@ -25,13 +26,13 @@ TOY = Provider(
 STORES = [Location("L1", "One", "America/New_York", "USD"), Location("L2", "Two", "Asia/Tokyo", "JPY")]
 
 PAYMENTS = """
-CREATE MACRO money(amount, code) AS amount::DECIMAL(18, 0) * minor_unit(code);
+CREATE MACRO id_of(object) AS object ->> 'id';
 SELECT
-    connection, tenant, r.location_id, object ->> 'id' AS payment_id, 'payment' AS kind,
-    object ->> 'order' AS order_id, NULL AS source_payment_id, object ->> 'tender' AS tender, NULL AS tender_detail,
-    money(object ->> 'amount', s.currency) AS amount, coalesce((object ->> 'tip')::VARCHAR, '0') AS tip, 0 AS fee,
-    s.currency, 'completed' AS status, NULL AS settlement_id, object ->> 'at' AS occurred_at,
-    (object ->> 'updated')::TIMESTAMPTZ AS updated_at, raw_date AS business_date, raw_date, source_system, source_version,
+    r.location_id, id_of(object) AS payment_id, 'payment' AS kind,
+    object ->> 'order' AS order_id, object ->> 'tender' AS tender,
+    (object ->> 'amount')::BIGINT AS amount, coalesce((object ->> 'tip')::VARCHAR, '0') AS tip,
+    s.currency, 'completed' AS status, object ->> 'at' AS occurred_at,
+    (object ->> 'updated')::TIMESTAMPTZ AS updated_at, raw_date,
     CASE WHEN object ->> 'id' IS NULL THEN 'it has no id' END AS problem, object::VARCHAR AS record
 FROM records AS r LEFT JOIN stores AS s USING (location_id)
 """
@@ -64,6 +65,8 @@ def test_records_become_rows_of_the_contract(tmp_path: Path) -> None:
     assert rows[0]["occurred_at"] == datetime(2026, 3, 2, 15, tzinfo=UTC)
     assert rows[1]["updated_at"] == datetime(2026, 3, 2, 6, tzinfo=UTC)
     assert (rows[0]["business_date"], rows[0]["source_version"]) == (date(2026, 3, 2), "7")
+    assert (rows[0]["connection"], rows[0]["tenant"], rows[0]["source_system"]) == ("toy:test", "tenant", "toy")
+    assert (rows[0]["fee"], rows[0]["settlement_id"]) == (Decimal(0), None), "what it says nothing of"
 
 
 @pytest.mark.parametrize(
@@ -107,6 +110,19 @@ def test_orders_are_records_too_and_days_keep_their_own(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
+def test_dates_that_were_collected_with_another_version_say_so(tmp_path: Path) -> None:
+    connection, raw = Connection("toy:test", "tenant"), RawStore(object_store(str(tmp_path / "lake")), "payments")
+    days = {date(2026, 3, 2): "6", date(2026, 3, 3): "7"}
+    manifests = [
+        msgspec.structs.replace(
+            land(raw, connection.key, [record("payment", payment(f"p{day.day}"), "L1")], day=day), api_version=one
+        )
+        for day, one in days.items()
+    ]
+    made = transform(TOY, spec(tmp_path, PAYMENTS), connection, STORES, raw, manifests)
+    assert {row["raw_date"]: row["source_version"] for row in made.rows.to_pylist()} == days
+
+
 def test_a_row_of_another_raw_partition_is_a_problem_not_a_lost_row(tmp_path: Path) -> None:
     sql = PAYMENTS.replace(" raw_date,", " DATE '2026-03-09' AS raw_date,")
     made = run_table(tmp_path, TOY, spec(tmp_path, sql), [record("payment", payment("a"), "L1")], STORES)
@@ -116,8 +132,8 @@ def test_a_row_of_another_raw_partition_is_a_problem_not_a_lost_row(tmp_path: Pa
 
 def test_hourly_records_know_their_hour_and_an_empty_day_has_no_rows(tmp_path: Path) -> None:
     sql = """
-        SELECT connection, tenant, location_id, object ->> 'p' AS product_id, NULL AS sku, object ->> 'n' AS quantity,
-            'in_stock' AS availability, collected_at AS counted_at, snapshot_at, raw_date AS business_date, source_system, source_version,
+        SELECT location_id, object ->> 'p' AS product_id, object ->> 'n' AS quantity,
+            'in_stock' AS availability, collected_at AS counted_at, snapshot_at, raw_date AS business_date,
             NULL AS problem, NULL AS record
         FROM records
     """
@@ -135,9 +151,12 @@ def test_hourly_records_know_their_hour_and_an_empty_day_has_no_rows(tmp_path: P
     [
         (("'completed' AS status,", ""), "it lacks status"),
         (("'completed' AS status,", "'completed' AS status, 1 AS colour,"), "nobody knows colour"),
-        (("0 AS fee", "0.1::DOUBLE AS fee"), "money must be exact"),
+        (
+            ("r.location_id,", "r.location_id, 0.1::DOUBLE AS fee,"),
+            "toy's payments.sql .* money must be exact, and is not in fee",
+        ),
         (("FROM records", "FROM nowhere"), "nowhere does not exist"),
-        (("0 AS fee", "(SELECT error('whatever it is')) AS fee"), "whatever it is"),
+        (("r.location_id,", "r.location_id, (SELECT error('whatever it is')) AS settlement_id,"), "whatever it is"),
     ],
 )
 def test_sql_that_does_not_fit_the_contract_is_refused(tmp_path: Path, change: tuple[str, str], what: str) -> None:
@@ -149,10 +168,9 @@ def test_sql_that_does_not_fit_the_contract_is_refused(tmp_path: Path, change: t
 
 
 PARTS = """
-    SELECT h.connection, h.tenant, p.object ->> 'sku' AS product_id, h.object ->> 'id' AS item_id,
-        h.object ->> 'name' AS product_name, NULL AS variation, NULL AS category, NULL AS sku, NULL AS upc,
+    SELECT p.object ->> 'sku' AS product_id, h.object ->> 'id' AS item_id,
+        h.object ->> 'name' AS product_name,
         (p.object ->> 'price')::DECIMAL(18,4) AS price, 'USD' AS currency, true AS active, h.collected_at AS changed_at,
-        h.source_system, h.source_version,
         CASE WHEN (p.object ->> 'sku') IS NULL THEN 'it has no sku' END AS problem, p.object::VARCHAR AS record
     FROM records AS h JOIN records AS p ON p.part_of = h.part_number WHERE h.kind = 'thing'
 """

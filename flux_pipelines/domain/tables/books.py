@@ -28,11 +28,12 @@ PAYMENTS = Table(
         ),
         Column("tender_detail", "text", "The provider's own word for the tender, brand included.", required=False),
         Column("amount", "money", "What was paid or given back, without the tip."),
-        Column("tip", "money", "The tip paid, or given back (negative)."),
+        Column("tip", "money", "The tip paid, or given back (negative).", zero_unless_given=True),
         Column(
             "fee",
             "money",
             "What processors and apps keep of it: zero or negative; zero until it is known. Of a refund: given back.",
+            zero_unless_given=True,
         ),
         Column("currency", "text", "ISO 4217 code of every amount in the row."),
         Column(

@@ -26,13 +26,17 @@ SQL_TYPES: dict[Type, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One column: its contract type and what it means to a reader. `allowed` closes a text column to those values."""
+    """One column: its contract type and what it means to a reader. `allowed` closes a text column to those values.
+
+    Of one that is `zero_unless_given` a provider's SQL may say nothing: the amount is zero then.
+    """
 
     name: str
     type: Type
     meaning: str
     required: bool = True
     allowed: tuple[str, ...] = ()
+    zero_unless_given: bool = False
 
 
 @dataclass(frozen=True, slots=True)

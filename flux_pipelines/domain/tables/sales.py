@@ -11,7 +11,12 @@ NOT_REVENUE = ("gift_card", "tip", "third_party", "rounding")
 OWED = "net + tax + marketplace_tax + tips + gift_cards + third_party + rounding"
 
 _TENDERED = tuple(
-    Column(f"tendered_{name}", "money", f"{what} On the order's first row only, so that a plain sum is right.")
+    Column(
+        f"tendered_{name}",
+        "money",
+        f"{what} On the order's first row only, so that a plain sum is right.",
+        zero_unless_given=True,
+    )
     for name, what in (
         ("cash", "Paid in cash, tips included."),
         ("card", "Paid by card or wallet, tips included."),
@@ -61,6 +66,7 @@ TRANSACTIONS = Table(
             "marketplace_tax",
             "money",
             "Tax on this line that a marketplace collects and remits itself: in `total`, never in `tax`.",
+            zero_unless_given=True,
         ),
         Column(
             "total",

@@ -17,8 +17,6 @@ WITH read AS (
 )
 
 SELECT
-    connection,
-    tenant,
     location_id,
     product_id,
     nullif(object ->> '$.item.sku', '') AS sku,
@@ -30,8 +28,6 @@ SELECT
     TRY_CAST(coalesce(available ->> '$.updatedAt', object ->> '$.updatedAt') AS TIMESTAMPTZ) AS counted_at,
     snapshot_at,
     raw_date AS business_date,
-    source_system,
-    source_version,
     CASE WHEN tracked AND TRY_CAST(available ->> '$.quantity' AS DECIMAL(18,5)) IS NULL
         THEN 'it is tracked and has no quantity `available`' END AS problem,
     object::VARCHAR AS record

@@ -6,8 +6,6 @@
 -- A location has no zone and no currency of its own at Shopify: they are the shop's, and come from `stores`.
 
 SELECT
-    r.connection,
-    r.tenant,
     r.location_id AS location_id,
     coalesce(stores.name, r.object ->> '$.name') AS name,
     coalesce(stores.timezone, r.object ->> '$.ianaTimezone') AS timezone,
@@ -16,8 +14,6 @@ SELECT
     nullif(r.object ->> '$.address.city', '') AS city,
     r.cutoff_hour,
     r.kind = 'shop' OR coalesce(r.object ->> '$.isActive', 'true') = 'true' AS active,
-    r.source_system,
-    r.source_version,
     CASE WHEN coalesce(stores.timezone, r.object ->> '$.ianaTimezone') IS NULL
         THEN 'a location that the connection does not know yet: refresh its locations' END AS problem,
     r.object::VARCHAR AS record

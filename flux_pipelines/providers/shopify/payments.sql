@@ -145,8 +145,6 @@ judged AS (
 )
 
 SELECT
-    connection,
-    tenant,
     store AS location_id,
     number_of(id) AS payment_id,
     row_kind AS kind,
@@ -164,13 +162,10 @@ SELECT
     CASE WHEN status = 'completed' THEN -fees ELSE 0 END::DECIMAL(18,4) AS fee,
     currency,
     status,
-    NULL::VARCHAR AS settlement_id,
     made_at AS occurred_at,
     TRY_CAST(object ->> '$.updatedAt' AS TIMESTAMPTZ) AS updated_at,
     coalesce(business_date_of(store, made_at), raw_date) AS business_date,
     raw_date,
-    source_system,
-    source_version,
     CASE
         WHEN unsold THEN 'fetched before sales were read from agreements; fetch the date again'
         WHEN id IS NULL THEN 'a payment has no id'

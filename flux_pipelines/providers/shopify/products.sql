@@ -14,10 +14,6 @@ END;
 WITH products AS MATERIALIZED (
     SELECT
         part_number,
-        connection,
-        tenant,
-        source_system,
-        source_version,
         object,
         object ->> '$.legacyResourceId' AS item_id,
         object ->> '$.title' AS product_name,
@@ -38,8 +34,6 @@ shop AS (
 )
 
 SELECT
-    connection,
-    tenant,
     variant ->> '$.legacyResourceId' AS product_id,
     item_id,
     product_name,
@@ -51,8 +45,6 @@ SELECT
     shop.currency AS currency,
     active,
     greatest(updated_at, TRY_CAST(variant ->> '$.updatedAt' AS TIMESTAMPTZ)) AS changed_at,
-    source_system,
-    source_version,
     CASE
         WHEN variant IS NULL THEN 'the product has no variant, so there is nothing to sell'
         WHEN (variant ->> '$.price') IS NOT NULL AND exact(variant ->> '$.price') IS NULL

@@ -27,8 +27,6 @@ judged AS (
 )
 
 SELECT
-    connection,
-    tenant,
     location_id,
     raw_date AS business_date,
     currency,
@@ -38,11 +36,8 @@ SELECT
         THEN (coalesce(amount(object, 'net_sales'), 0) + coalesce(amount(object, 'shipping_charges'), 0))::DECIMAL(18,4)
     END AS net,
     amount(object, 'taxes') AS tax,
-    NULL::DECIMAL(18,4) AS tips,
     -amount(object, 'discounts') AS discounts,
     amount(object, 'returns') AS "returns",
-    source_system,
-    source_version,
     problem,
     CASE WHEN problem IS NOT NULL THEN object::VARCHAR END AS record
 FROM judged;

@@ -307,12 +307,12 @@ returned AS (
 
 placed AS (
     SELECT
-        connection, tenant, flux_location_id AS location_id,
+        flux_location_id AS location_id,
         -- What is owed in the end less what was paid in the end: a refund that is pending is still to be given back. Of an order
         -- that was cancelled nothing is due: what it was paid and is not given back is for a person to look at.
         (CASE WHEN "cancelledAt" IS NULL AND "netPaymentSet"."shopMoney".amount IS NOT NULL
             THEN provider_total - money_of("netPaymentSet") ELSE 0 END)::DECIMAL(18,4) AS due,
-        "legacyResourceId", "currencyCode", "processedAt", raw_date, source_system, source_version, problem,
+        "legacyResourceId", "currencyCode", "processedAt", raw_date, problem,
         -- A bad order still has to come out: as one row.
         unnest(CASE WHEN problem IS NULL THEN order_rows ELSE [order_rows[1]] END) AS r,
         unnest(CASE WHEN problem IS NULL THEN days ELSE [raw_date] END) AS day,
@@ -338,8 +338,6 @@ placed AS (
 )
 
 SELECT
-    connection,
-    tenant,
     location_id,
     "legacyResourceId" AS order_id,
     r.line_id AS line_id,
@@ -348,22 +346,20 @@ SELECT
     r.product_id AS product_id,
     r.product_name AS product_name,
     r.variation AS variation,
-    NULL::VARCHAR AS category,
     r.sku AS sku,
     r.quantity AS quantity,
     r.unit_price AS unit_price,
     r.gross AS gross,
     r.discount AS discount,
-    (r.gross - r.discount)::DECIMAL(18,4) AS net,
     r.tax AS tax,
     r.marketplace_tax AS marketplace_tax,
     r.total AS total,
     "currencyCode" AS currency,
-    coalesce(paid.cash, 0)::DECIMAL(18,4) AS tendered_cash,
-    coalesce(paid.card, 0)::DECIMAL(18,4) AS tendered_card,
-    coalesce(paid.gift_card, 0)::DECIMAL(18,4) AS tendered_gift_card,
-    coalesce(paid.other, 0)::DECIMAL(18,4) AS tendered_other,
-    (-coalesce(given_back, 0))::DECIMAL(18,4) AS tendered_refund,
+    paid.cash AS tendered_cash,
+    paid.card AS tendered_card,
+    paid.gift_card AS tendered_gift_card,
+    paid.other AS tendered_other,
+    -given_back AS tendered_refund,
     due,
     -- What an edit of a later date has added is no order of that date.
     CASE WHEN r.kind = 'return' OR day > first_day THEN "legacyResourceId" END AS source_order_id,
@@ -371,9 +367,7 @@ SELECT
     coalesce(r.occurred_at, "processedAt") AS occurred_at,
     day AS business_date,
     raw_date,
-    source_system,
-    source_version,
-    coalesce(first_row, false) AS first_row,
+    first_row,
     problem
 FROM placed
 WHERE r IS NOT NULL OR problem IS NOT NULL;

@@ -67,18 +67,13 @@ levels AS (
 )
 
 SELECT
-    connection,
-    tenant,
     place AS location_id,
     product_id,
-    NULL::VARCHAR AS sku,
     quantity,
     CASE WHEN quantity > 0 AND NOT sold_out THEN 'in_stock' ELSE 'out_of_stock' END AS availability,
     counted_at,
     snapshot_at,
     raw_date AS business_date,
-    source_system,
-    source_version,
     problem,
     CASE WHEN problem IS NOT NULL THEN object::VARCHAR END AS record
 FROM levels;

@@ -4,8 +4,6 @@
 --   out  the contract's columns, `problem` and `record`
 
 SELECT
-    connection,
-    tenant,
     object ->> '$.id' AS location_id,
     coalesce(nullif(object ->> '$.name', ''), object ->> '$.id') AS name,
     object ->> '$.timezone' AS timezone,
@@ -15,8 +13,6 @@ SELECT
     cutoff_hour,
     -- ACTIVE or INACTIVE; a value that is new is not a closed store.
     coalesce(object ->> '$.status', 'ACTIVE') <> 'INACTIVE' AS active,
-    source_system,
-    source_version,
     CASE
         WHEN object ->> '$.id' IS NULL THEN 'it has no id'
         WHEN coalesce(object ->> '$.timezone', '') = '' THEN 'it has no time zone'

@@ -145,8 +145,6 @@ placed AS (
 )
 
 SELECT
-    connection,
-    tenant,
     coalesce(o.location_id, location_id) AS location_id,
     id AS payment_id,
     kind,
@@ -155,19 +153,15 @@ SELECT
     tender_of(source, brand) AS tender,
     nullif(concat_ws(' ', source, brand, CASE WHEN is_new_status THEN '(' || coalesce(said, 'no status') || ')' END), '')
         AS tender_detail,
-    CASE WHEN problem IS NULL THEN (moved * sign * coalesce(amount, 0) * factor)::DECIMAL(18,4) END AS amount,
-    CASE WHEN problem IS NULL THEN (moved * sign * tip * factor)::DECIMAL(18,4) END AS tip,
-    CASE WHEN problem IS NULL THEN (moved * -fee * factor)::DECIMAL(18,4) END AS fee,
+    moved * sign * coalesce(amount, 0) AS amount,
+    moved * sign * tip AS tip,
+    moved * -fee AS fee,
     currency,
     status,
-    NULL::VARCHAR AS settlement_id,
     occurred_at,
     TRY_CAST(o.updated_at AS TIMESTAMPTZ) AS updated_at,
     -- A payment counts on the date it happened, which is that of its partition.
-    raw_date AS business_date,
     raw_date,
-    source_system,
-    source_version,
     problem,
     CASE WHEN problem IS NOT NULL THEN object::VARCHAR END AS record
 FROM placed;

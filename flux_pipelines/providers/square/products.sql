@@ -26,7 +26,7 @@ WITH places AS MATERIALIZED (
 
 objects AS MATERIALIZED (
     SELECT
-        part_number, connection, collected_at, object ->> '$.id' AS id, object ->> '$.type' AS type,
+        part_number, collected_at, object ->> '$.id' AS id, object ->> '$.type' AS type,
         whole(object ->> '$.version') AS version,
         CASE WHEN (object ->> '$.id') IS NULL THEN object::VARCHAR END AS unnamed
     FROM records
@@ -37,14 +37,13 @@ newest AS MATERIALIZED (
     SELECT part_number, id, type
     FROM objects
     QUALIFY row_number() OVER (
-        PARTITION BY connection, id, unnamed ORDER BY collected_at DESC, version DESC NULLS LAST
+        PARTITION BY id, unnamed ORDER BY collected_at DESC, version DESC NULLS LAST
     ) = 1
 ),
 
 -- An item has a description of any length: one look into it gives all that is needed of it.
 looked_at AS (
     SELECT
-        r.connection,
         n.id,
         json_extract_string(r.object, [
             '$.item_data.name', '$.item_data.reporting_category.id', '$.item_data.categories[0].id',
@@ -57,7 +56,6 @@ looked_at AS (
 
 items AS MATERIALIZED (
     SELECT
-        connection,
         id,
         said[1] AS name,
         coalesce(said[2], said[3], said[4]) AS category_id,
@@ -69,7 +67,6 @@ items AS MATERIALIZED (
 
 categories AS MATERIALIZED (
     SELECT
-        r.connection,
         n.id,
         r.object ->> '$.category_data.name' AS name,
         TRY_CAST(r.object ->> '$.updated_at' AS TIMESTAMPTZ) AS updated_at
@@ -102,14 +99,13 @@ sold AS (
             listed(v.object ->> '$.present_at_location_ids'), listed(v.object ->> '$.absent_at_location_ids')
         )) > 0 AS is_somewhere
     FROM variations AS v
-    LEFT JOIN items AS i ON i.connection = v.connection AND i.id = v.object ->> '$.item_variation_data.item_id'
-    LEFT JOIN categories AS c ON c.connection = i.connection AND c.id = i.category_id
+    LEFT JOIN items AS i ON i.id = v.object ->> '$.item_variation_data.item_id'
+    LEFT JOIN categories AS c ON c.id = i.category_id
 ),
 
 judged AS (
     SELECT
         *,
-        minor_unit(currency) AS factor,
         NOT is_open_price AND price_text IS NOT NULL AS is_priced,
         CASE
             WHEN id IS NULL OR type IS NULL THEN 'it has no id or no type'
@@ -122,8 +118,6 @@ judged AS (
 )
 
 SELECT
-    connection,
-    tenant,
     id AS product_id,
     item_id,
     coalesce(nullif(item_name, ''), nullif(variation, ''), 'Unnamed item') AS product_name,
@@ -131,7 +125,7 @@ SELECT
     category,
     nullif(object ->> '$.item_variation_data.sku', '') AS sku,
     nullif(object ->> '$.item_variation_data.upc', '') AS upc,
-    CASE WHEN problem IS NULL AND is_priced THEN (whole(price_text) * factor)::DECIMAL(18,4) END AS price,
+    CASE WHEN problem IS NULL AND is_priced THEN whole(price_text) END AS price,
     CASE WHEN is_priced THEN currency END AS currency,
     NOT is_true(object, '$.is_deleted')
         AND NOT item_is_gone
@@ -139,8 +133,6 @@ SELECT
         AND is_somewhere AS active,
     -- A new name of the item or its category changes the row as well.
     greatest(TRY_CAST(object ->> '$.updated_at' AS TIMESTAMPTZ), item_updated_at, category_updated_at) AS changed_at,
-    source_system,
-    source_version,
     problem,
     CASE WHEN problem IS NOT NULL THEN object::VARCHAR END AS record
 FROM judged;

@@ -38,8 +38,6 @@ judged AS (
 -- A figure that one of the rows does not have is not known, and a row that cannot be read makes the store's date unreadable.
 added_up AS (
     SELECT
-        connection,
-        tenant,
         location_id,
         raw_date,
         currency,
@@ -50,8 +48,6 @@ added_up AS (
         whole_sum(object, 'tips_amount') AS tips,
         whole_sum(object, 'discounts_amount') AS discounts,
         whole_sum(object, 'itemized_returns') AS "returns",
-        source_system,
-        source_version,
         max(problem) AS problem,
         any_value(CASE WHEN problem IS NOT NULL THEN object::VARCHAR END) AS record
     FROM judged
@@ -59,8 +55,6 @@ added_up AS (
 )
 
 SELECT
-    connection,
-    tenant,
     location_id,
     raw_date AS business_date,
     currency,
@@ -71,8 +65,6 @@ SELECT
     tips::DECIMAL(18,4) AS tips,
     discounts::DECIMAL(18,4) AS discounts,
     "returns"::DECIMAL(18,4) AS "returns",
-    source_system,
-    source_version,
     problem,
     record
 FROM added_up;

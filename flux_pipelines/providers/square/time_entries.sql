@@ -65,8 +65,6 @@ judged AS (
 )
 
 SELECT
-    connection,
-    tenant,
     coalesce(object ->> '$.location_id', location_id) AS location_id,
     id AS time_entry_id,
     object ->> '$.team_member_id' AS employee_id,
@@ -75,13 +73,11 @@ SELECT
     clock_out,
     fraction(unpaid, 60) AS unpaid_break_minutes,
     CASE WHEN status = 'closed' THEN fraction(greatest(paid, 0), 3600) END AS paid_hours,
-    CASE WHEN problem IS NULL THEN (whole(wage_text) * factor)::DECIMAL(18,4) END AS hourly_wage,
-    CASE WHEN problem IS NULL THEN (whole(tips_text) * factor)::DECIMAL(18,4) END AS declared_cash_tips,
+    CASE WHEN problem IS NULL THEN whole(wage_text) END AS hourly_wage,
+    CASE WHEN problem IS NULL THEN whole(tips_text) END AS declared_cash_tips,
     currency,
     status,
     raw_date AS business_date,
-    source_system,
-    source_version,
     problem,
     CASE WHEN problem IS NOT NULL THEN object::VARCHAR END AS record
 FROM judged;

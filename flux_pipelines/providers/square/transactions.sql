@@ -3,12 +3,11 @@
 -- Everything before the last statement is run once a session; the last statement is the query. It is one streaming pass
 -- without joins or sorting, so its memory does not grow with the number of orders, and rows come out in the order of
 -- the input.
---   in   `orders`      the columns of `orders_as_received`, and connection, tenant, raw_date, source_system,
---                      source_version
+--   in   `orders`      the columns of `orders_as_received`, and raw_date
 --        `minor_unit(code)`  a macro: the exact factor from minor units to the currency's unit (0.01 for USD), NULL for a
 --                      code that ISO 4217 does not know
 --        `business_date_of(location_id, instant)`  a macro: the location's business date of an instant
---   out  the contract's columns; `first_row`: whether the row is its order's first; `problem`: why the order cannot be
+--   out  the contract's columns but for those that the engine adds, amounts in minor units; `first_row`: whether the row is its order's first; `problem`: why the order cannot be
 --        used (NULL for a good one). An order with a problem comes out as one row, so that it can be found and put in
 --        quarantine whole.
 --
@@ -389,7 +388,7 @@ judged AS (
 
 placed AS (
     SELECT
-        connection, tenant, location_id, id, currency, factor, created_at, raw_date, source_system, source_version,
+        location_id, id, currency, created_at, raw_date,
         problem,
         -- What Square says is still to be paid; of what counts later, what is held of it until then.
         CASE WHEN is_part_paid THEN -paid WHEN counts THEN net_amount_due_money.amount END AS due,
@@ -414,8 +413,6 @@ placed AS (
 )
 
 SELECT
-    connection,
-    tenant,
     location_id,
     id AS order_id,
     r.line_id AS line_id,
@@ -424,33 +421,26 @@ SELECT
     r.product_id AS product_id,
     r.product_name AS product_name,
     r.variation AS variation,
-    NULL::VARCHAR AS category,
-    NULL::VARCHAR AS sku,
     r.quantity AS quantity,
     (r.unit_price * 0.0001)::DECIMAL(18,4) AS unit_price,
-    (r.gross * factor)::DECIMAL(18,4) AS gross,
-    (r.discount * factor)::DECIMAL(18,4) AS discount,
-    ((r.gross - r.discount) * factor)::DECIMAL(18,4) AS net,
-    (r.tax * factor)::DECIMAL(18,4) AS tax,
-    0::DECIMAL(18,4) AS marketplace_tax,
-    (r.total * factor)::DECIMAL(18,4) AS total,
+    r.gross AS gross,
+    r.discount AS discount,
+    r.tax AS tax,
+    r.total AS total,
     currency,
-    (coalesce(paid.cash, 0) * factor)::DECIMAL(18,4) AS tendered_cash,
-    (coalesce(paid.card, 0) * factor)::DECIMAL(18,4) AS tendered_card,
-    (coalesce(paid.gift_card, 0) * factor)::DECIMAL(18,4) AS tendered_gift_card,
-    (coalesce(paid.every - paid.cash - paid.card - paid.gift_card, 0) * factor)::DECIMAL(18,4)
-        AS tendered_other,
-    (-coalesce(paid.refund, 0) * factor)::DECIMAL(18,4) AS tendered_refund,
-    (due * factor)::DECIMAL(18,4) AS due,
+    paid.cash AS tendered_cash,
+    paid.card AS tendered_card,
+    paid.gift_card AS tendered_gift_card,
+    paid.every - paid.cash - paid.card - paid.gift_card AS tendered_other,
+    -paid.refund AS tendered_refund,
+    due,
     r.source_order_id AS source_order_id,
     r.source_line_id AS source_line_id,
     created_at AS occurred_at,
     -- A void counts on no date of its own: it was never paid.
     coalesce(paid_on, raw_date) AS business_date,
     raw_date,
-    source_system,
-    source_version,
-    coalesce(first_row, false) AS first_row,
+    first_row,
     problem
 FROM placed
 WHERE r IS NOT NULL OR problem IS NOT NULL;

@@ -5,13 +5,10 @@
 -- restaurant's. A status that is not known here stops no sale.
 
 SELECT
-    connection,
-    tenant,
     location_id,
     coalesce(
         nullif(nullif(object ->> 'multiLocationId', ''), 'null'), nullif(object ->> 'guid', 'null')
     ) AS product_id,
-    NULL::VARCHAR AS sku,
     CASE WHEN object ->> 'status' = 'QUANTITY' THEN TRY_CAST(object ->> 'quantity' AS DECIMAL(18,5)) END AS quantity,
     CASE
         WHEN object ->> 'status' = 'OUT_OF_STOCK' THEN 'out_of_stock'
@@ -19,11 +16,8 @@ SELECT
         WHEN object ->> 'status' = 'QUANTITY' THEN 'limited'
         ELSE 'in_stock'
     END AS availability,
-    NULL::TIMESTAMPTZ AS counted_at,
     snapshot_at,
     raw_date AS business_date,
-    source_system,
-    source_version,
     CASE
         WHEN nullif(object ->> 'guid', 'null') IS NULL AND nullif(object ->> 'multiLocationId', 'null') IS NULL
             THEN 'it is stock of no item'

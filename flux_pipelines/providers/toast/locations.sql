@@ -1,8 +1,6 @@
 -- Toast restaurants -> rows of the `locations` contract. DuckDB SQL; see docs/add-a-provider.md.
 
 SELECT
-    r.connection,
-    r.tenant,
     r.object ->> 'guid' AS location_id,
     coalesce(
         s.name, nullif(r.object ->> '$.general.name', ''), r.object ->> 'guid'
@@ -14,8 +12,6 @@ SELECT
     -- Toast's own default is 4 in the morning (developer guide, "Restaurant business date").
     coalesce(TRY_CAST(r.object ->> '$.general.closeoutHour' AS INTEGER), 4) AS cutoff_hour,
     NOT coalesce(TRY_CAST(r.object ->> '$.general.archived' AS BOOLEAN), false) AS active,
-    r.source_system,
-    r.source_version,
     CASE
         WHEN r.object ->> 'guid' IS NULL THEN 'it has no guid'
         WHEN coalesce(r.object ->> '$.general.timeZone', s.timezone) IS NULL THEN 'it has no time zone'

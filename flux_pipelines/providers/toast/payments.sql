@@ -19,7 +19,7 @@ CREATE MACRO date_in(number) AS try_strptime(number, '%Y%m%d')::DATE;
 -- on to the payments.
 WITH orders AS (
     SELECT
-        connection, tenant, raw_date, source_system, source_version,
+        raw_date,
         json_extract_string(object, [
             '$.flux_location_id', '$.flux_currency', '$.guid', '$.modifiedDate', '$.openedDate', '$.createdDate',
             '$.createdInTestMode', '$.excessFood', '$.deleted'
@@ -36,7 +36,7 @@ WITH orders AS (
 
 payments AS (
     SELECT
-        connection, tenant, raw_date, source_system, source_version,
+        raw_date,
         said[1] AS store,
         said[2] AS currency,
         said[3] AS order_id,
@@ -94,8 +94,6 @@ sides AS (
 )
 
 SELECT
-    connection,
-    tenant,
     store AS location_id,
     id AS payment_id,
     row_kind AS kind,
@@ -108,13 +106,10 @@ SELECT
     CASE WHEN status IN ('canceled', 'failed') THEN 0 ELSE -exact(kept, factor) END::DECIMAL(18,4) AS fee,
     currency,
     status,
-    NULL::VARCHAR AS settlement_id,
     moment AS occurred_at,
     updated_at,
     counts_on AS business_date,
     raw_date,
-    source_system,
-    source_version,
     CASE
         WHEN id IS NULL THEN 'one of its payments has no guid'
         WHEN factor IS NULL THEN 'its currency is not one that ISO 4217 gives a minor unit'

@@ -15,7 +15,7 @@ CREATE MACRO price_of(thing) AS TRY_CAST(thing ->> 'price' AS DECIMAL(18,4));
 
 WITH published AS (
     SELECT
-        connection, tenant, source_system, source_version, location_id, collected_at,
+        location_id, collected_at,
         TRY_CAST(object ->> 'lastUpdated' AS TIMESTAMPTZ) AS published_at
     FROM records
     WHERE kind = 'menu'
@@ -75,8 +75,6 @@ found AS (
 )
 
 SELECT
-    p.connection,
-    p.tenant,
     f.product_id,
     f.item_id,
     coalesce(nullif(f.product_name, ''), 'Unnamed item') AS product_name,
@@ -88,8 +86,6 @@ SELECT
     s.currency,
     true AS active,
     p.published_at AS changed_at,
-    p.source_system,
-    p.source_version,
     CASE WHEN f.product_id IS NULL THEN 'an item has neither multiLocationId nor guid' END AS problem,
     f.record::VARCHAR AS record
 FROM found AS f JOIN published AS p USING (location_id) LEFT JOIN stores AS s USING (location_id)

@@ -29,20 +29,14 @@ judged AS (
 )
 
 SELECT
-    connection,
-    tenant,
     location_id,
     raw_date AS business_date,
     currency,
     CASE WHEN reported THEN 'reported' ELSE 'no_witness' END AS status,
     object ->> 'reason' AS reason,
     CASE WHEN reported THEN coalesce(amount(object, 'netSalesAmount'), 0) END AS net,
-    NULL::DECIMAL(18,4) AS tax,
-    NULL::DECIMAL(18,4) AS tips,
     amount(object, 'discountAmount') AS discounts,
     -amount(object, 'refundAmount') AS "returns",
-    source_system,
-    source_version,
     problem,
     CASE WHEN problem IS NOT NULL THEN object::VARCHAR END AS record
 FROM judged;

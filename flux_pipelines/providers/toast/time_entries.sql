@@ -30,8 +30,6 @@ entries AS (
 )
 
 SELECT
-    e.connection,
-    e.tenant,
     e.location_id,
     e.object ->> 'guid' AS time_entry_id,
     e.object ->> '$.employeeReference.guid' AS employee_id,
@@ -55,8 +53,6 @@ SELECT
     END AS status,
     coalesce(TRY_CAST(strptime(e.object ->> 'businessDate', '%Y%m%d') AS DATE), e.raw_date) AS business_date,
     instant(e.object ->> 'modifiedDate') AS changed_at,
-    e.source_system,
-    e.source_version,
     CASE
         WHEN e.object ->> 'guid' IS NULL THEN 'it has no guid'
         WHEN e.begun IS NULL THEN 'it has no begin'

@@ -3,12 +3,11 @@
 -- Everything before the last statement is run once a session; the last statement is the query. It is one streaming pass
 -- without joins or sorting, so its memory does not grow with the number of orders, and rows come out in the order of
 -- the input.
---   in   `orders`      the columns of `orders_as_received`, and connection, tenant, raw_date (Toast's `businessDate`),
---                      source_system, source_version
+--   in   `orders`      the columns of `orders_as_received`, and raw_date (Toast's `businessDate`)
 --        `minor_unit(code)`  a macro: the exact factor from minor units to the currency's unit (0.01 for USD), NULL for a
 --                      code that ISO 4217 does not know
 --        `business_date_of(location_id, instant)`  a macro: the restaurant's business date of an instant
---   out  the contract's columns; `first_row`: whether the row is its order's first; `problem`: why the order cannot be
+--   out  the contract's columns but for those that the engine adds, amounts in minor units; `first_row`: whether the row is its order's first; `problem`: why the order cannot be
 --        used (NULL for a good one). An order with a problem comes out as one row, so that it can be found and put in
 --        quarantine whole.
 --
@@ -626,8 +625,7 @@ judged AS (
 
 placed AS (
     SELECT
-        connection, tenant, flux_location_id, guid, flux_currency, coalesce(factor, 0) AS factor, opened, raw_date,
-        source_system, source_version, problem, due,
+        flux_location_id, guid, flux_currency, opened, raw_date, problem, due,
         -- A bad order still has to come out: as one row.
         unnest(CASE WHEN problem IS NULL THEN order_rows ELSE [order_rows[1]] END) AS r,
         unnest([true]) AS first_row,
@@ -652,8 +650,6 @@ placed AS (
 )
 
 SELECT
-    connection,
-    tenant,
     flux_location_id AS location_id,
     guid AS order_id,
     r.line_id AS line_id,
@@ -661,32 +657,26 @@ SELECT
     r.line_type AS line_type,
     r.product_id AS product_id,
     r.product_name AS product_name,
-    NULL::VARCHAR AS variation,
-    NULL::VARCHAR AS category,
-    NULL::VARCHAR AS sku,
     r.quantity AS quantity,
     r.unit_price AS unit_price,
-    (r.gross * factor)::DECIMAL(18,4) AS gross,
-    (r.discount * factor)::DECIMAL(18,4) AS discount,
-    ((r.gross - r.discount) * factor)::DECIMAL(18,4) AS net,
-    (r.tax * factor)::DECIMAL(18,4) AS tax,
-    (r.remitted * factor)::DECIMAL(18,4) AS marketplace_tax,
-    (r.total * factor)::DECIMAL(18,4) AS total,
+    r.gross AS gross,
+    r.discount AS discount,
+    r.tax AS tax,
+    r.remitted AS marketplace_tax,
+    r.total AS total,
     flux_currency AS currency,
-    (coalesce(paid.cash, 0) * factor)::DECIMAL(18,4) AS tendered_cash,
-    (coalesce(paid.card, 0) * factor)::DECIMAL(18,4) AS tendered_card,
-    (coalesce(paid.gift_card, 0) * factor)::DECIMAL(18,4) AS tendered_gift_card,
-    (coalesce(paid.every - paid.cash - paid.card - paid.gift_card, 0) * factor)::DECIMAL(18,4) AS tendered_other,
-    (-coalesce(given_back.refund, 0) * factor)::DECIMAL(18,4) AS tendered_refund,
-    (due * factor)::DECIMAL(18,4) AS due,
+    paid.cash AS tendered_cash,
+    paid.card AS tendered_card,
+    paid.gift_card AS tendered_gift_card,
+    paid.every - paid.cash - paid.card - paid.gift_card AS tendered_other,
+    -given_back.refund AS tendered_refund,
+    due,
     CASE WHEN r.kind = 'return' THEN guid END AS source_order_id,
     r.source_line_id AS source_line_id,
     CASE WHEN r.kind = 'return' THEN coalesce(given_back.moment, opened) ELSE opened END AS occurred_at,
     coalesce(r.counts_on, raw_date) AS business_date,
     raw_date,
-    source_system,
-    source_version,
-    coalesce(first_row, false) AS first_row,
+    first_row,
     problem
 FROM placed
 WHERE r IS NOT NULL OR problem IS NOT NULL;
