@@ -32,6 +32,7 @@ OF_A_RECORD = (duckdb.InvalidInputException, duckdb.DataError)
 _WHOLE = frozenset({"TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT"})
 _INEXACT = frozenset({"FLOAT", "DOUBLE"})
 
+_MACROS = Path(__file__).with_name("macros.sql")
 _LINES_A_BLOCK = 1024
 _BYTES_A_BLOCK = 4 * 1024 * 1024
 
@@ -136,7 +137,7 @@ def order_lines(raw: RawStore, manifest: RawManifest, id_field: str) -> dict[str
 def database(
     calendars: Mapping[str, BusinessCalendar], memory_limit: str, threads: int = 2, scratch: str = ""
 ) -> duckdb.DuckDBPyConnection:
-    """Open DuckDB with what a provider's SQL relies on: UTC, and the macros `minor_unit` and `business_date_of`.
+    """Open DuckDB with what a provider's SQL relies on: UTC, `minor_unit`, `business_date_of`, and `macros.sql`.
 
     Args:
         calendars: the business calendar of each location.
@@ -149,6 +150,7 @@ def database(
     opened.execute("SET TimeZone = 'UTC'")
     opened.execute(_minor_unit_macro())
     opened.execute(_business_date_macro(calendars))
+    opened.execute(_MACROS.read_text("utf-8"))
     return opened
 
 

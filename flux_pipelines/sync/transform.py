@@ -66,7 +66,7 @@ _TOGETHER = 8 * 1024 * 1024
 
 #: What a provider's SQL gives beside the contract's columns.
 _JUDGED = (
-    Column("problem", "text", "Why the row cannot be used."),
+    Column("problem", "text", "Why the row cannot be used.", required=False),
     Column("record", "text", "The JSON text of its record."),
 )
 _CHANGED = Column(CHANGED_AT, "instant", "When the provider last changed what it tells of.")

@@ -13,10 +13,6 @@
 -- Shopify does not say: it is taken to be the last one that is large enough, and a tip that was given back to be in the first
 -- refund that is. Fees are known for Shopify Payments alone, and counted when they are in the order's currency.
 
-CREATE MACRO exact(x) AS CASE
-    WHEN x IS NULL THEN 0::DECIMAL(18,4)
-    WHEN TRY_CAST(x AS DECIMAL(38,12)) = TRY_CAST(x AS DECIMAL(18,4)) THEN TRY_CAST(x AS DECIMAL(18,4))
-END;
 CREATE MACRO number_of(gid) AS regexp_extract(gid, '([^/?]+)(\?.*)?$', 1);
 CREATE MACRO tender_of(gateway, details) AS CASE
     WHEN gateway = 'cash' THEN 'cash'
@@ -53,11 +49,11 @@ whole AS (
         *,
         coalesce(list_sum(list_transform(
             list_filter(tip_sales, lambda s: (s ->> '$.actionType') <> 'RETURN'),
-            lambda s: exact(s ->> '$.totalAmount.shopMoney.amount')
+            lambda s: exact_or_zero(s ->> '$.totalAmount.shopMoney.amount')
         )), 0)::DECIMAL(18,4) AS tips,
         (-coalesce(list_sum(list_transform(
             list_filter(tip_sales, lambda s: (s ->> '$.actionType') = 'RETURN'),
-            lambda s: exact(s ->> '$.totalAmount.shopMoney.amount')
+            lambda s: exact_or_zero(s ->> '$.totalAmount.shopMoney.amount')
         )), 0))::DECIMAL(18,4) AS tips_back,
         -- Cash that was handed back at once: of the payment that it names, or else of the last one in cash.
         list_filter(every, lambda t: (t ->> '$.kind') = 'CHANGE' AND (t ->> '$.status') = 'SUCCESS'
@@ -94,16 +90,16 @@ read AS (
         TRY_CAST(coalesce(t ->> '$.processedAt', t ->> '$.createdAt') AS TIMESTAMPTZ) AS made_at,
         list_filter(every, lambda p: (p ->> '$.id') = (t ->> '$.parentTransaction.id'))[1] AS parent_t,
         -- What was handed over, less the change.
-        (exact(t ->> '$.amountSet.shopMoney.amount') - coalesce(list_sum(list_transform(
+        (exact_or_zero(t ->> '$.amountSet.shopMoney.amount') - coalesce(list_sum(list_transform(
             list_filter(change, lambda c: (t ->> '$.id') = CASE
                 WHEN list_contains(paid, c ->> '$.parentTransaction.id') THEN c ->> '$.parentTransaction.id'
                 ELSE last_cash END),
-            lambda c: exact(c ->> '$.amountSet.shopMoney.amount')
+            lambda c: exact_or_zero(c ->> '$.amountSet.shopMoney.amount')
         )), 0))::DECIMAL(18,4) AS handed,
         -- The fees of this transaction that are in its order's currency.
         coalesce(list_sum(list_transform(
             list_filter((t -> '$.fees[*]')::JSON[], lambda f: (f ->> '$.amount.currencyCode') = currency),
-            lambda f: (exact(f ->> '$.amount.amount') + exact(f ->> '$.taxAmount.amount'))::DECIMAL(18,4)
+            lambda f: (exact_or_zero(f ->> '$.amount.amount') + exact_or_zero(f ->> '$.taxAmount.amount'))::DECIMAL(18,4)
         )), 0)::DECIMAL(18,4) AS fees
     FROM transactions
     WHERE coalesce(t ->> '$.test', 'false') = 'false'
@@ -171,8 +167,7 @@ SELECT
         WHEN id IS NULL THEN 'a payment has no id'
         WHEN handed IS NULL OR tips IS NULL OR fees IS NULL
             THEN 'an amount of a payment is not a number of at most 4 decimal places'
-        WHEN minor_unit(currency) IS NULL
-            THEN 'its currency ' || coalesce(currency, '(none)') || ' is not one that ISO 4217 gives a minor unit'
+        WHEN minor_unit(currency) IS NULL THEN no_currency(currency)
         WHEN made_at IS NULL THEN 'a payment has no time'
     END AS problem,
     object::VARCHAR AS record

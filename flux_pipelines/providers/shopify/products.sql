@@ -7,10 +7,6 @@
 -- catalog is complete: what is deleted is missing from the next one, and closed by the engine. Records of kind `deletion`
 -- say since when, of a product as a whole. A product may have 2,048 variants: the engine gives them apart from it.
 
-CREATE MACRO exact(x) AS CASE
-    WHEN TRY_CAST(x AS DECIMAL(38,12)) = TRY_CAST(x AS DECIMAL(18,4)) THEN TRY_CAST(x AS DECIMAL(18,4))
-END;
-
 WITH products AS MATERIALIZED (
     SELECT
         part_number,

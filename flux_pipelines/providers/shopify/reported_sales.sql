@@ -1,7 +1,7 @@
 -- Shopify's own sales report -> rows of the `reported_sales` contract (flux_pipelines/domain/tables). DuckDB SQL.
 --
---   in   `records`  kind `reported` (a row of ShopifyQL's `sales` by location), `nothing_reported`, and `no_witness` and
---                   `no_witness_yet` with a `reason`; `stores`
+--   in   `reports()`  kind `reported` (a row of ShopifyQL's `sales` by location), `nothing_reported`, and `no_witness` and
+--                   `no_witness_yet` with a `reason`
 --   out  the contract's columns, `problem` and `record`
 --
 -- `net_sales` is after discounts and returns, before tax, and without shipping, which is told apart (help.shopify.com, the
@@ -9,29 +9,19 @@
 
 CREATE MACRO amount(o, member) AS TRY_CAST(o ->> member AS DECIMAL(18,4));
 
-WITH read AS (
-    SELECT r.*, s.currency, r.kind IN ('reported', 'nothing_reported') AS reported
-    FROM records AS r
-    LEFT JOIN stores AS s ON s.location_id = r.location_id
-),
-
-judged AS (
+WITH judged AS (
     SELECT
         *,
-        CASE
-            WHEN currency IS NULL THEN 'its location is not known'
-            WHEN kind = 'reported' AND amount(object, 'net_sales') IS NULL THEN 'it has no net_sales that can be read'
-            WHEN NOT reported AND (object ->> 'reason') IS NULL THEN 'it does not say why there is no report'
-        END AS problem
-    FROM read
+        coalesce(lacking, CASE WHEN kind = 'reported' AND amount(object, 'net_sales') IS NULL THEN 'it has no net_sales that can be read' END) AS problem
+    FROM reports()
 )
 
 SELECT
     location_id,
     raw_date AS business_date,
     currency,
-    CASE WHEN reported THEN 'reported' ELSE 'no_witness' END AS status,
-    object ->> 'reason' AS reason,
+    status,
+    reason,
     CASE WHEN reported
         THEN (coalesce(amount(object, 'net_sales'), 0) + coalesce(amount(object, 'shipping_charges'), 0))::DECIMAL(18,4)
     END AS net,

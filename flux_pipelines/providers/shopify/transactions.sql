@@ -43,12 +43,8 @@ CREATE TEMP TABLE orders_as_received (
 
 -- An amount is a text with any number of decimals; one that DECIMAL(18,4) cannot hold exactly becomes NULL, which makes
 -- the order a bad one.
-CREATE MACRO exact(x) AS CASE
-    WHEN x IS NULL THEN 0::DECIMAL(18,4)
-    WHEN TRY_CAST(x AS DECIMAL(38,12)) = TRY_CAST(x AS DECIMAL(18,4)) THEN TRY_CAST(x AS DECIMAL(18,4))
-END;
-CREATE MACRO money_of(b) AS exact(b."shopMoney".amount);
-CREATE MACRO added(amounts) AS coalesce(list_sum(amounts), 0)::DECIMAL(18,4);
+CREATE MACRO money_of(b) AS exact_or_zero(b."shopMoney".amount);
+CREATE MACRO added_exactly(amounts) AS coalesce(list_sum(amounts), 0)::DECIMAL(18,4);
 CREATE MACRO number_of(gid) AS regexp_extract(gid, '([^/?]+)(\?.*)?$', 1);
 CREATE MACRO name_of(l) AS coalesce(nullif(l.title, ''), 'Unnamed item');
 
@@ -97,7 +93,7 @@ CREATE MACRO discount_given(s) AS CASE
 CREATE MACRO discount_of(s) AS CASE s."actionType"
     WHEN 'RETURN' THEN -abs(discount_given(s)) WHEN 'ORDER' THEN abs(discount_given(s)) ELSE discount_given(s) END;
 -- Tax that "the channel that submitted the tax line is liable for remitting" is not the seller's.
-CREATE MACRO remitted_of(s) AS added(list_transform(
+CREATE MACRO remitted_of(s) AS added_exactly(list_transform(
     list_filter(s.taxes, lambda t: coalesce(t."taxLine"."channelLiable", false)), lambda t: money_of(t.amount)
 ));
 -- Goods and charges are revenue; gift cards, tips and rounding are not: their amount is in `total` alone. Duties are taxes of
@@ -114,7 +110,7 @@ CREATE MACRO remitted(s) AS CASE WHEN s."lineType" IN ('GIFT_CARD', 'TIP') THEN 
 -- The price of one unit without tax: where prices hold it, what the units come to without it, divided; half up, in integers.
 CREATE MACRO ten_thousandths(amount) AS (amount * 10000)::HUGEINT;
 CREATE MACRO divided(amount, units) AS
-    ((2 * ten_thousandths(abs(amount)) + abs(units)) // (2 * abs(units)))::DECIMAL(22,0) * 0.0001::DECIMAL(5,4);
+    share_of(ten_thousandths(abs(amount)), 1, abs(units))::DECIMAL(22,0) * 0.0001::DECIMAL(5,4);
 CREATE MACRO unit_price_of(s, l, included) AS CASE
     WHEN NOT is_of_line(s) THEN 0
     WHEN NOT coalesce(included, false) OR units_of(s) = 0 OR s."lineType" = 'GIFT_CARD' THEN money_of(l."originalUnitPriceSet")
@@ -178,7 +174,7 @@ CREATE MACRO says_something(r) AS coalesce(
     true
 );
 
-CREATE MACRO total_of(some_rows) AS added(list_transform(some_rows, lambda r: r.total));
+CREATE MACRO total_of(some_rows) AS added_exactly(list_transform(some_rows, lambda r: r.total));
 CREATE MACRO at_of(t) AS coalesce(t."processedAt", t."createdAt");
 CREATE MACRO tender_of(t) AS CASE
     WHEN t.gateway = 'cash' THEN 'cash'
@@ -189,7 +185,7 @@ CREATE MACRO is_paid(t) AS coalesce(t.status = 'SUCCESS' AND t.kind IN ('SALE', 
 CREATE MACRO is_refund(t) AS coalesce(
     t.kind = 'REFUND' AND t.status IN ('SUCCESS', 'PENDING') AND NOT coalesce(t.test, false), false
 );
-CREATE MACRO tendered(transactions, tender) AS added(list_transform(
+CREATE MACRO tendered(transactions, tender) AS added_exactly(list_transform(
     list_filter(transactions, lambda t: is_paid(t) AND tender_of(t) = tender),
     lambda t: (CASE WHEN t.kind = 'CHANGE' THEN -money_of(t."amountSet") ELSE money_of(t."amountSet") END)::DECIMAL(18,4)
 ));
@@ -221,7 +217,7 @@ owed AS (
         list_filter(
             list_transform(sales, lambda x: nullif(x.s."shippingLine".title, '')), lambda title: title IS NOT NULL
         )[1] AS shipping,
-        added(list_transform(
+        added_exactly(list_transform(
             list_filter(sales, lambda x: x.s."lineType" = 'ADJUSTMENT'), lambda x: money_of(x.s."totalAmount")
         )) AS adjusted
     FROM read
@@ -272,8 +268,7 @@ judged AS (
         CASE
             WHEN agreements IS NULL THEN 'fetched before sales were read from agreements; fetch the date again'
             WHEN "processedAt" IS NULL THEN 'it has no processedAt'
-            WHEN factor IS NULL THEN 'its currency ' || coalesce("currencyCode", '(none)')
-                || ' is not one that ISO 4217 gives a minor unit'
+            WHEN factor IS NULL THEN no_currency("currencyCode")
             WHEN len(list_filter(sales, lambda x: x.at IS NULL)) > 0 THEN 'one of its agreements does not say when it happened'
             WHEN len(list_filter(sales, lambda x: is_of_line(x.s) AND NOT list_contains(
                 list_transform(lines, lambda l: l.id), x.s."lineItem".id
@@ -328,7 +323,7 @@ placed AS (
             )]
         END) AS paid,  -- the shorter lists are filled with NULL: only the first row has what they hold
         -- What was given back on a date is with the first row of that date that came back; with the order where there is none.
-        unnest(CASE WHEN problem IS NULL THEN list_transform(order_rows, lambda r, i: added(list_transform(
+        unnest(CASE WHEN problem IS NULL THEN list_transform(order_rows, lambda r, i: added_exactly(list_transform(
             list_filter(refunds, lambda t, j: CASE
                 WHEN list_contains(return_days, refund_days[j]) THEN list_position(return_days, refund_days[j]) = i
                 ELSE i = 1 END),

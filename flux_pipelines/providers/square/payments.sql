@@ -24,8 +24,6 @@ CREATE MACRO opened(object) AS json_transform(object, '{
 }');
 
 -- Digits only: a cast would round 12.5 cents without a word.
-CREATE MACRO whole(t) AS CASE WHEN regexp_full_match(t, '-?[0-9]{1,14}') THEN t::BIGINT END;
-
 CREATE MACRO amount_of(money) AS whole(money ->> '$.amount');
 
 CREATE MACRO is_spoilt(money) AS
@@ -92,7 +90,7 @@ read AS (
         -- What Square keeps; a fee that is given back with a refund is below zero. What the app takes that made the payment
         -- comes off it as Square's own fee does; of a refund it is what the app gives back (`app_fee_money` of Payment and
         -- of PaymentRefund).
-        coalesce(list_sum(list_transform(processing_fees(o), lambda a: whole(a)))::BIGINT, 0::BIGINT)
+        added(list_transform(processing_fees(o), lambda a: whole(a)))
             + coalesce(amount_of(source_fee_of(o)), 0)
             + CASE kind WHEN 'payment' THEN 1 ELSE -1 END * coalesce(amount_of(o.app_fee_money), 0) AS fee,
         coalesce(o.amount_money ->> '$.currency', o.total_money ->> '$.currency') AS currency,
@@ -136,8 +134,7 @@ placed AS (
             WHEN id IS NULL THEN 'it has no id'
             WHEN occurred_at IS NULL THEN 'it has no created_at that can be read'
             WHEN spoilt THEN 'an amount is not a whole number of minor units'
-            WHEN currency IS NULL OR factor IS NULL THEN 'its currency ' || coalesce(currency, '(none)')
-                || ' is not one that ISO 4217 gives a minor unit'
+            WHEN factor IS NULL THEN no_currency(currency)
             WHEN in_two_currencies THEN 'its amounts are in two currencies'
             WHEN amount IS NULL AND status NOT IN ('canceled', 'failed') THEN 'it has no amount'
         END AS problem

@@ -7,8 +7,6 @@
 -- CatalogItemVariation, CatalogObjectCategory. A variation comes twice, inside its item (the engine
 -- gives it apart from that) and by itself; a deleted one only by itself. Prices of single locations (`location_overrides`) are not the list price and are left out.
 
-CREATE MACRO whole(t) AS CASE WHEN regexp_full_match(t, '-?[0-9]{1,14}') THEN t::BIGINT END;
-
 CREATE MACRO is_true(o, path) AS coalesce((o ->> path) = 'true', false);
 
 -- The locations, of those given, where an object is sold; one that says nothing about locations is sold at all of them.
@@ -111,8 +109,7 @@ judged AS (
             WHEN id IS NULL OR type IS NULL THEN 'it has no id or no type'
             WHEN is_open_price OR price_text IS NULL THEN NULL
             WHEN whole(price_text) IS NULL THEN 'its price is not a whole number of minor units'
-            WHEN currency IS NULL OR minor_unit(currency) IS NULL THEN 'its currency ' || coalesce(currency, '(none)')
-                || ' is not one that ISO 4217 gives a minor unit'
+            ELSE no_currency(currency)
         END AS problem
     FROM sold
 )

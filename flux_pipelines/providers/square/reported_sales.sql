@@ -1,7 +1,7 @@
 -- Square's own sales report -> rows of the `reported_sales` contract (flux_pipelines/domain/tables). DuckDB SQL.
 --
---   in   `records`  kind `reported` (a row of the Reporting API's answer, cube Orders), `nothing_reported`, and `no_witness`
---                   and `no_witness_yet` with a `reason`; `stores`
+--   in   `reports()`  kind `reported` (a row of the Reporting API's answer, cube Orders), `nothing_reported`, and `no_witness`
+--                   and `no_witness_yet` with a `reason`
 --   out  the contract's columns, `problem` and `record`
 --
 -- A store's date is a row, or one an hour, which add up. Amounts are decimal units, as text
@@ -17,22 +17,11 @@ CREATE MACRO amount(o, member) AS TRY_CAST(said(o, member) AS DECIMAL(18,4));
 
 CREATE MACRO whole_sum(o, member) AS CASE WHEN count(amount(o, member)) = count(*) THEN sum(amount(o, member)) END;
 
-WITH read AS (
-    SELECT r.*, s.currency
-    FROM records AS r
-    LEFT JOIN stores AS s ON s.location_id = r.location_id
-),
-
-judged AS (
+WITH judged AS (
     SELECT
         *,
-        kind IN ('reported', 'nothing_reported') AS reported,
-        CASE
-            WHEN currency IS NULL THEN 'its location is not known'
-            WHEN kind = 'reported' AND amount(object, 'net_sales') IS NULL THEN 'it has no net_sales that can be read'
-            WHEN kind LIKE 'no_witness%' AND (object ->> '$.reason') IS NULL THEN 'it does not say why there is no report'
-        END AS problem
-    FROM read
+        coalesce(lacking, CASE WHEN kind = 'reported' AND amount(object, 'net_sales') IS NULL THEN 'it has no net_sales that can be read' END) AS problem
+    FROM reports()
 ),
 
 -- A figure that one of the rows does not have is not known, and a row that cannot be read makes the store's date unreadable.
@@ -42,7 +31,8 @@ added_up AS (
         raw_date,
         currency,
         reported,
-        object ->> '$.reason' AS reason,
+        status,
+        reason,
         sum(amount(object, 'net_sales')) AS net,
         whole_sum(object, 'sales_tax_amount') AS tax,
         whole_sum(object, 'tips_amount') AS tips,
@@ -58,7 +48,7 @@ SELECT
     location_id,
     raw_date AS business_date,
     currency,
-    CASE WHEN reported THEN 'reported' ELSE 'no_witness' END AS status,
+    status,
     reason,
     CASE WHEN reported THEN coalesce(net, 0)::DECIMAL(18,4) END AS net,
     tax::DECIMAL(18,4) AS tax,

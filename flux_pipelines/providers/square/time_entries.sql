@@ -6,8 +6,6 @@
 -- Times are whole minutes with the offset of the location. A break that is not paid takes its real length off; one that
 -- goes on still takes nothing off yet.
 
-CREATE MACRO whole(t) AS CASE WHEN regexp_full_match(t, '-?[0-9]{1,14}') THEN t::BIGINT END;
-
 CREATE MACRO seconds_between(a, b) AS
     date_diff('second', TRY_CAST(a AS TIMESTAMPTZ), TRY_CAST(b AS TIMESTAMPTZ));
 
@@ -57,8 +55,7 @@ judged AS (
             WHEN (wage_text IS NOT NULL AND whole(wage_text) IS NULL)
                 OR (tips_text IS NOT NULL AND whole(tips_text) IS NULL)
                 THEN 'an amount is not a whole number of minor units'
-            WHEN currency IS NULL OR minor_unit(currency) IS NULL THEN 'its currency ' || coalesce(currency, '(none)')
-                || ' is not one that ISO 4217 gives a minor unit'
+            WHEN factor IS NULL THEN no_currency(currency)
             WHEN in_two_currencies THEN 'its amounts are in two currencies'
         END AS problem
     FROM cards

@@ -59,11 +59,7 @@ CREATE TEMP TABLE orders_as_received (
 
 CREATE MACRO minor(m) AS coalesce(m.amount, 0::BIGINT);
 
--- A whole number that is rounded, half up; both are whole and not below zero.
-CREATE MACRO divided(amount, parts) AS (2 * amount::HUGEINT + parts) // (2 * parts);
-
-CREATE MACRO added_up(applied) AS
-    coalesce(list_sum(list_transform(applied, lambda a: a.applied_money.amount))::BIGINT, 0::BIGINT);
+CREATE MACRO added_up(applied) AS added(list_transform(applied, lambda a: a.applied_money.amount));
 
 -- Apportioned charges are spread over the lines and are inside the lines' totals; any other stands beside the lines.
 CREATE MACRO is_apportioned(c) AS
@@ -93,13 +89,13 @@ CREATE MACRO units(l) AS coalesce(TRY_CAST(l.quantity AS DECIMAL(18,5)), 0::DECI
 -- Price times quantity, modifiers included, for a line that comes without a total of its own.
 CREATE MACRO list_price(l) AS
     coalesce(l.variation_total_price_money.amount, round(minor(l.base_price_money) * units(l))::BIGINT)
-    + coalesce(list_sum(list_transform(
+    + added(list_transform(
         coalesce(l.modifiers, l.return_modifiers),
         lambda m: coalesce(
             m.total_price_money.amount,
             round(minor(m.base_price_money) * coalesce(TRY_CAST(m.quantity AS DECIMAL(18,5)), 1) * units(l))::BIGINT
         )
-    ))::BIGINT, 0::BIGINT);
+    ));
 
 CREATE MACRO line_type_of(l) AS CASE l.item_type
     WHEN 'CUSTOM_AMOUNT' THEN 'custom_amount' WHEN 'GIFT_CARD' THEN 'gift_card' ELSE 'item' END;
@@ -153,7 +149,7 @@ CREATE MACRO gross_of(p) AS total_of(p) - p.tax - p.within + p.discount;
 -- is short of its list price is.
 CREATE MACRO price_before_tax(p, fine) AS CASE
     WHEN gross_of(p) BETWEEN 0 AND p.listed - 1 AND (NOT p.taxes_told OR p.tax <> p.added)
-        THEN divided(p.base::HUGEINT * fine * gross_of(p), p.listed)::BIGINT
+        THEN share_of(p.base::HUGEINT * fine, gross_of(p), p.listed)::BIGINT
     ELSE p.base * fine END;
 
 -- One line, at its sign (1 sold, -1 returned). A gift card is a liability, not revenue: its amount is in `total` alone.
@@ -175,9 +171,7 @@ CREATE MACRO line_row(p, position, kind, sign, prefix, source_order_id, fine) AS
 );
 
 -- What lines carry of one apportioned charge.
-CREATE MACRO carried_by(lines, charge_uid) AS coalesce(
-    list_sum(list_transform(lines, lambda l: charged_within(l, [charge_uid])))::BIGINT, 0::BIGINT
-);
+CREATE MACRO carried_by(lines, charge_uid) AS added(list_transform(lines, lambda l: charged_within(l, [charge_uid])));
 
 -- One order-level charge. The tax on an apportioned charge is inside the lines' tax, so the charge itself has none.
 CREATE MACRO charge_total(c, lines, inclusive) AS CASE
@@ -253,18 +247,14 @@ CREATE MACRO rows_of_void(line_items) AS coalesce(list_transform(line_items, lam
     0, 0, 0, 0, 0, 0, NULL::VARCHAR, NULL::VARCHAR
 )), []);
 
-CREATE MACRO paid_by(tenders, types) AS coalesce(list_sum(list_transform(
-    list_filter(tenders, lambda t: list_contains(types, t."type")), lambda t: t.amount_money.amount
-))::BIGINT, 0::BIGINT);
+CREATE MACRO given(tenders) AS added(list_transform(tenders, lambda t: t.amount_money.amount));
+
+CREATE MACRO paid_by(tenders, types) AS given(list_filter(tenders, lambda t: list_contains(types, t."type")));
 
 -- What of the tenders is paid: a card that is only authorised leaves the order's amount due as it is.
 CREATE MACRO taken(tenders) AS coalesce(list_filter(
     tenders, lambda t: coalesce(t.card_details.status, 'CAPTURED') NOT IN ('AUTHORIZED', 'VOIDED', 'FAILED')
 ), []);
-
-CREATE MACRO given(tenders) AS coalesce(
-    list_sum(list_transform(tenders, lambda t: t.amount_money.amount))::BIGINT, 0::BIGINT
-);
 
 -- When the last of what was paid was; of a return, which has refunds in their place, when the last of those was.
 CREATE MACRO final_payment(taken, tenders, refunds) AS coalesce(
@@ -277,9 +267,6 @@ CREATE MACRO final_payment(taken, tenders, refunds) AS coalesce(
 CREATE MACRO has_bad_quantity(lines) AS len(list_filter(lines, lambda l:
     coalesce(TRY_CAST(l.quantity AS DECIMAL(38,15)) <> TRY_CAST(l.quantity AS DECIMAL(18,5)), true)
 )) > 0;
-
-CREATE MACRO in_words(minor_amount, factor, currency) AS
-    (minor_amount * factor)::DECIMAL(38,4)::VARCHAR || ' ' || currency;
 
 -- The query -----------------------------------------------------------------------------------------------------------
 WITH read AS (
@@ -359,12 +346,11 @@ expanded AS (
 judged AS (
     SELECT
         *,
-        coalesce(list_sum(list_transform(order_rows, lambda r: r.total))::BIGINT, 0::BIGINT) AS rows_total,
+        added(list_transform(order_rows, lambda r: r.total)) AS rows_total,
         CASE
             WHEN created_at IS NULL THEN 'it has no created_at'
             WHEN currency IS NULL AND len(order_rows) = 0 THEN NULL
-            WHEN factor IS NULL THEN 'its currency ' || coalesce(currency, '(none)')
-                || ' is not one that ISO 4217 gives a minor unit'
+            WHEN factor IS NULL THEN no_currency(currency)
             WHEN len(order_rows) <> len(list_distinct(list_transform(order_rows, lambda r: r.line_id)))
                 THEN 'two of its lines have the same uid'
             WHEN state = 'CANCELED' OR is_part_paid THEN NULL
@@ -374,8 +360,8 @@ judged AS (
                 THEN 'a line has a quantity that is not a number of at most 5 decimal places'
             WHEN provider_total IS NULL AND len(order_rows) > 0 THEN 'it has no total to check its rows against'
             WHEN rows_total <> coalesce(provider_total, 0) THEN
-                'its rows add up to ' || in_words(rows_total, factor, currency)
-                || ', but its own total is ' || in_words(provider_total, factor, currency)
+                'its rows add up to ' || in_words(rows_total, currency)
+                || ', but its own total is ' || in_words(provider_total, currency)
             -- Opening the cash drawer leaves an order with a NO_SALE tender of nothing: there is nothing to count.
             WHEN len(order_rows) = 0 AND (
                 len(list_filter(tenders, lambda t: minor(t.amount_money) <> 0)) > 0
@@ -403,10 +389,7 @@ placed AS (
                 card := paid_by(tenders, ['CARD', 'WALLET']),
                 gift_card := paid_by(tenders, ['SQUARE_GIFT_CARD']),
                 every := given(tenders),
-                refund := coalesce(list_sum(list_transform(
-                    list_filter(refunds, lambda x: x.status IN ('APPROVED', 'PENDING')),
-                    lambda x: x.amount_money.amount
-                ))::BIGINT, 0::BIGINT)
+                refund := given(list_filter(refunds, lambda x: x.status IN ('APPROVED', 'PENDING')))
             )]
         END) AS paid  -- the shorter lists are filled with NULL: only the first row has what they hold
     FROM judged

@@ -9,7 +9,7 @@
 CREATE MACRO dollars(amount) AS coalesce(TRY_CAST(amount AS DECIMAL(18,4)), 0);
 
 -- Floats that were added up leave crumbs: rounded to the minor unit.
-CREATE MACRO exact(amount, factor) AS CASE
+CREATE MACRO rounded(amount, factor) AS CASE
     WHEN factor IS NULL THEN dollars(amount) ELSE (round(dollars(amount) / factor) * factor)::DECIMAL(18,4) END;
 
 -- Toast's integer `yyyyMMdd`.
@@ -101,9 +101,9 @@ SELECT
     CASE WHEN row_kind = 'refund' THEN id END AS source_payment_id,
     tender,
     coalesce(nullif(payment ->> 'cardType', ''), payment ->> 'type') AS tender_detail,
-    CASE WHEN status IN ('canceled', 'failed') THEN 0 ELSE sign * exact(given, factor) END::DECIMAL(18,4) AS amount,
-    CASE WHEN status IN ('canceled', 'failed') THEN 0 ELSE sign * exact(given_tip, factor) END::DECIMAL(18,4) AS tip,
-    CASE WHEN status IN ('canceled', 'failed') THEN 0 ELSE -exact(kept, factor) END::DECIMAL(18,4) AS fee,
+    CASE WHEN status IN ('canceled', 'failed') THEN 0 ELSE sign * rounded(given, factor) END::DECIMAL(18,4) AS amount,
+    CASE WHEN status IN ('canceled', 'failed') THEN 0 ELSE sign * rounded(given_tip, factor) END::DECIMAL(18,4) AS tip,
+    CASE WHEN status IN ('canceled', 'failed') THEN 0 ELSE -rounded(kept, factor) END::DECIMAL(18,4) AS fee,
     currency,
     status,
     moment AS occurred_at,

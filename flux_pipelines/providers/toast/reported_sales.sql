@@ -1,7 +1,7 @@
 -- Toast's own sales report -> rows of the `reported_sales` contract (flux_pipelines/domain/tables). DuckDB SQL.
 --
---   in   `records`  kind `reported` (a row of the analytics API's aggregated sales report), `nothing_reported`, and
---                   `no_witness` and `no_witness_yet` with a `reason`; `stores`
+--   in   `reports()`  kind `reported` (a row of the analytics API's aggregated sales report), `nothing_reported`, and
+--                   `no_witness` and `no_witness_yet` with a `reason`
 --   out  the contract's columns, `problem` and `record`
 --
 -- `netSalesAmount` is "the total sales, excluding tax, gratuity, tips, discounts, and deferred amounts"; refunds count on the
@@ -10,30 +10,19 @@
 
 CREATE MACRO amount(o, member) AS round(TRY_CAST(o ->> member AS DECIMAL(18,4)), 2)::DECIMAL(18,4);
 
-WITH read AS (
-    SELECT r.*, s.currency, r.kind IN ('reported', 'nothing_reported') AS reported
-    FROM records AS r
-    LEFT JOIN stores AS s ON s.location_id = r.location_id
-),
-
-judged AS (
+WITH judged AS (
     SELECT
         *,
-        CASE
-            WHEN currency IS NULL THEN 'its location is not known'
-            WHEN kind = 'reported' AND amount(object, 'netSalesAmount') IS NULL
-                THEN 'it has no netSalesAmount that can be read'
-            WHEN NOT reported AND (object ->> 'reason') IS NULL THEN 'it does not say why there is no report'
-        END AS problem
-    FROM read
+        coalesce(lacking, CASE WHEN kind = 'reported' AND amount(object, 'netSalesAmount') IS NULL THEN 'it has no netSalesAmount that can be read' END) AS problem
+    FROM reports()
 )
 
 SELECT
     location_id,
     raw_date AS business_date,
     currency,
-    CASE WHEN reported THEN 'reported' ELSE 'no_witness' END AS status,
-    object ->> 'reason' AS reason,
+    status,
+    reason,
     CASE WHEN reported THEN coalesce(amount(object, 'netSalesAmount'), 0) END AS net,
     amount(object, 'discountAmount') AS discounts,
     -amount(object, 'refundAmount') AS "returns",

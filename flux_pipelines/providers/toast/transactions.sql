@@ -57,15 +57,6 @@ CREATE TEMP TABLE orders_as_received (
 -- An amount in minor units. Half of one goes up, as in orders.py.
 CREATE MACRO minor(amount, factor) AS round(coalesce(amount, 0) / factor)::BIGINT;
 
-CREATE MACRO added(amounts) AS coalesce(list_sum(amounts)::BIGINT, 0::BIGINT);
-
--- A share of a whole number that is not negative, rounded half up.
-CREATE MACRO share_of(whole, part, parts) AS (2 * whole * part + parts) // (2 * parts);
-
--- The same of a number of either sign: half goes away from zero.
-CREATE MACRO signed_share(whole, part, parts) AS
-    (sign(whole) * share_of(abs(whole)::HUGEINT, part::HUGEINT, parts::HUGEINT))::BIGINT;
-
 CREATE MACRO counts(c) AS NOT (coalesce(c.voided, false) OR coalesce(c.deleted, false));
 
 -- A payment that moved money, or will. Statuses that are not known here may have. One whose void is being processed
@@ -438,9 +429,6 @@ CREATE MACRO paid_by(payments, types, factor) AS added(list_transform(
     lambda p: minor(p.amount, factor) + minor(p."tipAmount", factor)
 ));
 
-CREATE MACRO in_words(minor_amount, factor, currency) AS
-    (minor_amount * factor)::DECIMAL(38,4)::VARCHAR || ' ' || currency;
-
 -- The query -----------------------------------------------------------------------------------------------------------
 WITH live AS (
     SELECT
@@ -605,8 +593,7 @@ judged AS (
         *,
         CASE
             WHEN opened IS NULL THEN 'it has neither openedDate nor createdDate'
-            WHEN factor IS NULL THEN 'its currency ' || coalesce(flux_currency, '(none)')
-                || ' is not one that ISO 4217 gives a minor unit'
+            WHEN factor IS NULL THEN no_currency(flux_currency)
             WHEN len(list_filter(order_rows, lambda r: r.line_id IS NULL)) > 0 THEN 'one of its selections has no guid'
             WHEN len(order_rows) <> len(list_distinct(list_transform(order_rows, lambda r: r.line_id)))
                 THEN 'two of its selections have the same guid'
@@ -614,11 +601,11 @@ judged AS (
             -- Of a check that is open it may be a deposit, which the next version of the order has lines for.
             WHEN len(order_rows) = 0 AND due = 0 AND added(list_transform(payments, lambda p: minor(p.amount, factor))) <> 0
                 THEN 'it has payments, but nothing was sold or given back'
-            WHEN itemised_back > back THEN 'its lines were refunded ' || in_words(itemised_back, factor, flux_currency)
-                || ', but its payments only ' || in_words(back, factor, flux_currency)
+            WHEN itemised_back > back THEN 'its lines were refunded ' || in_words(itemised_back, flux_currency)
+                || ', but its payments only ' || in_words(back, flux_currency)
             WHEN added(list_transform(order_rows, lambda r: r.total)) <> provider_total THEN
-                'its rows add up to ' || in_words(added(list_transform(order_rows, lambda r: r.total)), factor, flux_currency)
-                || ', but its checks, tips and refunds to ' || in_words(provider_total, factor, flux_currency)
+                'its rows add up to ' || in_words(added(list_transform(order_rows, lambda r: r.total)), flux_currency)
+                || ', but its checks, tips and refunds to ' || in_words(provider_total, flux_currency)
         END AS problem
     FROM expanded
 ),
