@@ -18,7 +18,7 @@ from flux_pipelines.domain.decoding import decode, decoder
 from flux_pipelines.domain.errors import BadResponseError, FluxError, ProviderUnavailableError
 from flux_pipelines.domain.money import to_minor
 from flux_pipelines.providers.base import Order, OrderHeader
-from flux_pipelines.providers.paging import Progress
+from flux_pipelines.providers.common.paging import Progress
 from flux_pipelines.providers.shopify.graphql import TOO_COSTLY, Cost, GraphQL, T
 from flux_pipelines.transport import RefusedError
 

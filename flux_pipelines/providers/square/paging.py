@@ -9,9 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from flux_pipelines.domain.errors import ProviderUnavailableError
-from flux_pipelines.providers.paging import Progress
-from flux_pipelines.transport.errors import RefusedError
+from flux_pipelines.providers.common.paging import by_cursor
 
 if TYPE_CHECKING:
     import msgspec
@@ -19,7 +17,6 @@ if TYPE_CHECKING:
     from flux_pipelines.transport.client import ApiClient
 
 _CURSOR_CODES = frozenset({"INVALID_CURSOR", "CURSOR_EXPIRED", "EXPIRED_CURSOR"})
-_MOST_RESTARTS_IN_PLACE = 8
 _MOST_IDS = 100  # the most that BatchRetrieveOrders accepts
 
 
@@ -53,46 +50,17 @@ def follow(
     connection: str,
     what: str,
 ) -> Iterator[P]:
-    """Yield the pages of a list that is sorted by time, oldest first.
-
-    A dead cursor makes the list start again from the last instant seen: what lies at that very instant comes twice.
-
-    Args:
-        ask: fetches a page: of the list from an instant on, after a cursor (empty for the first page).
-        start: where the list begins.
-        latest: the last instant on a page; None where a list has no order to go by, so that it starts again as a whole.
-        connection: for the error.
-        what: the path of the list, for the error.
-
-    Raises:
-        BadResponseError: the pages do not end.
-        ProviderUnavailableError: cursors die again and again without the list getting any further.
-
-    """
-    restarts = 0
-    while True:
-        reached = start
-        cursor = ""
-        progress = Progress(connection, what)
-        try:
-            while True:
-                page = ask(start, cursor)
-                reached = max(reached, latest(page) or reached)
-                yield page
-                cursor = page.cursor
-                if not cursor:
-                    return
-                progress.page(cursor, [one.raw for one in page.found])
-        except RefusedError as refused:
-            if not cursor or not _CURSOR_CODES.intersection(refused.codes):
-                raise
-            restarts = restarts + 1 if reached == start else 0
-            if restarts > _MOST_RESTARTS_IN_PLACE:
-                raise ProviderUnavailableError(
-                    f"Square's cursors die before the next page can be read (at {reached.isoformat()})",
-                    connection=connection,
-                ) from refused
-            start = reached
+    """Yield the pages of a list of Square's, oldest first where it is sorted by time: see `by_cursor`."""
+    return by_cursor(
+        ask,
+        lambda page: page.cursor,
+        lambda page: [one.raw for one in page.found],
+        connection=connection,
+        what=what,
+        start=start,
+        latest=latest,
+        is_dead=lambda refused: not _CURSOR_CODES.isdisjoint(refused.codes),
+    )
 
 
 def orders_by_id(api: ApiClient, order_ids: Iterable[str], decode: Callable[[bytes], T]) -> Iterator[T]:

@@ -34,7 +34,7 @@ from flux_pipelines.providers.base import (
     TimeField,
     Window,
 )
-from flux_pipelines.providers.paging import Progress
+from flux_pipelines.providers.common.paging import by_cursor
 from flux_pipelines.providers.toast.login import account_of, scopes_of
 from flux_pipelines.providers.toast.orders import page_decoder, read_order
 from flux_pipelines.providers.toast.reports import PERMISSION, ToastReports
@@ -289,14 +289,15 @@ class ToastClient:
         return intervals
 
     def _search(self, restaurant: str, question: dict[str, str]) -> Iterator[Page]:
-        number, progress = 1, Progress(self._connection, _ORDERS, first=1)
-        while True:
-            orders, following = self._bulk_page(restaurant, question, number)
+        for orders, following in by_cursor(
+            lambda _, number: self._bulk_page(restaurant, question, number),
+            lambda page: page[1],
+            lambda page: [order.raw for order in page[0]],
+            connection=self._connection,
+            what=_ORDERS,
+            first=1,
+        ):
             yield Page(orders, last=following is None)
-            if following is None:
-                return
-            progress.page(following, [order.raw for order in orders])
-            number = following
 
     def _bulk_page(self, restaurant: str, question: dict[str, str], number: int) -> tuple[list[Order], int | None]:
         decode = page_decoder(restaurant, self._restaurant(restaurant).currency)

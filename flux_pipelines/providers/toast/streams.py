@@ -18,7 +18,7 @@ import msgspec
 from flux_pipelines.domain.decoding import decoder
 from flux_pipelines.domain.errors import ConfigurationError, ProviderUnavailableError
 from flux_pipelines.providers.base import Record, Window
-from flux_pipelines.providers.paging import Progress
+from flux_pipelines.providers.common.paging import by_cursor
 from flux_pipelines.providers.toast.orders import business_date
 from flux_pipelines.transport.errors import RefusedError
 
@@ -155,18 +155,21 @@ class ToastStreams:
     def _config(self, path: str, restaurant: str) -> list[msgspec.Raw]:
         """Follow page tokens to the end; from the beginning again when the configuration was published meanwhile (409)."""
         for _ in range(_MOST_RESTARTS):
-            found: list[msgspec.Raw] = []
-            token = ""
-            progress = Progress(self._connection, path)
+            pages = by_cursor(
+                lambda _, token: self._get(
+                    path,
+                    restaurant,
+                    params={"pageToken": token} if token else {},
+                    repeat_conflicts=False,
+                    decode=_decode_list,
+                ),
+                lambda answer: answer.headers.get("toast-next-page-token", ""),
+                lambda answer: answer.value,
+                connection=self._connection,
+                what=path,
+            )
             try:
-                while True:
-                    asked = {"pageToken": token} if token else {}
-                    answer = self._get(path, restaurant, params=asked, repeat_conflicts=False, decode=_decode_list)
-                    found += answer.value
-                    token = answer.headers.get("toast-next-page-token", "")
-                    if not token:
-                        return found
-                    progress.page(token, answer.value)
+                return [one for answer in pages for one in answer.value]
             except RefusedError as refused:
                 if refused.status != 409:
                     raise
