@@ -1,7 +1,8 @@
-"""The contract suite, webhooks: what a provider signs is taken once, however often it comes, and says which day is stale."""
+"""The contract suite, webhooks: what a provider sends is taken once, however often it comes, and says which day is stale."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
 import httpx
@@ -10,9 +11,14 @@ import pytest
 from flux_pipelines.connections.sandbox_apps import register_at_sandbox
 from flux_pipelines.domain.business_day import BusinessCalendar
 from flux_pipelines.gateway.server import RunningGateway
+from flux_pipelines.providers.base import WebhookEvent, WebhookRequest
 from flux_pipelines.providers.registry import all_providers
 from flux_pipelines_tests.contract.conftest import Connect, Played, providers
 from flux_sandbox.deliveries import Delivery
+from flux_sandbox.options import SandboxOptions
+from flux_sandbox.provider import TellingSandbox, WebhookSender
+from flux_sandbox.registry import build
+from flux_sandbox.world import World
 
 TELLING = [name for name in providers() if all_providers()[name].webhooks is not None]
 
@@ -33,10 +39,32 @@ def sold(played: Played) -> list[Delivery]:
     return announced
 
 
-def post(delivery: Delivery, body: bytes | None = None) -> int:
-    now = datetime.now(UTC).isoformat()
+def headers_of(delivery: Delivery) -> dict[str, str]:
+    return dict(delivery.headers(0, "", datetime.now(UTC).isoformat()))
+
+
+def post(delivery: Delivery, body: bytes | None = None, headers: Mapping[str, str] | None = None) -> int:
     sent = delivery.body if body is None else body
-    return httpx.post(delivery.url, content=sent, headers=dict(delivery.headers(0, "", now))).status_code
+    return httpx.post(delivery.url, content=sent, headers={**headers_of(delivery), **(headers or {})}).status_code
+
+
+def sender(name: str) -> WebhookSender:
+    """Return how a provider signs, over a world of its own."""
+    made = build(name, World(SandboxOptions(), []))
+    assert isinstance(made, TellingSandbox)
+    return made.webhooks
+
+
+def read(played: Played, deliveries: Sequence[Delivery]) -> list[WebhookEvent]:
+    """Return the events of deliveries, each with what is kept of it."""
+    webhooks = played.runtime.webhooks(played.spec)
+    return [
+        event._replace(body=delivery.body if event.body is None else event.body)
+        for delivery in deliveries
+        for event in webhooks.read(
+            WebhookRequest({k.lower(): v for k, v in headers_of(delivery).items()}, delivery.body)
+        )
+    ]
 
 
 def test_a_sale_is_told_once_whatever_the_post_does_and_names_its_day(connect: Connect, name: str) -> None:
@@ -53,13 +81,20 @@ def test_a_sale_is_told_once_whatever_the_post_does_and_names_its_day(connect: C
             )
             refused = runtime.webhooks(played.spec).refused_status
             first = announced[0]
-            assert post(first, first.body.replace(b"{", b"{ ", 1)) == refused
+            changed, signed = first.body.replace(b"{", b"{ ", 1), sender(name).signed
+            if signed(first.url, "a key", first.body) != signed(
+                first.url, "a key", changed
+            ):  # else a secret comes with it
+                assert post(first, changed) == refused
+            assert post(first, headers=signed(first.url, "another key", first.body)) == refused
             assert post(first, b"") in (400, refused)
             assert post(first, DEEP) in (400, refused), "whoever looks into a body before it is verified bears it"
         finally:
             played.pull("webhooks/clear", subscriptions=True)
-    events = runtime.state.inbox.pending(name)
-    assert sorted(event.event_id for event in events) == sorted(delivery.event_id for delivery in announced)
+    events, told = runtime.state.inbox.pending(name), read(played, announced)
+    assert len({event.event_id for event in events}) == len(events) == len(told)
+    if any(event.event_id for event in told):  # else they are made of the events
+        assert sorted(event.event_id for event in events) == sorted(delivery.event_id for delivery in announced)
     assert {event.connection_key for event in events} == {connection.key}
 
     source = runtime.source(connection)
@@ -84,13 +119,14 @@ def test_an_event_that_nobody_knows_touches_nothing_and_loses_no_other(connect: 
             announced = sold(played)
         finally:
             played.pull("webhooks/clear", subscriptions=True)
-    types = sorted({delivery.event_type for delivery in announced})
+    told = read(played, announced)
+    types = sorted({event.event_type for event in told})
     assert [kind for kind in types if not played.spec.uses(kind)] == [], "their bodies would be dropped"
     odd = [("nobody.knows.this", announced[0].body)]
     odd += [(kind, body) for kind in types for body in (b"{}", b"not json at all", DEEP)]
     source = runtime.source(played.connection)
     try:
-        good = [(delivery.event_type, delivery.body) for delivery in announced]
+        good = [(event.event_type, event.body or b"") for event in told]
         stale = runtime.webhooks(played.spec).affected([*odd, *good], source)
     finally:
         source.close()

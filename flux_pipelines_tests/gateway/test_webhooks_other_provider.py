@@ -1,4 +1,4 @@
-"""A provider whose folder is merely there: its own scheme, timestamp and status. Nothing in the gateway names it."""
+"""Providers whose folders are merely there, each with its own scheme and status. Nothing in the gateway names them."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import httpx
+import msgspec
 import pytest
 import time_machine
 
@@ -19,22 +20,31 @@ from flux_pipelines import providers
 from flux_pipelines.domain.connection import Connection
 from flux_pipelines.gateway.server import RunningGateway
 from flux_pipelines.gateway.webhooks import MAX_EVENTS
+from flux_pipelines.providers.new import PLACES
 from flux_pipelines.providers.registry import all_providers
 from flux_pipelines.runtime import Runtime
+from flux_pipelines_tests.contract.bunch import put
 
 KEY = "toy-key"
 
 
 @pytest.fixture(scope="module")
-def toy() -> Iterator[None]:
-    """A folder more where providers are looked for."""
-    providers.__path__.append(str(Path(__file__).with_name("toyprovider")))
+def toy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Folders more where providers are looked for: the toy's, and the second worked example's."""
+    put(checkout := tmp_path_factory.mktemp("checkout"))
+    more = [str(Path(__file__).with_name("toyprovider")), str(checkout / PLACES["provider"])]
+    providers.__path__.extend(more)
     all_providers.cache_clear()
     yield
-    providers.__path__.pop()
+    for folder in more:
+        providers.__path__.remove(folder)
     all_providers.cache_clear()
-    for name in ("toy", "bunch"):
-        sys.modules.pop(f"flux_pipelines.providers.{name}", None)
+    for name in [
+        name
+        for name in sys.modules
+        if name.startswith(("flux_pipelines.providers.toy", "flux_pipelines.providers.bunch"))
+    ]:
+        del sys.modules[name]
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +119,7 @@ def test_an_event_id_is_its_providers_own(runtime: Runtime, url: str) -> None:
 
 # --- A provider that signs nothing, and tells of several accounts at once ---
 
-SECRET = {"bunch-auth": "bunch-secret"}
+SECRET = {"x-bunch-auth": "bunch-secret"}
 
 
 @pytest.fixture(scope="module")
@@ -124,17 +134,21 @@ def told(**merchants: list[dict[str, object]]) -> bytes:
     return json.dumps({"merchants": merchants}).encode()
 
 
+def change(n: int) -> dict[str, object]:
+    return {"objectId": f"O:{n}", "type": "UPDATE", "ts": n}
+
+
 def test_one_delivery_has_events_of_several_accounts_and_ids_are_made_of_them(
     runtime: Runtime, bunch: str, client: httpx.Client
 ) -> None:
-    first, second, third = ({"object": f"O:{n}", "ts": n} for n in (1, 2, 3))
+    first, second, third = (change(n) for n in (1, 2, 3))
     content = told(ONE=[first, second], TWO=[first], NOBODY=[third])
     assert client.post(bunch, content=content, headers=SECRET).status_code == 200
     assert client.post(bunch, content=content, headers=SECRET).status_code == 200, "sent again"
     assert client.post(bunch, content=told(ONE=[second, third]), headers=SECRET).status_code == 200
     found = runtime.state.inbox.pending("bunch")
     assert sorted((event.connection_key or "", event.event_type, event.body) for event in found) == sorted(
-        (key, "event", json.dumps(one).encode())
+        (key, "O:UPDATE", msgspec.json.encode(one))
         for key, one in [
             *(("bunch:one", each) for each in (first, second, third)),
             ("bunch:two", first),
@@ -144,30 +158,32 @@ def test_one_delivery_has_events_of_several_accounts_and_ids_are_made_of_them(
     assert len({event.event_id for event in found}) == 5
 
 
-@pytest.mark.parametrize("headers", [{}, {"bunch-auth": ""}, {"bunch-auth": "bunch-secreT"}, {"bunch-auth": "é"}])
+@pytest.mark.parametrize("headers", [{}, {"x-bunch-auth": ""}, {"x-bunch-auth": "bunch-secreT"}, {"x-bunch-auth": "é"}])
 def test_without_the_secret_nothing_is_stored(
     runtime: Runtime, bunch: str, client: httpx.Client, headers: dict[str, str]
 ) -> None:
     before = len(runtime.state.inbox.pending("bunch"))
     encoded = {name: value.encode() for name, value in headers.items()}
-    assert client.post(bunch, content=told(ONE=[{"object": "forged"}]), headers=encoded).status_code == 401
+    assert client.post(bunch, content=told(ONE=[change(9)]), headers=encoded).status_code == 401
     assert len(runtime.state.inbox.pending("bunch")) == before
 
 
 def test_a_question_whether_the_address_takes_webhooks_is_answered(
     url: str, bunch: str, client: httpx.Client, caplog: pytest.LogCaptureFixture
 ) -> None:
-    answer = client.get(bunch, params={"challenge": "say this"})
+    answer = client.get(url, params={"challenge": "say this"})
     assert (answer.status_code, answer.text) == (200, "say this")
     with caplog.at_level("WARNING", "flux_pipelines.gateway"):
         asked = {"verificationCode": "ab12\nforged line"}
         assert client.post(bunch, content=json.dumps(asked)).status_code == 200
         assert client.post(bunch, content=json.dumps(asked)).status_code == 200
-    (line,) = [record.getMessage() for record in caplog.records if "dashboard" in record.getMessage()]
-    assert line == r"webhooks of bunch: 'Enter the code ab12\nforged line in its dashboard.'"
-    assert client.get(url).status_code == 405, "one that does not ask"
+    (line,) = [record.getMessage() for record in caplog.records if "settings" in record.getMessage()]
+    told = "Enter the code ab12\nforged line in the app's settings at Bunch."
+    assert line == f"webhooks of bunch: {told!r}"
+    assert "\n" not in line
+    assert client.get(url).status_code == client.get(bunch).status_code == 405, "no question"
 
 
 def test_more_events_than_a_delivery_may_have_are_refused(bunch: str, client: httpx.Client) -> None:
-    many = told(ONE=[{"object": n} for n in range(MAX_EVENTS + 1)])
+    many = told(ONE=[change(n) for n in range(MAX_EVENTS + 1)])
     assert client.post(bunch, content=many, headers=SECRET).status_code == 413

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar
 from urllib.parse import urlencode
@@ -28,7 +28,9 @@ class Dialect:
         exchanged: further members of a request for tokens by code.
         names_grant: whether such a request says that its grant is a code.
         sends_redirect: whether it repeats where the browser was sent.
-        account: the member of an answer that names the account, where one does.
+        account: the member of an answer that names the account, or else of the callback, where one does.
+        refresh: the path that renews tokens, where that is another.
+        ends: the members of an answer that say when the access token and the refresh token end: instants, or seconds since 1970.
 
     """
 
@@ -40,6 +42,8 @@ class Dialect:
     names_grant: bool = True
     sends_redirect: bool = False
     account: str = "account_id"
+    refresh: str = ""
+    ends: tuple[str, str] = ("expires_at", "refresh_token_expires_at")
 
 
 class CodeOAuth:
@@ -63,7 +67,7 @@ class CodeOAuth:
     ) -> None:
         self._context = context
         self._base_url = (context.base_url if base_url is None else base_url).rstrip("/")
-        self._decode = decoder(_answer(self.dialect.account))
+        self._decode = decoder(_answer(self.dialect))
         self._api = context.transport.client(
             provider=context.provider.name,
             connection=context.connection,
@@ -100,7 +104,8 @@ class CodeOAuth:
             body["redirect_uri"] = redirect_uri
         if code_verifier is not None:
             body["code_verifier"] = code_verifier
-        return self._obtain(body, idempotent=False, what="does not accept the authorization code")
+        tokens = self._obtain(self.dialect.token, body, idempotent=False, what="does not accept the authorization code")
+        return tokens if tokens.account_id else replace(tokens, account_id=callback.get(self.dialect.account, ""))
 
     def refresh(self, refresh_token: str) -> TokenSet:
         """Return new tokens; where the provider gives no new refresh token, the old one stays good.
@@ -111,7 +116,8 @@ class CodeOAuth:
         """
         body = {"grant_type": "refresh_token", "refresh_token": refresh_token}
         what = "does not accept the refresh token any more"
-        return self._obtain(body, idempotent=self.refresh_repeats, what=what, kept=refresh_token)
+        path = self.dialect.refresh or self.dialect.token
+        return self._obtain(path, body, idempotent=self.refresh_repeats, what=what, kept=refresh_token)
 
     def close(self) -> None:
         """Release the HTTP connections."""
@@ -121,12 +127,14 @@ class CodeOAuth:
         """Return the members of a request for tokens that name the app, and prove that it is it."""
         return {"client_id": self._context.client_id, "client_secret": self._context.client_secret}
 
-    def _obtain(self, body: Mapping[str, str], *, idempotent: bool, what: str, kept: str | None = None) -> TokenSet:
+    def _obtain(
+        self, path: str, body: Mapping[str, str], *, idempotent: bool, what: str, kept: str | None = None
+    ) -> TokenSet:
         request: dict[str, Any] = {**self.app(body), **body}
         asked = datetime.now(UTC)
         try:
             answer = self._api.request(
-                "POST", self.dialect.token, json=request, idempotent=idempotent, auth=False, decode=self._decode
+                "POST", path, json=request, idempotent=idempotent, auth=False, decode=self._decode
             ).value
         except RefusedError as refused:
             codes = ", ".join(refused.codes) or f"status {refused.status}"
@@ -134,8 +142,10 @@ class CodeOAuth:
                 f"{self._context.provider.title} {what} ({codes})", connection=self._context.connection or None
             ) from refused
 
-        def at(instant: datetime | None, seconds: float | None) -> datetime | None:
-            return instant if seconds is None else asked + timedelta(seconds=seconds)
+        def at(instant: datetime | float | None, seconds: float | None) -> datetime | None:
+            if seconds is not None:
+                return asked + timedelta(seconds=seconds)
+            return datetime.fromtimestamp(instant, UTC) if isinstance(instant, int | float) else instant
 
         return TokenSet(
             answer.access_token,
@@ -146,9 +156,9 @@ class CodeOAuth:
         )
 
 
-def _answer(account: str) -> Any:
-    """Return the form of a token endpoint's answer, whose account is in the member of that name."""
-    seconds, instant = (float | None, None), (datetime | None, None)
+def _answer(dialect: Dialect) -> Any:
+    """Return the form of a token endpoint's answer."""
+    seconds, instant = (float | None, None), (datetime | float | None, None)
     return msgspec.defstruct(
         "Answer",
         [
@@ -160,5 +170,9 @@ def _answer(account: str) -> Any:
             ("refresh_token_expires_in", *seconds),
             ("account", str, ""),
         ],
-        rename={"account": account},
+        rename={
+            "account": dialect.account,
+            "expires_at": dialect.ends[0],
+            "refresh_token_expires_at": dialect.ends[1],
+        },
     )

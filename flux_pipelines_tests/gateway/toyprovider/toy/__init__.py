@@ -1,4 +1,4 @@
-"""A provider that signs a timestamp and wants 401 for forgeries: what Square's webhooks do not have. For tests only.
+"""A provider that signs a timestamp, asks by GET, and wants 401 for forgeries: what Square's webhooks do not have. For tests only.
 
 It is a folder of its own beside the real ones, found as those are: nothing else in Flux knows of it.
 """
@@ -12,7 +12,15 @@ import time
 from collections.abc import Sequence
 
 from flux_pipelines.domain.errors import WebhookRefusedError
-from flux_pipelines.providers.base import Invalidation, Provider, Source, WebhookContext, WebhookEvent, WebhookRequest
+from flux_pipelines.providers.base import (
+    Handshake,
+    Invalidation,
+    Provider,
+    Source,
+    WebhookContext,
+    WebhookEvent,
+    WebhookRequest,
+)
 
 TOLERANCE = 300
 
@@ -24,6 +32,10 @@ class ToyWebhooks:
 
     def __init__(self, context: WebhookContext) -> None:
         self._key = context.signature_key.encode()
+
+    def handshake(self, request: WebhookRequest) -> Handshake | None:
+        challenge = dict(request.query).get("challenge")
+        return None if challenge is None else Handshake(challenge.encode())
 
     def verify(self, request: WebhookRequest) -> None:
         try:

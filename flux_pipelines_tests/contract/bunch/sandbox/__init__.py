@@ -1,0 +1,1 @@
+"""Bunch's side of the wire."""
