@@ -32,8 +32,11 @@ UV_INSTALL := $(PIP_INSTALL) --no-deps --require-hashes -r requirements-uv.lock 
 demo: install  ## the whole chain over the sandbox, then the Dagster UI (ARGS=--no-ui to end instead)
 	$(BIN)/flux demo $(ARGS)
 
-# Compiled modules are kept: the tests start hundreds of processes.
+# Compiled modules are kept: the tests start hundreds of processes. Temporary folders are in memory where it has room, so
+# that nothing waits for a disk.
+TMPDIR ?= $(shell df -k --output=avail /dev/shm 2>/dev/null | awk 'NR == 2 && $$1 > 8000000 { print "/dev/shm" }')
 test test-long: export PYTHONDONTWRITEBYTECODE =
+test test-long: export TMPDIR := $(TMPDIR)
 test: install-dev  ## every test but the long ones (ARGS="-k name" to choose)
 	$(PYTEST) -m "not long" $(ARGS)
 
