@@ -68,6 +68,7 @@ ROOMS: dict[str, Room] = {
         dagster=True,
     ),
     "connections": _room("connections/", "connecting an account, and keeping it", "runtime providers transport domain"),
+    "effects": _room("effects/", "writing to other systems what the outbox holds, each effect once", "state domain"),
     "mapping": _room("mapping/", "which store and product is which", "runtime state lake domain"),
     "erasure": _room("erasure/", "forgetting a person", "runtime privacy providers state lake domain"),
     "runtime": _room(

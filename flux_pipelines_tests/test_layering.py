@@ -153,6 +153,7 @@ def test_the_products_lock_has_nothing_of_development() -> None:
 #: What reads JSON that Flux or Dagster has written, the text of one JSON string, or (the forecaster) within bounds of its own.
 READS_JSON_ITSELF = {
     "domain/decoding.py", "holding.py", "state/people/authorizations.py", "state/migrations/versions/0005_calendars.py",
+    "state/outbox/outbox.py",
     "lake/raw.py", "lake/raw_manifest.py", "lake/raw_write.py", "defs/sensors/changes.py", "defs/sensors/closed_dates.py",
     "defs/erasures.py", "privacy/redactor.py", "erasure/wanted.py", "forecaster/app.py", "forecaster/contract.py",
 }  # fmt: skip

@@ -17,6 +17,8 @@ from flux_pipelines.state.credentials.vault import Vault, generate_key, load_key
 from flux_pipelines.state.database import Database
 from flux_pipelines.state.inbox.events import Event, EventStatus, NewEvent, digest
 from flux_pipelines.state.inbox.inbox import Inbox
+from flux_pipelines.state.outbox.effect import Effect, EffectStatus, NewEffect
+from flux_pipelines.state.outbox.outbox import Outbox, Sender
 from flux_pipelines.state.people.api_tokens import ApiToken, ApiTokens
 from flux_pipelines.state.people.authorizations import Authorizations
 from flux_pipelines.state.people.erasures import ErasureReport, Erasures
@@ -40,6 +42,8 @@ __all__ = [
     "Connections",
     "Cursors",
     "Database",
+    "Effect",
+    "EffectStatus",
     "ErasureReport",
     "Erasures",
     "Event",
@@ -47,11 +51,14 @@ __all__ = [
     "Inbox",
     "Installation",
     "Locations",
+    "NewEffect",
     "NewEvent",
+    "Outbox",
     "People",
     "Person",
     "SecretUse",
     "Secrets",
+    "Sender",
     "State",
     "SyncRecord",
     "SyncRequest",

@@ -323,6 +323,61 @@ class SyncRequestRow(Base):
     finished_at: Mapped[datetime | None] = mapped_column(Instant)
 
 
+class OutboxRow(Base):
+    """An effect on another system: what is to stand there, what stands there, and what is being done about it.
+
+    `version`, `sending_version` and `sent_version` (0: none) are those of `outbox_payloads`.
+    """
+
+    __tablename__ = "outbox"
+    __table_args__ = (
+        Index("ix_outbox_key", "key", unique=True),
+        Index("ix_outbox_status", "connection_key", "status", "id"),
+    )
+
+    id: Mapped[int] = mapped_column(_Id, primary_key=True, autoincrement=True)
+    key: Mapped[str] = mapped_column(String(255))
+    # No foreign key: what was written elsewhere stays known when its connection is removed.
+    connection_key: Mapped[str] = mapped_column(String(96))
+    kind: Mapped[str] = mapped_column(String(64))
+    status: Mapped[str] = mapped_column(String(16))
+    reason: Mapped[str] = mapped_column(Text)
+    held_by: Mapped[str] = mapped_column(Text)
+    version: Mapped[int] = mapped_column(Integer)
+    sending_version: Mapped[int] = mapped_column(Integer)
+    sent_version: Mapped[int] = mapped_column(Integer)
+    holder: Mapped[str] = mapped_column(String(64))
+    remote_id: Mapped[str] = mapped_column(Text)
+    remote_version: Mapped[str] = mapped_column(Text)
+    attempts: Mapped[int] = mapped_column(Integer)
+    due_at: Mapped[datetime | None] = mapped_column(Instant)
+    created_at: Mapped[datetime] = mapped_column(Instant)
+    updated_at: Mapped[datetime] = mapped_column(Instant)
+    sent_at: Mapped[datetime | None] = mapped_column(Instant)
+
+
+class OutboxPayloadRow(Base):
+    """One version of what an effect is to write. It never changes."""
+
+    __tablename__ = "outbox_payloads"
+
+    outbox_id: Mapped[int] = mapped_column(_Id, ForeignKey("outbox.id", ondelete="CASCADE"), primary_key=True)
+    version: Mapped[int] = mapped_column(Integer, primary_key=True)
+    payload: Mapped[str] = mapped_column(Text)
+    payload_hash: Mapped[str] = mapped_column(String(64))
+    created_at: Mapped[datetime] = mapped_column(Instant)
+
+
+class OutboxSenderRow(Base):
+    """Who sends a connection's effects now, and until when."""
+
+    __tablename__ = "outbox_senders"
+
+    connection_key: Mapped[str] = mapped_column(String(96), primary_key=True)
+    holder: Mapped[str] = mapped_column(String(64))
+    expires_at: Mapped[datetime] = mapped_column(Instant)
+
+
 class AlertRow(Base):
     """Something that people should see. At most one of a kind and connection is open."""
 

@@ -16,6 +16,7 @@ from flux_pipelines.state.credentials.secrets import Secrets
 from flux_pipelines.state.credentials.vault import Vault
 from flux_pipelines.state.database import Database
 from flux_pipelines.state.inbox.inbox import Inbox
+from flux_pipelines.state.outbox.outbox import Outbox
 from flux_pipelines.state.people.api_tokens import ApiTokens
 from flux_pipelines.state.people.authorizations import Authorizations
 from flux_pipelines.state.people.erasures import Erasures
@@ -48,6 +49,7 @@ class State:
         self.people = People(database)
         self.api_tokens = ApiTokens(database)
         self.inbox = Inbox(database)
+        self.outbox = Outbox(database)
         self.sync_requests = SyncRequests(database)
         self.installation = Installation(database, self.secrets)
         self.erasures = Erasures(database)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import threading
 import time
 import uuid
 from collections.abc import Iterator
@@ -21,6 +20,7 @@ from flux_pipelines.domain.errors import (
     StorageFullError,
 )
 from flux_pipelines.state.database import Database
+from flux_pipelines.state.heartbeat import heartbeat
 from flux_pipelines.state.models import TokenLeaseRow
 
 _log = logging.getLogger(__name__)
@@ -114,27 +114,17 @@ class TokenLease:
     @contextmanager
     def prolonged(self, holder: str) -> Iterator[None]:
         """Prolong the lease while the provider is being asked: retries may take longer than the lease."""
-        done = threading.Event()
 
-        def beat() -> None:
-            while not done.wait(self._length.total_seconds() / 3):
-                try:
-                    with self._database.session() as session:
-                        session.execute(
-                            update(TokenLeaseRow)
-                            .where(TokenLeaseRow.connection_key == self._key, TokenLeaseRow.holder == holder)
-                            .values(expires_at=self._database.now(session) + self._length)
-                        )
-                except FluxError as error:
-                    _log.warning("%s: the token lease could not be prolonged: %s", self._key, error.what)
+        def prolong() -> None:
+            with self._database.session() as session:
+                session.execute(
+                    update(TokenLeaseRow)
+                    .where(TokenLeaseRow.connection_key == self._key, TokenLeaseRow.holder == holder)
+                    .values(expires_at=self._database.now(session) + self._length)
+                )
 
-        thread = threading.Thread(target=beat, name=f"flux-lease-{self._key}", daemon=True)
-        thread.start()
-        try:
+        with heartbeat(prolong, self._length, f"{self._key}: the token lease"):
             yield
-        finally:
-            done.set()
-            thread.join()
 
 
 def _shared_failure(lease: TokenLeaseRow) -> FluxError:
