@@ -12,7 +12,6 @@ import queue
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date
-from decimal import Decimal
 from pathlib import Path
 
 import deltalake
@@ -23,10 +22,10 @@ import pyarrow as pa
 import zstandard
 
 from benchmarks.measure import load, tell
-from flux_pipelines.domain.money import known_currencies
 from flux_pipelines.domain.tables import TRANSACTIONS
 from flux_pipelines.privacy import Pseudonyms, Redactor
 from flux_pipelines.providers.square import PROVIDER
+from flux_pipelines.sync.reading import completed, database
 
 _SQL = PROVIDER.table("transactions").sql
 
@@ -75,12 +74,8 @@ def land(url: str, locations: list[str], path: Path, redact: Callable[[bytes], b
 def rows(path: Path, day: date) -> Iterator[pa.RecordBatch]:
     """Yield the rows of the `transactions` contract, by the provider's SQL."""
     *setup, query = _statements(_SQL.read_text())
-    with duckdb.connect() as connection:
-        connection.execute("SET TimeZone = 'UTC'")
-        factors = " ".join(f"WHEN '{code}' THEN {Decimal(1).scaleb(-n):f}" for code, n in known_currencies().items())
-        connection.execute(f"CREATE TEMP MACRO minor_unit(code) AS (CASE code {factors} END)::DECIMAL(18,4)")
-        # Every order counts on the day that it is fetched for: the loop has no calendars.
-        connection.execute("CREATE TEMP MACRO business_date_of(location_id, instant) AS NULL::DATE")
+    # Every order counts on the day that it is fetched for: the loop has no calendars.
+    with database({}, "8GB") as connection:
         for statement in setup:
             connection.execute(statement)
         columns = connection.execute(
@@ -88,12 +83,21 @@ def rows(path: Path, day: date) -> Iterator[pa.RecordBatch]:
         ).fetchall()
         typed = ", ".join(f"'{name}': '{kind}'" for name, kind in columns)
         connection.execute(
-            f"""CREATE TEMP VIEW orders AS SELECT *, 'square:bench' AS connection, 'bench' AS tenant,
-            DATE '{day}' AS raw_date, 'square' AS source_system, '{PROVIDER.api_version}' AS source_version
+            f"""CREATE TEMP VIEW orders AS SELECT *, DATE '{day}' AS raw_date
             FROM read_json('{path}', format = 'newline_delimited', compression = 'zstd', columns = {{{typed}}})"""
         )
+        types = {name: kind for name, kind, *_ in connection.execute(f"DESCRIBE {query}").fetchall()}
+        added = {
+            "connection": "'square:bench'",
+            "tenant": "'bench'",
+            "source_system": "'square'",
+            "source_version": f"'{PROVIDER.api_version}'",
+            "net": "(gross - discount)::DECIMAL(18,4)",
+            "business_date": "raw_date",
+        }
         names = ", ".join(TRANSACTIONS.column_names)
-        yield from connection.sql(f"SELECT {names} FROM ({query})").to_arrow_reader(100_000)
+        whole = completed(query, types, tuple(TRANSACTIONS), added)
+        yield from connection.sql(f"SELECT {names} FROM ({whole})").to_arrow_reader(100_000)
 
 
 def _statements(text: str) -> list[str]:
