@@ -120,13 +120,13 @@ def _made(runtime: Runtime, spec: Provider, key: str, days: Sequence[date]) -> s
 
 def contents(runtime: Runtime, tables_: Iterable[str] = TABLES) -> dict[str, list[tuple[Any, ...]]]:
     """Return the rows of tables."""
-    with session(runtime.lake) as database:
+    with session(runtime.lake, tables_ := list(tables_)) as database:
         return {name: database.execute(f"select * from {name} order by all").fetchall() for name in tables_}
 
 
 def fingerprints(runtime: Runtime, tables_: Iterable[str] = TABLES) -> dict[str, tuple[Any, ...]]:
     """Return how many rows tables have, and a fingerprint of all of them, in no order."""
-    with session(runtime.lake) as database:
+    with session(runtime.lake, tables_ := list(tables_)) as database:
         return {
             name: database.execute(
                 "select count(*), bit_xor(md5_number(row)), sum(hash(row)) "
