@@ -112,18 +112,17 @@ class Dispatched:
         self.errors[str(error)] = self.errors.get(str(error), 0) + 1
 
 
-def dispatch(outbox: Outbox, connection_key: str, sink: Sink, *, lease: timedelta | None = None) -> Dispatched:
+def dispatch(outbox: Outbox, connection_key: str, sink: Sink) -> Dispatched:
     """Send a connection's effects until none is due.
 
     Args:
         outbox: where they wait.
         connection_key: the connection.
         sink: writes them.
-        lease: for how long another sender waits for a sign of this one; by default the outbox's own.
 
     """
     report = Dispatched()
-    with outbox.sender(connection_key, **({} if lease is None else {"lease": lease})) as sender:
+    with outbox.sender(connection_key) as sender:
         if sender is None:
             report.busy = True
             return report

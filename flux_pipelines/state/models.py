@@ -326,7 +326,8 @@ class SyncRequestRow(Base):
 class OutboxRow(Base):
     """An effect on another system: what is to stand there, what stands there, and what is being done about it.
 
-    `version`, `sending_version` and `sent_version` (0: none) are those of `outbox_payloads`.
+    `version`, `sending_version` and `sent_version` (0: none) are those of `outbox_payloads`. `hold` is why the newest one
+    must wait, whatever is being done about the one before.
     """
 
     __tablename__ = "outbox"
@@ -342,6 +343,7 @@ class OutboxRow(Base):
     kind: Mapped[str] = mapped_column(String(64))
     status: Mapped[str] = mapped_column(String(16))
     reason: Mapped[str] = mapped_column(Text)
+    hold: Mapped[str] = mapped_column(Text)
     held_by: Mapped[str] = mapped_column(Text)
     version: Mapped[int] = mapped_column(Integer)
     sending_version: Mapped[int] = mapped_column(Integer)

@@ -21,7 +21,6 @@ from flux_pipelines.transport.client import ApiClient
 from flux_pipelines_tests.transport.server import Reply, Seen, transport
 
 KEY = "books:acme"
-LEASE = timedelta(seconds=0.6)
 #: Between taking an effect and writing down what came of it; of the remote's, the one at which nobody has the answer yet.
 POINTS = ("claimed", "looked", "committed", "answered", "recorded")
 Point = Literal["claimed", "looked", "committed", "answered", "recorded"]
@@ -162,5 +161,5 @@ def send(
             headers={},
         )
         ready()
-        dispatch(state.outbox, KEY, RemoteSink(client, at), lease=LEASE)
+        dispatch(state.outbox, KEY, RemoteSink(client, at))
         at("recorded")

@@ -92,6 +92,18 @@ def test_what_changes_while_it_is_being_sent_is_sent_afterwards_as_an_update(sta
     assert state.outbox.connections() == []
 
 
+def test_what_must_wait_waits_although_its_last_version_is_being_sent(state: State) -> None:
+    state.outbox.put([entry()])
+    with state.outbox.sender(KEY) as maybe:
+        sender, effect = claimed(maybe)
+        state.outbox.put([entry("2.00", hold="the books are closed")])
+        assert sender.sent(effect, "17")
+        assert sender.claim(10) == []
+    assert (now(state).status, now(state).reason, now(state).sent_version) == ("held", "the books are closed", 1)
+    state.outbox.put([entry("2.00")])
+    assert now(state).status == "pending"
+
+
 def test_what_is_held_waits_until_its_reason_is_gone_or_a_person_says_so(state: State) -> None:
     state.outbox.put([entry(hold="no account for Merchandise")])
     assert (now(state).status, now(state).reason) == ("held", "no account for Merchandise")

@@ -140,7 +140,7 @@ class Outbox:
 
     def retry(self, keys: Collection[str] | None = None) -> int:
         """Let effects be sent that failed, or these, failed or held; return how many."""
-        values = {"status": "pending", "held_by": "", "reason": "", "attempts": 0, "due_at": None}
+        values = {"status": "pending", "hold": "", "held_by": "", "reason": "", "attempts": 0, "due_at": None}
         return self._change(keys, ("failed",) if keys is None else ("failed", "held"), values)
 
     def resolve(self, key: str, remote_id: str | None) -> bool:
@@ -159,7 +159,7 @@ class Outbox:
             if row is None or row.status != "ambiguous":
                 return False
             if remote_id is None:
-                _sent_nothing(row, self._database.now(session))
+                _wait(row, self._database.now(session))
             else:
                 _sent(row, remote_id, "", self._database.now(session))
             return True
@@ -206,7 +206,7 @@ class Sender:
         """Let an effect wait that was surely not written, and not for a fault of its own: it is no try."""
 
         def settle(row: OutboxRow, now: datetime) -> None:
-            _sent_nothing(row, now, reason)
+            _wait(row, now, reason)
             row.attempts = max(row.attempts - 1, 0)
 
         return self._settle(effect, settle)
@@ -215,9 +215,8 @@ class Sender:
         """Let an effect be written again that was looked for and is not there, or give it up after so many tries."""
 
         def settle(row: OutboxRow, now: datetime) -> None:
-            _sent_nothing(row, now, "it was sent, no answer came, and it is not there")
-            if row.attempts >= MAX_ATTEMPTS:
-                row.status = "failed"
+            _wait(row, now, "it was sent, no answer came, and it is not there")
+            _give_up(row)
 
         return self._settle(effect, settle)
 
@@ -225,7 +224,7 @@ class Sender:
         """Let an effect wait to be written over an object of ours that stands there in another version."""
 
         def settle(row: OutboxRow, now: datetime) -> None:
-            _sent_nothing(row, now)
+            _wait(row, now)
             row.remote_id, row.remote_version = remote_id, remote_version
 
         return self._settle(effect, settle)
@@ -234,10 +233,9 @@ class Sender:
         """Let an effect wait that failed and was surely not written, longer each time, or give it up."""
 
         def settle(row: OutboxRow, now: datetime) -> None:
-            _sent_nothing(row, now, reason)
+            _wait(row, now, reason)
             row.due_at = now + min(timedelta(seconds=15 * 2**row.attempts), LONGEST_DELAY)
-            if row.attempts >= MAX_ATTEMPTS:
-                row.status = "failed"
+            _give_up(row)
 
         return self._settle(effect, settle)
 
@@ -245,9 +243,9 @@ class Sender:
         """Give an effect up that the other system will not take as it is."""
 
         def settle(row: OutboxRow, now: datetime) -> None:
-            _sent_nothing(row, now, reason)
-            # What has changed meanwhile may be taken.
-            row.status = "failed" if row.version == effect.version else "pending"
+            _wait(row, now, reason)
+            if row.version == effect.version:  # what has changed meanwhile may be taken
+                row.status, row.reason = "failed", reason
 
         return self._settle(effect, settle)
 
@@ -279,8 +277,13 @@ class Sender:
             now = self._database.now(session)
             where = which(now, self._lease.holder)
             mine = OutboxRow.connection_key == self._lease.connection_key
+            # What is being put anew at this moment comes next time: waiting for each other, two would wait for ever.
             rows = session.scalars(
-                select(OutboxRow).where(mine, where).order_by(OutboxRow.id).limit(limit).with_for_update()
+                select(OutboxRow)
+                .where(mine, where)
+                .order_by(OutboxRow.id)
+                .limit(limit)
+                .with_for_update(skip_locked=True)
             ).all()
             for row in rows:
                 if row.status == "pending":
@@ -307,6 +310,7 @@ def _new_row(new: NewEffect, now: datetime) -> OutboxRow:
         kind=new.kind,
         status="held" if new.hold else "pending",
         reason=new.hold,
+        hold=new.hold,
         held_by="",
         version=1,
         sending_version=0,
@@ -332,6 +336,7 @@ def _add_version(session: Session, row: OutboxRow, payload: str, payload_hash: s
 
 def _follow(row: OutboxRow, hold: str, *, changed: bool) -> None:
     """Let an effect that was put here again wait, or be held, if nobody has decided about it and nobody is sending it."""
+    row.hold = hold
     if row.status in _UNDER_WAY or row.held_by:
         return
     if hold:
@@ -344,12 +349,20 @@ def _follow(row: OutboxRow, hold: str, *, changed: bool) -> None:
 def _sent(row: OutboxRow, remote_id: str, remote_version: str, now: datetime) -> None:
     row.sent_version, row.sent_at, row.updated_at = row.sending_version, now, now
     row.remote_id, row.remote_version = remote_id, remote_version
-    row.holder, row.reason, row.due_at = "", "", None
-    row.status = "sent" if row.version == row.sent_version else "pending"
+    if row.version == row.sent_version:
+        row.status, row.holder, row.reason, row.due_at = "sent", "", "", None
+    else:
+        _wait(row, now)
 
 
-def _sent_nothing(row: OutboxRow, now: datetime, reason: str = "") -> None:
-    row.status, row.holder, row.reason, row.due_at, row.updated_at = "pending", "", reason, None, now
+def _wait(row: OutboxRow, now: datetime, reason: str = "") -> None:
+    row.status = "held" if row.hold else "pending"
+    row.holder, row.reason, row.due_at, row.updated_at = "", row.hold or reason, None, now
+
+
+def _give_up(row: OutboxRow) -> None:
+    if row.attempts >= MAX_ATTEMPTS and row.status == "pending":
+        row.status = "failed"
 
 
 def _effects(version: ColumnElement[int] | Any = OutboxRow.version) -> Select[Any]:

@@ -24,6 +24,7 @@ def upgrade() -> None:
         sa.Column("kind", sa.String(64), nullable=False),
         sa.Column("status", sa.String(16), nullable=False),
         sa.Column("reason", sa.Text(), nullable=False),
+        sa.Column("hold", sa.Text(), nullable=False),
         sa.Column("held_by", sa.Text(), nullable=False),
         sa.Column("version", sa.Integer(), nullable=False),
         sa.Column("sending_version", sa.Integer(), nullable=False),
