@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import psutil
 import pytest
 import yaml
 
@@ -147,6 +148,30 @@ def test_events_are_seen_by_who_watches_a_run(environment: Path) -> None:
                 break
             time.sleep(0.1)
     assert any("something happened" in message for message in seen)
+
+
+def test_what_a_run_in_this_process_prints_goes_where_this_process_prints(
+    environment: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Without processes of Dagster's that copy it; those of a run that Dagster launches are in `test_daemon`."""
+
+    before = {child.pid for child in psutil.Process().children()}
+    beside: list[int] = []
+
+    @dg.op
+    def talk() -> None:
+        print("said")
+        beside.extend(child.pid for child in psutil.Process().children())
+
+    @dg.job
+    def talking() -> None:
+        talk()
+
+    with dg.DagsterInstance.from_config(str(dagster_home(settings()))) as instance:
+        talking.execute_in_process(instance=instance)
+    assert set(beside) <= before
+    assert list(dagster_home(settings()).glob("logs/*/compute_logs/*.out")) == []
+    assert "said" in capfd.readouterr().out
 
 
 def test_dagster_yaml_and_its_postgres_twin_differ_in_where_things_are_kept_alone() -> None:

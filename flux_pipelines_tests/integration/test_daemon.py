@@ -127,6 +127,8 @@ def test_dagster_dev_without_a_home_uses_the_projects_instance_and_its_daemon_ru
 
         wait_for(finished)
     assert (flux.home / "dagster" / "history").is_dir(), "the instance is not in the Flux home"
+    printed = list((flux.home / "dagster" / "logs").glob("*/compute_logs/*.err"))
+    assert any(file.stat().st_size for file in printed), "what a launched run prints is kept"
     (row,) = flux.ask(
         "select count(distinct order_id) filter (kind = 'sale') as sales from square.transactions "
         f"where business_date = date '{END_DAY}'"

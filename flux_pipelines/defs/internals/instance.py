@@ -22,6 +22,7 @@ from dagster import DagsterInstance, Field, QueuedRunCoordinator, StringSource
 from dagster._core.events import ASSET_CHECK_EVENTS, ASSET_EVENTS
 from dagster._core.events.log import EventLogEntry
 from dagster._core.storage.base_storage import DagsterStorage
+from dagster._core.storage.compute_log_manager import CapturedLogContext
 from dagster._core.storage.event_log import ConsolidatedSqliteEventLogStorage
 from dagster._core.storage.event_log.polling_event_watcher import SqlPollingEventWatcher
 from dagster._core.storage.event_log.schema import SqlEventLogStorageTable
@@ -278,7 +279,20 @@ class FluxStorage(DagsterStorage[DagsterInstance], ConfigurableClass):
 
 
 class FluxComputeLogs(LocalComputeLogManager):
-    """What runs print, kept in the Flux home as well."""
+    """What runs print, kept in the Flux home as well.
+
+    Only of a process that Dagster has started for a run. What a run prints in another (`flux sync`) goes where that one
+    prints: Dagster keeps it by four processes more each run, among them two of Python.
+    """
+
+    @contextmanager
+    def capture_logs(self, log_key: Sequence[str]) -> Iterator[CapturedLogContext]:
+        """Keep what is printed in a `with` block."""
+        if sys.argv[1:2] == ["api"]:  # `dagster api grpc`, whose children runs are, `execute_run`, `execute_step`
+            with super().capture_logs(log_key) as captured:
+                yield captured
+            return
+        yield CapturedLogContext(log_key)
 
     @classmethod
     def config_type(cls) -> dict[str, Any]:
