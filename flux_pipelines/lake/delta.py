@@ -565,13 +565,21 @@ class DeltaLake:
         from deltalake import DeltaTable
         from deltalake.exceptions import DeltaError, TableNotFoundError
 
-        try:
-            opened = DeltaTable(self.uri(table), version=version, storage_options=self._store.delta_options())
-            self._refuse_truncated(table, opened.version())
-        except TableNotFoundError:
-            if self._is_nothing_there(table):
+        def look() -> DeltaTable | None:
+            try:
+                return DeltaTable(self.uri(table), version=version, storage_options=self._store.delta_options())
+            except TableNotFoundError:
                 return None
-            raise _damaged(table, "it has files but no log") from None
+
+        try:
+            opened = look()
+            if opened is None:
+                if self._is_nothing_there(table):
+                    return None
+                opened = look()  # what is there another process may have made since
+            if opened is None:
+                raise _damaged(table, "it has files but no log")
+            self._refuse_truncated(table, opened.version())
         except (DeltaError, OSError, ValueError) as error:
             if version is not None and (now := self.version(table)) is not None and not 0 <= version <= now:
                 raise ConfigurationError(

@@ -111,7 +111,7 @@ class Home:
 
     def ask(self, query: str) -> list[tuple[Any, ...]]:
         lake = self.runtime.lake
-        words = set(re.findall(r"\w+", query.replace("square.", "square_")))
+        words = {*re.findall(r"\w+", query), *(name.replace(".", "_") for name in re.findall(r"\w+\.\w+", query))}
         there = {*lake.tables(), *(table.name for table in TABLES)}
         # Opening every table takes four times as long as opening those that are asked.
         with session(lake, [name for name in there if name.replace("/", "_") in words]) as database:

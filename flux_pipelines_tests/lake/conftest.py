@@ -15,8 +15,13 @@ from flux_pipelines.lake import DeltaLake, ObjectStore, RawStore, object_store
 def s3_endpoint() -> Iterator[str]:
     """An S3 server on loopback, with one bucket, that boto3 and deltalake find through boto3's own settings."""
     # Not a thread of this process: deltalake holds the interpreter while it waits for an answer.
+    # And "only if it is not there" is one step at S3, which two writers of a table rely on; in moto it is two.
     code = (
-        "import logging, threading; from moto.server import ThreadedMotoServer\n"
+        "import logging, threading; from moto.s3.responses import S3Response; from moto.server import ThreadedMotoServer\n"
+        "put, one = S3Response._key_response_put, threading.Lock()\n"
+        "def put_alone(*args):\n"
+        "    with one: return put(*args)\n"
+        "S3Response._key_response_put = put_alone\n"
         "logging.getLogger('werkzeug').setLevel('ERROR')\n"
         "server = ThreadedMotoServer('127.0.0.1', 0, verbose=False); server.start()\n"
         "print(server.get_host_and_port()[1], flush=True); threading.Event().wait()"

@@ -316,6 +316,20 @@ def replacers(root: Path | str, numbers: list[int], turns: int) -> list[subproce
     return started
 
 
+def test_a_table_that_another_process_makes_while_it_is_opened_is_not_damaged(
+    lake: DeltaLake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other, look = DeltaLake(lake._store), lake._is_nothing_there
+
+    def made_meanwhile(table: str) -> bool:
+        other.replace(TRANSACTIONS, transactions(), [partition()])
+        return look(table)
+
+    monkeypatch.setattr(lake, "_is_nothing_there", made_meanwhile)
+    lake.replace(TRANSACTIONS, transactions(days(2)), [partition(day) for day in days(2)])
+    assert {key[1] for key in lines(other)} == set(days(2))
+
+
 def test_four_processes_replace_different_partitions_and_nothing_is_lost(tmp_path: Path) -> None:
     turns = 7
     for process in replacers(tmp_path, [0, 1, 2, 3], turns):
