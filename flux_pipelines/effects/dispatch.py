@@ -136,9 +136,9 @@ def _resolve(sender: Sender, sink: Sink, report: Dispatched) -> bool:
     """Look for the effects of which it is not known whether they were written; return whether to go on."""
     while lost := sender.unresolved(sink.batch):
         there = _look(sender, sink, lost, report)
-        if there is None:
+        if isinstance(there, FluxError):
             for effect in lost:
-                sender.ambiguous(effect, next(reversed(report.errors)), look_after=sink.settles_after)
+                sender.ambiguous(effect, str(there), look_after=sink.settles_after)
             report.waiting += len(lost)
             return False
         for effect in lost:
@@ -153,9 +153,9 @@ def _send(sender: Sender, sink: Sink, report: Dispatched) -> None:
         # A sender before us may have lost more than its answer: a database that was restored has forgotten what it sent.
         unseen = [effect for effect in batch if not effect.remote_id]
         there = _look(sender, sink, unseen, report) if unseen else {}
-        if there is None:
+        if isinstance(there, FluxError):
             for effect in batch:
-                sender.not_sent(effect, next(reversed(report.errors)))
+                sender.not_sent(effect, str(there))
             report.waiting += len(batch)
             return
         left = [effect for effect in batch if effect.key not in there]
@@ -163,13 +163,13 @@ def _send(sender: Sender, sink: Sink, report: Dispatched) -> None:
             return
 
 
-def _look(sender: Sender, sink: Sink, effects: Sequence[Effect], report: Dispatched) -> Mapping[str, Found] | None:
-    """Note the effects that stand at the other system, and return them; None: it could not be seen, which is in the report."""
+def _look(sender: Sender, sink: Sink, effects: Sequence[Effect], report: Dispatched) -> Mapping[str, Found] | FluxError:
+    """Note the effects that stand at the other system, and return them, or why they cannot be seen."""
     try:
         there = sink.look(effects)
     except FluxError as error:
         report.went_wrong(error)
-        return None
+        return error
     for effect in effects:
         found = there.get(effect.key)
         if found is None:

@@ -211,7 +211,7 @@ def test_while_it_cannot_be_looked_for_nothing_is_sent(state: State) -> None:
         assert (report.waiting, sink.sent) == (1, [])
         effect = state.outbox.get(key)
         assert effect is not None
-        assert effect.status == "ambiguous"
+        assert (effect.status, effect.reason) == ("ambiguous", str(sink.there))
 
 
 def test_what_may_still_be_under_way_is_not_looked_for_yet(state: State) -> None:
