@@ -58,6 +58,9 @@ def register_at_sandbox(runtime: Runtime, url: str, gateway_url: str) -> list[st
         settings = dict(registration.settings)
         if spec is not None and spec.webhooks is not None:
             settings["notification_url"] = f"{gateway_url}/webhooks/{name}"
+        # First: what is subscribed to may be asked for at once, and the gateway remembers whom it did not know.
+        runtime.state.apps.put(name, settings, registration.secrets)
+        if spec is not None and spec.webhooks is not None:
             sandbox.request(
                 "POST",
                 "/sandbox/webhooks",
@@ -70,7 +73,6 @@ def register_at_sandbox(runtime: Runtime, url: str, gateway_url: str) -> list[st
                 idempotent=True,
                 auth=False,
             )
-        runtime.state.apps.put(name, settings, registration.secrets)
     return left
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -21,6 +22,7 @@ from flux_pipelines.providers.base import Location
 from flux_pipelines.providers.registry import all_providers
 from flux_pipelines.runtime import Runtime
 from flux_pipelines.settings import Settings
+from flux_pipelines_tests.transport.server import Reply, Seen, serve
 from flux_sandbox.options import SandboxOptions
 from flux_sandbox.server import RunningSandbox
 
@@ -31,6 +33,24 @@ SETTINGS: dict[str, dict[str, Any]] = {"toast": {"history_pause_seconds": 0}, "s
 def runtime(tmp_path: Path) -> Iterator[Runtime]:
     with Runtime(Settings(home=tmp_path / "home"), patient=False) as opened:
         yield opened
+
+
+def test_an_app_is_known_before_its_webhooks_can_come(runtime: Runtime) -> None:
+    """Where a subscription is verified, the provider asks the gateway while it is being made."""
+    known: list[bool] = []
+
+    def script(seen: Seen) -> Reply:
+        if seen.method == "POST":
+            known.append(runtime.state.apps.get("square") is not None)
+            return Reply()
+        secrets = {"client_secret": "s", "webhook_signature_key": "k"}
+        return Reply(
+            body=json.dumps({"apps": {"square": {"settings": {"client_id": "c"}, "secrets": secrets}}}).encode()
+        )
+
+    with serve(script) as server:
+        assert register_at_sandbox(runtime, server.url, "http://127.0.0.1:1") == []
+    assert known == [True]
 
 
 def sandbox(port: int = 0, seed: int = 1) -> RunningSandbox:
