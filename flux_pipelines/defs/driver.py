@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 Build = Callable[[Mapping[str, Any]], dg.Definitions]
 
 #: What the run says is in the event log; the terminal has the progress bar.
-_QUIETLY: Mapping[str, Any] = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+QUIETLY: Mapping[str, Any] = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 
 def dagster_home(settings: Settings) -> Path:
@@ -348,7 +348,7 @@ class Driver:
     ) -> ExecuteInProcessResult:
         """Run a job, or some of its assets; what fails is added to `failures`."""
         definition = self._definitions.resolve_job_def(job)
-        config: dict[str, Any] = dict(_QUIETLY)
+        config: dict[str, Any] = dict(QUIETLY)
         if self._accept_empty:
             raw = {names.raw_stream(one.name, stream.name) for one in names.sources() for stream in one.streams}
             selected = raw & set(assets or definition.asset_layer.executable_asset_keys)

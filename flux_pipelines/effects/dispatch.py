@@ -22,7 +22,7 @@ from flux_pipelines.domain.errors import (
 from flux_pipelines.state import Effect, Outbox, Sender
 
 #: Nothing can be sent by this connection now, whatever the effect is: it is not the effect's fault.
-_NOBODYS = (ReauthorizationNeededError, PermissionLostError, RateLimitedError, CircuitOpenError)
+_OF_THE_CONNECTION = (ReauthorizationNeededError, PermissionLostError, RateLimitedError, CircuitOpenError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +203,7 @@ def _write(sender: Sender, sink: Sink, effects: Sequence[Effect], report: Dispat
             continue
         report.went_wrong(result)
         going_on &= _note(sender, sink, effect, result)
-        if isinstance(result, (AmbiguousSendError, *_NOBODYS)) or result.rerun_helps:
+        if isinstance(result, (AmbiguousSendError, *_OF_THE_CONNECTION)) or result.rerun_helps:
             report.waiting += 1
         else:
             report.failed += 1
@@ -214,7 +214,7 @@ def _note(sender: Sender, sink: Sink, effect: Effect, error: FluxError) -> bool:
     """Write down why an effect was not written, or that nobody knows; return whether others may still be sent."""
     if isinstance(error, AmbiguousSendError):
         return sender.ambiguous(effect, str(error), look_after=sink.settles_after)
-    if isinstance(error, _NOBODYS):
+    if isinstance(error, _OF_THE_CONNECTION):
         sender.not_sent(effect, str(error))
         return False
     if error.rerun_helps:

@@ -62,7 +62,7 @@ FROM ({})
 #: What a provider's SQL gives beside the contract's columns.
 _COLUMNS = (
     *TRANSACTIONS,
-    Column("first_row", "boolean", "Whether the row is its order's first."),
+    Column("first_row", "boolean", "Whether the row is its order's first.", on_first_row=True),
     Column("problem", "text", "Why the order cannot be used."),
 )
 _SUFFIX = ".ndjson.zst"

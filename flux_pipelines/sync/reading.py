@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 OF_A_RECORD = (duckdb.InvalidInputException, duckdb.DataError)
 
 #: DuckDB's types of what is counted in minor units, and of what no money may be.
-_WHOLE = frozenset({"TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT"})
+_SIGNED = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT")
+_WHOLE = frozenset({*_SIGNED, *(f"U{kind}" for kind in _SIGNED)})
 _INEXACT = frozenset({"FLOAT", "DOUBLE"})
 
 _MACROS = Path(__file__).with_name("macros.sql")
@@ -63,7 +64,7 @@ def completed(query: str, types: Mapping[str, str], columns: Sequence[Column], a
         query: the provider's.
         types: what it gives: DuckDB's types by the columns' names.
         columns: the contract's.
-        added: what a column is that the query does not give, or gives no value of, in SQL over what it does give.
+        added: what a column is that the query does not give, in SQL over what it does give.
 
     Raises:
         ValueError: it lacks a column that nobody can add, or money is a float.
@@ -79,7 +80,7 @@ def completed(query: str, types: Mapping[str, str], columns: Sequence[Column], a
         value = c.name
         if c.type == "money" and kind in _WHOLE:
             value, kind, scaled = f"({c.name}::BIGINT * flux_factor)::{SQL_TYPES['money']}", SQL_TYPES["money"], True
-        if default is not None and kind == SQL_TYPES[c.type]:
+        if c.on_first_row:
             value = f"coalesce({value}, {default})"
         if kind is not None:
             given.append(f"{value} AS {c.name}")

@@ -18,7 +18,7 @@ import pytest
 
 from flux_pipelines.connections import connect_to_sandbox
 from flux_pipelines.defs.code_location import build_definitions
-from flux_pipelines.defs.driver import dagster_home
+from flux_pipelines.defs.driver import QUIETLY, dagster_home
 from flux_pipelines.defs.names import RANGE_END, RANGE_START
 from flux_pipelines.defs.resources import bound_resource
 from flux_pipelines.domain.partition import Partition
@@ -32,10 +32,6 @@ from flux_sandbox.server import RunningSandbox
 START = date(2026, 3, 1)
 END_DAY = date(2026, 3, 10)
 MERCHANTS = ("harbor", "sakura")
-
-
-#: What a run says is in the event log; writing it out takes time.
-QUIETLY = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 
 @dataclass

@@ -94,6 +94,23 @@ def test_a_bad_record_goes_to_quarantine_alone(tmp_path: Path, bad: Any, reason:
     assert whole in made.bad[0].payload
 
 
+def test_an_amount_that_cannot_be_read_is_not_zero(tmp_path: Path) -> None:
+    sql = PAYMENTS.replace("coalesce((object ->> 'tip')::VARCHAR, '0')", "TRY_CAST(object ->> 'tip' AS BIGINT)")
+    records = [record("payment", payment(name, tip=tip), "L1") for name, tip in (("good", 50), ("bad", "50 cents"))]
+    made = run_table(tmp_path, TOY, spec(tmp_path, sql), records, STORES)
+    assert [(row["payment_id"], row["tip"]) for row in made.rows.to_pylist()] == [("good", Decimal("0.50"))]
+    assert ["tip is missing" in one.reason for one in made.bad] == [True]
+
+
+def test_whole_amounts_are_minor_units_whatever_their_size_and_sign(tmp_path: Path) -> None:
+    for kind in ("SMALLINT", "BIGINT", "HUGEINT", "UINTEGER", "UBIGINT"):
+        folder = tmp_path / kind
+        folder.mkdir()
+        sql = PAYMENTS.replace("'amount')::BIGINT", f"'amount')::{kind}")
+        made = run_table(folder, TOY, spec(folder, sql), [record("payment", payment("a"), "L1")], STORES)
+        assert made.rows.to_pylist()[0]["amount"] == Decimal("12.34")
+
+
 def test_orders_are_records_too_and_days_keep_their_own(tmp_path: Path) -> None:
     sql = PAYMENTS.replace("r.location_id", "object ->> 'where' AS location_id").replace(
         "LEFT JOIN stores AS s USING (location_id)", "LEFT JOIN stores AS s ON s.location_id = object ->> 'where'"

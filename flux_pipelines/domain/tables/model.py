@@ -28,7 +28,8 @@ SQL_TYPES: dict[Type, str] = {
 class Column:
     """One column: its contract type and what it means to a reader. `allowed` closes a text column to those values.
 
-    Of one that is `zero_unless_given` a provider's SQL may say nothing: the amount is zero then.
+    Of one that is `zero_unless_given` a provider's SQL may say nothing: the amount is zero then. What it does say stays:
+    NULL is an amount that could not be read. One `on_first_row` is of the whole order: NULL on other rows is nothing.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Column:
     required: bool = True
     allowed: tuple[str, ...] = ()
     zero_unless_given: bool = False
+    on_first_row: bool = False
 
 
 @dataclass(frozen=True, slots=True)

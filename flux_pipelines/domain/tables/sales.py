@@ -16,6 +16,7 @@ _TENDERED = tuple(
         "money",
         f"{what} On the order's first row only, so that a plain sum is right.",
         zero_unless_given=True,
+        on_first_row=True,
     )
     for name, what in (
         ("cash", "Paid in cash, tips included."),

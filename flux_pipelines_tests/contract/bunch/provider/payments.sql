@@ -24,8 +24,9 @@ SELECT
     CASE p ->> '$.tender.labelKey' WHEN 'wallet' THEN 'card' ELSE p ->> '$.tender.labelKey' END AS tender,
     p ->> '$.tender.labelKey' AS tender_detail,
     sign * TRY_CAST(p ->> 'amount' AS BIGINT) AS amount,
-    sign * TRY_CAST(p ->> 'tipAmount' AS BIGINT) AS tip,
-    -TRY_CAST(p ->> 'processingFee' AS BIGINT) AS fee,
+    -- What is not told is nothing; what cannot be read stays NULL, which the contract refuses.
+    sign * TRY_CAST(coalesce(p ->> 'tipAmount', '0') AS BIGINT) AS tip,
+    -TRY_CAST(coalesce(p ->> 'processingFee', '0') AS BIGINT) AS fee,
     object ->> 'currency' AS currency,
     said AS status,
     made_at AS occurred_at,
